@@ -1,0 +1,1 @@
+"""torch and JAX, side by side."""

@@ -1,0 +1,1 @@
+"""Explain image classifiers by concepts."""

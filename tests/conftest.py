@@ -1,0 +1,28 @@
+"""Strict mode for every test: float64 on, no silent promotion of ranks or dtypes, compilations kept between runs."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def shared_data() -> pathlib.Path:
+    """The folder of real weights and photographs that is kept beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("needs real weights and photographs, which are kept beside the checkout and are not here")
+    return SHARED
