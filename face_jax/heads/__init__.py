@@ -1,1 +1,3 @@
-""""""
+"""Classifier heads as pure functions: activations to logits."""
+
+from .affine import Affine as Affine

@@ -1,0 +1,55 @@
+"""The plainest head: average pooling, then an affine map."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """Logits that are affine in the averaged activations: `mean(A) @ kernel + bias`.
+
+    The head of ResNet, EfficientNet, DenseNet or MobileNetV2 behind its last feature map.
+
+    **Arguments:**
+
+    - `kernel`: one column a class.
+    - `bias`: one number a class.
+    - `places`: how many consecutive rows belong to one image when the head is given rows; 1 for pooled rows,
+        49 for the rows of a 7 × 7 map. Maps with four axes are averaged over their places whatever it is.
+    """
+
+    kernel: Float[Array, "channel class"]
+    bias: Float[Array, " class"]
+    places: int = dataclasses.field(default=1, metadata={"static": True})
+
+    @property
+    def affine(self) -> bool:
+        """Always: this head is affine after pooling."""
+        return True
+
+    def __call__(self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]) -> Float[Array, "image class"]:
+        """Logits of feature maps, or of rows whose `places` at a time belong to one image."""
+        return self.pool(maps) @ self.kernel + self.bias[None, :]
+
+    def pool(self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]) -> Float[Array, "image channel"]:
+        """The averages over places that the affine map is applied to."""
+        channels = self.kernel.shape[0]
+        if maps.shape[-1] != channels:
+            raise ValueError(
+                f"maps has {maps.shape[-1]} channels and the head takes {channels}; "
+                "give it the activations of the layer that it was cut behind"
+            )
+        if maps.ndim == 4:
+            return jnp.mean(maps, axis=(1, 2))
+        if maps.shape[0] % self.places:
+            raise ValueError(
+                f"maps has {maps.shape[0]} rows, which is no multiple of places={self.places}; "
+                "give all places of each image, one image after the other"
+            )
+        return jnp.mean(maps.reshape(-1, self.places, channels), axis=1)

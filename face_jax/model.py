@@ -1,0 +1,76 @@
+"""A classifier split at one layer: pictures in, activations in the middle, logits out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, Shaped
+
+
+@runtime_checkable
+class Head(Protocol):
+    """What turns a layer's activations into logits (the papers' h).
+
+    `affine` says whether the logits are an affine function of the activations averaged over places, which
+    makes importance exact and every block of the faithful factorization convex.
+    """
+
+    @property
+    def affine(self) -> bool:
+        """Whether the head is average pooling followed by an affine map."""
+        ...
+
+    def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
+        """Logits of `maps` (`image y x channel`)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """How photographs become the network's input.
+
+    The short side is resized to `resize` pixels, the centre `size` × `size` pixels are kept, values are taken
+    from 0…1 to `(value - mean) / std` for each colour. Crops skip the first two steps: they are resized to
+    `size` × `size` directly.
+
+    **Arguments:**
+
+    - `size`: height and width of the network's input, in pixels.
+    - `resize`: short side before the centre crop, in pixels.
+    - `interpolation`: the resampling filter of both resizings.
+    - `mean`, `std`: per colour, for values in 0…1.
+    """
+
+    size: int = 224
+    resize: int = 256
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitModel:
+    """A classifier cut in two at one layer: `head(features(images))` are its logits.
+
+    **Arguments:**
+
+    - `features`: from network input (`image y x colour`, preprocessed) to that layer's activations
+        (`image y x channel`); the papers' g.
+    - `head`: from those activations to logits (`image class`); the papers' h.
+    - `layer`: the layer's name in the model it was cut from.
+    - `preprocess`: how photographs become network input.
+    - `classes`: the classes' names, in the order of the logits.
+    - `name`: the model's name, for reports.
+    - `fingerprint`: a digest of the model's weights and of the layer's name; saved explanations carry it, so that
+        they are refused by any other model.
+    """
+
+    features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
+    head: Head
+    layer: str
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    name: str
+    fingerprint: str
