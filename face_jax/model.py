@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Shaped
@@ -65,6 +65,8 @@ class SplitModel:
     - `name`: the model's name, for reports.
     - `fingerprint`: a digest of the model's weights and of the layer's name; saved explanations carry it, so that
         they are refused by any other model.
+    - `non_negative_layers`: names the layers near this one whose activations are never negative, for whom this
+        one's are; None if nobody knows.
     """
 
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
@@ -74,3 +76,4 @@ class SplitModel:
     classes: tuple[str, ...]
     name: str
     fingerprint: str
+    non_negative_layers: Callable[[], Sequence[str]] | None = None

@@ -1,0 +1,260 @@
+"""Photographs to activations: whole pictures and crops, in batches, through the first part of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from .model import SplitModel
+from .photographs import Photograph, UnreadablePhotographError, network_input
+from .progress import Progress, Stopwatch, silent
+
+
+class SignedActivationsError(ValueError):
+    """Activations below zero, which a non-negative factorization can't represent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Where crops lie: crop i is `box[i]` of photograph `image[i]`.
+
+    **Arguments:**
+
+    - `image`: each crop's photograph.
+    - `box`: each crop's `(top, left, bottom, right)`, in the photograph's own pixels.
+    """
+
+    image: Int[np.ndarray, " crop"]
+    box: Int[np.ndarray, "crop 4"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+class Cropping(Protocol):
+    """A rule that says which crops are taken from photographs of given sizes."""
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Crops for photographs with these heights and widths."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrops:
+    """Square crops at random places and of random sizes (CRAFT, section 3.1).
+
+    **Arguments:**
+
+    - `per_image`: crops from each photograph.
+    - `smallest`, `largest`: a crop's side as a share of the photograph's short side.
+    """
+
+    per_image: int = 10
+    smallest: float = 0.25
+    largest: float = 0.6
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Draw sizes uniformly, then places uniformly where the crop fits."""
+        draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
+        edges = np.asarray(shapes)[:, None, :]
+        side = np.round(edges.min(-1) * (self.smallest + (self.largest - self.smallest) * draws[..., 0]))
+        side = np.maximum(side, 1)
+        corner = np.floor(draws[..., 1:] * (edges - side[..., None] + 1))
+        box = np.concatenate([corner, corner + side[..., None]], axis=-1).astype(np.int64)
+        return Crops(image=np.repeat(np.arange(len(shapes)), self.per_image), box=box.reshape(-1, 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class GridCrops:
+    """Square crops on a regular grid, which covers the whole photograph.
+
+    **Arguments:**
+
+    - `size`: a crop's side as a share of the photograph's short side.
+    - `overlap`: the share of a crop's side that the next one covers again, below 1.
+    """
+
+    size: float = 0.5
+    overlap: float = 0.5
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Lay the grid; nothing is random."""
+        del key
+        image, box = [], []
+        for number, (height, width) in enumerate(shapes):
+            side = max(1, round(self.size * min(height, width)))
+            step = max(1, round(side * (1 - self.overlap)))
+            corners = [np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)]
+            for top in corners[0]:
+                for left in corners[1]:
+                    image.append(number)
+                    box.append((top, left, top + side, left + side))
+        return Crops(image=np.asarray(image, np.int64), box=np.asarray(box, np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What a model makes of some pictures (whole photographs, or crops of them).
+
+    **Arguments:**
+
+    - `maps`: the activations.
+    - `logits`: what the head makes of them.
+    """
+
+    maps: Float[np.ndarray, "image y x channel"]
+    logits: Float[np.ndarray, "image class"]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, index: Any) -> Collected:
+        return Collected(self.maps[index], self.logits[index])
+
+    @property
+    def prediction(self) -> Int[np.ndarray, " image"]:
+        """Each picture's predicted class."""
+        return self.logits.argmax(-1)
+
+
+def collect(
+    model: SplitModel,
+    photographs: Iterable[Photograph],
+    *,
+    batch: int = 32,
+    progress: Progress = silent,
+    stopwatch: Stopwatch | None = None,
+) -> tuple[Collected, tuple[Photograph, ...], tuple[str, ...]]:
+    """Activations and logits of whole photographs.
+
+    **Arguments:**
+
+    - `model`: the split classifier.
+    - `photographs`: what to look at; those that can't be read are left out, by name.
+    - `batch`: photographs that go through the network together.
+    - `progress`, `stopwatch`: told how far it is, and what the time went into.
+
+    **Returns:** activations and logits, the photographs they are of, and why each missing one is missing.
+    """
+    photographs = tuple(photographs)
+    kept: list[Photograph] = []
+    skipped: list[str] = []
+
+    def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
+        for photograph in photographs:
+            try:
+                pixels = photograph.pixels()
+            except UnreadablePhotographError as error:
+                skipped.append(str(error))
+                continue
+            kept.append(photograph)
+            yield network_input(pixels, model.preprocess)
+
+    parts = list(_forward(model, inputs(), len(photographs), "Photographs through the network", batch, progress, stopwatch))
+    if not parts:
+        raise UnreadablePhotographError(
+            f"none of the {len(photographs)} files can be read as a picture; first: {skipped[0]}"
+        )
+    collected = Collected(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return collected, tuple(kept), tuple(skipped)
+
+
+def collect_crops(
+    model: SplitModel,
+    photographs: tuple[Photograph, ...],
+    crops: Crops,
+    *,
+    keep: Callable[[Float[np.ndarray, "crop y x channel"]], np.ndarray],
+    batch: int = 32,
+    progress: Progress = silent,
+    stopwatch: Stopwatch | None = None,
+) -> tuple[np.ndarray, Float[np.ndarray, "crop class"]]:
+    """Activations of crops, each resized to the network's input, and their logits.
+
+    **Arguments:**
+
+    - `model`: the split classifier.
+    - `photographs`: readable ones, which `crops` counts.
+    - `crops`: where they lie.
+    - `keep`: what of a batch of maps is kept: `pooled`, or all of it (`whole_maps`).
+    - `batch`, `progress`, `stopwatch`: as for `collect`.
+
+    **Returns:** what was kept of each crop, and its logits.
+    """
+
+    def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
+        at, pixels = -1, np.zeros((0, 0, 3), np.uint8)
+        for image, box in zip(crops.image, crops.box, strict=True):
+            if image != at:
+                at, pixels = image, photographs[image].pixels()
+            yield network_input(pixels, model.preprocess, tuple(box))
+
+    parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
+    kept, logits = zip(*((keep(maps), logits) for maps, logits in parts), strict=True)
+    return np.concatenate(kept), np.concatenate(logits)
+
+
+def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image channel"]:
+    """Activations averaged over places: one row a picture."""
+    return maps.mean(axis=(1, 2))
+
+
+def whole_maps(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image y x channel"]:
+    """The maps as they are."""
+    return maps
+
+
+def rows(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "row channel"]:
+    """Every place of every map a row of its own: image by image, then line by line."""
+    return maps.reshape(-1, maps.shape[-1])
+
+
+def _forward(
+    model: SplitModel,
+    inputs: Iterator[Float[np.ndarray, "size size 3"]],
+    total: int,
+    stage: str,
+    batch: int,
+    progress: Progress,
+    stopwatch: Stopwatch | None,
+) -> Iterator[tuple[Float[np.ndarray, "image y x channel"], Float[np.ndarray, "image class"]]]:
+    watch = stopwatch or Stopwatch()
+    head = jax.jit(lambda maps: model.head(maps))
+    with progress(stage, total) as advance:
+        while True:
+            with watch("reading and resizing pictures"):
+                pictures = list(itertools.islice(inputs, batch))
+            if not pictures:
+                break
+            # The last batch is filled up, so that JAX compiles for one shape only.
+            stack = np.stack(pictures + [pictures[-1]] * (batch - len(pictures)))
+            with watch("the network's forward passes"):
+                device_maps = model.features(jnp.asarray(stack))
+                maps = np.asarray(device_maps)[: len(pictures)]
+            _refuse_signed(maps, model)
+            with watch("the head"):
+                logits = np.asarray(head(device_maps))[: len(pictures)]
+            yield maps, logits
+            advance(len(pictures))
+
+
+def _refuse_signed(maps: np.ndarray, model: SplitModel) -> None:
+    lowest = float(maps.min())
+    if lowest >= 0:
+        return
+    negative = float((maps < 0).mean())
+    others = tuple(model.non_negative_layers()) if model.non_negative_layers else ()
+    remedy = (
+        "choose a layer behind a ReLU: " + ", ".join(others) if others else "choose a layer behind a ReLU (face-jax layers lists them)"
+    )
+    raise SignedActivationsError(
+        f"layer={model.layer!r} of {model.name} has activations below zero ({negative:.0%} of a batch, down to "
+        f"{lowest:.3g}), which non-negative concepts can't represent; {remedy}"
+    )

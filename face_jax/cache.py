@@ -1,0 +1,85 @@
+"""Arrays that are kept between runs, found again by a digest of everything they depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def cache_folder() -> pathlib.Path:
+    """Where things are kept between runs: `$FACE_JAX_CACHE`, or `face-jax` in the user's cache folder."""
+    named = os.environ.get("FACE_JAX_CACHE")
+    if named:
+        return pathlib.Path(named)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "face-jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayCache:
+    """Keeps named arrays in files; the ones used least recently go first when there are too many.
+
+    **Arguments:**
+
+    - `folder`: where the files lie; made when first written to.
+    - `limit`: bytes that all files together may take.
+    """
+
+    folder: pathlib.Path
+    limit: int = 4 * 1024**3
+
+    def __call__(self, depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -> Arrays:
+        """The arrays that `compute` gives, from the file where it ran before with the same `depends_on`."""
+        digest = hashlib.sha256()
+        for part in depends_on:
+            raw = part.encode() if isinstance(part, str) else part
+            digest.update(len(raw).to_bytes(8, "big") + raw)
+        file = self.folder / f"{digest.hexdigest()[:40]}.npz"
+        found = _read(file)
+        if found is None:
+            found = compute()
+            self._write(file, found)
+        return found
+
+    def _write(self, file: pathlib.Path, arrays: Arrays) -> None:
+        # A cache that can't be written to costs time, not results.
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
+                np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
+            os.replace(part.name, file)
+            self._trim()
+        except OSError:
+            return
+
+    def _trim(self) -> None:
+        files = sorted(self.folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
+        total = 0
+        for file in files:
+            total += file.stat().st_size
+            if total > self.limit:
+                file.unlink(missing_ok=True)
+
+
+def no_cache(depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -> Arrays:
+    """Computes every time."""
+    del depends_on
+    return compute()
+
+
+def _read(file: pathlib.Path) -> Arrays | None:
+    try:
+        with np.load(file, allow_pickle=False) as loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+        os.utime(file)
+        return arrays
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None

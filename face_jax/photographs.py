@@ -1,0 +1,198 @@
+"""Photographs: where they come from, and their pixels when somebody asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from .model import Preprocess
+
+
+class UnreadablePhotographError(ValueError):
+    """A file that is no picture, or a picture that's damaged."""
+
+
+class NoPhotographsError(ValueError):
+    """A source with no photographs in it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photograph:
+    """One picture, read when asked for.
+
+    **Arguments:**
+
+    - `name`: what reports call it.
+    - `source`: a file, or the pixels themselves (`y x 3`, 0…255).
+    """
+
+    name: str
+    source: pathlib.Path | UInt8[np.ndarray, "y x 3"]
+
+    def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
+        """The picture in red, green and blue, upright as its camera meant it.
+
+        Raises `UnreadablePhotographError`, which names the file and the reason.
+        """
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        image_module, ops = _pillow()
+        try:
+            with image_module.open(self.source) as picture:
+                return np.asarray(ops.exif_transpose(picture).convert("RGB"))
+        except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+            reason = "not a picture" if isinstance(error, image_module.UnidentifiedImageError) else str(error)
+            raise UnreadablePhotographError(f"{self.name}: {reason}") from error
+
+    def digest(self) -> bytes:
+        """A digest of the content: of the file's bytes, or of the pixels."""
+        if isinstance(self.source, np.ndarray):
+            return hashlib.sha256(repr(self.source.shape).encode() + self.source.tobytes()).digest()
+        return hashlib.sha256(self.source.read_bytes()).digest()
+
+
+def photographs(source: Any) -> tuple[Photograph, ...]:
+    """Photographs from a folder, a file, an `.npz` of images, arrays, or a sequence of any of these.
+
+    Nothing is decoded yet but arrays: a damaged file shows itself when its pixels are asked for.
+
+    **Arguments:**
+
+    - `source`: a path to a folder (every file below it, in the order of the names), to a picture, or to an
+        `.npz`/`.npy` with an array of images; an array `image y x 3` or `y x 3` (integers 0…255, or real numbers
+        0…1); a `Photograph`; a Pillow image; or a sequence of these.
+
+    **Returns:** the photographs, at least one. Raises `NoPhotographsError` or `ValueError` otherwise.
+    """
+    found = tuple(_walk(source, "image"))
+    if not found:
+        raise NoPhotographsError(f"images={source!r} holds no files; give a folder with photographs, a picture, or an .npz")
+    return found
+
+
+def _walk(source: Any, name: str) -> Iterable[Photograph]:
+    if isinstance(source, Photograph):
+        yield source
+    elif isinstance(source, str | pathlib.Path):
+        yield from _files(pathlib.Path(source))
+    elif isinstance(source, Sequence):
+        for number, item in enumerate(source):
+            yield from _walk(item, f"{name} {number}")
+    else:
+        array = np.asarray(source)
+        if array.ndim not in (3, 4) or array.shape[-1] != 3:
+            raise ValueError(
+                f"{name} has shape {array.shape}; give images as y x 3 or image y x 3 (colours last, red green blue)"
+            )
+        if array.ndim == 3:
+            yield Photograph(name, _to_uint8(array, name))
+        else:
+            for number, pixels in enumerate(_to_uint8(array, name)):
+                yield Photograph(f"{name} {number}", pixels)
+
+
+def _files(path: pathlib.Path) -> Iterable[Photograph]:
+    if not path.exists():
+        raise NoPhotographsError(f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz")
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            if file.is_file() and not hidden:
+                yield Photograph(str(file.relative_to(path)), file)
+    elif path.suffix in (".npz", ".npy"):
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            yield from _walk(loaded, path.stem)
+            return
+        names = [name for name in loaded.files if loaded[name].ndim in (3, 4)]
+        if len(names) != 1:
+            raise ValueError(
+                f"images={str(path)!r} holds the arrays {loaded.files}, of which {names} look like images; "
+                "keep exactly one array image y x 3 in it"
+            )
+        yield from _walk(loaded[names[0]], path.stem)
+    else:
+        yield Photograph(path.name, path)
+
+
+def _to_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.number):
+        raise ValueError(f"{name} has dtype {array.dtype}; give integers 0…255 or real numbers 0…1")
+    lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    real = np.issubdtype(array.dtype, np.floating)
+    if not (lowest >= 0 and highest <= (1 if real else 255)):
+        raise ValueError(
+            f"{name} has values from {lowest:g} to {highest:g}; give integers 0…255 or real numbers 0…1 "
+            "(pictures as they are, before any normalization)"
+        )
+    return np.round(array * 255).astype(np.uint8) if real else array.astype(np.uint8)
+
+
+def network_input(
+    pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess, box: tuple[int, int, int, int] | None = None
+) -> Float[np.ndarray, "size size 3"]:
+    """A photograph, or a box of it, as the network takes it.
+
+    **Arguments:**
+
+    - `pixels`: the photograph.
+    - `preprocess`: the network's own resizing and normalization.
+    - `box`: `(top, left, bottom, right)` in pixels: that part, resized to the input's size (CRAFT's crops). Without
+        it, the whole photograph: its short side resized, its centre kept.
+
+    **Returns:** float32, normalized.
+    """
+    small = visible(pixels, preprocess) if box is None else resized(pixels, box, preprocess.size, preprocess)
+    scaled = small.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(preprocess.mean, np.float32)) / np.asarray(preprocess.std, np.float32)
+
+
+def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8[np.ndarray, "size size 3"]:
+    """The part of a photograph that the network sees, at the size at which it sees it."""
+    image_module, _ = _pillow()
+    height, width = pixels.shape[:2]
+    # Pixel for pixel what torchvision's Resize and CenterCrop do, whose integer arithmetic this follows: the
+    # long side is cut off, not rounded.
+    short = preprocess.resize
+    shape = (short, short * width // height) if height <= width else (short * height // width, short)
+    picture = image_module.fromarray(pixels).resize((shape[1], shape[0]), _filter(preprocess))
+    top, left = (round((side - preprocess.size) / 2) for side in shape)
+    return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
+
+
+def visible_box(shape: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
+    """Which box of a photograph with this height and width `visible` shows: `(top, left, bottom, right)`."""
+    side = round(min(shape) * preprocess.size / preprocess.resize)
+    top, left = ((length - side) // 2 for length in shape)
+    return top, left, top + side, left + side
+
+
+def resized(
+    pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int, preprocess: Preprocess
+) -> UInt8[np.ndarray, "size size 3"]:
+    """One box of a photograph at `size` × `size` pixels."""
+    image_module, _ = _pillow()
+    top, left, bottom, right = (int(edge) for edge in box)
+    picture = image_module.fromarray(pixels).crop((left, top, right, bottom))
+    return np.asarray(picture.resize((size, size), _filter(preprocess)))
+
+
+def _filter(preprocess: Preprocess) -> Any:
+    image_module, _ = _pillow()
+    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[preprocess.interpolation]
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("reading photographs needs Pillow: pip install face-jax[report]") from error
+    return Image, ImageOps

@@ -1,0 +1,55 @@
+"""How long work tells the one who waits for it, without knowing how it's shown."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Called at the start of each stage of work with its name and its number of steps.
+
+    Returns a context manager that gives a function, to be called with the number of steps done since.
+    """
+
+    def __call__(self, stage: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+        """Begin a stage."""
+        ...
+
+
+@contextlib.contextmanager
+def silent(stage: str, total: int) -> Iterator[Advance]:
+    """A `Progress` that shows nothing."""
+    del stage, total
+    yield lambda steps: None
+
+
+class Stopwatch:
+    """Seconds spent in each named kind of work; nested kinds are counted once, for the inner one."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self._running: list[str] = []
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def __call__(self, work: str) -> Iterator[None]:
+        """Count the time spent inside for `work`."""
+        self._turn()
+        self._running.append(work)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._running.pop()
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
