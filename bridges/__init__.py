@@ -1,1 +1,81 @@
-"""torch and JAX, side by side."""
+"""torch and JAX, side by side: any torch classifier in, concept gradients out.
+
+Nothing here imports torch until one of the names is used, so that `import face_jax.bridges` works without it.
+
+| name | what it does |
+|---|---|
+| `split` | a torch classifier and a layer's name to a `face_jax.model.SplitModel` |
+| `layers` | where a classifier can be split, with shapes and signs |
+| `load` | a classifier by its name: torchvision's, or EfficientNet-Lite0 |
+| `pull` | activations of many pictures, in memory or in a store on disk |
+| `as_torch` | a JAX function inside torch's autograd |
+| `ConceptModule` | a `torch.nn.Module` from images to concept codes, for autograd and Captum |
+| `concept_gradients` | where each concept is in an image, for all concepts at once |
+| `to_flax` | a torch module as a Flax module |
+| `share_processor`, `share_accelerator` | how torch and JAX divide one machine between them |
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .concept_module import ConceptModule as ConceptModule
+    from .cutting import split as split
+    from .flax_import import to_flax as to_flax
+    from .functions import as_torch as as_torch
+    from .gradients import concept_gradients as concept_gradients
+    from .listing import Layer as Layer
+    from .listing import layers as layers
+    from .listing import non_negative_layers as non_negative_layers
+    from .listing import suggest_layer as suggest_layer
+    from .machine import share_accelerator as share_accelerator
+    from .machine import share_processor as share_processor
+    from .models import LoadedModel as LoadedModel
+    from .models import known_models as known_models
+    from .models import load as load
+    from .pulling import Pulled as Pulled
+    from .pulling import pull as pull
+    from .torch_features import TorchFeatures as TorchFeatures
+    from .torch_head import TorchHead as TorchHead
+
+# Each public name's home. No home is called like a name, because importing it would put the module in the name's place.
+_HOMES = {
+    "ConceptModule": "concept_module",
+    "Layer": "listing",
+    "LoadedModel": "models",
+    "Pulled": "pulling",
+    "TorchFeatures": "torch_features",
+    "TorchHead": "torch_head",
+    "as_torch": "functions",
+    "concept_gradients": "gradients",
+    "known_models": "models",
+    "layers": "listing",
+    "load": "models",
+    "non_negative_layers": "listing",
+    "pull": "pulling",
+    "share_accelerator": "machine",
+    "share_processor": "machine",
+    "split": "cutting",
+    "suggest_layer": "listing",
+    "to_flax": "flax_import",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        home = importlib.import_module(f".{_HOMES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        raise ImportError(
+            f"face_jax.bridges.{name} needs {error.name}, which is not installed; pip install face-jax[torch]"
+        ) from error
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,99 @@
+"""A torch classifier, cut in two at one layer, for JAX."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from face_jax.model import Preprocess, SplitModel
+
+from .affine_heads import affine_head
+from .dominators import cut_at
+from .listing import example, find, non_negative_layers, survey
+from .torch_features import TorchFeatures
+from .torch_head import TorchHead
+from .tracing import UntraceableModelError, evaluating
+
+
+def split(
+    model: nn.Module,
+    layer: str,
+    *,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+    example_inputs: Any = None,
+) -> SplitModel:
+    """A torch classifier as two functions, images to activations and activations to logits.
+
+    Use it to explain any torch classifier; `face_jax.bridges.layers` lists where it can be split. The halves share
+    the model's parameters, work where those are (CPU or CUDA), and leave its training mode as it was. Before they are
+    handed out, their logits are compared with the model's own on the example.
+
+    **Arguments:**
+
+    - `model`: a torch module of one input, images to logits.
+    - `layer`: the name of a module or operation that all data flows through, such as `"layer4"` or `"features.18"`.
+        A module that runs several times has a name for each run: `"relu"`, `"relu_1"`, …
+    - `preprocess`: how photographs become its input; torchvision's usual way by default.
+    - `classes`: the classes' names, one a logit; numbered by default.
+    - `name`: what reports call the model; its class' name by default.
+    - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
+        `image colour y x`. By default two images of noise of `preprocess.size` pixels.
+
+    **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
+    are an affine map of the layer's averages, else a (slow) `TorchHead`. Raises `UnknownLayerError`, `NotACutError` or
+    `UntraceableModelError`, each a `ValueError`.
+    """
+    preprocess = preprocess or Preprocess()
+    images = example(model, example_inputs, preprocess.size)
+    seen = survey(model, images)
+    node = find(seen, model, layer)
+    count = seen.logits.shape[1]
+    if classes is not None and len(classes) != count:
+        raise ValueError(f"classes has {len(classes)} names and the model gives {count} logits; name each of them once")
+    cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
+    _check_halves(model, cut.features, cut.head, images)
+    head = affine_head(cut.head, layout, shape) or TorchHead(cut.head, layout, grid=shape[:2], classes=count)
+    return SplitModel(
+        features=TorchFeatures(cut.features, layout),
+        head=head,
+        layer=layer,
+        preprocess=preprocess,
+        classes=tuple(classes) if classes is not None else tuple(f"class {index}" for index in range(count)),
+        name=name or type(model).__name__,
+        fingerprint=fingerprint(model, layer),
+        non_negative_layers=lambda: non_negative_layers(
+            model, near=layer, example_inputs=example_inputs, size=preprocess.size
+        ),
+    )
+
+
+def fingerprint(model: nn.Module, layer: str) -> str:
+    """The sha256 digest of a model's parameters and buffers (names, types, shapes, bytes) and of a layer's name."""
+    digest = hashlib.sha256()
+    for key, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    digest.update(layer.encode())
+    return digest.hexdigest()
+
+
+def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images: torch.Tensor) -> None:
+    with torch.no_grad(), evaluating(model), evaluating(features), evaluating(head):
+        expected = model(images.clone())
+        given = head(features(images.clone()))
+    tolerance = max(1e-9, 100 * torch.finfo(expected.dtype).eps)
+    scale = float(expected.abs().max())
+    worst = float((given - expected).abs().max())
+    if not worst <= tolerance * max(scale, 1e-30):
+        raise UntraceableModelError(
+            f"model={type(model).__name__} and its two halves differ by {worst:.3g} in logits up to {scale:.3g}; "
+            "it may be random in evaluation mode, or do something that tracing doesn't see"
+        )

@@ -1,0 +1,263 @@
+"""Where a torch classifier can be split, and what its activations are like there."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .affine_heads import affine_from, affine_head
+from .arrays import Layout, to_torch
+from .dominators import NotACutError, cut_at, cuttable, passing_beside
+from .layouts import layouts, shape_of
+from .torch_features import home_of
+from .tracing import Traced, evaluating, run_watched, trace
+
+
+class UnknownLayerError(ValueError):
+    """A name that no place in the network has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A place where a classifier can be split.
+
+    **Arguments:**
+
+    - `name`: what to give to `split`.
+    - `aliases`: its other names.
+    - `kind`: the module or operation whose result it is.
+    - `shape`: `y x channel` of one image's activations.
+    - `minimum`: the lowest activation seen in the batch.
+    - `negative`: the share of activations below zero in the batch.
+    - `affine`: whether the logits behind it are an affine map of its averages.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    kind: str
+    shape: tuple[int, int, int]
+    minimum: float
+    negative: float
+    affine: bool
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether no activation in the batch was below zero, as a non-negative factorization needs."""
+        return self.minimum >= 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """A traced network and what one batch showed of it."""
+
+    traced: Traced
+    places: tuple[fx.Node, ...]
+    shapes: dict[fx.Node, tuple[int, ...]]
+    layouts: dict[fx.Node, Layout]
+    minimum: dict[fx.Node, float]
+    negative: dict[fx.Node, float]
+    logits: torch.Tensor
+
+    def map_shape(self, node: fx.Node) -> tuple[int, int, int]:
+        """`y x channel` at a place."""
+        shape, layout = self.shapes[node], self.layouts[node]
+        y, x, channel = layout.to_maps(torch.empty(shape, device="meta")).shape[1:]
+        return y, x, channel
+
+
+def _hands_on(kind: str) -> bool:
+    """Whether an operation only hands on (or pads) what it's given: the place before has the same activations."""
+    return any(word in kind.lower() for word in ("dropout", "identity", "clone", "contiguous", "pad"))
+
+
+def layers(model: nn.Module, *, example_inputs: Any = None, size: int = 224) -> tuple[Layer, ...]:
+    """All places where a classifier can be split, in the order that data flows.
+
+    Use it to choose a layer: non-negative ones suit a non-negative factorization, affine heads make importance exact.
+
+    **Arguments:**
+
+    - `model`: a torch classifier, images to logits.
+    - `example_inputs`: a batch to look at, preprocessed: a JAX or NumPy array `image y x colour`, or a torch tensor
+        `image colour y x`. By default two images of noise, which show signs well but no typical values.
+    - `size`: height and width of that noise, in pixels.
+
+    **Returns:** the places. Those beside which other tensors flow (inside a residual block) are none; dropouts and
+    paddings, which add nothing to the place before them, are left out.
+    """
+    seen = survey(model, example(model, example_inputs, size))
+    position = {node: index for index, node in enumerate(seen.traced.nodes)}
+    affine_tail = affine_from(seen.traced)
+    found = []
+    for node in seen.places:
+        if _hands_on(_kind(node, seen.traced.root)):
+            continue
+        affine = position[node] >= affine_tail and (
+            affine_head(cut_at(seen.traced, node).head, seen.layouts[node], seen.map_shape(node)) is not None
+        )
+        name, *aliases = seen.traced.names[node]
+        found.append(
+            Layer(
+                name=name,
+                aliases=tuple(aliases),
+                kind=_kind(node, seen.traced.root),
+                shape=seen.map_shape(node),
+                minimum=seen.minimum[node],
+                negative=seen.negative[node],
+                affine=affine,
+            )
+        )
+    return tuple(found)
+
+
+def non_negative_layers(
+    model: nn.Module, *, near: str, example_inputs: Any = None, size: int = 224, count: int = 3
+) -> tuple[str, ...]:
+    """Names of the layers nearest to one layer whose activations are maps and never below zero, nearest first.
+
+    **Arguments:**
+
+    - `model`, `example_inputs`, `size`: as for `layers`.
+    - `near`: a layer's name.
+    - `count`: how many names at most.
+
+    **Returns:** the names; fewer, or none, if the network has no more such places.
+    """
+    seen = survey(model, example(model, example_inputs, size))
+    origin = seen.traced.nodes.index(find(seen, model, near))
+    distance = {
+        node: abs(seen.traced.nodes.index(node) - origin)
+        for node in seen.places
+        if seen.minimum[node] >= 0
+        and seen.map_shape(node)[:2] != (1, 1)
+        and not _hands_on(_kind(node, seen.traced.root))
+    }
+    return tuple(seen.traced.names[node][0] for node in sorted(distance, key=distance.__getitem__)[:count])
+
+
+def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Layer | None:
+    """The place that suits concepts best: the last with maps that are never negative, with an affine head if any has.
+
+    **Arguments:**
+
+    - `places`: what `layers` returned.
+    - `classes`: how many logits there are: maps with a channel a class (in SqueezeNet) are the answer already, and
+        are passed over.
+
+    **Returns:** one of them, or None if all maps have negative activations.
+    """
+    maps = [
+        place
+        for place in places
+        if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.non_negative
+    ]
+    affine = [place for place in maps if place.affine]
+    return (affine or maps or [None])[-1]
+
+
+def example(model: nn.Module, given: Any, size: int) -> torch.Tensor:
+    """A batch `image colour y x` on the model's device: the one that was given, or two images of noise."""
+    device, dtype = home_of(model)
+    if isinstance(given, torch.Tensor):
+        return given.detach().to(device=device, dtype=dtype)
+    if given is not None:
+        return to_torch(given, device=device, dtype=dtype).movedim(-1, 1)
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    colours = first.in_channels if first is not None else 3
+    noise = torch.randn(2, size, size, colours, generator=torch.Generator().manual_seed(0))
+    return noise.to(device=device, dtype=dtype).movedim(-1, 1)
+
+
+def survey(model: nn.Module, images: torch.Tensor) -> Survey:
+    """Trace a classifier and run it once on `images` (`image colour y x`)."""
+    with evaluating(model):
+        traced = trace(model, images)
+    shapes: dict[fx.Node, tuple[int, ...]] = {}
+    minimum: dict[fx.Node, float] = {}
+    negative: dict[fx.Node, float] = {}
+    candidates = set(cuttable(traced))
+
+    def watch(node: fx.Node, value: Any) -> None:
+        shape = shape_of(value)
+        if shape is None:
+            return
+        shapes[node] = shape
+        if node in candidates and value.numel():
+            minimum[node] = float(value.min())
+            negative[node] = float((value < 0).float().mean())
+
+    logits = run_watched(traced, images, watch)
+    if logits.ndim != 2 or logits.shape[0] != len(images):
+        raise ValueError(
+            f"model={type(model).__name__} gives a tensor of shape {tuple(logits.shape)} for {len(images)} images; "
+            "a classifier gives one row of logits an image"
+        )
+    known = layouts(traced, shapes)
+    places = tuple(
+        node for node in traced.nodes if node in candidates and node in known and shapes[node][0] == len(images)
+    )
+    return Survey(traced, places, shapes, known, minimum, negative, logits)
+
+
+def find(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
+    """The operation that a layer's name means.
+
+    Raises `UnknownLayerError` with the nearest right names, or `NotACutError` with what flows beside it.
+    """
+    node = _named(seen, model, layer)
+    if node in seen.places:
+        return node
+    if node is seen.traced.logits:
+        raise NotACutError(f"layer={layer!r} is the logits themselves; choose a layer before it")
+    if node is seen.traced.input:
+        raise NotACutError(f"layer={layer!r} is the input itself; choose a layer behind it")
+    beside = passing_beside(seen.traced, node)
+    position = seen.traced.nodes.index(node)
+    around = sorted(seen.places, key=lambda place: abs(seen.traced.nodes.index(place) - position))[:3]
+    reason = f"{', '.join(beside[:4])} flows past it" if beside else "it is no feature map"
+    raise NotACutError(
+        f"layer={layer!r} doesn't carry everything: {reason}; near it the model can be split at "
+        f"{', '.join(seen.traced.names[place][0] for place in around)}"
+    )
+
+
+def _named(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
+    traced = seen.traced
+    names = traced.by_name
+    if layer in names:
+        return names[layer]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if layer in modules:
+        # One module under several names: the calls are listed under the first of them.
+        for other, module in modules.items():
+            calls = traced.calls.get(other, ())
+            if module is modules[layer] and calls:
+                if len(calls) == 1 and calls[0] in traced.names:
+                    return calls[0]
+                each = ", ".join(f"{other}_{number}" if number else other for number in range(len(calls)))
+                raise UnknownLayerError(
+                    f"layer={layer!r} is a module that runs {len(calls)} times; name the call: {each}"
+                )
+        raise UnknownLayerError(
+            f"layer={layer!r} is in the model, but no single tensor of its own reaches the logits; "
+            f"nearest that does: {_nearest(seen, layer)}"
+        )
+    raise UnknownLayerError(f"layer={layer!r} is not in the model; nearest: {_nearest(seen, layer)}")
+
+
+def _nearest(seen: Survey, layer: str) -> str:
+    names = [name for place in seen.places for name in seen.traced.names[place]]
+    maps = [seen.traced.names[place][0] for place in seen.places if seen.map_shape(place)[:2] != (1, 1)]
+    close = difflib.get_close_matches(layer, names, n=5, cutoff=0.6)
+    return ", ".join(close or maps[-3:]) + " (face_jax.bridges.layers lists all)"
+
+
+def _kind(node: fx.Node, root: nn.Module) -> str:
+    if node.op == "call_module":
+        return type(root.get_submodule(str(node.target))).__name__
+    return getattr(node.target, "__name__", str(node.target)).split(".")[0]

@@ -1,0 +1,67 @@
+"""The first part of a split torch network, as a function of JAX arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Array, Float
+from torch import nn
+
+from .arrays import Layout, to_jax, to_torch
+from .tracing import evaluating
+
+
+def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device and the floating-point type that a module computes with."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return torch.device("cpu"), torch.float32
+
+
+class TorchFeatures:
+    """Images to activations through torch: `image y x colour` in, `image y x channel` out.
+
+    Arrays come and go without a copy where possible: pictures whose colours lie side by side are what torch calls
+    channels-last, its convolutions keep that order (and are faster in it), and so the activations lie as JAX wants
+    them. The module is in evaluation mode while it runs and in its own mode afterwards.
+
+    **Arguments:**
+
+    - `module`: the torch module up to the layer; it shares the classifier's parameters.
+    - `layout`: where the layer's channels are in torch.
+    """
+
+    def __init__(self, module: nn.Module, layout: Layout) -> None:
+        self.module, self.layout = module, layout
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's parameters are now."""
+        return home_of(self.module)[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that the module computes with."""
+        return home_of(self.module)[1]
+
+    def __call__(self, images: Any) -> Float[Array, "image y x channel"]:
+        """Activations of preprocessed images (`image y x colour`, JAX or NumPy), in the module's precision.
+
+        Half precision is returned as float32. Raises `TypeError` inside `jax.jit`: torch can't be compiled by JAX.
+        """
+        device, dtype = home_of(self.module)
+        if getattr(images, "ndim", 4) != 4:
+            raise ValueError(f"images has shape {tuple(images.shape)}; give four axes: image y x colour")
+        tensor = to_torch(images, device=device, dtype=dtype).movedim(-1, 1)
+        with torch.no_grad(), evaluating(self.module):
+            return to_jax(self.layout.to_maps(self.module(tensor)))
+
+    def maps_of(self, images: torch.Tensor) -> Float[torch.Tensor, "image y x channel"]:
+        """Activations of a torch tensor `image colour y x`, inside torch's autograd."""
+        with evaluating(self.module):
+            return self.layout.to_maps(self.module(images))
+
+    def __repr__(self) -> str:
+        return f"TorchFeatures({self.layout}, device={str(self.device)!r}, dtype={self.dtype})"
