@@ -6,6 +6,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 |---|---|
 | `split` | a torch classifier and a layer's name to a `face_jax.model.SplitModel` |
 | `layers` | where a classifier can be split, with shapes and signs |
+| `imagenette` | the photographs of FACE's ten classes, through torchvision's loader |
 | `load` | a classifier by its name: torchvision's, or EfficientNet-Lite0 |
 | `pull` | activations of many pictures, in memory or in a store on disk |
 | `as_torch` | a JAX function inside torch's autograd |
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .flax_import import to_flax as to_flax
     from .functions import as_torch as as_torch
     from .gradients import concept_gradients as concept_gradients
+    from .imagenette_photographs import imagenette as imagenette
     from .listing import Layer as Layer
     from .listing import layers as layers
     from .listing import non_negative_layers as non_negative_layers
@@ -51,6 +53,7 @@ _HOMES = {
     "as_torch": "functions",
     "concept_gradients": "gradients",
     "known_models": "models",
+    "imagenette": "imagenette_photographs",
     "layers": "listing",
     "load": "models",
     "non_negative_layers": "listing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from typing import Any
 
@@ -33,7 +34,7 @@ def to_torch(array: Any, *, device: torch.device, dtype: torch.dtype | None = No
     if isinstance(array, torch.Tensor):
         tensor = array
     elif isinstance(array, jax.Array):
-        tensor = torch.from_dlpack(array)
+        tensor = torch.from_dlpack(array.block_until_ready())
     else:
         array = np.asarray(array)
         with warnings.catch_warnings():
@@ -43,35 +44,38 @@ def to_torch(array: Any, *, device: torch.device, dtype: torch.dtype | None = No
     return tensor.to(device=device, dtype=dtype or tensor.dtype)
 
 
-def to_jax(tensor: torch.Tensor, *, dtype: Any = None) -> Array:
+def to_jax(tensor: torch.Tensor) -> Array:
+    """A torch tensor's values as a JAX array in single or double precision.
+
+    As `share_with_jax`, but half precision becomes float32: what JAX does with activations needs its digits.
+    """
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return share_with_jax(tensor.float() if half else tensor)
+
+
+def share_with_jax(tensor: torch.Tensor) -> Array:
     """A torch tensor as a JAX array, without a copy where its elements lie in order.
 
-    Half precision becomes float32, and float64 too unless JAX has 64-bit numbers switched on. A tensor whose axes
-    are permuted in memory is put in order by torch first: JAX could share it, but would compile every later
-    function once more for the odd layout.
+    A tensor whose axes are permuted in memory is put in order by torch first: JAX could share it, but would
+    compile every later function once more for the odd layout. float64 becomes float32 unless JAX has 64-bit
+    numbers switched on.
 
     **Arguments:**
 
-    - `tensor`: detached, and not written to afterwards.
-    - `dtype`: a JAX type for the result instead.
+    - `tensor`: not written to afterwards.
 
-    **Returns:** the array, on the device that the tensor is on where JAX has it, else on the host.
+    **Returns:** the array, on the tensor's device where JAX has it, else on the host.
     """
     tensor = tensor.detach()
-    if tensor.dtype in (torch.float16, torch.bfloat16) or (
-        tensor.dtype == torch.float64 and not jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    ):
+    if tensor.dtype == torch.float64 and jnp.zeros((), float).dtype != jnp.float64:
         tensor = tensor.float()
     tensor = tensor.contiguous()
     if tensor.is_cuda and not _jax_has_cuda():
         tensor = tensor.cpu()
-    if tensor.numel() == 0:
-        array = jnp.asarray(tensor.cpu().numpy())
-    else:
-        array = jax.dlpack.from_dlpack(tensor)
-    return array if dtype is None else array.astype(dtype)
+    return jax.dlpack.from_dlpack(tensor)
 
 
+@functools.cache
 def _jax_has_cuda() -> bool:
     try:
         return bool(jax.devices("cuda"))

@@ -122,7 +122,13 @@ def _closure(node: fx.Node, *, stop: fx.Node | None) -> set[fx.Node]:
 
 
 # What these return is new memory, so overwriting it leaves their argument alone.
-_FRESH_MODULES = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.Linear, nn.LayerNorm, nn.MultiheadAttention)
+_FRESH_MODULES = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.MultiheadAttention,
+)
 _FRESH_FUNCTIONS = {"conv2d", "linear", "batch_norm", "layer_norm", "add", "mul", "cat", "mean", "matmul", "softmax"}
 
 

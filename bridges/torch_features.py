@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,8 +59,32 @@ class TorchFeatures:
         with torch.no_grad(), evaluating(self.module):
             return to_jax(self.layout.to_maps(self.module(tensor)))
 
+    def vjp(
+        self, images: Float[Any, "image y x colour"]
+    ) -> tuple[
+        Float[Array, "image y x channel"],
+        Callable[[Float[Array, "image y x channel"]], Float[Array, "image y x colour"]],
+    ]:
+        """Activations, and the function that takes cotangents of them back to the images: one forward pass for many.
+
+        The function may be called as often as one likes; it keeps the network's intermediate values alive.
+        """
+        device, dtype = home_of(self.module)
+        tensor = to_torch(images, device=device, dtype=dtype).movedim(-1, 1).detach().requires_grad_()
+        with torch.enable_grad():
+            maps = self.maps_of(tensor)
+
+        def pullback(cotangent: Float[Array, "image y x channel"]) -> Float[Array, "image y x colour"]:
+            given = to_torch(cotangent, device=device, dtype=maps.dtype)
+            (gradient,) = torch.autograd.grad(maps, tensor, given, retain_graph=True)
+            return to_jax(gradient.movedim(1, -1))
+
+        return to_jax(maps.detach()), pullback
+
     def maps_of(self, images: torch.Tensor) -> Float[torch.Tensor, "image y x channel"]:
         """Activations of a torch tensor `image colour y x`, inside torch's autograd."""
+        # Torch's convolutions are faster with colours side by side, and hand channels on as JAX wants them.
+        images = images.contiguous(memory_format=torch.channels_last)
         with evaluating(self.module):
             return self.layout.to_maps(self.module(images))
 

@@ -105,13 +105,17 @@ def _trace_symbolically(model: nn.Module) -> Traced:
     parameters = list(inspect.signature(model.forward).parameters.values())
     # Flags such as `return_features=False` keep their defaults; without this they would be symbols as well.
     defaults = {
-        p.name: p.default for p in parameters[1:] if p.default is not inspect.Parameter.empty and p.kind is not p.VAR_KEYWORD
+        p.name: p.default
+        for p in parameters[1:]
+        if p.default is not inspect.Parameter.empty and p.kind is not p.VAR_KEYWORD
     }
     tracer = _Tracer()
     graph = tracer.trace(model, concrete_args=defaults or None)
     for node in graph.nodes:
         if not node.users and is_inplace(node, model):
-            raise UntraceableModelError(f"{tracer.node_to_qualname.get(node, node.name)} overwrites a tensor out of sight")
+            raise UntraceableModelError(
+                f"{tracer.node_to_qualname.get(node, node.name)} overwrites a tensor out of sight"
+            )
     own = {node: name for node, name in tracer.node_to_qualname.items()}
     return _finish(model, graph, own, {name: tuple(nodes) for name, nodes in tracer.returned.items()})
 
@@ -146,7 +150,9 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
     if isinstance(result, (tuple, list)) and len(result) == 1:
         result = result[0]
     if not isinstance(result, fx.Node):
-        described = f"a dict with {', '.join(map(repr, result))}" if isinstance(result, dict) else f"a {type(result).__name__}"
+        described = (
+            f"a dict with {', '.join(map(repr, result))}" if isinstance(result, dict) else f"a {type(result).__name__}"
+        )
         raise UntraceableModelError(
             f"model={type(root).__name__} returns {described}; wrap it in a module that returns the logits alone"
         )

@@ -1,0 +1,120 @@
+"""A JAX function inside torch's autograd."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from torch.autograd.function import once_differentiable
+
+from .arrays import share_with_jax, to_torch
+
+
+def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A JAX function as a function of torch tensors that torch differentiates.
+
+    Use it to put a JAX computation behind a torch network: values pass by DLPack without a copy where layouts allow,
+    the derivative is JAX's own, and each is compiled once for each set of shapes. The forward pass keeps what the
+    backward pass needs, so several backward passes share it. Second derivatives aren't there and raise an error.
+
+    **Arguments:**
+
+    - `function`: of one or more arrays, to an array or a pytree of arrays; it must be possible to `jax.jit` it.
+
+    **Returns:** the same function of tensors. Results are on the first tensor's device; tensors of integers get no
+    gradient.
+    """
+    compiled = _Compiled(function)
+
+    @functools.wraps(function)
+    def apply(*tensors: torch.Tensor) -> Any:
+        for number, tensor in enumerate(tensors):
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(
+                    f"argument {number} is a {type(tensor).__name__}; give torch tensors, "
+                    "and close over everything else"
+                )
+        if not tensors:
+            raise TypeError("no arguments; give at least one torch tensor, which says where the results go")
+        results = _Function.apply(compiled, *tensors)
+        return jax.tree.unflatten(compiled.structure, results)
+
+    return apply
+
+
+class _Compiled:
+    """A function's compiled value, and its compiled value with derivative for each choice of arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.structure: Any = None
+        self.value = jax.jit(self._leaves)
+        self.linearized = jax.jit(self._linearize, static_argnums=0)
+        # What `jax.vjp` returns is a pytree with the residuals as leaves, so it passes between two compiled functions.
+        self.pullback = jax.jit(lambda pull, cotangents: pull(cotangents))
+
+    def _leaves(self, *arrays: Any) -> list[Any]:
+        leaves, self.structure = jax.tree.flatten(self.function(*arrays))
+        return [jnp.asarray(leaf) for leaf in leaves]
+
+    def _linearize(self, wanted: tuple[bool, ...], *arrays: Any) -> tuple[list[Any], Any]:
+        moving = [array for array, want in zip(arrays, wanted, strict=True) if want]
+
+        def of_moving(*values: Any) -> tuple[list[Any], list[Any]]:
+            given = iter(values)
+            leaves = self._leaves(*(next(given) if w else a for a, w in zip(arrays, wanted, strict=True)))
+            floating = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+            return floating, leaves
+
+        _, pull, leaves = jax.vjp(of_moving, *moving, has_aux=True)
+        return leaves, pull
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: _Compiled, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        device = tensors[0].device
+        arrays = [share_with_jax(tensor) for tensor in tensors]
+        wanted = tuple(
+            bool(needed) and jnp.issubdtype(array.dtype, jnp.floating)
+            for needed, array in zip(ctx.needs_input_grad[1:], arrays, strict=True)
+        )
+        if any(wanted):
+            leaves, pull = compiled.linearized(wanted, *arrays)
+        else:
+            leaves, pull = compiled.value(*arrays), None
+        inputs = {tensor.data_ptr() for tensor in tensors}
+        results = []
+        for leaf in leaves:
+            result = to_torch(leaf, device=device)
+            # JAX hands an unchanged argument through; torch must not see one memory as two tensors.
+            results.append(result.clone() if result.data_ptr() in inputs else result)
+        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
+        if pull is not None:
+            ctx.compiled, ctx.pull, ctx.wanted = compiled, pull, wanted
+            ctx.floating = [result.is_floating_point() for result in results]
+            # The residuals may share these tensors' memory: saved, torch notices if someone overwrites them.
+            ctx.save_for_backward(*tensors, *results)
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        tensors = ctx.saved_tensors[: len(ctx.wanted)]
+        given = [
+            share_with_jax(cotangent.contiguous())
+            for cotangent, use in zip(cotangents, ctx.floating, strict=True)
+            if use
+        ]
+        gradients = iter(ctx.compiled.pullback(ctx.pull, given))
+        return (
+            None,
+            *(
+                to_torch(next(gradients), device=tensor.device, dtype=tensor.dtype) if want else None
+                for tensor, want in zip(tensors, ctx.wanted, strict=True)
+            ),
+        )
