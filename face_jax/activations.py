@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .model import SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
@@ -91,7 +91,9 @@ class GridCrops:
         for number, (height, width) in enumerate(shapes):
             side = max(1, round(self.size * min(height, width)))
             step = max(1, round(side * (1 - self.overlap)))
-            corners = [np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)]
+            corners = [
+                np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)
+            ]
             for top in corners[0]:
                 for left in corners[1]:
                     image.append(number)
@@ -115,67 +117,96 @@ class Collected:
     def __len__(self) -> int:
         return len(self.maps)
 
-    def __getitem__(self, index: Any) -> Collected:
+    def __getitem__(self, index: slice | Int[np.ndarray, " some"] | Bool[np.ndarray, " image"]) -> Collected:
         return Collected(self.maps[index], self.logits[index])
 
-    @property
-    def prediction(self) -> Int[np.ndarray, " image"]:
-        """Each picture's predicted class."""
-        return self.logits.argmax(-1)
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a model sees in photographs, and the activations of those that it puts in the class looked for.
+
+    **Arguments:**
+
+    - `kept`: activations and logits of the photographs in `index`.
+    - `index`: which photographs were kept.
+    - `readable`: which photographs could be read.
+    - `prediction`: the predicted class of each readable one.
+    - `skipped`: why each other one could not be read, with its name.
+    """
+
+    kept: Collected
+    index: Int[np.ndarray, " image"]
+    readable: Int[np.ndarray, " readable"]
+    prediction: Int[np.ndarray, " readable"]
+    skipped: tuple[str, ...]
 
 
-def collect(
+def survey(
     model: SplitModel,
-    photographs: Iterable[Photograph],
+    photographs: Sequence[Photograph],
+    target: int | None = None,
     *,
     batch: int = 32,
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
-) -> tuple[Collected, tuple[Photograph, ...], tuple[str, ...]]:
-    """Activations and logits of whole photographs.
+) -> Survey:
+    """Whole photographs through the model; activations are kept where the model predicts `target`.
 
     **Arguments:**
 
     - `model`: the split classifier.
     - `photographs`: what to look at; those that can't be read are left out, by name.
+    - `target`: the class looked for; every photograph's activations are kept if None.
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
 
-    **Returns:** activations and logits, the photographs they are of, and why each missing one is missing.
+    **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read.
     """
-    photographs = tuple(photographs)
-    kept: list[Photograph] = []
+    readable: list[int] = []
     skipped: list[str] = []
 
     def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
-        for photograph in photographs:
+        for number, photograph in enumerate(photographs):
             try:
                 pixels = photograph.pixels()
             except UnreadablePhotographError as error:
                 skipped.append(str(error))
                 continue
-            kept.append(photograph)
+            readable.append(number)
             yield network_input(pixels, model.preprocess)
 
-    parts = list(_forward(model, inputs(), len(photographs), "Photographs through the network", batch, progress, stopwatch))
-    if not parts:
+    all_maps, all_logits, masks = [], [], []
+    stage = "Photographs through the network"
+    for maps, logits in _forward(model, inputs(), len(photographs), stage, batch, progress, stopwatch):
+        mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
+        all_maps.append(maps[mask])
+        all_logits.append(logits)
+        masks.append(mask)
+    if not all_maps:
         raise UnreadablePhotographError(
-            f"none of the {len(photographs)} files can be read as a picture; first: {skipped[0]}"
+            f"none of the {len(photographs)} files can be read as a picture; the first is {skipped[0]}"
         )
-    collected = Collected(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return collected, tuple(kept), tuple(skipped)
+    logits, mask = np.concatenate(all_logits), np.concatenate(masks)
+    where = np.asarray(readable)
+    return Survey(
+        kept=Collected(np.concatenate(all_maps), logits[mask]),
+        index=where[mask],
+        readable=where,
+        prediction=logits.argmax(-1),
+        skipped=tuple(skipped),
+    )
 
 
 def collect_crops(
     model: SplitModel,
-    photographs: tuple[Photograph, ...],
+    photographs: Sequence[Photograph],
     crops: Crops,
     *,
-    keep: Callable[[Float[np.ndarray, "crop y x channel"]], np.ndarray],
+    keep: Callable[[Float[np.ndarray, "crop y x channel"]], Float[np.ndarray, "crop height width channel"]],
     batch: int = 32,
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
-) -> tuple[np.ndarray, Float[np.ndarray, "crop class"]]:
+) -> Collected:
     """Activations of crops, each resized to the network's input, and their logits.
 
     **Arguments:**
@@ -184,7 +215,7 @@ def collect_crops(
     - `photographs`: readable ones, which `crops` counts.
     - `crops`: where they lie.
     - `keep`: what of a batch of maps is kept: `pooled`, or all of it (`whole_maps`).
-    - `batch`, `progress`, `stopwatch`: as for `collect`.
+    - `batch`, `progress`, `stopwatch`: as for `survey`.
 
     **Returns:** what was kept of each crop, and its logits.
     """
@@ -198,12 +229,12 @@ def collect_crops(
 
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
     kept, logits = zip(*((keep(maps), logits) for maps, logits in parts), strict=True)
-    return np.concatenate(kept), np.concatenate(logits)
+    return Collected(np.concatenate(kept), np.concatenate(logits))
 
 
-def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image channel"]:
-    """Activations averaged over places: one row a picture."""
-    return maps.mean(axis=(1, 2))
+def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image 1 1 channel"]:
+    """Activations averaged over places: maps of one place."""
+    return maps.mean(axis=(1, 2), keepdims=True)
 
 
 def whole_maps(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image y x channel"]:
@@ -252,7 +283,9 @@ def _refuse_signed(maps: np.ndarray, model: SplitModel) -> None:
     negative = float((maps < 0).mean())
     others = tuple(model.non_negative_layers()) if model.non_negative_layers else ()
     remedy = (
-        "choose a layer behind a ReLU: " + ", ".join(others) if others else "choose a layer behind a ReLU (face-jax layers lists them)"
+        "choose a layer behind a ReLU: " + ", ".join(others)
+        if others
+        else "choose a layer behind a ReLU (face-jax layers lists them)"
     )
     raise SignedActivationsError(
         f"layer={model.layer!r} of {model.name} has activations below zero ({negative:.0%} of a batch, down to "

@@ -72,7 +72,9 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
     """
     found = tuple(_walk(source, "image"))
     if not found:
-        raise NoPhotographsError(f"images={source!r} holds no files; give a folder with photographs, a picture, or an .npz")
+        raise NoPhotographsError(
+            f"images={source!r} holds no files; give a folder with photographs, a picture, or an .npz"
+        )
     return found
 
 
@@ -99,7 +101,9 @@ def _walk(source: Any, name: str) -> Iterable[Photograph]:
 
 def _files(path: pathlib.Path) -> Iterable[Photograph]:
     if not path.exists():
-        raise NoPhotographsError(f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz")
+        raise NoPhotographsError(
+            f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz"
+        )
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
@@ -187,7 +191,9 @@ def resized(
 
 def _filter(preprocess: Preprocess) -> Any:
     image_module, _ = _pillow()
-    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[preprocess.interpolation]
+    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[
+        preprocess.interpolation
+    ]
 
 
 def _pillow() -> tuple[Any, Any]:

@@ -22,8 +22,9 @@ def concept_gradients(
 ) -> Float[np.ndarray, "concept image y x colour"]:
     """`∂U_k/∂X`, concept by concept: CRAFT's two-stage backpropagation.
 
-    The pooled code's derivative with respect to the activations is exact (it comes from the KKT conditions of
-    non-negative least squares), and is pulled back through the network. All concepts share one forward pass.
+    `U_k` is the concept's code summed over the places of the layer's grid. Its derivative with respect to the
+    activations is exact (it comes from the KKT conditions of non-negative least squares), and is pulled back
+    through the network. All concepts share one forward pass. A concept that is at no place has no gradient.
 
     **Arguments:**
 
@@ -59,8 +60,10 @@ def forward_with_pullback(
 def _code_gradients(
     maps: Float[Array, "image y x channel"], dictionary: Float[Array, "concept channel"], concepts: Any
 ) -> Float[Array, "wanted image y x channel"]:
-    def codes(maps: Float[Array, "image y x channel"]) -> Float[Array, "image concept"]:
-        return encode(jnp.mean(maps, axis=(1, 2)), dictionary)
+    channels = maps.shape[-1]
+
+    def codes(maps: Float[Array, "image y x channel"]) -> Float[Array, "row concept"]:
+        return encode(maps.reshape(-1, channels), dictionary)
 
     values, pullback = jax.vjp(codes, maps)
     one_hot = jax.nn.one_hot(concepts, dictionary.shape[0], dtype=values.dtype)

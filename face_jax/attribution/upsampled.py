@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def upsampled_codes(codes: Float[Array, "image y x concept"], size: int) -> Float[np.ndarray, "image size size concept"]:
+def upsampled_codes(
+    codes: Float[Array, "image y x concept"], size: int
+) -> Float[np.ndarray, "image size size concept"]:
     """Codes at the places of a feature map, enlarged bilinearly to `size` × `size` pixels.
 
     It says at which place of the map a concept is, no finer; what a place sees of the picture can be far larger

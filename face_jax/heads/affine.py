@@ -33,11 +33,15 @@ class Affine:
         """Always: this head is affine after pooling."""
         return True
 
-    def __call__(self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]) -> Float[Array, "image class"]:
+    def __call__(
+        self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]
+    ) -> Float[Array, "image class"]:
         """Logits of feature maps, or of rows whose `places` at a time belong to one image."""
         return self.pool(maps) @ self.kernel + self.bias[None, :]
 
-    def pool(self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]) -> Float[Array, "image channel"]:
+    def pool(
+        self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]
+    ) -> Float[Array, "image channel"]:
         """The averages over places that the affine map is applied to."""
         channels = self.kernel.shape[0]
         if maps.shape[-1] != channels:

@@ -1,1 +1,16 @@
-""""""
+"""How good an explanation is, beside the best that's possible and the trivial."""
+
+from .controls import mean_direction as mean_direction
+from .controls import random_dictionary as random_dictionary
+from .curves import Curve as Curve
+from .curves import Fidelity as Fidelity
+from .curves import deletion_ceiling as deletion_ceiling
+from .curves import fidelity as fidelity
+from .curves import gini as gini
+from .curves import gini_ceiling as gini_ceiling
+from .curves import insertion_ceiling as insertion_ceiling
+from .faithfulness import Certificates as Certificates
+from .faithfulness import certificates as certificates
+from .faithfulness import relative_squared_error as relative_squared_error
+from .score import Score as Score
+from .score import score as score

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make demo   environment, install, the main job on the embedded default, a report
+#   make test   environment, install, the whole suite
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= face-jax-report
+
+.PHONY: demo test lint types wheel notebooks clean
+
+demo: $(VENV)/.demo
+	$(BIN)/face-jax demo --out $(OUT)
+
+test: $(VENV)/.test
+	$(BIN)/pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/pyright
+
+# Built through the sdist, imported outside the tree: what an editable install can't show.
+wheel: $(VENV)/.test
+	.ci/wheel $(BIN)/python
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "face_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "$(PYTHON) can't make an environment. On Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing (a few minutes the first time) …"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --group test --group lint
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .cache .pytest_cache .ruff_cache $(OUT)

@@ -1,0 +1,259 @@
+"""The command `face-jax`: a torch classifier and photographs in, a report out."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+try:
+    import rich.console
+    import rich.markup
+    import rich.progress
+    import rich.table
+    import typer
+except ImportError as error:
+    raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
+
+app = typer.Typer(
+    name="face-jax",
+    help="Explain an image classifier by concepts: which it uses, where they are, and how far to trust that.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_say = rich.console.Console(stderr=True, soft_wrap=True)
+
+Model = Annotated[
+    str, typer.Option(help="A torchvision classifier's name, such as resnet34, or efficientnet_lite0 (embedded).")
+]
+Weights = Annotated[
+    str, typer.Option(help="DEFAULT (downloaded by torchvision; embedded for efficientnet_lite0), or a file .pth.")
+]
+Out = Annotated[pathlib.Path, typer.Option(help="Folder for report.html, explanation.json and bank.safetensors.")]
+Seed = Annotated[int, typer.Option(help="For crops, the split and the controls; the same seed gives the same report.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep activations of earlier runs.")]
+
+
+@app.command(
+    epilog="Example: face-jax explain --model resnet34 --images photos/ --target church --rank 25 --out church"
+)
+def explain(
+    images: Annotated[str, typer.Option(help="A folder of photographs, one photograph, or an .npz of images.")],
+    model: Model = "efficientnet_lite0",
+    weights: Weights = "DEFAULT",
+    layer: Annotated[
+        str | None, typer.Option(help="Where the model is split; the last feature map by default. See: face-jax layers")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class, by name or number; what the model predicts most often, by default.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Number of concepts.")] = 25,
+    crops: Annotated[
+        int | None, typer.Option(help="Random crops of each photograph; by default at least 10, and 300 in all.")
+    ] = None,
+    out: Out = pathlib.Path("face-jax-report"),
+    batch: Annotated[int, typer.Option(help="Pictures that go through the network together.")] = 32,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+) -> None:
+    """Explain a class (or one photograph) by the concepts the model uses for it."""
+    with _errors_in_words():
+        _run(images, model, weights, layer, target, rank, crops, out, batch, seed, no_cache)
+
+
+@app.command(epilog="Example: face-jax demo --photos coffee --out coffee-report")
+def demo(
+    photos: Annotated[
+        str, typer.Option(help="chelsea (a cat), coffee, motorcycle, china, flower; or imagenette (needs internet).")
+    ] = "chelsea",
+    rank: Annotated[
+        int | None, typer.Option(help="Number of concepts; 6 for one photograph, 25 for a class, by default.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The class; by default what the model predicts.")] = None,
+    out: Out = pathlib.Path("face-jax-report"),
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+) -> None:
+    """Explain one embedded photograph with an embedded pretrained classifier: nothing is downloaded."""
+    with _errors_in_words():
+        if photos == "imagenette":
+            from face_jax.bridges import imagenette
+
+            target = target or "tench"
+            source: Any = imagenette(target, _folder() / "imagenette")
+            rank = 25 if rank is None else rank
+        else:
+            from .embedded import embedded_photograph
+
+            source = embedded_photograph(photos)
+        _run(source, "efficientnet_lite0", "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache)
+
+
+@app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
+def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") -> None:
+    """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
+    with _errors_in_words():
+        from face_jax import bridges
+
+        loaded = bridges.load(model, weights=weights)
+        table = rich.table.Table("layer", "y × x × channel", "below zero", "head behind it", title=loaded.name)
+        for place in bridges.layers(loaded.model, size=loaded.preprocess.size):
+            below = "none" if place.non_negative else f"{place.negative:.0%}, down to {place.minimum:.2g}"
+            head = "pooling, then affine" if place.affine else "not affine"
+            table.add_row(place.name, " × ".join(map(str, place.shape)), below, head)
+        rich.console.Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _run(
+    images: Any,
+    model: str,
+    weights: str,
+    layer: str | None,
+    target: str | None,
+    rank: int,
+    crops: int | None,
+    out: pathlib.Path,
+    batch: int,
+    seed: int,
+    no_cache: bool,
+) -> None:
+    begun = time.perf_counter()
+    _writable(out)
+    import jax
+
+    from . import RandomCrops, photographs
+    from . import explain as explain_
+    from .cache import ArrayCache
+    from .cache import no_cache as without_cache
+
+    _keep_compilations()
+    every = photographs(images)
+    from face_jax import bridges
+
+    loaded = bridges.load(model, weights=weights)
+    split = loaded.split(layer or _last_map(loaded))
+    ready = time.perf_counter()
+    explanation = explain_(
+        split,
+        every,
+        target,
+        rank=rank,
+        crops=None if crops is None else RandomCrops(per_image=crops),
+        batch=batch,
+        key=jax.random.key(seed),
+        cache=without_cache if no_cache else ArrayCache(_folder() / "activations"),
+        progress=_bars,
+    )
+    explained = time.perf_counter()
+    with _bars("Report", 1) as advance:
+        explanation.save(out)
+        report = explanation.report(out, command=shlex.join(["face-jax", *sys.argv[1:]]))
+        advance(1)
+    _tell(explanation, {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained})
+    print(report)
+
+
+def _last_map(loaded: Any) -> str:
+    from face_jax import bridges
+
+    places = bridges.layers(loaded.model, size=loaded.preprocess.size)
+    place = bridges.suggest_layer(places, classes=len(loaded.classes))
+    if place is None:
+        raise ValueError(
+            f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "
+            "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
+        )
+    return place.name
+
+
+def _tell(explanation: Any, more: dict[str, float]) -> None:
+    first = explanation.scores[0]
+    _say.print(
+        f"[bold]{explanation.target_name}[/bold] ({explanation.target_chosen}): {len(explanation.concepts)} concepts; "
+        f"the first three have {sum(one.importance for one in explanation.concepts[:3]):.0%} of the importance. "
+        f"Rebuilt from concepts, {first.agreement:.0%} of the held-out predictions stay."
+    )
+    for note in explanation.notes:
+        _say.print(f"[yellow]Note:[/yellow] {note}")
+    seconds = explanation.seconds | more
+    total = sum(seconds.values())
+    parts = ", ".join(
+        f"{work} {spent:.1f} s ({spent / total:.0%})"
+        for work, spent in sorted(seconds.items(), key=lambda item: -item[1])
+    )
+    _say.print(f"[dim]{total:.1f} s: {parts}[/dim]")
+
+
+@contextlib.contextmanager
+def _bars(stage: str, total: int) -> Iterator[Any]:
+    """A progress bar on a terminal, and nothing in a pipe."""
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+    )
+    with rich.progress.Progress(*columns, console=_say, disable=not _say.is_terminal) as progress:
+        task = progress.add_task(stage, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+@contextlib.contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """What the user can mend is said in a line; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        if not _ours(error):
+            raise
+        _say.print(f"[bold red]error:[/bold red] {rich.markup.escape(str(error))}")
+        raise typer.Exit(2) from error
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether the error was raised by this package's own code, whose errors say what to do."""
+    from face_jax import bridges
+
+    homes = {pathlib.Path(file).resolve().parent for file in (__file__, bridges.__file__)}
+    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    return any(home in raised_in.parents for home in homes)
+
+
+def _writable(out: pathlib.Path) -> None:
+    probe = out / ".writable"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--out {str(out)!r} can't be written to ({error.strerror}); name another folder") from error
+
+
+def _folder() -> pathlib.Path:
+    from .cache import cache_folder
+
+    return cache_folder()
+
+
+def _keep_compilations() -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(_folder() / "compilations"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Concepts as one looks at them: in the order of their importance, each with its strongest crops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from .activations import Crops
+from .factorize import encode
+
+# Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
+_SAME_PLACE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """One concept of a class.
+
+    **Arguments:**
+
+    - `number`: its place in the order of importance, from 1; row `number - 1` of the explanation's dictionary.
+    - `importance`: total Sobol index for the class's logit, averaged over images.
+    - `low`, `high`: its 95 % interval; equal to it where it's exact.
+    - `contribution`: what it adds to the logit of a mean image; negative if it speaks against the class. None
+        behind a head that isn't affine.
+    - `coverage`: share of photographs that have it; for a single photograph, of its crops.
+    - `strongest`: its strongest crops, strongest first.
+    """
+
+    number: int
+    importance: float
+    low: float
+    high: float
+    contribution: float | None
+    coverage: float
+    strongest: tuple[int, ...]
+
+
+def strongest_crops(codes: Float[np.ndarray, " crop"], crops: Crops, count: int) -> tuple[int, ...]:
+    """The crops in which a concept is strongest.
+
+    Of several photographs, one crop each; of a single photograph, crops that don't show the same place.
+
+    **Arguments:**
+
+    - `codes`: the concept's code in each crop.
+    - `crops`: where they lie.
+    - `count`: at most that many.
+
+    **Returns:** crops with a positive code, strongest first.
+    """
+    single = len(np.unique(crops.image)) == 1
+    chosen: list[int] = []
+    for crop in np.argsort(-codes, kind="stable"):
+        if codes[crop] <= 0 or len(chosen) == count:
+            break
+        if single:
+            fresh = all(overlap(crops.box[crop], crops.box[other]) <= _SAME_PLACE for other in chosen)
+        else:
+            fresh = all(crops.image[crop] != crops.image[other] for other in chosen)
+        if fresh:
+            chosen.append(int(crop))
+    return tuple(chosen)
+
+
+def coverage(codes: Float[np.ndarray, "crop concept"], crops: Crops) -> Float[np.ndarray, " concept"]:
+    """The share of photographs (of a single photograph: of its crops) that have each concept.
+
+    A photograph has it when its strongest crop reaches half of what the concept's typical strong crops reach: the
+    mean code of its ten strongest crops.
+    """
+    images = np.unique(crops.image)
+    best = codes if len(images) == 1 else np.stack([codes[crops.image == image].max(axis=0) for image in images])
+    typical = np.sort(codes, axis=0)[-10:].mean(axis=0)
+    return ((best >= 0.5 * typical) & (best > 0)).mean(axis=0)
+
+
+def overlap(first: Int[np.ndarray, " 4"], second: Int[np.ndarray, " 4"]) -> float:
+    """Intersection over union of two boxes `(top, left, bottom, right)`."""
+    inside = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    shared = float(np.prod(np.maximum(inside, 0)))
+    areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
+    return shared / (areas - shared)
+
+
+def encode_maps(
+    maps: Float[np.ndarray, "image y x channel"], dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[np.ndarray, "image y x concept"]:
+    """Codes at every place of maps, by non-negative least squares."""
+    places = maps.reshape(-1, maps.shape[-1])
+    codes = encode(jnp.asarray(places), jnp.asarray(dictionary, places.dtype))
+    return np.asarray(codes).reshape(*maps.shape[:-1], -1)

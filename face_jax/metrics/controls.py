@@ -1,0 +1,31 @@
+"""Banks of concepts that nobody learned: what a score is worth is seen beside theirs."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+
+def mean_direction(
+    rows: Float[np.ndarray, "row channel"], rank: int, *, key: Key[Array, ""]
+) -> Float[np.ndarray, "concept channel"]:
+    """The mean activation as the only real concept; the others are noise.
+
+    One direction that stands for the whole class already predicts the class, so scores that reward early insertion
+    and deletion come close to their ceilings without a concept having been found.
+    """
+    noise = random_dictionary(rows.shape[1], rank, key=key).astype(rows.dtype)
+    noise[0] = _unit(rows.mean(axis=0, keepdims=True))[0]
+    return noise
+
+
+def random_dictionary(channels: int, rank: int, *, key: Key[Array, ""]) -> Float[np.ndarray, "concept channel"]:
+    """Directions drawn at random: absolute values of normal numbers, at unit length."""
+    return _unit(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
+
+
+def _unit(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)

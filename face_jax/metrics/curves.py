@@ -1,0 +1,123 @@
+"""Insertion and deletion in concept space, their areas, and how high those can get."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..model import Head
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What the classifier says while concepts are put in, or taken out, one after the other.
+
+    **Arguments:**
+
+    - `accuracy`: share of images for which the target is predicted, after 0, 1, …, r concepts.
+    - `probability`: mean probability of the target, likewise.
+    """
+
+    accuracy: Float[np.ndarray, " step"]
+    probability: Float[np.ndarray, " step"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """Both curves, with the areas that the papers report and the highest values they can take.
+
+    **Arguments:**
+
+    - `insertion`, `deletion`: the curves, the most important concept first.
+    - `c_insertion`: area under the insertion curve (trapezoids over 0…r); at most `1 − 1/2r` when no activation
+        at all predicts another class, else at most 1.
+    - `c_deletion`: `1/(r+1) · Σₖ (Acc₀ − Accₖ)` (FACE, section 4.2); at most `r/(r+1)`.
+    """
+
+    insertion: Curve
+    deletion: Curve
+    c_insertion: float
+    c_deletion: float
+
+
+def fidelity(
+    head: Head,
+    codes: Float[Array, "image y x concept"],
+    dictionary: Float[Array, "concept channel"],
+    target: int,
+    order: Int[np.ndarray, " concept"],
+) -> Fidelity:
+    """Insertion and deletion curves of one class's images.
+
+    **Arguments:**
+
+    - `head`: from activations to logits.
+    - `codes`: how much of each concept is at each place of each image.
+    - `dictionary`: the concepts.
+    - `target`: the class that should be predicted.
+    - `order`: concepts, the most important first.
+
+    **Returns:** curves and areas.
+    """
+    concepts = len(order)
+    rank = np.empty(concepts, np.int64)
+    rank[order] = np.arange(concepts)
+    inserted = rank[None, :] < np.arange(concepts + 1)[:, None]
+    masks = np.concatenate([inserted, ~inserted]).astype(codes.dtype)
+    accuracy, probability = (np.asarray(values) for values in _masked(head, codes, dictionary, target, masks))
+    half = concepts + 1
+    insertion = Curve(accuracy[:half], probability[:half])
+    deletion = Curve(accuracy[half:], probability[half:])
+    return Fidelity(
+        insertion=insertion,
+        deletion=deletion,
+        c_insertion=float(np.trapezoid(insertion.accuracy) / concepts),
+        c_deletion=float((deletion.accuracy[0] - deletion.accuracy[1:]).sum() / (concepts + 1)),
+    )
+
+
+def insertion_ceiling(concepts: int, accuracy_of_nothing: float = 0.0) -> float:
+    """The highest C-Ins: every image right from the first concept on."""
+    return 1 - (1 - accuracy_of_nothing) / (2 * concepts)
+
+
+def deletion_ceiling(concepts: int) -> float:
+    """The highest C-Del: every image right at first, and none from the first deletion on."""
+    return concepts / (concepts + 1)
+
+
+def gini_ceiling(concepts: int) -> float:
+    """The highest C-Gini: one concept has all the importance."""
+    return 1 - 1 / concepts
+
+
+def gini(importance: Float[np.ndarray, " concept"]) -> float:
+    """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none."""
+    sizes = np.sort(np.abs(importance.astype(np.float64)))
+    count = len(sizes)
+    total = sizes.sum()
+    if total == 0:
+        return 0.0
+    return float(((2 * np.arange(1, count + 1) - count - 1) * sizes).sum() / (count * total))
+
+
+@jax.jit
+def _masked(
+    head: Any,
+    codes: Float[Array, "image y x concept"],
+    dictionary: Float[Array, "concept channel"],
+    target: int,
+    masks: Float[Array, "mask concept"],
+) -> tuple[Float[Array, " mask"], Float[Array, " mask"]]:
+    def one(mask: Float[Array, " concept"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        logits = head((codes * mask[None, None, None, :]) @ dictionary)
+        right = jnp.argmax(logits, axis=-1) == target
+        probability = jax.nn.softmax(logits, axis=-1)[:, target]
+        return jnp.mean(right.astype(codes.dtype)), jnp.mean(probability)
+
+    return jax.lax.map(one, masks)

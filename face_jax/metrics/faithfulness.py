@@ -1,0 +1,58 @@
+"""How far the classifier's predictions move when activations are replaced by their concepts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import scipy.special
+from jaxtyping import Bool, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificates:
+    """Prediction on the activations (p) against prediction on the rebuilt activations (q), image by image.
+
+    **Arguments:**
+
+    - `kl`: `KL(p ‖ q)`, in nats.
+    - `l1`: `Σ|p − q|`, from 0 to 2 (twice the total variation).
+    - `pinsker`: the bound `l1 ≤ √(2 KL)`.
+    - `bretagnolle_huber`: the bound `l1 ≤ 2 √(1 − exp(−KL))`, the tighter of the two where KL exceeds about 1.59.
+    - `agreement`: whether both predict the same class.
+    """
+
+    kl: Float[np.ndarray, " image"]
+    l1: Float[np.ndarray, " image"]
+    pinsker: Float[np.ndarray, " image"]
+    bretagnolle_huber: Float[np.ndarray, " image"]
+    agreement: Bool[np.ndarray, " image"]
+
+
+def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.ndarray, "image class"]) -> Certificates:
+    """Compares the logits of activations with those of the same activations rebuilt from concepts.
+
+    **Arguments:**
+
+    - `original`, `rebuilt`: logits.
+
+    **Returns:** divergences and their bounds (FACE, theorem 1), computed in float64.
+    """
+    log_p, log_q = (scipy.special.log_softmax(logits.astype(np.float64), axis=-1) for logits in (original, rebuilt))
+    p = np.exp(log_p)
+    kl = np.maximum((p * (log_p - log_q)).sum(-1), 0)
+    return Certificates(
+        kl=kl,
+        l1=np.abs(p - np.exp(log_q)).sum(-1),
+        pinsker=np.sqrt(2 * kl),
+        bretagnolle_huber=2 * np.sqrt(-np.expm1(-kl)),
+        agreement=original.argmax(-1) == rebuilt.argmax(-1),
+    )
+
+
+def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
+    """`‖A − Â‖² / ‖A‖²`: 0 is perfect, 1 is no better than no concepts. NaN if all activations are zero."""
+    total = float(np.square(activations, dtype=np.float64).sum())
+    missed = float(np.square(activations.astype(np.float64) - rebuilt).sum())
+    return missed / total if total > 0 else math.nan

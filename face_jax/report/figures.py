@@ -1,0 +1,88 @@
+"""Curves as drawings that take the page's colours and letters."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+
+from ..metrics import Score
+
+# Matplotlib wants colours; these stand for the page's own, which differ by day and by night.
+_INK, _MUTED, _ACCENT, _GRID = "#010203", "#040506", "#070809", "#0a0b0c"
+_IN_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _ACCENT: "var(--accent)", _GRID: "var(--line)"}
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 3)))
+
+
+def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletion"]) -> str:
+    """Share of held-out pictures for which the target is predicted, against the number of concepts put in or taken out.
+
+    **Arguments:**
+
+    - `scores`: the explanation first, then its controls.
+    - `which`: the curve.
+
+    **Returns:** an SVG element, whose colours are the page's CSS variables.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        for number, row in enumerate(scores):
+            accuracy = getattr(row.fidelity, which).accuracy
+            steps = np.arange(len(accuracy))
+            main = number == 0
+            axes.plot(
+                steps,
+                accuracy,
+                color=_ACCENT if main else _MUTED,
+                linewidth=2.6 if main else 1.3,
+                linestyle=_DASHES[number % len(_DASHES)],
+                zorder=3 if main else 2,
+                label=row.name,
+                clip_on=False,
+            )
+        axes.set(ylim=(0, 1), xlim=(0, len(scores[0].fidelity.insertion.accuracy) - 1))
+        axes.set_xlabel(
+            "concepts put in, most important first"
+            if which == "insertion"
+            else "concepts taken out, most important first"
+        )
+        axes.set_ylabel("pictures still in the class")
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=8))
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.tick_params(colors=_MUTED, length=0)
+        axes.xaxis.label.set_color(_MUTED)
+        axes.yaxis.label.set_color(_MUTED)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    for stand_in, variable in _IN_PAGE.items():
+        drawing = drawing.replace(stand_in, variable)
+    return _inline(drawing, which)
+
+
+def legend(scores: tuple[Score, ...]) -> list[tuple[str, str, bool]]:
+    """For each line its name, its dashes as SVG wants them, and whether it's the explanation's."""
+    dashes = ("none", "5 2", "1.5 1.5", "5 1.5 1.5 1.5", "8 3")
+    return [(row.name, dashes[number % len(dashes)], number == 0) for number, row in enumerate(scores)]
+
+
+def _inline(drawing: str, which: str) -> str:
+    """Only the element, with names of its own (two drawings share a page), as wide as there's room."""
+    element = drawing[drawing.index("<svg") :]
+    size, rest = element.split(">", 1)
+    box = size[size.index("viewBox=") :].split('"')[1]
+    element = (
+        f'<svg viewBox="{box}" role="img" aria-label="{which} curves" xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
+    )
+    for attribute in ('id="', 'href="#', "url(#"):
+        element = element.replace(attribute, f"{attribute}{which}-")
+    return element

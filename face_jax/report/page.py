@@ -1,0 +1,174 @@
+"""The report: one page that needs no other file."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ..concepts import Concept
+from ..explanation import Explanation
+from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
+from ..photographs import visible
+from . import figures, pictures
+from .verdicts import meanings, verdicts
+
+# Concepts below this share of the importance are folded away, and shown when asked for.
+_MINOR = 0.01
+# Maps are drawn for so many concepts, in so many photographs.
+_MAPPED_CONCEPTS, _MAPPED_PHOTOGRAPHS, _GRADIENT_MAPS = 6, 6, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Card:
+    """A concept as the page shows it."""
+
+    concept: Concept
+    colour: str
+    crops: list[tuple[str, str]]
+
+
+def write_report(explanation: Explanation, folder: pathlib.Path, *, command: str | None = None) -> pathlib.Path:
+    """Draws an explanation as `report.html`.
+
+    **Arguments:**
+
+    - `explanation`: what is drawn.
+    - `folder`: where the page goes; made if need be.
+    - `command`: the command line that made it, if one did.
+
+    **Returns:** the page's path.
+    """
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError("drawing a report needs more packages: pip install face-jax[report]") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("page.html").render(**_contents(explanation), command=command)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _contents(explanation: Explanation) -> dict[str, Any]:
+    cards = [_card(explanation, concept) for concept in explanation.concepts]
+    major = [card for card in cards if card.concept.importance >= _MINOR] or cards[:1]
+    return {
+        "explanation": explanation,
+        "title": explanation.target_name,
+        "major": major,
+        "minor": cards[len(major) :],
+        "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
+        "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
+        "where": _where(explanation),
+        "gradients": _gradients(explanation),
+        "insertion": figures.curve_figure(explanation.scores, "insertion"),
+        "deletion": figures.curve_figure(explanation.scores, "deletion"),
+        "legend": figures.legend(explanation.scores),
+        "ceilings": {
+            "insertion": insertion_ceiling(len(cards), explanation.accuracy_of_nothing),
+            "deletion": deletion_ceiling(len(cards)),
+            "gini": gini_ceiling(len(cards)),
+        },
+        "meanings": meanings(explanation),
+        "verdicts": verdicts(explanation),
+    }
+
+
+def _card(explanation: Explanation, concept: Concept) -> _Card:
+    crops, photographs = explanation.crops, explanation.photographs
+    shown = []
+    for crop in concept.strongest:
+        photograph = photographs[crops.image[crop]]
+        top, left, bottom, right = (int(edge) for edge in crops.box[crop])
+        caption = f"{photograph.name}: {right - left} × {bottom - top} pixels at ({left}, {top})"
+        shown.append((pictures.thumbnail(photograph.pixels(), (top, left, bottom, right)), caption))
+    return _Card(concept, pictures.concept_colour(concept.number), shown)
+
+
+def _where(explanation: Explanation) -> list[dict[str, Any]]:
+    """Example photographs with their concepts: which is strongest at each place, and each by itself."""
+    count = min(_MAPPED_CONCEPTS, len(explanation.concepts))
+    # A concept's strength is relative to where it is strongest in any photograph of the class.
+    peaks = np.maximum(explanation.codes.max(axis=(0, 1, 2))[:count], 1e-12)
+    shown = []
+    for number in _examples(explanation):
+        photograph = explanation.photographs[number]
+        pixels = visible(photograph.pixels(), explanation.model.preprocess)
+        strengths = explanation.maps_of(number)[:count] / peaks[:, None, None]
+        colours = [pictures.concept_colour(concept + 1) for concept in range(count)]
+        probability = _softmax(explanation.collected.logits[number])[explanation.target]
+        singles = [
+            (
+                concept + 1,
+                colours[concept],
+                pictures.data_uri(pictures.spotlight(pixels, strengths[concept], colours[concept])),
+            )
+            for concept in range(count)
+        ]
+        shown.append(
+            {
+                "name": photograph.name,
+                "probability": float(probability),
+                "held_out": not explanation.single and number in explanation.held_out,
+                "photograph": pictures.data_uri(pixels),
+                "painted": pictures.data_uri(pictures.painted(pixels, strengths, colours)),
+                "singles": singles,
+            }
+        )
+    return shown
+
+
+def _examples(explanation: Explanation) -> list[int]:
+    """Held-out photographs first: those of the highest, the middle and the lowest probability of the class."""
+    if explanation.single:
+        return [0]
+    logits = explanation.collected.logits
+    probability = _softmax(logits)[:, explanation.target]
+    by_probability = explanation.held_out[np.argsort(-probability[explanation.held_out], kind="stable")]
+    spread = np.unique(
+        np.linspace(0, len(by_probability) - 1, min(_MAPPED_PHOTOGRAPHS, len(by_probability))).round().astype(int)
+    )
+    return [int(by_probability[at]) for at in spread]
+
+
+def _gradients(explanation: Explanation) -> list[dict[str, Any]]:
+    number = _examples(explanation)[0]
+    photograph = explanation.photographs[number]
+    pixels = visible(photograph.pixels(), explanation.model.preprocess)
+    wanted = tuple(range(min(_GRADIENT_MAPS, len(explanation.concepts))))
+    maps = explanation.maps([photograph], method="gradient", concepts=wanted)[:, 0]
+    shown = []
+    for concept, strength in zip(wanted, maps, strict=True):
+        smooth = _smooth(strength)
+        bright = smooth / max(float(np.quantile(smooth, 0.995)), 1e-30)
+        colour = pictures.concept_colour(concept + 1)
+        shown.append(
+            {
+                "number": concept + 1,
+                "colour": colour,
+                "picture": pictures.data_uri(pictures.glow(pixels, bright, colour)),
+            }
+        )
+    return shown
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Averages of 5 × 5 pixels: single pixels of a gradient are too fine to be seen."""
+    for axis in (0, 1):
+        padded = np.pad(values, [(2, 2) if axis == at else (0, 0) for at in (0, 1)], mode="edge")
+        values = sum(np.take(padded, range(shift, shift + values.shape[axis]), axis=axis) for shift in range(5)) / 5  # pyright: ignore[reportAssignmentType]
+    return values
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,148 @@
+"""What the numbers mean in words, and which of them should make one suspicious."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+from ..explanation import Explanation
+from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
+
+# A score within this of another can't be told from it on a few dozen pictures.
+_SAME_SCORE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A sentence about the explanation, and whether it speaks for it or warns."""
+
+    level: Literal["good", "warn"]
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """One kind of number: its name, this explanation's value, its best, and what it says."""
+
+    name: str
+    value: str
+    best: str
+    meaning: str
+    suspicious: str
+
+
+def verdicts(explanation: Explanation) -> list[Verdict]:
+    """Judgements that follow from the scores and their controls, warnings first."""
+    own = explanation.scores[0]
+    warnings = [Verdict("warn", text) for text in _warnings(explanation)]
+    if own.agreement >= 0.9:
+        text = (
+            f"{own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
+            "concepts."
+        )
+        return [*warnings, Verdict("good", text)]
+    return warnings
+
+
+def _warnings(explanation: Explanation) -> Iterator[str]:
+    own, controls = explanation.scores[0], explanation.scores[1:]
+    if own.agreement < 0.9:
+        yield (
+            f"Only {own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
+            "concepts: what the concepts leave out matters to the classifier."
+        )
+    if own.kl > 0.5:
+        yield (
+            f"The rebuilt predictions are far from the original ones (KL {own.kl:.2f} nats on average). More concepts, "
+            "or a faithfulness term, bring them closer."
+        )
+    rivals = [
+        f"“{row.name}”"
+        for row in controls
+        if row.fidelity.c_insertion >= own.fidelity.c_insertion - _SAME_SCORE
+        and row.fidelity.c_deletion >= own.fidelity.c_deletion - _SAME_SCORE
+    ]
+    if rivals:
+        yield (
+            f"The insertion and deletion scores are no evidence here: {' and '.join(rivals)} scores as high without "
+            "having learned anything. Judge by the crops, the maps and the agreement."
+        )
+    if explanation.accuracy_of_nothing > 0:
+        yield (
+            "With no activations at all the classifier already predicts this class, so taking concepts out can't show "
+            "what they do."
+        )
+    weighty = [concept for concept in explanation.concepts if concept.importance >= 0.05]
+    rare = [str(concept.number) for concept in weighty if concept.coverage <= 0.1]
+    if rare and not explanation.single:
+        yield (
+            f"Concept {', '.join(rare)} is important but seen in at most one photograph in ten: look whether it is "
+            "part of the class or an accident of a few pictures."
+        )
+    against = [str(concept.number) for concept in weighty if (concept.contribution or 0) < 0]
+    if against:
+        yield (
+            f"Concept {', '.join(against)} speaks against the class: its importance is how much it takes from the "
+            "class score."
+        )
+
+
+def meanings(explanation: Explanation) -> list[Meaning]:
+    """Every score with its best possible value, a sentence on what it means, and what would be suspicious."""
+    own, rank = explanation.scores[0], len(explanation.concepts)
+    half, most, worst = (f"{quantile:.3f}" for quantile in own.kl_quantiles)
+    return [
+        Meaning(
+            name="Relative squared error",
+            value=f"{own.relative_error:.3f}",
+            best="0",
+            meaning="How much of the activations (their sum of squares) the concepts leave out, on held-out pictures.",
+            suspicious="Near 1: the concepts describe hardly anything.",
+        ),
+        Meaning(
+            name="KL divergence",
+            value=f"{own.kl:.3f} nats",
+            best="0",
+            meaning="How far the predictions move when activations are rebuilt from concepts. Half of the pictures are "
+            f"below {half}, nine in ten below {most}, the worst is at {worst}.",
+            suspicious="A worst case far above the rest: there are pictures that these concepts don't explain.",
+        ),
+        Meaning(
+            name="L1 distance",
+            value=f"{own.l1:.3f}",
+            best="0",
+            meaning="The same as a distance between probabilities: twice the most by which the probability of any set "
+            "of classes changes, on average.",
+            suspicious="Close to 2: the rebuilt predictions have nothing in common with the original ones.",
+        ),
+        Meaning(
+            name="Agreement",
+            value=f"{own.agreement:.0%}",
+            best="100 %",
+            meaning="Held-out pictures whose predicted class survives the rebuilding.",
+            suspicious="Below 90 %: on the rest, the explanation is of a different classifier.",
+        ),
+        Meaning(
+            name="C-Ins (insertion)",
+            value=f"{own.fidelity.c_insertion:.3f}",
+            best=f"{insertion_ceiling(rank, explanation.accuracy_of_nothing):.3f}",
+            meaning="Area under the insertion curve: concepts are put in one by one, the most important first.",
+            suspicious="A control in the table with the same score: the curve doesn't show that anything was learned.",
+        ),
+        Meaning(
+            name="C-Del (deletion)",
+            value=f"{own.fidelity.c_deletion:.3f}",
+            best=f"{deletion_ceiling(rank):.3f}",
+            meaning="Mean loss of accuracy while concepts are taken out one by one, the most important first.",
+            suspicious="A control with the same score, or a class that is predicted from no activations at all.",
+        ),
+        Meaning(
+            name="C-Gini (sparsity)",
+            value=f"{own.gini:.3f}",
+            best=f"{gini_ceiling(rank):.3f}",
+            meaning="How unequally importance is shared; high means that few concepts decide. That indices are squares "
+            "makes it high by itself.",
+            suspicious="A value at its ceiling: one concept stands for the whole class, the others for nothing.",
+        ),
+    ]

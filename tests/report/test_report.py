@@ -1,0 +1,113 @@
+"""The report as a file, and as a browser shows it."""
+
+import pathlib
+import re
+import shutil
+import xml.etree.ElementTree
+
+import jax
+import numpy as np
+import pytest
+from toy_model import colour_model, pictures
+
+import face_jax as fj
+from face_jax.report.pictures import painted, spotlight
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def page(explanation, tmp_path_factory) -> pathlib.Path:
+    return explanation.report(tmp_path_factory.mktemp("report"), command="face-jax explain --images <red> & co")
+
+
+def test_it_needs_no_other_file(page):
+    text = page.read_text()
+    addresses = re.findall(r'(?:src|href)="([^"#]{1,40})', text) + re.findall(r"url\(([^)#]{1,40})\)", text)
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
+
+
+def test_it_says_what_the_explanation_says(page, explanation):
+    text = page.read_text()
+    assert f"{100 * explanation.concepts[0].importance:.1f} %" in text
+    assert f"{explanation.scores[0].fidelity.c_deletion:.3f}" in text
+    for row in explanation.scores:
+        assert row.name in text
+    for meaning in ("Relative squared error", "KL divergence", "Agreement", "C-Ins", "C-Del", "C-Gini", "Suspicious"):
+        assert meaning in text
+    assert "itself the λ = 0 row" in text
+
+
+def test_what_users_name_is_escaped(page):
+    assert "--images &lt;red&gt; &amp; co" in page.read_text()
+
+
+def test_every_concept_has_its_crops(page, explanation):
+    shown = len(re.findall(r'width="120" height="120"', page.read_text()))
+    assert shown == sum(len(concept.strongest) for concept in explanation.concepts)
+
+
+def test_drawings_are_well_formed_and_their_names_are_their_own(page):
+    drawings = re.findall(r"<svg viewBox=.*?</svg>", page.read_text(), re.DOTALL)
+    names = [name for drawing in drawings for name in re.findall(r'id="([^"]+)"', drawing)]
+    assert len(names) == len(set(names))
+    for drawing in drawings:
+        xml.etree.ElementTree.fromstring(drawing)
+        assert "#010203" not in drawing
+
+
+def test_spotlight_lights_what_is_strong():
+    pixels = np.full((20, 20, 3), 200, np.uint8)
+    strength = np.zeros((20, 20))
+    strength[:, 10:] = 1
+    lit = spotlight(pixels, strength, "#ff0000")
+    assert lit[5, 3].max() < 100
+    assert lit[5, 10].tolist() == [255, 0, 0]
+    assert lit[5, 16].tolist() == [200, 200, 200]
+
+
+def test_painting_takes_the_strongest_concepts_colour():
+    pixels = np.full((4, 4, 3), 100, np.uint8)
+    strengths = np.stack([np.eye(4), 1 - np.eye(4)])
+    paint = painted(pixels, strengths, ["#ff0000", "#0000ff"])
+    assert paint[0, 0, 0] > paint[0, 0, 2]
+    assert paint[0, 1, 2] > paint[0, 1, 0]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(page, width, scheme):
+    from playwright.sync_api import sync_playwright
+
+    complaints: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        view.on("console", lambda message: complaints.append(message.text))
+        view.on("pageerror", lambda error: complaints.append(str(error)))
+        view.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url))
+        view.goto(page.as_uri())
+        broken = view.evaluate("""async () => {
+            const pictures = [...document.images];
+            for (const picture of pictures) { picture.loading = 'eager'; await picture.decode().catch(() => {}); }
+            return pictures.filter(picture => picture.naturalWidth === 0).length;
+        }""")
+        overflow = view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        paper, ink = view.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+        curves = view.locator(".curves svg").count()
+        widest = view.evaluate("Math.max(...[...document.querySelectorAll('.curves svg')].map(s => s.getBoundingClientRect().width))")
+        browser.close()
+    assert complaints == []
+    assert broken == 0
+    assert overflow <= 0
+    assert curves == 2
+    assert widest > 250
+    brightness = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in (paper, ink)]
+    assert (brightness[0] < brightness[1]) == (scheme == "dark")

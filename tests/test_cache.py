@@ -1,0 +1,62 @@
+"""Arrays kept between runs."""
+
+import numpy as np
+import pytest
+
+from face_jax.cache import ArrayCache
+
+
+@pytest.fixture
+def counted():
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"a": np.arange(3), "names": np.asarray(["x", "yz"])}
+
+    return compute, calls
+
+
+def test_computed_once_for_each_dependence(tmp_path, counted):
+    compute, calls = counted
+    cache = ArrayCache(tmp_path)
+    for _ in range(2):
+        found = cache(["model", b"image"], compute)
+        np.testing.assert_array_equal(found["a"], [0, 1, 2])
+        assert found["names"].tolist() == ["x", "yz"]
+    assert len(calls) == 1
+    for changed in (["modeli", b"mage"], ["model"], ["model", b"imagf"]):
+        cache(changed, compute)
+    assert len(calls) == 4
+
+
+def test_a_damaged_file_is_computed_again(tmp_path, counted):
+    compute, calls = counted
+    cache = ArrayCache(tmp_path)
+    cache(["key"], compute)
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:40])
+    np.testing.assert_array_equal(cache(["key"], compute)["a"], [0, 1, 2])
+    assert len(calls) == 2
+
+
+def test_the_least_recently_used_goes_first(tmp_path, counted):
+    compute, calls = counted
+    size = 2000
+    cache = ArrayCache(tmp_path, limit=size)
+    for number in range(8):
+        cache([f"key {number}"], compute)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.npz")) <= size
+    assert len(calls) == 8
+    cache(["key 7"], compute)
+    assert len(calls) == 8
+
+
+def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, counted):
+    compute, calls = counted
+    (tmp_path / "file").touch()
+    cache = ArrayCache(tmp_path / "file" / "cache")
+    for _ in range(2):
+        np.testing.assert_array_equal(cache(["key"], compute)["a"], [0, 1, 2])
+    assert len(calls) == 2
+    assert not list(tmp_path.rglob("*.part"))

@@ -1,0 +1,63 @@
+"""Crops, and the strongest of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from face_jax.activations import Crops, GridCrops, RandomCrops
+from face_jax.concepts import coverage, overlap, strongest_crops
+
+KEY = jax.random.key(5)
+
+
+def test_random_crops_are_squares_inside_of_all_sizes():
+    shapes = [(60, 90), (100, 50)]
+    crops = RandomCrops(per_image=400, smallest=0.25, largest=0.6)(shapes, key=KEY)
+    assert crops.image.tolist() == [0] * 400 + [1] * 400
+    edges = np.asarray(shapes)[crops.image]
+    side = crops.box[:, 2:] - crops.box[:, :2]
+    assert (side[:, 0] == side[:, 1]).all()
+    assert (crops.box[:, :2] >= 0).all()
+    assert (crops.box[:, 2:] <= edges).all()
+    share = side[:, 0] / edges.min(-1)
+    assert share.min() == pytest.approx(0.25, abs=0.02)
+    assert share.max() == pytest.approx(0.6, abs=0.02)
+    # Every corner of the photograph is reached.
+    assert crops.box[:400, 2].max() >= 59
+    assert crops.box[:400, 3].max() >= 88
+
+
+def test_grid_crops_cover_everything():
+    (height, width) = (61, 94)
+    crops = GridCrops(size=0.5, overlap=0.5)([(height, width)], key=KEY)
+    seen = np.zeros((height, width), bool)
+    for top, left, bottom, right in crops.box:
+        assert bottom <= height
+        assert right <= width
+        seen[top:bottom, left:right] = True
+    assert seen.all()
+
+
+def test_one_strongest_crop_of_each_photograph():
+    crops = Crops(image=np.array([0, 0, 1, 1, 2]), box=np.tile([0, 0, 9, 9], (5, 1)))
+    assert strongest_crops(np.array([5.0, 4, 3, 6, 0]), crops, 8) == (3, 0)
+    assert strongest_crops(np.array([5.0, 4, 3, 6, 0]), crops, 1) == (3,)
+
+
+def test_of_a_single_photograph_crops_of_different_places():
+    box = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]])
+    crops = Crops(image=np.zeros(3, np.int64), box=box)
+    assert strongest_crops(np.array([3.0, 2, 1]), crops, 8) == (0, 2)
+
+
+def test_overlap_by_hand():
+    assert overlap(np.array([0, 0, 10, 10]), np.array([0, 5, 10, 15])) == pytest.approx(1 / 3)
+    assert overlap(np.array([0, 0, 10, 10]), np.array([10, 10, 20, 20])) == 0
+
+
+def test_coverage_counts_photographs():
+    crops = Crops(image=np.repeat(np.arange(4), 5), box=np.tile([0, 0, 9, 9], (20, 1)))
+    codes = np.zeros((20, 2))
+    codes[:, 0] = 1.0
+    codes[3, 1] = 1.0
+    np.testing.assert_allclose(coverage(codes, crops), [1.0, 0.25])

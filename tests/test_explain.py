@@ -1,0 +1,244 @@
+"""The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_model import CLASSES, colour_features, colour_model, pictures
+
+import face_jax as fj
+from face_jax.activations import SignedActivationsError
+from face_jax.classes import UnknownClassError
+from face_jax.photographs import UnreadablePhotographError
+from face_jax.selection import NoneOfTheClassError
+
+RED, GREEN = pictures(14, 0), pictures(4, 1)
+SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fj.explain(colour_model(), np.concatenate([RED, GREEN]), "reddish", **SETTINGS)
+
+
+def test_photographs_are_chosen_by_the_models_prediction(explanation):
+    assert len(explanation.photographs) == 14
+    assert (explanation.collected.logits.argmax(-1) == 0).all()
+    assert "14 of 18" in explanation.target_chosen
+
+
+def test_photographs_are_fitted_or_held_out(explanation):
+    assert len(explanation.held_out) == 3
+    assert sorted([*explanation.fitted, *explanation.held_out]) == list(range(14))
+    assert set(explanation.crops.image) == set(explanation.fitted)
+
+
+def test_concepts_come_by_importance(explanation):
+    importance = [concept.importance for concept in explanation.concepts]
+    assert importance == sorted(importance, reverse=True)
+    assert sum(importance) == pytest.approx(1, abs=1e-5)
+    assert [concept.number for concept in explanation.concepts] == [1, 2, 3, 4]
+    np.testing.assert_allclose(explanation.importance.total.mean(0), importance, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(explanation.dictionary, axis=1), 1, atol=1e-5)
+
+
+def test_the_most_important_concept_is_the_colour(explanation):
+    assert explanation.dictionary[0].argmax() == 0
+    assert explanation.concepts[0].importance > 0.5
+    assert explanation.concepts[0].contribution > 0
+
+
+def test_codes_rebuild_the_crops(explanation):
+    missed = explanation.crop_activations - explanation.crop_codes @ explanation.dictionary
+    assert np.square(missed).sum() < 0.2 * np.square(explanation.crop_activations).sum()
+
+
+def test_strongest_crops_are_in_order_and_of_different_photographs(explanation):
+    for number, concept in enumerate(explanation.concepts):
+        codes = explanation.crop_codes[list(concept.strongest), number]
+        assert (np.diff(codes) <= 0).all()
+        assert len(set(explanation.crops.image[list(concept.strongest)])) == len(concept.strongest)
+
+
+def test_scores_have_their_controls(explanation):
+    names = [row.name for row in explanation.scores]
+    assert names[0] == "this explanation"
+    assert any("NNDSVD" in name for name in names)
+    assert any("mean activation" in name for name in names)
+    own, random = explanation.scores[0], explanation.scores[-1]
+    assert own.relative_error < random.relative_error
+    assert own.agreement == 1
+    assert explanation.settings["faithfulness"] is False
+
+
+def test_the_same_key_gives_the_same_explanation(explanation):
+    again = fj.explain(colour_model(), np.concatenate([RED, GREEN]), "reddish", **SETTINGS)
+    np.testing.assert_array_equal(again.dictionary, explanation.dictionary)
+    np.testing.assert_array_equal(again.crops.box, explanation.crops.box)
+
+
+def test_without_a_target_the_most_frequent_class_is_explained():
+    found = fj.explain(colour_model(), np.concatenate([GREEN[:1], RED]), **SETTINGS)
+    assert found.target_name == "reddish"
+    assert "14 of 15" in found.target_chosen
+    assert len(found.photographs) == 14
+
+
+def test_codes_find_the_square(explanation):
+    maps = explanation.maps(RED[:5], concepts=(0,))
+    assert maps.shape == (1, 5, 16, 16)
+    red = np.stack([one[:, 4:36] for one in RED[:5]])[:, ::2, ::2, 0] > 200
+    assert maps[0][red].mean() > 5 * maps[0][~red].mean()
+
+
+def test_gradient_maps_are_the_derivative_of_the_code(explanation):
+    maps = explanation.maps(RED[:1], method="gradient", concepts=(0, 2))
+    assert maps.shape == (2, 1, 16, 16)
+    dictionary = jnp.asarray(explanation.dictionary, jnp.float64)
+    pixels = jnp.asarray(explanation._inputs(RED[:1]), jnp.float64)
+
+    def code(images, concept):
+        return fj.encode(colour_features(images).reshape(-1, 14), dictionary)[:, concept].sum()
+
+    for number, concept in enumerate((0, 2)):
+        for place in ((3, 7), (8, 8)):
+            step = jnp.zeros_like(pixels)
+            difference = sum(
+                abs(float(code(pixels + step.at[0, *place, colour].set(1e-6), concept)
+                          - code(pixels - step.at[0, *place, colour].set(1e-6), concept))) / 2e-6
+                for colour in range(3)
+            )  # fmt: skip
+            assert maps[number, 0, *place] == pytest.approx(difference, rel=1e-3, abs=1e-6)
+
+
+def test_new_photographs_are_encoded_on_the_grid(explanation):
+    codes = explanation.encode(GREEN)
+    assert codes.shape == (4, 4, 4, 4)
+    assert (codes >= 0).all()
+
+
+def test_saved_files_say_what_the_object_says(explanation, tmp_path):
+    from safetensors.numpy import load_file
+
+    explanation.save(tmp_path)
+    text = json.loads((tmp_path / "explanation.json").read_text())
+    assert text["target"]["name"] == "reddish"
+    assert [concept["importance"] for concept in text["concepts"]] == pytest.approx([c.importance for c in explanation.concepts])
+    assert text["scores"][0]["c_insertion"] == explanation.scores[0].fidelity.c_insertion
+    np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["dictionary"], explanation.dictionary)
+
+
+def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
+    calls = []
+
+    def counting(images):
+        calls.append(1)
+        return colour_features(images)
+
+    cache = fj.ArrayCache(tmp_path)
+    first = fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, **SETTINGS)
+    before = len(calls)
+    again = fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, **SETTINGS)
+    assert len(calls) == before
+    np.testing.assert_array_equal(first.dictionary, again.dictionary)
+    changed = RED.copy()
+    changed[3, 0, 0, 0] ^= 1
+    fj.explain(colour_model(features=counting, fingerprint="other"), RED, "reddish", cache=cache, **SETTINGS)
+    assert len(calls) == 2 * before
+    fj.explain(colour_model(features=counting), changed, "reddish", cache=cache, **SETTINGS)
+    assert len(calls) >= 3 * before - 1
+    fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, crops=fj.RandomCrops(per_image=3), **SETTINGS)
+    assert len(calls) > 3 * before
+
+
+def test_a_single_photograph_is_explained_from_its_crops():
+    found = fj.explain(colour_model(), RED[:1], rank=3, crops=fj.RandomCrops(per_image=60), key=jax.random.key(1))
+    assert found.single
+    assert found.target_name == "reddish"
+    assert found.target_chosen == "the model's own prediction"
+    assert len(found.crops) == 60
+    assert any("One photograph" in note for note in found.notes)
+
+
+def test_a_head_that_is_not_affine_is_sampled():
+    import dataclasses
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Squared:
+        kernel: jax.Array
+        affine = False
+
+        def __call__(self, maps):
+            return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel
+
+    model = colour_model(head=Squared(colour_model().head.kernel))
+    found = fj.explain(model, RED, "reddish", **SETTINGS)
+    assert not found.importance.exact
+    assert found.concepts[0].low < found.concepts[0].importance < found.concepts[0].high
+    assert found.concepts[0].contribution is None
+    assert found.dictionary[0].argmax() == 0
+
+
+def test_files_that_are_no_pictures_are_skipped_by_name(tmp_path):
+    from PIL import Image
+
+    for number, pixels in enumerate(RED):
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:200])
+    found = fj.explain(colour_model(), tmp_path, "reddish", **SETTINGS)
+    assert len(found.photographs) == 13
+    (note,) = [note for note in found.notes if "skipped" in note]
+    assert "2 of 15" in note
+    assert "notes.txt" in note
+    assert "05.png" in note
+
+
+def test_no_readable_file_at_all(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with pytest.raises(UnreadablePhotographError, match=r"none of the 1 files.*notes.txt"):
+        fj.explain(colour_model(), tmp_path, "reddish", **SETTINGS)
+
+
+def test_no_photograph_of_the_class():
+    with pytest.raises(NoneOfTheClassError, match=r"'bluish'.*none of the 18.*reddish \(14\), greenish \(4\)"):
+        fj.explain(colour_model(), np.concatenate([RED, GREEN]), "bluish", **SETTINGS)
+
+
+def test_unknown_class():
+    with pytest.raises(UnknownClassError, match="did you mean reddish"):
+        fj.explain(colour_model(), RED, "redish", **SETTINGS)
+
+
+def test_signed_activations_are_refused_before_the_work():
+    calls = []
+
+    def signed(images):
+        calls.append(1)
+        return colour_features(images) - 0.5
+
+    model = colour_model(features=signed, non_negative_layers=lambda: ("relu3", "relu4"))
+    with pytest.raises(SignedActivationsError, match=r"'patches'.*below zero.*relu3, relu4"):
+        fj.explain(model, RED, "reddish", **SETTINGS)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rank": 0}, "rank=0"),
+        ({"rank": 15}, "rank=15 is more than"),
+        ({"held_out": 1.0}, "held_out=1.0"),
+        ({"batch": 0}, "batch=0"),
+    ],
+)
+def test_settings_out_of_range(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        fj.explain(colour_model(), RED, "reddish", **(SETTINGS | wrong))
+
+
+def test_classes_are_what_the_model_has():
+    assert colour_model().classes == CLASSES

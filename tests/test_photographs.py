@@ -1,0 +1,136 @@
+"""Photographs from every source, and what the network gets of them."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from face_jax.model import Preprocess
+from face_jax.photographs import (
+    NoPhotographsError,
+    Photograph,
+    UnreadablePhotographError,
+    network_input,
+    photographs,
+    visible,
+    visible_box,
+)
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+
+
+def test_a_folder_is_read_in_the_order_of_names_below_it_too(tmp_path, picture):
+    (tmp_path / "b").mkdir()
+    for name in ("c.png", "a.png", "b/d.png", ".hidden.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    found = photographs(tmp_path)
+    assert [one.name for one in found] == ["a.png", "b/d.png", "c.png"]
+    np.testing.assert_array_equal(found[0].pixels(), picture)
+
+
+def test_npz_of_images(tmp_path, picture):
+    np.savez(tmp_path / "demo.npz", images=np.stack([picture, picture[::-1]]), labels=np.arange(2))
+    found = photographs(tmp_path / "demo.npz")
+    assert [one.name for one in found] == ["demo 0", "demo 1"]
+    np.testing.assert_array_equal(found[1].pixels(), picture[::-1])
+
+
+def test_arrays_of_real_numbers_and_single_pictures(picture):
+    (real,) = photographs(picture / 255)
+    (whole,) = photographs(picture.astype(np.int64))
+    (pillow,) = photographs(Image.fromarray(picture))
+    for one in (real, whole, pillow):
+        np.testing.assert_array_equal(one.pixels(), picture)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "said"),
+    [
+        ("/nowhere/at/all", NoPhotographsError, "does not exist"),
+        ([], NoPhotographsError, "no files"),
+        (np.zeros((4, 5)), ValueError, "colours last"),
+        (np.zeros((3, 8, 8)), ValueError, "colours last"),
+        (np.full((4, 4, 3), 300.0), ValueError, "0…1"),
+        (np.full((4, 4, 3), -1), ValueError, "0…255"),
+        (np.full((4, 4, 3), np.nan), ValueError, "0…1"),
+    ],
+)
+def test_bad_sources(source, error, said):
+    with pytest.raises(error, match=said):
+        photographs(source)
+
+
+def test_an_npz_without_one_array_of_images(tmp_path, picture):
+    np.savez(tmp_path / "two.npz", a=picture, b=picture)
+    with pytest.raises(ValueError, match="exactly one array"):
+        photographs(tmp_path / "two.npz")
+
+
+@pytest.mark.parametrize("content", [b"no picture at all", b""])
+def test_files_that_are_no_pictures(tmp_path, content):
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(UnreadablePhotographError, match=r"notes.txt: not a picture"):
+        photographs(tmp_path)[0].pixels()
+
+
+def test_a_truncated_file(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
+    with pytest.raises(UnreadablePhotographError, match=r"cut.jpg"):
+        photographs(tmp_path / "cut.jpg")[0].pixels()
+
+
+def test_grey_transparent_and_turned_pictures_become_upright_rgb(tmp_path, picture):
+    Image.fromarray(picture).convert("L").save(tmp_path / "a.png")
+    Image.fromarray(picture).convert("RGBA").save(tmp_path / "b.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "c.png", exif=exif)
+    grey, clear, turned = (one.pixels() for one in photographs(tmp_path))
+    assert grey.shape == clear.shape == picture.shape
+    np.testing.assert_array_equal(turned, np.rot90(picture, -1))
+
+
+def test_digest_follows_content(tmp_path, picture):
+    one, other = Photograph("a", picture), Photograph("b", picture.copy())
+    changed = picture.copy()
+    changed[0, 0, 0] ^= 1
+    assert one.digest() == other.digest() != Photograph("a", changed).digest()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(61, 83), (90, 60), (64, 64)])
+def test_input_is_torchvisions_to_the_bit(shape, interpolation):
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    preprocess = Preprocess(size=40, resize=48, interpolation=interpolation)
+    transforms = torchvision.transforms
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(48, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(40),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )(Image.fromarray(pixels))
+    assert isinstance(theirs, torch.Tensor)
+    np.testing.assert_allclose(network_input(pixels, preprocess), theirs.permute(1, 2, 0).numpy(), atol=1e-6)
+
+
+def test_a_box_is_cut_before_it_is_resized():
+    pixels = np.zeros((60, 60, 3), np.uint8)
+    pixels[10:20, 30:40] = 255
+    preprocess = Preprocess(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+    np.testing.assert_array_equal(network_input(pixels, preprocess, (10, 30, 20, 40)), 1)
+    np.testing.assert_array_equal(network_input(pixels, preprocess, (30, 0, 50, 20)), 0)
+
+
+def test_the_visible_box_is_what_is_visible():
+    pixels = np.zeros((100, 140, 3), np.uint8)
+    preprocess = Preprocess(size=80, resize=100)
+    top, left, bottom, right = visible_box((100, 140), preprocess)
+    pixels[top:bottom, left:right] = 255
+    assert visible(pixels, preprocess).min() == 255

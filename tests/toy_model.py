@@ -1,0 +1,47 @@
+"""A small classifier in pure JAX that really classifies: by the colour of squares."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from face_jax.heads import Affine
+from face_jax.model import Preprocess, SplitModel
+
+CLASSES = ("reddish", "greenish", "bluish")
+_FEATURES = np.random.default_rng(7).normal(size=(48, 14)).astype(np.float32)
+_FEATURES[:, :3] = np.repeat(np.eye(3), 16, axis=1).T / 8
+
+
+def colour_features(images: jax.Array) -> jax.Array:
+    """Patches of 4 × 4 pixels (colours apart) times fixed directions, the first three the colours; ReLU."""
+    count, height, width, _ = images.shape
+    patches = images.reshape(count, height // 4, 4, width // 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)
+    patches = patches.reshape(count, height // 4, width // 4, 48)
+    return jax.nn.relu(patches @ jnp.asarray(_FEATURES, images.dtype))
+
+
+def colour_model(**changes) -> SplitModel:
+    """Red, green or blue, by the mean of the colour's channel."""
+    kernel = np.zeros((14, 3), np.float32)
+    kernel[:3] = 8 * np.eye(3)
+    settings = {
+        "features": colour_features,
+        "head": Affine(jnp.asarray(kernel), jnp.asarray([0.0, 0.1, 0.0], jnp.float32)),
+        "layer": "patches",
+        "preprocess": Preprocess(size=16, resize=16, mean=(0, 0, 0), std=(1, 1, 1)),
+        "classes": CLASSES,
+        "name": "colours",
+        "fingerprint": "colours-1",
+    }
+    return SplitModel(**(settings | changes))
+
+
+def pictures(count: int, colour: int, seed: int = 0) -> np.ndarray:
+    """Noisy pictures of 32 × 40 pixels with a square of one colour in them."""
+    generator = np.random.default_rng(seed + 100 * colour)
+    found = generator.integers(0, 70, (count, 32, 40, 3), dtype=np.uint8)
+    for number, (top, left) in enumerate(generator.integers(2, 12, (count, 2))):
+        found[number, top : top + 16, left : left + 16, colour] = 240
+    return found
