@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Crops:
         return len(self.image)
 
 
+@runtime_checkable
 class Cropping(Protocol):
     """A rule that says which crops are taken from photographs of given sizes."""
 

@@ -77,7 +77,7 @@ def no_cache(depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -
 
 def _read(file: pathlib.Path) -> Arrays | None:
     try:
-        with np.load(file, allow_pickle=False) as loaded:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
         os.utime(file)
         return arrays

@@ -123,7 +123,7 @@ def test_input_is_torchvisions_to_the_bit(shape, interpolation):
 def test_a_box_is_cut_before_it_is_resized():
     pixels = np.zeros((60, 60, 3), np.uint8)
     pixels[10:20, 30:40] = 255
-    preprocess = Preprocess(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+    preprocess = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     np.testing.assert_array_equal(network_input(pixels, preprocess, (10, 30, 20, 40)), 1)
     np.testing.assert_array_equal(network_input(pixels, preprocess, (30, 0, 50, 20)), 0)
 

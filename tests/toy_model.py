@@ -30,7 +30,7 @@ def colour_model(**changes) -> SplitModel:
         "features": colour_features,
         "head": Affine(jnp.asarray(kernel), jnp.asarray([0.0, 0.1, 0.0], jnp.float32)),
         "layer": "patches",
-        "preprocess": Preprocess(size=16, resize=16, mean=(0, 0, 0), std=(1, 1, 1)),
+        "preprocess": Preprocess(size=16, resize=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         "classes": CLASSES,
         "name": "colours",
         "fingerprint": "colours-1",

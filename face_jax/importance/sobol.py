@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..heads import Affine
 from ..model import Head
@@ -71,7 +71,7 @@ def total_sobol(
     masks = _masks(dictionary.shape[0], designs, scrambles, key)
     dtype = codes.dtype
     estimates = np.stack(
-        [np.asarray(_jansen(head, codes, dictionary, target, jnp.asarray(part, dtype))) for part in masks]
+        [np.asarray(_jansen(head, codes, dictionary, jnp.asarray(target), jnp.asarray(part, dtype))) for part in masks]
     )
     total = estimates.mean(0)
     half = scipy.stats.t.ppf(0.975, scrambles - 1) * estimates.std(0, ddof=1) / np.sqrt(scrambles)
@@ -112,7 +112,7 @@ def _jansen(
     head: Any,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Int[Array, ""],
     masks: Float[Array, "mask concept"],
 ) -> Float[Array, "image concept"]:
     """Jansen's estimator, `Sᵢ = E[(f(A) − f(A with Bᵢ))²] / 2 Var f`."""

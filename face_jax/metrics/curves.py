@@ -69,7 +69,9 @@ def fidelity(
     rank[order] = np.arange(concepts)
     inserted = rank[None, :] < np.arange(concepts + 1)[:, None]
     masks = np.concatenate([inserted, ~inserted]).astype(codes.dtype)
-    accuracy, probability = (np.asarray(values) for values in _masked(head, codes, dictionary, target, masks))
+    accuracy, probability = (
+        np.asarray(values) for values in _masked(head, codes, dictionary, jnp.asarray(target), jnp.asarray(masks))
+    )
     half = concepts + 1
     insertion = Curve(accuracy[:half], probability[:half])
     deletion = Curve(accuracy[half:], probability[half:])
@@ -111,7 +113,7 @@ def _masked(
     head: Any,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Int[Array, ""],
     masks: Float[Array, "mask concept"],
 ) -> tuple[Float[Array, " mask"], Float[Array, " mask"]]:
     def one(mask: Float[Array, " concept"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
