@@ -1,0 +1,111 @@
+"""Any torch module that can be exported, as a Flax module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import jax
+import torch
+from jaxtyping import PRNGKeyArray
+
+from .check import compare, to_jax
+from .export import evaluating, exported_program
+from .module import ImportedNetwork
+
+
+def _examples(example_inputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The inputs as tensors on the CPU with one batch size, which is at least two: torch takes a one for a constant."""
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    for place, value in enumerate(inputs):
+        if not isinstance(value, torch.Tensor) or value.ndim == 0:
+            raise ValueError(
+                f"example_inputs[{place}] is {type(value).__name__}; give a tensor whose first axis is the batch"
+            )
+    batches = {value.shape[0] for value in inputs}
+    if len(batches) != 1 or 0 in batches:
+        raise ValueError(
+            f"example_inputs have batches of {sorted(batches)} along their first axes; give each the same, at least 1"
+        )
+    repeats = max(1, -(-2 // batches.pop()))
+    return tuple(value.detach().cpu().repeat(repeats, *(1,) * (value.ndim - 1)) for value in inputs)
+
+
+def _narrow(tensor: torch.Tensor) -> torch.Tensor:
+    """64-bit integers in 32 bits where they fit: positions in tables, which JAX has no 64-bit types for by default."""
+    limits = torch.iinfo(torch.int32)
+    if tensor.dtype != torch.int64 or (tensor.numel() and not limits.min <= tensor.min() <= tensor.max() <= limits.max):
+        return tensor
+    return tensor.int()
+
+
+def to_flax(
+    module: torch.nn.Module,
+    example_inputs: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    check: bool = True,
+    rtol: float | None = None,
+    gradient_rtol: float | None = None,
+    transpose_input: bool = True,
+    transpose_output: bool = True,
+    affine: bool = False,
+    key: PRNGKeyArray | None = None,
+) -> ImportedNetwork:
+    """Import a torch module, whole or the head of a split one, as a Flax module that computes the same.
+
+    Use it to run everything from pixels to concepts in one compiled JAX program, or to give the faithful
+    factorization a head that is not affine. The module is exported with `torch.export`, taken apart into ATen
+    operators, and each is replaced by its JAX counterpart; parameters and buffers are copied. The result takes
+    batches of any size and compares itself with torch before it is handed out. The torch module is used in eval
+    mode and left as it was.
+
+    **Arguments:**
+
+    - `module`: any exportable torch module, on any device; its weights' type (float64, float32, bfloat16, float16)
+        is kept.
+    - `example_inputs`: one tensor, or all that the module's forward takes by position; shapes as in torch, the
+        batch along the first axis of each. Only shapes and types matter.
+    - `check`: whether to compare values and input gradients with torch's on random inputs.
+    - `rtol`: largest difference of a value from torch's, over torch's largest; None for 1e-4 in float32, 1e-10 in
+        float64, and in half precision four times torch's own distance from float32.
+    - `gradient_rtol`: the same for input gradients; None for 1e-3 in float32, else as for `rtol`.
+    - `transpose_input`: whether four-axis inputs are pictures that torch takes as `image channel y x` and the network
+        shall take as `image y x channel`. False for those that torch has channels-last already (inside Swin).
+    - `transpose_output`: the same for four-axis outputs.
+    - `affine`: whether the module is average pooling and an affine map, which the factorization can exploit.
+    - `key`: for the random inputs of the check; None for a fixed one.
+
+    **Returns:**
+
+    The network; `network.errors` says how far it is from torch.
+
+    **Raises:**
+
+    - `UnsupportedOperatorError`: torch operators without a counterpart, with the modules that call them.
+    - `ExportError`: torch cannot trace the module with a free batch size.
+    - `ImportMismatchError`: the check failed, with the measured numbers.
+    - `ValueError`: inputs or weights that cannot be used.
+    """
+    examples = _examples(example_inputs)
+    weights = [*module.parameters(), *module.buffers()]
+    if any(weight.dtype == torch.float64 for weight in weights) and not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            "module has float64 weights and JAX's 64-bit types are off; call "
+            'jax.config.update("jax_enable_x64", True) first, or pass module.float()'
+        )
+    if any(weight.device.type != "cpu" for weight in weights):
+        module = copy.deepcopy(module).cpu()
+    with evaluating(module):
+        program, parameters, buffers = exported_program(module, examples)
+        network = ImportedNetwork(
+            program,
+            {name: to_jax(value) for name, value in parameters.items()},
+            {name: to_jax(_narrow(value)) for name, value in buffers.items()},
+            transpose_input=transpose_input,
+            transpose_output=transpose_output,
+            affine=affine,
+        )
+        if check:
+            key = jax.random.key(0) if key is None else key
+            network.errors = compare(network, module, examples, rtol=rtol, gradient_rtol=gradient_rtol, key=key)
+    return network
