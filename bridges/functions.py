@@ -31,7 +31,7 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled = _Compiled(function)
 
     @functools.wraps(function)
-    def apply(*tensors: torch.Tensor) -> Any:
+    def apply(*tensors: Any) -> Any:
         for number, tensor in enumerate(tensors):
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from face_jax.factorize import encode
 from face_jax.model import SplitModel
 
-from .arrays import share_with_jax, to_jax, to_torch
+from .arrays import to_jax, to_torch
 from .tracing import evaluating
 
 

@@ -64,7 +64,7 @@ def _channel(node: fx.Node, root: nn.Module, shapes: Shapes, channel: dict[fx.No
         return 1
     if any(word in name for word in _CHANNEL_LAST) or name in ("mm", "bmm"):
         return -1
-    if source is None or node.target is operator.getitem and node.args[0] not in shapes:
+    if source is None or (node.target is operator.getitem and node.args[0] not in shapes):
         return usual
     moved = _permutation(node, len(shapes[source]))
     if moved is not None:
@@ -78,7 +78,7 @@ def _channel(node: fx.Node, root: nn.Module, shapes: Shapes, channel: dict[fx.No
 def _permutation(node: fx.Node, axes: int) -> list[int] | None:
     """The order of the argument's axes after an operation that permutes them."""
     name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
-    given = [a for a in node.args[1:]]
+    given = list(node.args[1:])
     if name == "permute":
         dims = node.kwargs.get("dims") or (given[0] if given and isinstance(given[0], (tuple, list)) else given)
         return [int(d) % axes for d in dims]  # pyright: ignore

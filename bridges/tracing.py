@@ -19,6 +19,10 @@ class UntraceableModelError(ValueError):
     """A model whose operations can be followed neither symbolically nor by export."""
 
 
+class _UnsuitableModelError(UntraceableModelError):
+    """A model that can be followed, and takes or returns something else than a classifier does."""
+
+
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put `module` in evaluation mode for a while, each part back to its own mode afterwards."""
@@ -73,13 +77,17 @@ def trace(model: nn.Module, example: torch.Tensor) -> Traced:
     """
     try:
         return _trace_symbolically(model)
-    except Exception as symbolic:  # noqa: BLE001  user code may raise anything when it is given a symbol
+    except _UnsuitableModelError:
+        raise
+    except Exception as symbolic:
         try:
             return _trace_by_export(model, example)
+        except _UnsuitableModelError:
+            raise
         except Exception as exported:
             raise UntraceableModelError(
-                f"model={type(model).__name__} can't be followed: torch.fx says {_first_line(symbolic)!r}, torch.export "
-                f"says {_first_line(exported)!r}; remove control flow that depends on tensor values from its forward"
+                f"model={type(model).__name__} can't be followed: torch.fx says {_first_line(symbolic)!r}, "
+                f"torch.export says {_first_line(exported)!r}; remove control flow that depends on tensor values from its forward"
             ) from exported
 
 
@@ -116,7 +124,7 @@ def _trace_symbolically(model: nn.Module) -> Traced:
             raise UntraceableModelError(
                 f"{tracer.node_to_qualname.get(node, node.name)} overwrites a tensor out of sight"
             )
-    own = {node: name for node, name in tracer.node_to_qualname.items()}
+    own = dict(tracer.node_to_qualname.items())
     return _finish(model, graph, own, {name: tuple(nodes) for name, nodes in tracer.returned.items()})
 
 
@@ -153,7 +161,7 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
         described = (
             f"a dict with {', '.join(map(repr, result))}" if isinstance(result, dict) else f"a {type(result).__name__}"
         )
-        raise UntraceableModelError(
+        raise _UnsuitableModelError(
             f"model={type(root).__name__} returns {described}; wrap it in a module that returns the logits alone"
         )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -163,7 +171,7 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
             alive.update(node.all_input_nodes)
     used = [node for node in placeholders if node in alive]
     if used != placeholders[:1]:
-        raise UntraceableModelError(
+        raise _UnsuitableModelError(
             f"model={type(root).__name__} takes {len(used)} tensors ({', '.join(n.name for n in used)}); "
             "wrap it in a module of one input, the images"
         )

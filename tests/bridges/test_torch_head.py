@@ -1,0 +1,96 @@
+"""A torch head inside JAX programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_models as small
+import torch
+
+from face_jax import bridges
+from face_jax.model import Head, Preprocess
+
+EIGHT = Preprocess(size=8, resize=8)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return bridges.split(small.randomized(small.Plain()).double(), "body.1", preprocess=EIGHT)
+
+
+@pytest.fixture(scope="module")
+def maps(split):
+    return split.features(np.random.default_rng(0).standard_normal((3, 8, 8, 3)))
+
+
+def test_is_a_head(split):
+    assert isinstance(split.head, bridges.TorchHead)
+    assert isinstance(split.head, Head)
+    assert not split.head.affine
+
+
+def test_jit_gives_the_same_as_torch(split, maps):
+    with torch.no_grad():
+        expected = split.head.module(torch.from_numpy(np.array(maps)).movedim(-1, 1)).numpy()
+    np.testing.assert_allclose(split.head(maps), expected, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(split.head)(maps), expected, rtol=1e-12)
+
+
+def test_gradient_agrees_with_a_central_difference(split, maps):
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 5)))
+    direction = jnp.asarray(np.random.default_rng(2).standard_normal(maps.shape))
+    # The head begins with a ReLU: no value may cross zero within the step.
+    step = 1e-6
+    assert float(jnp.min(jnp.abs(maps) - 2 * step * jnp.abs(direction))) > 0
+
+    def loss(values):
+        return jnp.sum(split.head(values) * weights)
+
+    exact = jnp.sum(jax.jit(jax.grad(loss))(maps) * direction)
+    difference = (loss(maps + step * direction) - loss(maps - step * direction)) / (2 * step)
+    assert abs(exact) > 1e-2
+    np.testing.assert_allclose(exact, difference, rtol=1e-7)
+
+
+def test_vmap_of_value_and_gradient(split, maps):
+    stacked = jnp.stack([maps, 2 * maps])
+    expected = jnp.stack([split.head(maps), split.head(2 * maps)])
+    np.testing.assert_allclose(jax.vmap(split.head)(stacked), expected, rtol=1e-12)
+
+    def loss(values):
+        return jnp.sum(jax.nn.log_softmax(split.head(values))[:, 0])
+
+    gradients = jax.jit(jax.vmap(jax.grad(loss)))(stacked)
+    np.testing.assert_allclose(gradients[1], jax.grad(loss)(2 * maps), rtol=1e-10)
+
+
+def test_rows_of_all_places_are_maps(split, maps):
+    rows = maps.reshape(-1, maps.shape[-1])
+    np.testing.assert_allclose(split.head(rows), split.head(maps), rtol=1e-12)
+    with pytest.raises(ValueError, match="190 rows, which is no multiple of the 64 places"):
+        split.head(rows[:190])
+
+
+def test_precision_of_the_maps_is_kept(split, maps):
+    assert split.head(maps.astype(jnp.float32)).dtype == jnp.float32
+    assert jax.grad(lambda a: split.head(a).sum())(maps.astype(jnp.float32)).dtype == jnp.float32
+
+
+def test_tokens_as_maps():
+    split = bridges.split(small.randomized(small.Tokens()).double(), "final", preprocess=EIGHT)
+    maps = split.features(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
+    gradient = jax.grad(lambda a: split.head(a)[:, 1].sum())(maps)
+    # The classifier reads the class token alone, and linearly.
+    expected = np.zeros(maps.shape)
+    expected[:, 0, 0, :] = split.head.module.fc.weight[1].detach().numpy()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_large_maps_do_not_lock_up():
+    torch.manual_seed(0)
+    split = bridges.split(small.randomized(small.Plain(channels=256)), "body.4", preprocess=Preprocess(size=64))
+    maps = split.features(np.random.default_rng(0).standard_normal((32, 64, 64, 3)).astype(np.float32))
+    # Some JAX versions waited for ever when a callback was handed more than a few megabytes.
+    assert maps.nbytes > 2**24
+    value = jax.jit(lambda a: split.head(jnp.sqrt(jnp.abs(a) + 1)).sum())(maps)
+    assert np.isfinite(float(value))
