@@ -1,0 +1,315 @@
+"""The loop that all solvers share: passes, extrapolation with restart, stopping.
+
+One step is a pass over the activations, which improves the codes, then an update of the dictionary. The solver gives
+the rule; everything else is here, once. The pair (extrapolated codes, dictionary) is the iterate: both are feasible,
+and the objective's change is known from gradients at no extra pass, so a step that would raise it is taken back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import Array, Bool, Float, Int
+
+from .objective import SquaredError
+from .passes import Codes, Dictionary, Sums, pass_over
+from .results import RESULTS, Result
+from .solution import Solution, Stats, count_dead, count_duplicated, normalized
+from .solvers import Memory, Solver, sweep
+
+# Ang & Gillis 2019, section 3.3: growth of the extrapolation, growth of its bound, cut at a restart.
+_FIRST, _GROWTH, _BOUND_GROWTH, _CUT = 0.5, 1.05, 1.01, 1.5
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where the loop is: the accepted factors, what they are extrapolated from, and the histories."""
+
+    codes: Codes
+    plain_codes: Codes
+    codes_memory: Memory
+    dictionary: Dictionary
+    plain_dictionary: Dictionary
+    dictionary_memory: Memory
+    sums: Sums
+    objective: Float[Array, ""]
+    residual: Float[Array, ""]
+    beta: Float[Array, ""]
+    bound: Float[Array, ""]
+    rejected: Int[Array, ""]
+    restarts: Int[Array, ""]
+    step: Int[Array, ""]
+    code: Int[Array, ""]
+    objectives: Float[Array, " step"]
+    residuals: Float[Array, " step"]
+
+
+def solve(
+    activations: Float[Array, "row channel"],
+    objective: SquaredError,
+    solver: Solver,
+    codes: Codes,
+    dictionary: Dictionary,
+    *,
+    block_rows: int | None = None,
+) -> Solution:
+    """Run the loop from the given factors: a pure function of arrays, ready for `jit` and `vmap`.
+
+    **Arguments:**
+
+    - `activations`, `objective`, `solver`: the problem and the rule.
+    - `codes`: first codes, concepts first.
+    - `dictionary`: first dictionary.
+    - `block_rows`: rows that a pass takes at a time.
+
+    **Returns:** the solution.
+    """
+    dtype = activations.dtype
+    objective, unit = _scaled(objective, dtype)
+    problem = _Problem(activations, objective, solver, block_rows, _size(activations, objective))
+    state = _first(problem, codes, dictionary)
+
+    def going(state: State) -> Bool[Array, ""]:
+        return (state.code < 0) & (state.step < solver.max_steps)
+
+    state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
+    objective_value, residual = problem.measure(state.codes, state.dictionary)
+    finite = jnp.isfinite(objective_value)
+    ended = jnp.where(state.code < 0, RESULTS.max_steps_reached.value, state.code)
+    ended = jnp.where(finite, ended, RESULTS.nonfinite.value).astype(jnp.int32)
+    codes, dictionary, scale = normalized(state.codes, state.dictionary)
+    stats = Stats(
+        objective=state.objectives * unit,
+        residual=state.residuals,
+        steps=state.step,
+        restarts=state.restarts,
+        final_objective=objective_value * unit,
+        final_residual=residual,
+        dead=count_dead(codes),
+        duplicated=count_duplicated(dictionary),
+    )
+    return Solution(codes.T, dictionary, scale, Result(ended), stats)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    activations: Float[Array, "row channel"]
+    objective: SquaredError
+    solver: Solver
+    block_rows: int | None
+    size: Float[Array, ""]  # ‖A‖², weighted
+
+    def improve_codes(
+        self,
+        dictionary: Dictionary,
+        codes: Codes,
+        previous: Codes,
+        memory: Memory,
+        beta: Float[Array, ""],
+        cautious: Bool[Array, ""],
+    ) -> tuple[Codes, Codes, Memory, Sums]:
+        update = _guarded(self.solver.update, cautious)
+        return pass_over(
+            self.activations, self.objective, update, dictionary, codes, previous, memory, beta,
+            block_rows=self.block_rows,
+        )
+
+    def improve_dictionary(
+        self, dictionary: Dictionary, sums: Sums, memory: Memory, cautious: Bool[Array, ""]
+    ) -> tuple[Dictionary, Memory, Float[Array, ""]]:
+        """The new dictionary, the rule's memory, and how the objective changed."""
+        gram, cross = self.dictionary_problem(sums)
+        slope = gram @ dictionary - cross
+        if self.solver.signed_dictionary:
+            ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
+            factor = jsl.cho_factor(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
+            new = dictionary - jsl.cho_solve(factor, slope)
+        else:
+            new, memory = _guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
+        difference = new - dictionary
+        return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
+
+    def dictionary_problem(self, sums: Sums) -> tuple[Float[Array, "concept concept"], Dictionary]:
+        dtype = sums.gram.dtype
+        l2 = jnp.asarray(self.objective.l2_dictionary, dtype)
+        gram = sums.gram + l2 * jnp.eye(sums.gram.shape[0], dtype=dtype)
+        return gram, sums.cross - jnp.asarray(self.objective.l1_dictionary, dtype)
+
+    def dictionary_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The squared change of the fit if each concept went to its own optimum."""
+        gram, cross = self.dictionary_problem(sums)
+        diagonal = jnp.diagonal(gram)[:, None]
+        target = dictionary - (gram @ dictionary - cross) / jnp.where(diagonal > 0, diagonal, 1)
+        if not self.solver.signed_dictionary:
+            target = jnp.maximum(target, 0)
+        return jnp.sum(diagonal * (dictionary - target) ** 2)
+
+    def codes_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The squared change of the fit if each code went to its own optimum."""
+        return jnp.sum(jnp.sum(dictionary**2, axis=1) * sums.move)
+
+    def measure(self, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The objective and the scaled KKT residual, at these very factors."""
+        zero = jnp.zeros((), codes.dtype)
+        _, _, _, sums = pass_over(
+            self.activations, self.objective, None, dictionary, codes, codes, (), zero, block_rows=self.block_rows
+        )
+        moves = self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums)
+        return self.value(codes, dictionary, sums), _ratio(moves, self.size)
+
+    def value(self, codes: Codes, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The objective, with sums that belong to these factors."""
+        dtype = codes.dtype
+        l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
+        penalty = jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
+        if self.objective.weights is not None:
+            return sums.value + penalty
+        l1, l2 = jnp.asarray(self.objective.l1_codes, dtype), jnp.asarray(self.objective.l2_codes, dtype)
+        codes_penalty = l1 * codes + l2 / 2 * codes**2
+        if self.objective.row_weights is not None:
+            codes_penalty = codes_penalty * self.objective.row_weights[None]
+        fit = self.size / 2 - jnp.sum(sums.cross * dictionary) + jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2
+        return fit + penalty + jnp.sum(codes_penalty)
+
+
+def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
+    solver, dtype = problem.solver, codes.dtype
+    zero = jnp.zeros((), dtype)
+    _, _, _, sums = pass_over(
+        problem.activations, problem.objective, None, dictionary, codes, codes, (), zero, block_rows=problem.block_rows
+    )
+    objective = problem.value(codes, dictionary, sums)
+    residual = _ratio(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
+    empty = jnp.full((solver.max_steps + 1,), jnp.nan, dtype)
+    arrived = jnp.where(residual <= solver.rtol, RESULTS.successful.value, -1)
+    return State(
+        codes=codes,
+        plain_codes=codes,
+        codes_memory=solver.remember(codes),
+        dictionary=dictionary,
+        plain_dictionary=dictionary,
+        dictionary_memory=() if solver.signed_dictionary else solver.remember(dictionary),
+        sums=sums,
+        objective=objective,
+        residual=residual,
+        beta=jnp.asarray(_FIRST if solver.extrapolate else 0.0, dtype),
+        bound=jnp.ones((), dtype),
+        rejected=jnp.zeros((), jnp.int32),
+        restarts=jnp.zeros((), jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        code=jnp.where(jnp.isfinite(objective), arrived, RESULTS.nonfinite.value).astype(jnp.int32),
+        objectives=empty.at[0].set(objective),
+        residuals=empty.at[0].set(residual),
+    )
+
+
+def _step(problem: _Problem, state: State) -> State:
+    solver = problem.solver
+    beta = jnp.where(state.rejected > 0, 0, state.beta)
+    cautious = state.rejected > 1
+
+    # 1. The dictionary moves on from where it is, in the direction that it came.
+    ahead = state.dictionary + beta * (state.dictionary - state.plain_dictionary)
+    if not solver.signed_dictionary:
+        ahead = jnp.maximum(ahead, 0)
+    gram, cross = problem.dictionary_problem(state.sums)
+    shift = ahead - state.dictionary
+    first = jnp.sum(shift * (gram @ (state.dictionary + shift / 2) - cross))
+
+    # 2. A pass over the activations, 3. the dictionary's own update.
+    codes, plain, codes_memory, sums = problem.improve_codes(
+        ahead, state.codes, state.plain_codes, state.codes_memory, beta, cautious
+    )
+    dictionary, dictionary_memory, last = problem.improve_dictionary(ahead, sums, state.dictionary_memory, cautious)
+    change = first + sums.change + last
+    objective = state.objective + change
+    if problem.objective.weights is not None:
+        l1 = jnp.asarray(problem.objective.l1_dictionary, ahead.dtype)
+        l2 = jnp.asarray(problem.objective.l2_dictionary, ahead.dtype)
+        objective = sums.value + jnp.sum(l1 * ahead + l2 / 2 * ahead**2) + last
+        change = objective - state.objective
+
+    # 4. Keep it if the objective fell.
+    # This is the residual of the pair (codes, ahead) that the pass started from: the one whose gradients are known.
+    moves = problem.codes_move(ahead, sums) + problem.dictionary_move(ahead, state.sums)
+    residual = _ratio(moves, problem.size)
+    accepted = change <= 0
+    keep = _chooser(accepted)
+    kept_objective = jnp.where(accepted, objective, state.objective)
+    kept_residual = jnp.where(accepted, residual, state.residual)
+    rejected = jnp.where(accepted, 0, state.rejected + 1).astype(jnp.int32)
+    code = jnp.where(accepted & (residual <= solver.rtol), RESULTS.successful.value, -1)
+    code = jnp.where(rejected > 2, RESULTS.stalled.value, code)
+    code = jnp.where(jnp.isfinite(change), code, RESULTS.nonfinite.value)
+    grown = jnp.minimum(state.bound, _GROWTH * state.beta)
+    return State(
+        codes=keep(codes, state.codes),
+        plain_codes=keep(plain, state.codes),
+        codes_memory=tuple(keep(a, b) for a, b in zip(codes_memory, state.codes_memory, strict=True)),
+        dictionary=keep(dictionary, state.dictionary),
+        plain_dictionary=state.dictionary,
+        dictionary_memory=tuple(keep(a, b) for a, b in zip(dictionary_memory, state.dictionary_memory, strict=True)),
+        sums=jax.tree.map(keep, sums, state.sums),
+        objective=kept_objective,
+        residual=kept_residual,
+        beta=keep(jnp.where(state.rejected > 0, state.beta, grown), state.beta / _CUT),
+        bound=keep(jnp.minimum(1, _BOUND_GROWTH * state.bound), state.beta),
+        rejected=rejected,
+        restarts=state.restarts + jnp.where(accepted, 0, 1).astype(jnp.int32),
+        step=state.step + 1,
+        code=code.astype(jnp.int32),
+        objectives=state.objectives.at[state.step + 1].set(kept_objective),
+        residuals=state.residuals.at[state.step + 1].set(kept_residual),
+    )
+
+
+def _guarded(update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]) -> Callable[..., tuple[Array, Memory]]:
+    """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
+
+    def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:
+        return jax.lax.cond(
+            cautious,
+            lambda: (sweep(x, gram, cross), tuple(jnp.zeros_like(part) for part in memory)),
+            lambda: update(x, gram, cross, memory),
+        )
+
+    return guarded
+
+
+def _chooser(condition: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
+    return lambda new, old: jnp.where(condition, new, old)
+
+
+def _size(activations: Float[Array, "row channel"], objective: SquaredError) -> Float[Array, ""]:
+    squares = activations**2
+    if objective.weights is not None:
+        squares = squares * objective.weights
+    rows = jnp.sum(squares, axis=1)
+    return jnp.sum(rows if objective.row_weights is None else rows * objective.row_weights)
+
+
+def _ratio(moves: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.sqrt(moves / jnp.where(size > 0, size, 1))
+
+
+def _scaled(objective: SquaredError, dtype: jnp.dtype) -> tuple[SquaredError, Float[Array, ""]]:
+    """The objective divided by the largest weight, and that weight: the passes' bound holds for weights up to 1."""
+    unit = jnp.ones((), dtype)
+    if objective.weights is not None:
+        largest = jnp.max(objective.weights)
+        unit = jnp.where(largest > 0, largest, 1)
+    part = lambda x: jnp.asarray(x, dtype) / unit  # noqa: E731
+    scaled = SquaredError(
+        weights=None if objective.weights is None else objective.weights / unit,
+        row_weights=objective.row_weights,
+        l1_codes=part(objective.l1_codes),
+        l2_codes=part(objective.l2_codes),
+        l1_dictionary=part(objective.l1_dictionary),
+        l2_dictionary=part(objective.l2_dictionary),
+    )
+    return scaled, unit

@@ -1,0 +1,183 @@
+"""What a factorization minimizes: a squared error with weights and penalties, and further weighted terms."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Scalar = float | Float[Array, ""]
+
+
+class Term(abc.ABC):
+    """A smooth term of the objective besides the squared error, such as faithfulness to a classifier.
+
+    `weight * term` and sums of terms with `SquaredError()` make an `Objective`. A term is a pytree, so that its
+    arrays can be differentiated. `value` is all that has to be written; gradient and curvature are taken from
+    it, and can be replaced by something cheaper.
+    """
+
+    @abc.abstractmethod
+    def prepare(self, activations: Float[Array, "row channel"]) -> Any:
+        """What the term has to know of the activations, computed once."""
+
+    @abc.abstractmethod
+    def value(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> Float[Array, ""]:
+        """The term at these factors."""
+
+    def gradient(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+        """Gradients with respect to codes and dictionary."""
+        return jax.grad(self.value, argnums=(1, 2))(prepared, codes, dictionary)
+
+    def curvature(
+        self,
+        prepared: Any,
+        codes: Float[Array, "row concept"],
+        dictionary: Float[Array, "concept channel"],
+        d_codes: Float[Array, "row concept"],
+        d_dictionary: Float[Array, "concept channel"],
+    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+        """A positive semidefinite Gauss–Newton, or the exact Hessian's, product with a direction."""
+
+        def slope(u: Array, w: Array) -> tuple[Array, Array]:
+            return self.gradient(prepared, u, w)
+
+        return jax.jvp(slope, (codes, dictionary), (d_codes, d_dictionary))[1]
+
+    def __mul__(self, weight: Scalar) -> Objective:
+        return Objective(SquaredError(), (Weighted(weight, self),), squared_error=False)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: SquaredError | Term | Objective) -> Objective:
+        return 1.0 * self + other
+
+    def __radd__(self, other: SquaredError) -> Objective:
+        return other + 1.0 * self
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SquaredError:
+    """`½ Σ m (A − U Wᵀ)² + l1_codes Σ U + ½ l2_codes ‖U‖² + l1_dictionary Σ W + ½ l2_dictionary ‖W‖²`.
+
+    Penalties are measured at the factors' own scale, which `Solution.scale` tells; the concepts are brought to
+    unit length afterwards. A penalty on one factor alone would only move length into the other one, so
+    `factorize` takes penalties on both or on none. `encode` has a given dictionary and takes those on the codes.
+
+    **Arguments:**
+
+    - `weights`: m of every entry, at least 0; 0 leaves the entry out.
+    - `row_weights`: a factor for all that a row adds to the objective, the penalty on its codes included.
+    - `l1_codes`, `l2_codes`, `l1_dictionary`, `l2_dictionary`: at least 0.
+    """
+
+    weights: Float[Array, "row channel"] | None = None
+    row_weights: Float[Array, " row"] | None = None
+    l1_codes: Scalar = 0.0
+    l2_codes: Scalar = 0.0
+    l1_dictionary: Scalar = 0.0
+    l2_dictionary: Scalar = 0.0
+
+    def __add__(self, other: Term | Objective) -> Objective:
+        return Objective(self, (), squared_error=True) + other
+
+    @property
+    def terms(self) -> tuple[Weighted, ...]:
+        """None: the squared error stands alone."""
+        return ()
+
+    @property
+    def quadratic(self) -> SquaredError:
+        """This object."""
+        return self
+
+    def value(
+        self,
+        activations: Float[Array, "row channel"],
+        codes: Float[Array, "row concept"],
+        dictionary: Float[Array, "concept channel"],
+    ) -> Float[Array, ""]:
+        """The objective at these factors."""
+        rows = jnp.sum(self._weighted(activations - codes @ dictionary) ** 2, axis=1) / 2
+        rows = rows + jnp.sum(self.l1_codes * codes + (self.l2_codes / 2) * codes**2, axis=1)
+        if self.row_weights is not None:
+            rows = rows * self.row_weights
+        return jnp.sum(rows) + jnp.sum(self.l1_dictionary * dictionary + (self.l2_dictionary / 2) * dictionary**2)
+
+    def gradient(
+        self,
+        activations: Float[Array, "row channel"],
+        codes: Float[Array, "row concept"],
+        dictionary: Float[Array, "concept channel"],
+    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+        """Gradients with respect to codes and dictionary."""
+        residual = codes @ dictionary - activations
+        if self.weights is not None:
+            residual = residual * self.weights
+        d_codes = residual @ dictionary.T + self.l1_codes + self.l2_codes * codes
+        if self.row_weights is not None:
+            residual = residual * self.row_weights[:, None]
+            d_codes = d_codes * self.row_weights[:, None]
+        d_dictionary = codes.T @ residual + self.l1_dictionary + self.l2_dictionary * dictionary
+        return d_codes, d_dictionary
+
+    def _weighted(self, residual: Float[Array, "row channel"]) -> Float[Array, "row channel"]:
+        return residual if self.weights is None else residual * jnp.sqrt(self.weights)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """A term and the factor that it's multiplied with."""
+
+    weight: Scalar
+    term: Term
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A squared error and weighted further terms; made by `+` and `*`.
+
+    **Arguments:**
+
+    - `quadratic`: the squared error.
+    - `terms`: the others with their weights.
+    - `squared_error`: whether a squared error has been added yet.
+    """
+
+    quadratic: SquaredError
+    terms: tuple[Weighted, ...]
+    squared_error: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def __add__(self, other: SquaredError | Term | Objective) -> Objective:
+        if isinstance(other, Term):
+            other = 1.0 * other
+        if isinstance(other, SquaredError):
+            other = Objective(other, ())
+        if self.squared_error and other.squared_error:
+            raise ValueError(
+                "the objective has two squared errors; add one SquaredError(...) that has all weights and penalties"
+            )
+        quadratic = self.quadratic if self.squared_error else other.quadratic
+        return Objective(quadratic, self.terms + other.terms, self.squared_error or other.squared_error)
+
+    def __radd__(self, other: SquaredError) -> Objective:
+        return Objective(other, ()) + self
+
+    def __mul__(self, weight: Scalar) -> Objective:
+        if self.squared_error:
+            raise ValueError("only terms can be weighted against the squared error; write SquaredError() + λ * term")
+        scaled = tuple(Weighted(weight * part.weight, part.term) for part in self.terms)
+        return Objective(self.quadratic, scaled, squared_error=False)
+
+    __rmul__ = __mul__

@@ -1,0 +1,98 @@
+"""How a factorization ended: a code that carries its sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+
+class RESULTS(enum.IntEnum):
+    """The ways in which an iteration can end."""
+
+    successful = 0
+    max_steps_reached = 1
+    stalled = 2
+    nonfinite = 3
+
+    @property
+    def message(self) -> str:
+        """What happened, and what can be done about it."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    RESULTS.successful: "The scaled KKT residual fell below the tolerance.",
+    RESULTS.max_steps_reached: (
+        "The scaled KKT residual was still above the tolerance after max_steps; the factors are a descent point that "
+        "can be used. Raise max_steps or rtol to converge."
+    ),
+    RESULTS.stalled: (
+        "The objective can't be lowered any further in this dtype although the scaled KKT residual is above the "
+        "tolerance; the factors can be used. Use float64 or raise rtol."
+    ),
+    RESULTS.nonfinite: (
+        "The iteration met NaN or infinity; the factors can't be used. Look for NaN, infinity or huge values in "
+        "activations, weights and penalties."
+    ),
+}
+
+
+class FactorizationError(RuntimeError):
+    """A factorization or an encoding that ended without usable factors."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """How an iteration ended; compare it with a member of `RESULTS`.
+
+    **Arguments:**
+
+    - `code`: the member's number, an array so that it can leave `jit` and `vmap`.
+    """
+
+    code: Int[Array, "*batch"]
+
+    @property
+    def successful(self) -> Bool[Array, "*batch"]:
+        """Whether the tolerance was met."""
+        return self.code == RESULTS.successful.value
+
+    @property
+    def usable(self) -> Bool[Array, "*batch"]:
+        """Whether the factors are finite."""
+        return self.code != RESULTS.nonfinite.value
+
+    @property
+    def message(self) -> str:
+        """The sentence that belongs to the code; of a batch, to its worst code."""
+        if isinstance(self.code, jax.core.Tracer):
+            return "(the result is known once the computation has run)"
+        return RESULTS(int(np.max(np.asarray(self.code)))).message
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, RESULTS):
+            return bool(np.all(np.asarray(self.code) == other.value))
+        if isinstance(other, Result):
+            return bool(np.all(np.asarray(self.code) == np.asarray(other.code)))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(np.asarray(self.code).tobytes())
+
+
+def raise_if_unusable(result: Result) -> None:
+    """Raise `FactorizationError` if the factors aren't finite, under `jit` as well (then through a callback)."""
+    if isinstance(result.code, jax.core.Tracer):
+        jax.debug.callback(_raise_host, result.code)
+    else:
+        _raise_host(result.code)
+
+
+def _raise_host(code: object) -> None:
+    if np.any(np.asarray(code) == RESULTS.nonfinite.value):
+        raise FactorizationError(RESULTS.nonfinite.message)

@@ -1,0 +1,159 @@
+"""What's refused before any work, and how it's said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .objective import Objective, SquaredError
+
+
+def matrix(name: str, value: Any, words: str) -> Array:
+    """A floating-point matrix with both sides at least 1; `words` name its axes."""
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+    if value.dtype == object or not (
+        jnp.issubdtype(value.dtype, jnp.floating)
+        or jnp.issubdtype(value.dtype, jnp.integer)
+        or value.dtype == bool
+    ):
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
+        )
+    if value.ndim != 2:
+        remedy = "reshape maps with activations.reshape(-1, channels)" if value.ndim > 2 else "give one row per item"
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, but a matrix ({words}) is needed; {remedy}")
+    if 0 in value.shape:
+        raise ValueError(f"{name} is empty, its shape is {tuple(value.shape)}; give at least one entry on each axis")
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        if jnp.finfo(value.dtype).bits < 32:
+            raise ValueError(
+                f"{name} has dtype {value.dtype}, too coarse for a factorization; convert it with .astype('float32')"
+            )
+        return jnp.asarray(value)
+    return jnp.asarray(value).astype(jnp.result_type(float))
+
+
+def finite(name: str, value: Array) -> None:
+    """No NaN or infinity, if the values are known yet."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    # NaN and infinity both survive a sum of absolute values, a single cheap reduction.
+    low, high = _range(value)
+    if np.isfinite(low) and np.isfinite(high):
+        return
+    bad = ~np.isfinite(np.asarray(value))
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise ValueError(
+        f"{name} has {int(bad.sum())} entries that are NaN or infinite, the first at {first}; "
+        "mask them with SquaredError(weights=...) after np.nan_to_num, or leave their rows out"
+    )
+
+
+def non_negative(name: str, value: Array, remedy: str) -> None:
+    """No entry below zero, if the values are known yet."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    low, _ = _range(value)
+    if low >= 0:
+        return
+    host = np.asarray(value)
+    count = int((host < 0).sum())
+    raise ValueError(
+        f"{name} has {count} of {host.size} entries below zero ({count / host.size:.1%}), the lowest {host.min():.4g}; "
+        + remedy
+    )
+
+
+SIGNED = (
+    "a non-negative factorization can't represent them. Take a layer behind a ReLU, use solver=SemiNMF() "
+    "(codes ≥ 0, dictionary of either sign), or clamp them yourself if they are rounding"
+)
+
+
+@jax.jit
+def _extremes(value: Array) -> tuple[Array, Array]:
+    return jnp.min(value), jnp.max(value)
+
+
+def _range(value: Array) -> tuple[float, float]:
+    low, high = _extremes(value)
+    return float(low), float(high)
+
+
+def rank_of(rank: Any) -> int:
+    """An integer of at least 1."""
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
+        raise ValueError(f"rank={rank!r} is no integer; give the number of concepts, such as rank=25")
+    if rank < 1:
+        raise ValueError(f"rank={rank} leaves no concept; give at least 1")
+    return int(rank)
+
+
+def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
+    """Weights and penalties that make sense; `both` asks for penalties on both factors or on none."""
+    quadratic = objective.quadratic
+    known = {}
+    for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary"):
+        value = getattr(quadratic, name)
+        if isinstance(value, jax.core.Tracer):
+            return
+        known[name] = float(value)
+        if not np.isfinite(known[name]) or known[name] < 0:
+            raise ValueError(f"{name}={known[name]} is no penalty; give a finite number of at least 0")
+    codes = known["l1_codes"] + known["l2_codes"]
+    dictionary = known["l1_dictionary"] + known["l2_dictionary"]
+    if both and (codes > 0) != (dictionary > 0):
+        lone, other = ("codes", "dictionary") if codes > 0 else ("dictionary", "codes")
+        raise ValueError(
+            f"the {lone} have a penalty and the {other} none, so all length would move into the {other} and the "
+            f"penalty would have no effect; add l2_{other}=... (or l1_{other}=...)"
+        )
+
+
+def weights_of(objective: SquaredError | Objective, activations: Array) -> SquaredError:
+    """The squared error with weights in the activations' dtype and checked against their shape."""
+    import dataclasses
+
+    quadratic = objective.quadratic
+    weights, row_weights = quadratic.weights, quadratic.row_weights
+    if weights is not None:
+        weights = jnp.asarray(weights).astype(activations.dtype)
+        if weights.shape != activations.shape:
+            raise ValueError(
+                f"weights has shape {weights.shape} and activations {activations.shape}; give one weight an entry"
+            )
+        finite("weights", weights)
+        non_negative("weights", weights, "give weights of at least 0; 0 leaves an entry out")
+    if row_weights is not None:
+        row_weights = jnp.asarray(row_weights).astype(activations.dtype)
+        if row_weights.shape != activations.shape[:1]:
+            raise ValueError(
+                f"row_weights has shape {row_weights.shape}, but activations have {activations.shape[0]} rows; "
+                "give one weight a row"
+            )
+        finite("row_weights", row_weights)
+        non_negative("row_weights", row_weights, "give weights of at least 0; 0 leaves a row out of the fit")
+    return dataclasses.replace(quadratic, weights=weights, row_weights=row_weights)
+
+
+def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
+    """Given factors that fit."""
+    codes = matrix("start.codes", start.codes, "row × concept")
+    dictionary = matrix("start.dictionary", start.dictionary, "concept × channel")
+    rows, channels = activations.shape
+    if codes.shape != (rows, rank):
+        raise ValueError(f"start.codes has shape {codes.shape}; activations and rank={rank} need {(rows, rank)}")
+    if dictionary.shape != (rank, channels):
+        raise ValueError(
+            f"start.dictionary has shape {dictionary.shape}; activations and rank={rank} need {(rank, channels)}"
+        )
+    finite("start.codes", codes)
+    finite("start.dictionary", dictionary)
+    non_negative("start.codes", codes, "give codes of at least 0, for instance those of encode")
+    if not signed:
+        non_negative("start.dictionary", dictionary, "give a dictionary of at least 0")
