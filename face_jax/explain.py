@@ -306,4 +306,12 @@ def _check_rank(rank: int, crops: int, channels: int) -> None:
 
 
 def _fit_summary(solution: Any) -> dict[str, Any]:
-    return {"result": str(solution.result.message)}
+    stats = solution.stats
+    return {
+        "result": solution.result.message,
+        "steps": int(stats.steps),
+        "objective": float(stats.final_objective),
+        "scaled_kkt_residual": float(stats.final_residual),
+        "dead_concepts": int(stats.dead),
+        "duplicated_concepts": int(stats.duplicated),
+    }
