@@ -9,7 +9,7 @@ from jax import lax
 
 from .layout import ChannelsLast, in_last_order
 from .table import layout_operator
-from .windows import Pair, on_cpu, pair, padded, shifted
+from .windows import Edges, Pair, on_cpu, padded, pair, shifted
 
 
 def _pointwise(x: Any, weight: Any, stride: Pair) -> Any:
@@ -28,7 +28,7 @@ def _patches(x: Any, weight: Any) -> Any:
     return jnp.einsum("iyhxwc,ochw->iyxo", x, weight)
 
 
-def _depthwise(x: Any, weight: Any, stride: Pair, edges: tuple[Pair, Pair], dilation: Pair) -> Any:
+def _depthwise(x: Any, weight: Any, stride: Pair, edges: Edges, dilation: Pair) -> Any:
     """Every channel by itself: shifted pictures times weights, added up."""
     total = None
     for i, j, part in shifted(padded(x, edges, 0), (weight.shape[2], weight.shape[3]), stride, dilation):
@@ -38,7 +38,7 @@ def _depthwise(x: Any, weight: Any, stride: Pair, edges: tuple[Pair, Pair], dila
 
 
 def _general(
-    x: Any, weight: Any, stride: Pair, edges: tuple[Pair, Pair], dilation: Pair, groups: int, lhs_dilation: Pair = (1, 1)
+    x: Any, weight: Any, stride: Pair, edges: Edges, dilation: Pair, groups: int, lhs_dilation: Pair = (1, 1)
 ) -> Any:
     return lax.conv_general_dilated(
         x,
@@ -52,7 +52,7 @@ def _general(
     )
 
 
-def _pictures(x: Any, weight: Any, stride: Pair, edges: tuple[Pair, Pair], dilation: Pair, groups: int) -> Any:
+def _pictures(x: Any, weight: Any, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> Any:
     window: Pair = (weight.shape[2], weight.shape[3])
     unpadded = not any(edges[0] + edges[1])
     if groups == 1 and window == (1, 1) and unpadded:

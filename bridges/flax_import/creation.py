@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .promotion import cast, canonical, result_type
+from .promotion import canonical, cast, result_type
 from .table import operator
 
 

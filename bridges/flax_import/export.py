@@ -98,7 +98,9 @@ def _with_last_uses(steps: list[Instruction], outputs: Any) -> tuple[Instruction
     for step in reversed(steps):
         used = references((step.arguments, dict(step.options))) | {step.result}
         result.append(
-            Instruction(step.result, step.operator, step.arguments, step.options, step.module, tuple(sorted(used - seen)))
+            Instruction(
+                step.result, step.operator, step.arguments, step.options, step.module, tuple(sorted(used - seen))
+            )
         )
         seen |= used
     return tuple(reversed(result))
@@ -115,8 +117,6 @@ def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch
     decompositions = torch.export.default_decompositions()
     for overload in list(decompositions):
         # What the table knows stays whole; everything else is taken apart into core operators
-        if str(overload) in ("aten.batch_norm.default",):
-            continue
         if implementation(str(overload)):
             decompositions.pop(overload)
     try:
@@ -157,8 +157,10 @@ def exported_program(
         elif node.users:
             name = str(spec.target)
             kept = parameters if spec.kind == InputKind.PARAMETER else buffers
-            source = exported.constants if name in exported.constants else exported.state_dict
-            kept[name] = source[name]
+            value = exported.constants[name] if name in exported.constants else exported.state_dict[name]
+            if not isinstance(value, torch.Tensor):
+                raise ExportError(type(module).__name__, f"{name} is {type(value).__name__}, no tensor")
+            kept[name] = value
             weights.append((node.name, name))
 
     steps, missing, outputs = [], [], None
@@ -178,9 +180,7 @@ def exported_program(
             missing.append((f"a sub-graph ({node.target})", _module(node)))
     if missing:
         raise UnsupportedOperatorError(missing)
-    program = Program(
-        tuple(inputs), tuple(shapes), tuple(weights), _with_last_uses(steps, outputs), outputs
-    )
+    program = Program(tuple(inputs), tuple(shapes), tuple(weights), _with_last_uses(steps, outputs), outputs)
     return program, parameters, buffers
 
 

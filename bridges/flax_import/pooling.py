@@ -12,7 +12,7 @@ from jax import lax
 from .layout import ChannelsLast, in_last_order
 from .promotion import widened
 from .table import layout_operator
-from .windows import Pair, pair, padded, shifted
+from .windows import Pair, padded, pair, shifted
 
 # Windows up to this many places are read as shifted slices; larger ones are reduced by XLA
 _MANY_PLACES = 32
@@ -93,9 +93,7 @@ def _avg_pool2d(
     sums = _window_sums(padded(x, edges, 0), window, steps)
     if divisor_override is not None:
         return ChannelsLast((sums / divisor_override).astype(kind))
-    rows, columns = (
-        _counts(lengths[a], window[a], steps[a], pads[a], edges[a], count_include_pad) for a in (0, 1)
-    )
+    rows, columns = (_counts(lengths[a], window[a], steps[a], pads[a], edges[a], count_include_pad) for a in (0, 1))
     counts = np.outer(rows, columns)[None, :, :, None].astype(sums.dtype)
     return ChannelsLast((sums / counts).astype(kind))
 

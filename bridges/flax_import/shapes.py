@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .layout import TO_FIRST, TO_LAST, ChannelsLast, in_last_order, in_torch_order, is_array
+from .layout import TO_FIRST, ChannelsLast, in_last_order, in_torch_order, is_array
 from .promotion import cast, result_type
 from .table import layout_operator, operator
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[int, int]
+# What to add before and after, for each of the two axes
+Edges = tuple[Pair, ...]
 
 
 def pair(value: Any, default: Pair | None = None) -> Pair:
@@ -33,7 +35,7 @@ def on_cpu() -> bool:
     return (device if isinstance(device, str) else device.platform) == "cpu"
 
 
-def padded(x: Any, edges: tuple[Pair, Pair], fill: Any) -> Any:
+def padded(x: Any, edges: Edges, fill: Any) -> Any:
     """`x` with rows and columns added at its edges, or cut off where a number is negative."""
     if not any(edges[0] + edges[1]):
         return x
