@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jax.core import Tracer
 from jaxtyping import Array
 
 
@@ -26,7 +27,7 @@ def to_torch(array: Any, *, device: torch.device, dtype: torch.dtype | None = No
 
     **Returns:** the tensor.
     """
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         raise TypeError(
             "torch can't run inside jax.jit, jax.grad or jax.vmap; call this with concrete arrays, "
             "or bring the network to JAX with face_jax.bridges.to_flax"

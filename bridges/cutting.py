@@ -80,7 +80,7 @@ def fingerprint(model: nn.Module, layer: str) -> str:
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     digest.update(layer.encode())
     return digest.hexdigest()
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import torch
-from torch.autograd.function import once_differentiable
 
 from .arrays import share_with_jax, to_torch
 
@@ -102,7 +101,6 @@ class _Function(torch.autograd.Function):
         return tuple(results)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         tensors = ctx.saved_tensors[: len(ctx.wanted)]
         given = [
@@ -110,11 +108,25 @@ class _Function(torch.autograd.Function):
             for cotangent, use in zip(cotangents, ctx.floating, strict=True)
             if use
         ]
-        gradients = iter(ctx.compiled.pullback(ctx.pull, given))
-        return (
-            None,
-            *(
+        with torch.no_grad():
+            gradients = iter(ctx.compiled.pullback(ctx.pull, given))
+            found = [
                 to_torch(next(gradients), device=tensor.device, dtype=tensor.dtype) if want else None
                 for tensor, want in zip(tensors, ctx.wanted, strict=True)
-            ),
+            ]
+        if torch.is_grad_enabled():
+            # Someone asked for a graph of this derivative: without this it would silently count as constant.
+            found = [None if g is None else _NoSecondDerivative.apply(g, *tensors, *cotangents) for g in found]
+        return None, *found
+
+
+class _NoSecondDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, *depends_on: torch.Tensor) -> torch.Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        raise NotImplementedError(
+            "a JAX function in torch has no second derivative; differentiate twice in JAX, or leave create_graph=False"
         )

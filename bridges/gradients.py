@@ -15,6 +15,7 @@ from face_jax.factorize import encode
 from face_jax.model import SplitModel
 
 from .arrays import to_jax, to_torch
+from .torch_features import TorchFeatures
 from .tracing import evaluating
 
 
@@ -37,6 +38,8 @@ def concept_gradients(
     **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
     """
     features = split.features
+    if not isinstance(features, TorchFeatures):
+        raise TypeError(f"split.features is a {type(features).__name__}; give a model from face_jax.bridges.split")
     number = len(dictionary)
     chosen = list(range(number)) if concepts is None else [int(k) for k in concepts]
     wrong = [k for k in chosen if not 0 <= k < number]

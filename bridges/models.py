@@ -53,7 +53,11 @@ class LoadedModel:
 
 LITE0 = "efficientnet_lite0"
 _LITE0_PREPROCESS = Preprocess(
-    size=224, resize=256, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    size=224,
+    resize=256,
+    interpolation="bicubic",
+    mean=(127 / 255, 127 / 255, 127 / 255),
+    std=(128 / 255, 128 / 255, 128 / 255),
 )
 
 

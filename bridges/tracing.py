@@ -87,7 +87,7 @@ def trace(model: nn.Module, example: torch.Tensor) -> Traced:
         except Exception as exported:
             raise UntraceableModelError(
                 f"model={type(model).__name__} can't be followed: torch.fx says {_first_line(symbolic)!r}, "
-                f"torch.export says {_first_line(exported)!r}; remove control flow that depends on tensor values from its forward"
+                f"torch.export says {_first_line(exported)!r}; remove control flow that depends on tensor values"
             ) from exported
 
 
@@ -184,8 +184,9 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
     for node in nodes:
         # A module's name is what people know; the longest is the nearest to the operation.
         names[node].sort(key=lambda name: (name.count("."), len(name)))
-        if own.get(node, node.name) not in names[node]:
-            names[node].append(own.get(node, node.name))
+        name = str(own.get(node, node.name))
+        if name not in names[node]:
+            names[node].append(name)
     return Traced(root, nodes, nodes[0], result, {node: tuple(found) for node, found in names.items()}, calls)
 
 
@@ -216,15 +217,15 @@ def batch_size_of(node: fx.Node) -> fx.Node | None:
     if node.op == "call_method" and node.target == "size":
         if (len(node.args) == 2 and node.args[1] == 0) or node.kwargs.get("dim") == 0:
             return _node(node.args[0])
-    elif node.op == "call_function" and node.target is operator.getitem and node.args[1] == 0:
+    elif node.op == "call_function" and node.target is operator.getitem and node.args[1:] == (0,):
         shape = _node(node.args[0])
         if shape is None:
             return None
         if shape.op == "call_method" and shape.target == "size" and len(shape.args) == 1 and not shape.kwargs:
             return _node(shape.args[0])
-        if shape.op == "call_function" and shape.target is builtins.getattr and shape.args[1] == "shape":
+        if shape.op == "call_function" and shape.target is builtins.getattr and shape.args[1:] == ("shape",):
             return _node(shape.args[0])
-    elif node.op == "call_function" and node.target is torch.ops.aten.sym_size.int and node.args[1] == 0:
+    elif node.op == "call_function" and node.target is torch.ops.aten.sym_size.int and node.args[1:] == (0,):
         return _node(node.args[0])
     return None
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-
 from face_jax.bridges.arrays import Layout, share_with_jax, to_jax, to_torch
 
 CPU = torch.device("cpu")

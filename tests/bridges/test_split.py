@@ -7,11 +7,11 @@ import pytest
 import small_models as small
 import torch
 import torchvision
-
-from face_jax import bridges
 from face_jax.bridges.dominators import NotACutError
 from face_jax.bridges.listing import UnknownLayerError
 from face_jax.bridges.tracing import UntraceableModelError
+
+from face_jax import bridges
 from face_jax.heads import Affine
 from face_jax.model import Preprocess
 
@@ -206,7 +206,7 @@ def test_names_classes_and_fingerprint():
 def test_layers_near_a_signed_one_that_are_never_negative():
     split = bridges.split(small.randomized(small.Plain()), "body.4", preprocess=EIGHT)
     assert float(split.features(IMAGES.astype(np.float32)).min()) < 0
-    assert list(split.non_negative_layers())[0] == "body"
+    assert next(iter(split.non_negative_layers())) == "body"
     assert "body.2" in split.non_negative_layers()
 
 
@@ -216,7 +216,9 @@ def test_wrong_name_lists_the_nearest():
 
 
 def test_alias_of_a_module_that_runs_often_asks_which_call():
-    with pytest.raises(UnknownLayerError, match=r"'also' is a module that runs 3 times; name the call: act, act_1, act_2"):
+    with pytest.raises(
+        UnknownLayerError, match=r"'also' is a module that runs 3 times; name the call: act, act_1, act_2"
+    ):
         bridges.split(small.SharedActivation(), "also", preprocess=EIGHT)
 
 

@@ -1,0 +1,71 @@
+"""How torch and JAX share a machine."""
+
+import os
+
+import pytest
+import torch
+from face_jax.bridges import machine
+
+from face_jax import bridges
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_torch_gets_as_many_threads_as_there_are_cores(threads):
+    torch.set_num_threads(7)
+    share = bridges.share_processor()
+    assert share.cores == machine.available_cores() == torch.get_num_threads() == share.torch_threads
+
+
+def test_threads_asked_for(threads):
+    assert bridges.share_processor(threads=1).torch_threads == 1
+    with pytest.raises(ValueError, match="threads=0; give 1 or more"):
+        bridges.share_processor(threads=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("", 64)]
+)
+def test_containers_quota_counts(monkeypatch, content, cores):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(machine.pathlib.Path, "read_text", lambda self: content)
+    assert machine.available_cores() == cores
+
+
+def test_spinning_threads_are_pointed_out(monkeypatch, threads):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert "OMP_WAIT_POLICY=passive" in bridges.share_processor().advice
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert bridges.share_processor().advice == ""
+
+
+def test_accelerators_memory(monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    bridges.share_accelerator(jax_fraction=0.4)
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.400"
+    with pytest.raises(ValueError, match=r"jax_fraction=1\.0; give a number between 0 and 1"):
+        bridges.share_accelerator(jax_fraction=1.0)
+
+
+def test_memory_that_jax_took_before_is_an_error(monkeypatch):
+    class Device:
+        local_hardware_id = 0
+
+        def memory_stats(self):
+            return {"bytes_limit": 75}
+
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    monkeypatch.setattr(machine.jax, "local_devices", lambda backend: [Device()])
+    monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(machine.torch.cuda, "mem_get_info", lambda _: (0, 100))
+    with pytest.raises(RuntimeError, match="JAX had already taken 75%"):
+        bridges.share_accelerator(jax_fraction=0.5)
+    bridges.share_accelerator(jax_fraction=0.75)
