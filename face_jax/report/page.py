@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from ..concepts import Concept
 from ..explanation import Explanation
@@ -96,35 +97,37 @@ def _card(explanation: Explanation, concept: Concept) -> _Card:
 
 def _where(explanation: Explanation) -> list[dict[str, Any]]:
     """Example photographs with their concepts: which is strongest at each place, and each by itself."""
-    count = min(_MAPPED_CONCEPTS, len(explanation.concepts))
-    # A concept's strength is relative to where it is strongest in any photograph of the class.
-    peaks = np.maximum(explanation.codes.max(axis=(0, 1, 2))[:count], 1e-12)
-    shown = []
-    for number in _examples(explanation):
-        photograph = explanation.photographs[number]
-        pixels = visible(photograph.pixels(), explanation.model.preprocess)
-        strengths = explanation.maps_of(number)[:count] / peaks[:, None, None]
-        colours = [pictures.concept_colour(concept + 1) for concept in range(count)]
-        probability = _softmax(explanation.collected.logits[number])[explanation.target]
-        singles = [
-            (
-                concept + 1,
-                colours[concept],
-                pictures.data_uri(pictures.spotlight(pixels, strengths[concept], colours[concept])),
-            )
-            for concept in range(count)
-        ]
-        shown.append(
-            {
-                "name": photograph.name,
-                "probability": float(probability),
-                "held_out": not explanation.single and number in explanation.held_out,
-                "photograph": pictures.data_uri(pixels),
-                "painted": pictures.data_uri(pictures.painted(pixels, strengths, colours)),
-                "singles": singles,
-            }
-        )
-    return shown
+    # What counts as strong is what a photograph that clearly has the concept reaches at its best place.
+    strong = np.maximum(np.quantile(explanation.codes.max(axis=(1, 2)), 0.9, axis=0), 1e-12)
+    important = np.asarray([concept.importance >= _MINOR for concept in explanation.concepts])
+    return [_mapped(explanation, number, strong, important) for number in _examples(explanation)]
+
+
+def _mapped(
+    explanation: Explanation,
+    number: int,
+    strong: Float[np.ndarray, " concept"],
+    important: Bool[np.ndarray, " concept"],
+) -> dict[str, Any]:
+    photograph = explanation.photographs[number]
+    pixels = visible(photograph.pixels(), explanation.model.preprocess)
+    strengths = explanation.maps_of(number) / strong[:, None, None]
+    # The concepts that this photograph has most of, among those that matter.
+    best = np.argsort(-strengths.max(axis=(1, 2)) * important, kind="stable")[:_MAPPED_CONCEPTS]
+    shown = [int(concept) for concept in np.sort(best)]
+    colours = [pictures.concept_colour(concept + 1) for concept in shown]
+    singles = [
+        (concept + 1, colour, pictures.data_uri(pictures.spotlight(pixels, strengths[concept], colour)))
+        for concept, colour in zip(shown, colours, strict=True)
+    ]
+    return {
+        "name": photograph.name,
+        "probability": float(_softmax(explanation.collected.logits[number])[explanation.target]),
+        "held_out": not explanation.single and number in explanation.held_out,
+        "photograph": pictures.data_uri(pixels),
+        "painted": pictures.data_uri(pictures.painted(pixels, strengths[shown], colours)),
+        "singles": singles,
+    }
 
 
 def _examples(explanation: Explanation) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
 
 import numpy as np
@@ -13,12 +14,15 @@ from ..photographs import resized
 
 # Told apart by people with any kind of colour vision, on light and on dark pages (after Okabe and Ito).
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#3d7dca", "#b8a90a", "#8f6fd1")
-OTHER = "#8a8f98"
 
 
 def concept_colour(number: int) -> str:
-    """A concept's colour, by its number from 1; all concepts behind the eighth share a grey."""
-    return PALETTE[number - 1] if number <= len(PALETTE) else OTHER
+    """A concept's colour, by its number from 1."""
+    if number <= len(PALETTE):
+        return PALETTE[number - 1]
+    # Hues a golden angle apart: however many there are, neighbours in number differ.
+    red, green, blue = colorsys.hsv_to_rgb((0.618034 * number) % 1, 0.45, 0.78)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def data_uri(pixels: UInt8[np.ndarray, "y x 3"], quality: int = 82) -> str:
