@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Scalar = float | Float[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """A term's quadratic model in one factor, the other one standing still.
+
+    **Arguments:**
+
+    - `slope`: the gradient.
+    - `product`: a positive semidefinite curvature's product with a direction; linear.
+    - `gram`: a `concept concept` matrix that resembles the curvature of a single row, for preconditioning; None if
+        there is none.
+    """
+
+    slope: Array
+    product: Callable[[Array], Array]
+    gram: Float[Array, "concept concept"] | None = None
 
 
 class Term(abc.ABC):
@@ -51,6 +69,43 @@ class Term(abc.ABC):
             return self.gradient(prepared, u, w)
 
         return jax.jvp(slope, (codes, dictionary), (d_codes, d_dictionary))[1]
+
+    def rows_together(self, rows: int) -> int:
+        """How many consecutive rows the term sees as one; all of them, if it isn't a sum over such groups.
+
+        What `prepare` returns has the groups on its leading axes if there are several.
+        """
+        return rows
+
+    def values(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> Float[Array, " group"]:
+        """The term's share of each group of rows."""
+        return self.value(prepared, codes, dictionary)[None]
+
+    def local_codes(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> Local:
+        """The quadratic model in the codes."""
+
+        def product(direction: Array) -> Array:
+            return self.curvature(prepared, codes, dictionary, direction, jnp.zeros_like(dictionary))[0]
+
+        return Local(self.gradient(prepared, codes, dictionary)[0], product)
+
+    def local_dictionary(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> Local:
+        """The quadratic model in the dictionary."""
+
+        def product(direction: Array) -> Array:
+            return self.curvature(prepared, codes, dictionary, jnp.zeros_like(codes), direction)[1]
+
+        return Local(self.gradient(prepared, codes, dictionary)[1], product)
+
+    def check(self, activations: Float[Array, "row channel"]) -> None:
+        """Raise `ValueError` for activations that the term can't be applied to."""
+        del activations
 
     def __mul__(self, weight: Scalar) -> Objective:
         return Objective(SquaredError(), (Weighted(weight, self),), squared_error=False)
