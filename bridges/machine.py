@@ -1,11 +1,10 @@
 """How torch and JAX divide one machine between them.
 
-Nothing here happens on import. What was measured on two cores (ResNet-18 forward passes and matrix products of
-JAX's): with both libraries at their defaults, as many threads each as there are cores, work in turns takes the sum of
-its parts within 5 %, because neither keeps its threads busy while the other works; at the same time it takes a tenth
-less than the sum. Fewer torch threads made torch slower by as much (1.7 times with one of two) and JAX no faster.
-Two settings do harm: `OMP_WAIT_POLICY=active` lets torch's idle threads spin on the cores that JAX needs (work at
-the same time took 1.4 times as long), and more threads than the cores that a container grants.
+Nothing here happens on import. `benchmarks/bridges.py` measures what the advice rests on. Both libraries may use all
+cores: they work in turns, and fewer threads for torch make torch slower and JAX no faster. What strangles them is
+waiting: between two operations torch's threads (libgomp's) spin for some milliseconds by default, on cores that JAX or
+anyone else needs. On a busy machine of two cores the codes of one small image then took 37 ms where they take 0.5 ms
+with `OMP_WAIT_POLICY=passive`, which costs nothing measurable in long operations.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import dataclasses
 import math
 import os
 import pathlib
+import sys
 
 import jax
-import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,9 @@ def available_cores() -> int:
 def share_processor(*, threads: int | None = None) -> ProcessorShare:
     """Set torch's threads so that torch and JAX don't get in each other's way on the processor.
 
-    Call it once, before long work that uses both. JAX sizes its own thread pool when it starts; `PJRT_NPROC` in the
-    environment is its setting.
+    Call it once, first thing in a program that uses both: if torch isn't imported yet, it also sets
+    `OMP_WAIT_POLICY=passive` in this process' environment (unless that says something already), which torch reads
+    only then. JAX sizes its own thread pool when it starts; `PJRT_NPROC` in the environment is its setting.
 
     **Arguments:**
 
@@ -60,11 +60,15 @@ def share_processor(*, threads: int | None = None) -> ProcessorShare:
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads}; give 1 or more, or None for one a core")
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
     cores = available_cores()
     torch.set_num_threads(threads or cores)
     advice = ""
-    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "active":
-        advice = "OMP_WAIT_POLICY=active keeps torch's idle threads spinning; start with OMP_WAIT_POLICY=passive"
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+        advice = "torch's idle threads spin on the cores that JAX needs; start with OMP_WAIT_POLICY=passive"
     return ProcessorShare(cores, torch.get_num_threads(), advice)
 
 
@@ -84,6 +88,8 @@ def share_accelerator(*, jax_fraction: float = 0.5) -> None:
     """
     if not 0 < jax_fraction < 1:
         raise ValueError(f"jax_fraction={jax_fraction}; give a number between 0 and 1, such as 0.5")
+    import torch
+
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{jax_fraction:.3f}"
     for number in range(torch.cuda.device_count()):

@@ -1,6 +1,8 @@
 """How torch and JAX share a machine."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,10 +40,30 @@ def test_containers_quota_counts(monkeypatch, content, cores):
 
 
 def test_spinning_threads_are_pointed_out(monkeypatch, threads):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert "OMP_WAIT_POLICY=passive" in bridges.share_processor().advice
+    for value in ("ACTIVE", ""):
+        monkeypatch.setenv("OMP_WAIT_POLICY", value)
+        assert "OMP_WAIT_POLICY=passive" in bridges.share_processor().advice
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     assert bridges.share_processor().advice == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "given", "expected"),
+    [("", None, "passive"), ("", "active", "active"), ("import torch", None, "None")],
+)
+def test_threads_wait_quietly_if_torch_is_not_there_yet(first, given, expected, tmp_path):
+    program = f"{first}\nfrom face_jax import bridges\nimport os\nbridges.share_processor()\n"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", program + "print(os.environ.get('OMP_WAIT_POLICY'))"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == expected
 
 
 def test_accelerators_memory(monkeypatch):
@@ -64,8 +86,8 @@ def test_memory_that_jax_took_before_is_an_error(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     monkeypatch.setattr(machine.jax, "local_devices", lambda backend: [Device()])
-    monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(machine.torch.cuda, "mem_get_info", lambda _: (0, 100))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 100))
     with pytest.raises(RuntimeError, match="JAX had already taken 75%"):
         bridges.share_accelerator(jax_fraction=0.5)
     bridges.share_accelerator(jax_fraction=0.75)
