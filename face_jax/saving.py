@@ -81,6 +81,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "kl_quantiles": dict(zip(("50 %", "90 %", "100 %"), row.kl_quantiles, strict=True)),
                     "l1": row.l1,
                     "agreement": row.agreement,
+                    "becomes": {explanation.model.classes[number]: count for number, count in row.becomes},
                     "c_insertion": row.fidelity.c_insertion,
                     "c_deletion": row.fidelity.c_deletion,
                     "c_gini": row.gini,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import Any
 
@@ -28,6 +29,7 @@ class Score:
     - `kl`, `l1`: mean divergence and distance between the predictions, per picture.
     - `kl_quantiles`: 50, 90 and 100 % of the pictures are below these.
     - `agreement`: share of pictures whose predicted class survives.
+    - `becomes`: the classes that the other pictures are put in, with their numbers, most frequent first.
     - `gini`: how unequally importance is shared.
     - `fidelity`: insertion and deletion.
     """
@@ -38,6 +40,7 @@ class Score:
     kl_quantiles: tuple[float, float, float]
     l1: float
     agreement: float
+    becomes: tuple[tuple[int, int], ...]
     gini: float
     fidelity: Fidelity
 
@@ -65,7 +68,9 @@ def score(
     """
     codes = encode_maps(units.maps, dictionary)
     rebuilt = codes @ dictionary
-    certified = certificates(units.logits, np.asarray(_apply(head, jnp.asarray(rebuilt))))
+    logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
+    certified = certificates(units.logits, logits)
+    changed = collections.Counter(logits.argmax(-1)[~certified.agreement].tolist())
     half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
     return Score(
         name=name,
@@ -74,6 +79,7 @@ def score(
         kl_quantiles=(half, most, worst),
         l1=float(certified.l1.mean()),
         agreement=float(certified.agreement.mean()),
+        becomes=tuple(changed.most_common()),
         gini=gini(importance),
         fidelity=fidelity(
             head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable")

@@ -48,9 +48,10 @@ def verdicts(explanation: Explanation) -> list[Verdict]:
 def _warnings(explanation: Explanation) -> Iterator[str]:
     own, controls = explanation.scores[0], explanation.scores[1:]
     if own.agreement < 0.9:
+        become = ", ".join(f"{explanation.model.classes[number]} ({count})" for number, count in own.becomes[:4])
         yield (
             f"Only {own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
-            "concepts: what the concepts leave out matters to the classifier."
+            f"concepts; the others become {become}. What the concepts leave out decides between these classes."
         )
     if own.kl > 0.5:
         yield (
