@@ -1,12 +1,19 @@
 """Non-negative factorization and encoding: matrices in, matrices out."""
 
+from .adjoint import Adjoint as Adjoint
+from .adjoint import ImplicitAdjoint as ImplicitAdjoint
+from .adjoint import StopGradient as StopGradient
+from .adjoint import UnrolledAdjoint as UnrolledAdjoint
 from .encode import encode as encode
 from .factorize import factorize as factorize
+from .kkt import KKTResidual as KKTResidual
+from .kkt import kkt_residual as kkt_residual
 from .linear import Cholesky as Cholesky
 from .linear import ConjugateGradient as ConjugateGradient
 from .objective import Objective as Objective
 from .objective import SquaredError as SquaredError
 from .objective import Term as Term
+from .paper_adam import PaperAdam as PaperAdam
 from .results import RESULTS as RESULTS
 from .results import FactorizationError as FactorizationError
 from .results import Result as Result

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import validate
+from . import validate, with_terms
 from .nnls import nnls
 from .objective import Objective, SquaredError
+from .solvers import ADMM
 
 
 def encode(
@@ -27,7 +28,8 @@ def encode(
 
     - `activations`: any sign; what lies below zero just has no code.
     - `dictionary`: the concepts; unit length isn't needed.
-    - `objective`: weights of entries and penalties on the codes.
+    - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
+        minimize these too, iteratively.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity and shapes that don't fit.
     """
@@ -41,7 +43,11 @@ def encode(
     validate.finite("activations", activations)
     validate.finite("dictionary", dictionary)
     validate.penalties(objective, both=False)
-    return _encode(activations, dictionary, validate.weights_of(objective, activations))
+    quadratic = validate.weights_of(objective, activations)
+    if terms := with_terms.active(objective):
+        with_terms.check_solver(objective, ADMM())
+        return with_terms.encode(activations, dictionary, Objective(quadratic, terms))
+    return _encode(activations, dictionary, quadratic)
 
 
 @jax.jit

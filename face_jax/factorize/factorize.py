@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from . import validate
+from . import validate, with_terms
+from .adjoint import Adjoint, ImplicitAdjoint
 from .driver import solve
 from .objective import Objective, SquaredError
+from .paper_adam import PaperAdam, paper_adam
 from .results import raise_if_unusable
 from .solution import Solution
 from .solvers import ADMM, Solver
@@ -22,8 +24,9 @@ def factorize(
     rank: int,
     *,
     objective: SquaredError | Objective = SquaredError(),
-    solver: Solver = ADMM(),
+    solver: Solver | PaperAdam = ADMM(),
     start: Start = NNDSVD(),
+    adjoint: Adjoint = ImplicitAdjoint(),
     key: Key[Array, ""] | None = None,
     throw: bool = True,
 ) -> Solution:
@@ -38,6 +41,7 @@ def factorize(
     - `objective`: what's minimized.
     - `solver`: how.
     - `start`: from where.
+    - `adjoint`: how the solution is differentiated; costs nothing unless it is.
     - `key`: for the start's random numbers; `jax.random.key(0)` if None.
     - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, instead of only saying so in
         `result`. Running out of steps is told by `result` and never raises.
@@ -54,13 +58,34 @@ def factorize(
     quadratic = validate.weights_of(objective, activations)
     if isinstance(start, Given):
         validate.given(start, activations, rank, signed=solver.signed_dictionary)
-    solution = _factorize(activations, rank, quadratic, solver, start, jax.random.key(0) if key is None else key)
+    terms = with_terms.active(objective)
+    key = jax.random.key(0) if key is None else key
+    if terms:
+        with_terms.check_solver(objective, solver)
+    if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):
+        raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
+
+    def solved(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Solution:
+        if isinstance(solver, PaperAdam):
+            whole = Objective(objective.quadratic, objective.terms)
+            return paper_adam(activations, rank, whole, solver, start, key)
+        if isinstance(objective, Objective):
+            return with_terms.factorize(activations, rank, objective, solver, start, key)
+        return _factorize(activations, rank, objective, solver, start, key, unrolled=adjoint.unrolled)
+
+    solution = adjoint.through(
+        solved,
+        activations,
+        Objective(quadratic, terms) if terms else quadratic,
+        rtol=solver.rtol,
+        signed_dictionary=solver.signed_dictionary,
+    )
     if throw:
         raise_if_unusable(solution.result)
     return solution
 
 
-@partial(jax.jit, static_argnames="rank")
+@partial(jax.jit, static_argnames=("rank", "unrolled"))
 def _factorize(
     activations: Float[Array, "row channel"],
     rank: int,
@@ -68,6 +93,8 @@ def _factorize(
     solver: Solver,
     start: Start,
     key: Key[Array, ""],
+    *,
+    unrolled: bool,
 ) -> Solution:
     visible = activations
     if objective.weights is not None:
@@ -75,5 +102,8 @@ def _factorize(
         total = jnp.sum(objective.weights, axis=0)
         mean = jnp.sum(objective.weights * activations, axis=0) / jnp.where(total > 0, total, 1)
         visible = jnp.where(objective.weights > 0, activations, mean[None])
+    # Where the solver ends is told by the objective, not by where it started.
+    visible = jax.lax.stop_gradient(visible)
     codes, dictionary = start(visible, rank, signed=solver.signed_dictionary, key=key)
-    return solve(activations, objective, solver, codes, dictionary)
+    codes, dictionary = jax.lax.stop_gradient((codes, dictionary))
+    return solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)

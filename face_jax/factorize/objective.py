@@ -70,12 +70,21 @@ class Term(abc.ABC):
 
         return jax.jvp(slope, (codes, dictionary), (d_codes, d_dictionary))[1]
 
+    @property
+    def scale_free(self) -> bool:
+        """Whether the term sees the factors' product alone, so that the concepts' lengths make no difference to it."""
+        return False
+
     def rows_together(self, rows: int) -> int:
         """How many consecutive rows the term sees as one; all of them, if it isn't a sum over such groups.
 
         What `prepare` returns has the groups on its leading axes if there are several.
         """
         return rows
+
+    def counted(self, prepared: Any, counts: Float[Array, " group"]) -> Any:
+        """What has been prepared, each group's share multiplied; needed if there are several groups."""
+        raise NotImplementedError(f"{type(self).__name__} has several groups of rows and doesn't say how to count them")
 
     def values(
         self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
@@ -106,6 +115,10 @@ class Term(abc.ABC):
     def check(self, activations: Float[Array, "row channel"]) -> None:
         """Raise `ValueError` for activations that the term can't be applied to."""
         del activations
+
+    def check_prepared(self, prepared: Any) -> None:
+        """Raise `ValueError` for what `prepare` returned, if it can't be used; it may not be known yet."""
+        del prepared
 
     def __mul__(self, weight: Scalar) -> Objective:
         return Objective(SquaredError(), (Weighted(weight, self),), squared_error=False)

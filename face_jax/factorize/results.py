@@ -16,7 +16,9 @@ class RESULTS(enum.IntEnum):
     successful = 0
     max_steps_reached = 1
     stalled = 2
-    nonfinite = 3
+    settled = 3
+    nonfinite = 4
+    derivative_inexact = 4
 
     @property
     def message(self) -> str:
@@ -34,9 +36,18 @@ _MESSAGES = {
         "The objective can't be lowered any further in this dtype although the scaled KKT residual is above the "
         "tolerance; the factors can be used. Use float64 or raise rtol."
     ),
+    RESULTS.settled: (
+        "The objective changed by less than the absolute tolerance, which doesn't mean that the factors are "
+        "stationary (the scaled KKT residual says how far they are); they can be used. Lower atol to go on."
+    ),
     RESULTS.nonfinite: (
         "The iteration met NaN or infinity; the factors can't be used. Look for NaN, infinity or huge values in "
         "activations, weights and penalties."
+    ),
+    RESULTS.derivative_inexact: (
+        "The linear system of the derivative wasn't solved to the tolerance. Converge the factors further (a smaller "
+        "rtol of the solver, float64), use fewer concepts if some are duplicated, raise rtol or max_steps of "
+        "ImplicitAdjoint, or take the best that was found with ImplicitAdjoint(throw=False)."
     ),
 }
 

@@ -1,0 +1,205 @@
+"""FACE's term of the objective: what the classifier says of the rebuilt activations is what it said of the original."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..factorize.objective import Local, Term
+from ..heads import Affine
+from .losses import ForwardKL, Loss
+from .units import InSums, Unit
+
+Codes = Float[Array, "row concept"]
+Dictionary = Float[Array, "concept channel"]
+Logits = Float[Array, "image class"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What the term remembers of the original activations.
+
+    **Arguments:**
+
+    - `target`: of their logits, as the loss wants it.
+    - `weights`: each image's factor, the unit included.
+    """
+
+    target: Logits
+    weights: Float[Array, " image"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Faithfulness(Term):
+    """`Σ loss(head(A), head(U Wᵀ))` over the images: rebuilt activations keep the classifier's prediction.
+
+    `SquaredError() + λ * Faithfulness(head)` is FACE's objective (eq. 2 of arXiv 2510.11675). Rows are pooled crops
+    or images, one prediction each; or places of maps, all places of an image one after the other. For a head that
+    is affine after pooling the work is done on `concept × class` matrices and each factor's problem is convex (with
+    every loss but `ReverseKL`); any other head is linearized where it's used.
+
+    **Arguments:**
+
+    - `head`: from activations to logits, a pure JAX function or a pytree that can be called.
+    - `loss`: `ForwardKL()`, `ReverseKL()`, `SquaredLogits()`, or `SigmoidKL()` for several labels.
+    - `unit`: what λ means: `InSums()` as in the formula, `InMeans()` as in the published code.
+    - `weights`: each image's factor, at least 0; 0 leaves its prediction out. Ones if None.
+    - `grid`: height and width of the maps that the rows are places of. None: the head takes rows as they are, as
+        `Affine(places=...)` does.
+    """
+
+    head: Any
+    loss: Loss = ForwardKL()
+    unit: Unit = InSums()
+    weights: Float[Array, " image"] | None = None
+    grid: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if self.head is None:
+            raise ValueError(
+                "head=None: faithfulness compares a classifier's predictions; give the head, such as model.head or "
+                "face_jax.heads.Affine(kernel, bias)"
+            )
+        if callable(self.head) and jax.tree.leaves([self.head]) == [self.head]:
+            # A plain function has no leaves; jit has to know that.
+            object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
+
+    @property
+    def affine(self) -> bool:
+        """Whether the head is known to be affine after pooling."""
+        return bool(getattr(self.head, "affine", False))
+
+    @property
+    def places(self) -> int:
+        """Rows of one image."""
+        return int(getattr(self.head, "places", 1)) if self.grid is None else math.prod(self.grid)
+
+    def rows_together(self, rows: int) -> int:
+        """The rows of one image."""
+        del rows
+        return self.places
+
+    def counted(self, prepared: Prepared, counts: Float[Array, " image"]) -> Prepared:
+        """The images' weights multiplied."""
+        return dataclasses.replace(prepared, weights=prepared.weights * counts)
+
+    def check(self, activations: Float[Array, "row channel"]) -> None:
+        """Raise `ValueError` unless head, weights and activations fit together."""
+        from .checks import check
+
+        check(self, activations)
+
+    def check_prepared(self, prepared: Prepared) -> None:
+        """Raise `ValueError` if the original predictions are NaN."""
+        from .checks import check_prepared
+
+        check_prepared(prepared)
+
+    def prepare(self, activations: Float[Array, "row channel"]) -> Prepared:
+        """The original predictions, and the weights in the formula's unit."""
+        rows, channels = activations.shape
+        images = rows // self.places
+        scale = self.unit.scale(rows, channels, images)
+        weights = jnp.full((images,), scale, activations.dtype)
+        if self.weights is not None:
+            weights = weights * jnp.asarray(self.weights, activations.dtype)
+        return Prepared(self.loss.target(self.logits(activations)), weights)
+
+    def logits(self, activations: Float[Array, "row channel"]) -> Logits:
+        """What the head says of rows, as its own type gives it."""
+        if self.affine:
+            kernel, bias = self.kernel(activations.shape[1], activations.dtype)
+            return self.pool(activations) @ kernel + bias[None]
+        return self._network(activations)
+
+    def kernel(self, channels: int, dtype: Any) -> tuple[Float[Array, "channel class"], Float[Array, " class"]]:
+        """The affine map behind the pooling, read off unless the head says it."""
+        if isinstance(self.head, Affine):
+            return self.head.kernel.astype(dtype), self.head.bias.astype(dtype)
+        # Maps of one place, which any pooling leaves as they are.
+        maps = jnp.concatenate([jnp.zeros((1, channels), dtype), jnp.eye(channels, dtype=dtype)])[:, None, None]
+        logits = self.head(maps).astype(dtype)
+        return logits[1:] - logits[:1], logits[0]
+
+    def pool(self, rows: Float[Array, "row concept"]) -> Float[Array, "image concept"]:
+        """Averages over each image's rows."""
+        return rows if self.places == 1 else jnp.mean(rows.reshape(-1, self.places, rows.shape[-1]), axis=1)
+
+    def value(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
+        """The weighted sum over the images."""
+        return jnp.sum(self.values(prepared, codes, dictionary))
+
+    def values(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Float[Array, " image"]:
+        """The weighted loss of each image."""
+        return prepared.weights * self.loss.values(prepared.target, self.rebuilt(codes, dictionary))
+
+    def rebuilt(self, codes: Codes, dictionary: Dictionary) -> Logits:
+        """What the head says of `codes @ dictionary`."""
+        if self.affine:
+            kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
+            return self.pool(codes) @ (dictionary @ kernel) + bias[None]
+        return self._network(codes @ dictionary)
+
+    def gradient(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> tuple[Codes, Dictionary]:
+        """Gradients with respect to codes and dictionary."""
+        if not self.affine:
+            return jax.grad(self.value, argnums=(1, 2))(prepared, codes, dictionary)
+        return (
+            self.local_codes(prepared, codes, dictionary).slope,
+            self.local_dictionary(prepared, codes, dictionary).slope,
+        )
+
+    def local_codes(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Local:
+        """The quadratic model in the codes."""
+        if not self.affine:
+            return self._linearized(prepared, lambda u: self._network(u @ dictionary), codes)
+        kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
+        seen = dictionary @ kernel
+        logits = self.pool(codes) @ seen + bias[None]
+        curve = self.loss.curvature(prepared.target, logits)
+        weights = prepared.weights[:, None]
+
+        def back(slopes: Logits) -> Codes:
+            per_image = (weights * slopes) @ seen.T
+            if self.places == 1:
+                return per_image
+            return jnp.repeat(per_image / self.places, self.places, axis=0)
+
+        like = self.loss.mean_curvature(prepared.target, logits, seen) * (jnp.mean(prepared.weights) / self.places)
+        return Local(back(self.loss.slope(prepared.target, logits)), lambda v: back(curve(self.pool(v) @ seen)), like)
+
+    def local_dictionary(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Local:
+        """The quadratic model in the dictionary."""
+        if not self.affine:
+            return self._linearized(prepared, lambda w: self._network(codes @ w), dictionary)
+        kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
+        pooled = self.pool(codes)
+        logits = pooled @ (dictionary @ kernel) + bias[None]
+        curve = self.loss.curvature(prepared.target, logits)
+        weighted = pooled * prepared.weights[:, None]
+
+        def back(slopes: Logits) -> Dictionary:
+            return (weighted.T @ slopes) @ kernel.T
+
+        return Local(back(self.loss.slope(prepared.target, logits)), lambda v: back(curve(pooled @ (v @ kernel))))
+
+    def _linearized(self, prepared: Prepared, predict: Callable[[Array], Logits], factor: Array) -> Local:
+        """Gauss–Newton: the loss's curvature seen through the head's derivative."""
+        logits, push = jax.linearize(predict, factor)
+        pull = jax.linear_transpose(push, factor)
+        curve = self.loss.curvature(prepared.target, logits)
+        weights = prepared.weights[:, None]
+        slope = pull(weights * self.loss.slope(prepared.target, logits))[0]
+        return Local(slope, lambda v: pull(weights * curve(push(v)))[0])
+
+    def _network(self, rows: Float[Array, "row channel"]) -> Logits:
+        given = rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1])
+        return self.head(given).astype(rows.dtype)
