@@ -19,9 +19,8 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.test
-	$(BIN)/pyright
+	.ci/types $(BIN)/python
 
-# Built through the sdist, imported outside the tree: what an editable install can't show.
 wheel: $(VENV)/.test
 	.ci/wheel $(BIN)/python
 

@@ -73,7 +73,7 @@ def explain(
     """
     key = jax.random.key(0) if key is None else key
     keys = dict(
-        zip(("split", "crops", "more crops", "start", "importance", "controls"), jax.random.split(key, 6), strict=True)
+        zip(["split", "crops", "more crops", "start", "importance", "controls"], jax.random.split(key, 6), strict=True)
     )
     _check(rank, held_out, batch)
     stopwatch = Stopwatch()

@@ -105,7 +105,7 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
 
     **Returns:** the class, a phrase, and what is kept. Raises `NoneOfTheClassError` with the classes that are there.
     """
-    counts = collections.Counter(seen.prediction.tolist()).most_common()
+    counts: list[tuple[int, int]] = collections.Counter(seen.prediction.tolist()).most_common()
     total = len(seen.readable)
     if target is None:
         target = counts[0][0]

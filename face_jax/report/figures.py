@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,9 +26,10 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
     **Returns:** an SVG element, whose colours are the page's CSS variables.
     """
     import matplotlib as mpl
+    from matplotlib import ticker
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}
     with mpl.rc_context(settings):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
@@ -53,8 +54,8 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
             else "concepts taken out, most important first"
         )
         axes.set_ylabel("pictures still in the class")
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=8))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         axes.tick_params(colors=_MUTED, length=0)
         axes.xaxis.label.set_color(_MUTED)
