@@ -57,6 +57,7 @@ def solve(
     dictionary: Dictionary,
     *,
     block_rows: int | None = None,
+    unrolled: bool = False,
 ) -> Solution:
     """Run the loop from the given factors: a pure function of arrays, ready for `jit` and `vmap`.
 
@@ -66,6 +67,7 @@ def solve(
     - `codes`: first codes, concepts first.
     - `dictionary`: first dictionary.
     - `block_rows`: rows that a pass takes at a time.
+    - `unrolled`: make the loop itself differentiable in backward mode: `max_steps` long, and kept in memory.
 
     **Returns:** the solution.
     """
@@ -77,7 +79,10 @@ def solve(
     def going(state: State) -> Bool[Array, ""]:
         return (state.code < 0) & (state.step < solver.max_steps)
 
-    state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
+    if unrolled:
+        state = _unrolled(going, lambda state: _step(problem, state), state, solver.max_steps)
+    else:
+        state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
     objective_value, residual = problem.measure(state.codes, state.dictionary)
     finite = jnp.isfinite(objective_value)
     ended = jnp.where(state.code < 0, RESULTS.max_steps_reached.value, state.code)
@@ -115,7 +120,14 @@ class _Problem:
     ) -> tuple[Codes, Codes, Memory, Sums]:
         update = _guarded(self.solver.update, cautious)
         return pass_over(
-            self.activations, self.objective, update, dictionary, codes, previous, memory, beta,
+            self.activations,
+            self.objective,
+            update,
+            dictionary,
+            codes,
+            previous,
+            memory,
+            beta,
             block_rows=self.block_rows,
         )
 
@@ -160,21 +172,17 @@ class _Problem:
             self.activations, self.objective, None, dictionary, codes, codes, (), zero, block_rows=self.block_rows
         )
         moves = self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums)
-        return self.value(codes, dictionary, sums), _ratio(moves, self.size)
+        return self.value(dictionary, sums), _ratio(moves, self.size)
 
-    def value(self, codes: Codes, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
-        """The objective, with sums that belong to these factors."""
-        dtype = codes.dtype
+    def value(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The objective, with sums that belong to this dictionary."""
+        dtype = dictionary.dtype
         l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
-        penalty = jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
-        if self.objective.weights is not None:
-            return sums.value + penalty
-        l1, l2 = jnp.asarray(self.objective.l1_codes, dtype), jnp.asarray(self.objective.l2_codes, dtype)
-        codes_penalty = l1 * codes + l2 / 2 * codes**2
-        if self.objective.row_weights is not None:
-            codes_penalty = codes_penalty * self.objective.row_weights[None]
-        fit = self.size / 2 - jnp.sum(sums.cross * dictionary) + jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2
-        return fit + penalty + jnp.sum(codes_penalty)
+        value = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
+        if self.objective.weights is None:
+            fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+            value = value + self.size / 2 + fit
+        return value
 
 
 def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
@@ -183,7 +191,7 @@ def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
     _, _, _, sums = pass_over(
         problem.activations, problem.objective, None, dictionary, codes, codes, (), zero, block_rows=problem.block_rows
     )
-    objective = problem.value(codes, dictionary, sums)
+    objective = problem.value(dictionary, sums)
     residual = _ratio(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
     empty = jnp.full((solver.max_steps + 1,), jnp.nan, dtype)
     arrived = jnp.where(residual <= solver.rtol, RESULTS.successful.value, -1)
@@ -227,11 +235,12 @@ def _step(problem: _Problem, state: State) -> State:
     )
     dictionary, dictionary_memory, last = problem.improve_dictionary(ahead, sums, state.dictionary_memory, cautious)
     change = first + sums.change + last
-    objective = state.objective + change
-    if problem.objective.weights is not None:
-        l1 = jnp.asarray(problem.objective.l1_dictionary, ahead.dtype)
-        l2 = jnp.asarray(problem.objective.l2_dictionary, ahead.dtype)
-        objective = sums.value + jnp.sum(l1 * ahead + l2 / 2 * ahead**2) + last
+    if problem.objective.weights is None:
+        measured = problem.value(dictionary, sums)
+        # Small changes are known better than two values' difference, large ones worse than the value itself.
+        objective = jnp.where(jnp.abs(change) > 0.01 * measured, measured, state.objective + change)
+    else:
+        objective = problem.value(ahead, sums) + last
         change = objective - state.objective
 
     # 4. Keep it if the objective fell.
@@ -268,7 +277,23 @@ def _step(problem: _Problem, state: State) -> State:
     )
 
 
-def _guarded(update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]) -> Callable[..., tuple[Array, Memory]]:
+def _unrolled(
+    going: Callable[[State], Bool[Array, ""]], step: Callable[[State], State], state: State, length: int
+) -> State:
+    """The loop as a scan, whose steps are done as long as it's going."""
+    told = ("objective", "residual", "beta", "bound", "objectives", "residuals")
+
+    def one(state: State, _: None) -> tuple[State, None]:
+        state = jax.lax.cond(going(state), step, lambda state: state, state)
+        # What's only told, or chosen by comparisons, has no derivative that would be of use.
+        return dataclasses.replace(state, **{name: jax.lax.stop_gradient(getattr(state, name)) for name in told}), None
+
+    return jax.lax.scan(one, state, None, length=length)[0]
+
+
+def _guarded(
+    update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]
+) -> Callable[..., tuple[Array, Memory]]:
     """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
 
     def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:

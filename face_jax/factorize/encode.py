@@ -16,7 +16,7 @@ def encode(
     activations: Float[Array, "row channel"],
     dictionary: Float[Array, "concept channel"],
     *,
-    objective: SquaredError | Objective = SquaredError(),
+    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
 ) -> Float[Array, "row concept"]:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, exactly.
 

@@ -33,7 +33,7 @@ class Sums:
 
     - `cross`, `gram`: `U A` and `U Uᵀ` of the new codes, rows weighted.
     - `change`: how much the objective fell (negative) by the new codes, the dictionary standing still.
-    - `value`: the data's and the codes' part of the objective at the new codes; only with entry weights, else 0.
+    - `value`: the new codes' penalty; with entry weights also the weighted squared error, which then has no short form.
     - `move`: for each concept the squared length of the coordinate steps that the old codes were away from optimal.
     """
 
@@ -171,18 +171,17 @@ def _one_block(
     if fresh is not None and block.row_weights is not None:
         counts = fresh * block.row_weights
     weighed = new if counts is None else new * counts[None]
-    value, completed = jnp.zeros((), codes.dtype), block.activations
+    value, completed = jnp.sum(l1 * new + l2 / 2 * new**2, axis=0), block.activations
     if block.weights is not None:
         fit = new.T @ dictionary
         missing = block.weights * (block.activations - fit)
         completed = fit + missing
-        error = jnp.sum(missing * (block.activations - fit), axis=1) / 2 + jnp.sum(l1 * new + l2 / 2 * new**2, axis=0)
-        value = jnp.sum(error if counts is None else error * counts)
+        value = value + jnp.sum(missing * (block.activations - fit), axis=1) / 2
     sums = Sums(
         cross=weighed @ completed,
         gram=weighed @ new.T,
         change=jnp.sum(change if counts is None else change * counts),
-        value=value,
+        value=jnp.sum(value if counts is None else value * counts),
         move=jnp.sum(steps**2 if fresh is None else steps**2 * fresh[None], axis=1),
     )
     return new, plain, memory, sums
@@ -197,4 +196,3 @@ def _completed(block: Block, codes: Codes, dictionary: Dictionary) -> Float[Arra
         return block.activations
     fit = codes.T @ dictionary
     return fit + block.weights * (block.activations - fit)
-

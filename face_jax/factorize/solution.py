@@ -63,7 +63,8 @@ def normalized(
     codes: Float[Array, "concept row"], dictionary: Float[Array, "concept channel"]
 ) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"], Float[Array, " concept"]]:
     """Concepts of unit length, their length moved to the codes; a concept of length zero points everywhere."""
-    largest = jnp.max(jnp.abs(dictionary), axis=1)
+    # Only a unit to measure in: it cancels, and so takes no part in derivatives.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(dictionary), axis=1))
     alive = largest > 0
     safe = jnp.where(alive, largest, 1)
     # Two steps, so that squares neither overflow nor vanish.

@@ -73,7 +73,7 @@ class HALS(Solver):
     """
 
     sweeps: int = dataclasses.field(default=2, metadata={"static": True})
-    rtol: float = 1e-5
+    rtol: float = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -108,8 +108,8 @@ class ADMM(Solver):
 
     inner: int = dataclasses.field(default=3, metadata={"static": True})
     sweeps: int = dataclasses.field(default=1, metadata={"static": True})
-    linear: LinearSolver = Cholesky()
-    rtol: float = 1e-5
+    linear: LinearSolver = Cholesky()  # noqa: RUF009 (settings: frozen)
+    rtol: float = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -149,7 +149,7 @@ class MultiplicativeUpdate(Solver):
     """
 
     inner: int = dataclasses.field(default=1, metadata={"static": True})
-    rtol: float = 1e-5
+    rtol: float = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=False, metadata={"static": True})
 
@@ -181,7 +181,7 @@ class SemiNMF(Solver):
     """
 
     codes: Solver = HALS()
-    rtol: float = 1e-5
+    rtol: float = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 

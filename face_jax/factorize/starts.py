@@ -146,9 +146,7 @@ def _fill(dictionary: Array, filling: Array, signed: bool) -> Array:
     return dictionary if signed else jnp.where(dictionary > 0, dictionary, filling)
 
 
-def _nndsvd(
-    activations: Matrix, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]
-) -> Start_:
+def _nndsvd(activations: Matrix, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]) -> Start_:
     sketch, filling = jax.random.split(key)
     available = min(activations.shape)
     count = min(rank + oversample, available)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -17,9 +18,7 @@ def matrix(name: str, value: Any, words: str) -> Array:
     if not isinstance(value, jax.Array):
         value = np.asarray(value)
     if value.dtype == object or not (
-        jnp.issubdtype(value.dtype, jnp.floating)
-        or jnp.issubdtype(value.dtype, jnp.integer)
-        or value.dtype == bool
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
         raise ValueError(
             f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
@@ -117,8 +116,6 @@ def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
 
 def weights_of(objective: SquaredError | Objective, activations: Array) -> SquaredError:
     """The squared error with weights in the activations' dtype and checked against their shape."""
-    import dataclasses
-
     quadratic = objective.quadratic
     weights, row_weights = quadratic.weights, quadratic.row_weights
     if weights is not None:
