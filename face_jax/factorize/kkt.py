@@ -101,4 +101,4 @@ def _kkt_residual(
         moves.append(jnp.sqrt(jnp.sum(curvature * step**2) / size))
         products.append(jnp.max(jnp.abs(slope * x)) / size)
         lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(dtype).tiny))
-    return KKTResidual(*moves, jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))
+    return KKTResidual(moves[0], moves[1], jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))

@@ -82,6 +82,11 @@ class Faithfulness(Term):
         """Rows of one image."""
         return int(getattr(self.head, "places", 1)) if self.grid is None else math.prod(self.grid)
 
+    @property
+    def scale_free(self) -> bool:
+        """True: the head sees the factors' product."""
+        return True
+
     def rows_together(self, rows: int) -> int:
         """The rows of one image."""
         del rows
