@@ -19,6 +19,10 @@ from .module import ImportedNetwork, ImportErrors
 _VALUES = {torch.float32: 1e-4, torch.float64: 1e-10}
 _GRADIENTS = {torch.float32: 1e-3, torch.float64: 1e-10}
 
+# torch computes the derivative of hardsigmoid in float64 with a sixth in float32 (1.0f / 6.0f)
+_ROUNDED_SIXTH = "aten.hardsigmoid.default"
+_ROUNDED_SIXTH_RTOL = 1e-7
+
 # In half precision both sides round at every step: we may be this many times as far from float32 as torch is
 _HALF_PRECISION_FACTOR = 4.0
 
@@ -195,7 +199,8 @@ def compare(
     - `module`: the torch module, on the CPU and in eval mode.
     - `examples`: inputs for it, for their shapes and types.
     - `rtol`, `gradient_rtol`: largest differences over largest magnitude that are accepted; None for 1e-4 and 1e-3 in
-        float32, 1e-10 in float64, and in half precision four times torch's own distance from float32.
+        float32, 1e-10 in float64 (gradients of hardsigmoid: 1e-7, torch is no nearer), and in half precision four
+        times torch's own distance from float32.
     - `key`: for the random inputs and cotangents.
 
     **Returns:**
@@ -211,7 +216,8 @@ def compare(
     theirs, ours = _ask_torch(module, question), _ask_jax(network, question)
     dtype = next((out.dtype for out in theirs.outputs if out.is_floating_point()), torch.float32)
     if dtype in _VALUES:
-        tolerances = (_VALUES[dtype], _GRADIENTS[dtype])
+        inexact = dtype == torch.float64 and _ROUNDED_SIXTH in {step.operator for step in network.program.instructions}
+        tolerances = (_VALUES[dtype], _ROUNDED_SIXTH_RTOL if inexact else _GRADIENTS[dtype])
     else:
         exact = _ask_torch(copy.deepcopy(module).float(), question.to(torch.float32))
         floor = 8 * torch.finfo(dtype).eps

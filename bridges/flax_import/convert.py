@@ -68,7 +68,8 @@ def to_flax(
     - `check`: whether to compare values and input gradients with torch's on random inputs.
     - `rtol`: largest difference of a value from torch's, over torch's largest; None for 1e-4 in float32, 1e-10 in
         float64, and in half precision four times torch's own distance from float32.
-    - `gradient_rtol`: the same for input gradients; None for 1e-3 in float32, else as for `rtol`.
+    - `gradient_rtol`: the same for input gradients; None for 1e-3 in float32, else as for `rtol` (but 1e-7 in float64
+        if the module has a hardsigmoid, whose derivative torch does not compute more exactly).
     - `transpose_input`: whether four-axis inputs are pictures that torch takes as `image channel y x` and the network
         shall take as `image y x channel`. False for those that torch has channels-last already (inside Swin).
     - `transpose_output`: the same for four-axis outputs.

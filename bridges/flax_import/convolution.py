@@ -65,7 +65,7 @@ def _pictures(x: Any, weight: Any, stride: Pair, edges: Edges, dilation: Pair, g
 
 
 def _transposed_weight(weight: Any, groups: int) -> Any:
-    """torch keeps (in, out / groups, …) for a transposed convolution; the plain one needs (out, in / groups, …), flipped."""
+    """From torch's (in, out / groups, …) to the plain convolution's (out, in / groups, …), flipped."""
     into, out, *window = weight.shape
     weight = weight.reshape((groups, into // groups, out, *window))
     weight = jnp.swapaxes(weight, 1, 2).reshape((groups * out, into // groups, *window))

@@ -188,24 +188,30 @@ def _hardswish(x: Any) -> Any:
     return x * _hardsigmoid(x)
 
 
-@elementwise("aten.clamp.default", "aten.clamp.Tensor")
+@elementwise("aten.clamp.default")
 def _clamp(x: Any, min: Any = None, max: Any = None) -> Any:
-    # The derivative of torch's clamp is 1 on the bounds, that of lax.clamp is 0 there: so by comparisons
+    # As in torch, the derivative is 0 on a bound that is a number, and shared where the bound is an array
     if min is not None:
         x, bound = promoted(x, min)
-        x = jnp.where(x < bound, jnp.asarray(bound, x.dtype), x)
+        x = jnp.where(x <= bound, jnp.asarray(bound, x.dtype), x)
     if max is not None:
         x, bound = promoted(x, max)
-        x = jnp.where(x > bound, jnp.asarray(bound, x.dtype), x)
+        x = jnp.where(x >= bound, jnp.asarray(bound, x.dtype), x)
     return x
 
 
-@elementwise("aten.clamp_min.default", "aten.clamp_min.Tensor")
+@elementwise("aten.clamp.Tensor")
+def _clamp_tensor(x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else jnp.maximum(*promoted(x, min))
+    return x if max is None else jnp.minimum(*promoted(x, max))
+
+
+@elementwise("aten.clamp_min.default")
 def _clamp_min(x: Any, min: Any) -> Any:
     return _clamp(x, min=min)
 
 
-@elementwise("aten.clamp_max.default", "aten.clamp_max.Tensor")
+@elementwise("aten.clamp_max.default")
 def _clamp_max(x: Any, max: Any) -> Any:
     return _clamp(x, max=max)
 

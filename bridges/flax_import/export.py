@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator as python_operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch._decomp import decomposition_table
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as torch_tree
 
@@ -106,10 +108,20 @@ def _with_last_uses(steps: list[Instruction], outputs: Any) -> tuple[Instruction
     return tuple(reversed(result))
 
 
+def _unknown(graph: torch.fx.Graph) -> list[Any]:
+    targets = {node.target for node in graph.nodes if node.op == "call_function"}
+    return [target for target in targets if implementation(_name(target)) is None]
+
+
 def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
+    free = tuple({0: torch.export.Dim("batch", min=1)} for _ in examples)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        # torch takes what `*inputs` catches as one argument, a tuple
+        named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        free = (*free[:named], free[named:])
     try:
-        exported = torch.export.export(module, examples, dynamic_shapes=tuple({0: batch} for _ in examples))
+        exported = torch.export.export(module, examples, dynamic_shapes=free)
     except Exception as error:
         raise ExportError(type(module).__name__, str(error)) from error
     _functional(exported.graph)
@@ -120,7 +132,10 @@ def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch
         if implementation(str(overload)):
             decompositions.pop(overload)
     try:
-        return exported.run_decompositions(decompositions)
+        exported = exported.run_decompositions(decompositions)
+        # A few are neither core operators nor taken apart by default
+        rest = {target: how for target in _unknown(exported.graph) if (how := decomposition_table.get(target))}
+        return exported.run_decompositions(rest) if rest else exported
     except Exception as error:
         raise ExportError(type(module).__name__, str(error)) from error
 

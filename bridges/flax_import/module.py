@@ -98,7 +98,9 @@ class ImportedNetwork(nnx.Module):
             raise ValueError(f"the network takes {len(program.inputs)} inputs and was given {len(inputs)}")
         weights = {**self.parameters, **self.buffers}
         values = {node: weights[name][...] for node, name in program.weights}
-        dtype = next((value.dtype for value in values.values() if jnp.issubdtype(value.dtype, jnp.floating)), None)
+        # Parameters come first; a lone number among the constants has no say, as in torch's promotion
+        kinds = (weight[...].dtype for weight in weights.values() if weight[...].ndim)
+        dtype = next((kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)), None)
         for node, shape, value in zip(program.inputs, program.shapes, inputs, strict=True):
             values[node] = self._taken(node, shape, value, dtype)
         return jax.tree.map(self._given, program.run(values), is_leaf=lambda part: isinstance(part, ChannelsLast))

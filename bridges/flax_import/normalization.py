@@ -77,6 +77,23 @@ def _group_norm(
     return result.astype(kind)
 
 
+@operator("aten.instance_norm.default")
+def _instance_norm(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    if use_input_stats:
+        return _group_norm(x, x.shape[1], weight, bias, eps)
+    return _batch_norm(x, weight, bias, running_mean, running_var, eps)
+
+
 @operator("aten.native_group_norm.default")
 def _native_group_norm(
     x: Any, weight: Any, bias: Any, N: int, C: int, HxW: int, group: int, eps: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import lax
 
 from .layout import ChannelsLast, in_last_order
 from .promotion import widened
-from .table import layout_operator
+from .table import layout_operator, operator
 from .windows import Pair, padded, pair, shifted
 
 # Windows up to this many places are read as shifted slices; larger ones are reduced by XLA
@@ -96,6 +97,26 @@ def _avg_pool2d(
     rows, columns = (_counts(lengths[a], window[a], steps[a], pads[a], edges[a], count_include_pad) for a in (0, 1))
     counts = np.outer(rows, columns)[None, :, :, None].astype(sums.dtype)
     return ChannelsLast((sums / counts).astype(kind))
+
+
+@operator("aten.avg_pool3d.default")
+def _avg_pool3d(
+    x: Any,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    padding: tuple[int, ...] = (0, 0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """What local response normalization is made of: channels as a third axis of places."""
+    if any(padding) or ceil_mode:
+        raise NotImplementedError("avg_pool3d is imported without padding and without ceil_mode only; pad before it")
+    wide, kind = widened(x)
+    steps = tuple(stride) or tuple(kernel_size)
+    zero = np.asarray(0, wide.dtype)
+    sums = lax.reduce_window(wide, zero, lax.add, (1, 1, *kernel_size), (1, 1, *steps), "VALID")
+    return (sums / (divisor_override or math.prod(kernel_size))).astype(kind)
 
 
 def _bins(length: int, bins: int) -> list[Pair]:

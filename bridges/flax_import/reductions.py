@@ -45,12 +45,12 @@ def _sum(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> A
     return total.astype(kind) if jnp.issubdtype(kind, jnp.floating) else total
 
 
-@operator("aten.amax.default")
+@operator("aten.amax.default", "aten.max.default")
 def _amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     return jnp.max(x, _dims(x, dim), keepdims=keepdim)
 
 
-@operator("aten.amin.default")
+@operator("aten.amin.default", "aten.min.default")
 def _amin(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     return jnp.min(x, _dims(x, dim), keepdims=keepdim)
 
