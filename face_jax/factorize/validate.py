@@ -80,8 +80,10 @@ def _extremes(value: Array) -> tuple[Array, Array]:
 
 
 def _range(value: Array) -> tuple[float, float]:
-    low, high = _extremes(value)
-    return float(low), float(high)
+    # Arrays that a traced function closes over are known, too.
+    with jax.ensure_compile_time_eval():
+        low, high = _extremes(value)
+        return float(low), float(high)
 
 
 def rank_of(rank: Any) -> int:
