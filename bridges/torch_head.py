@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +10,21 @@ import numpy as np
 import torch
 from jaxtyping import Array, Float
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .arrays import Layout, to_torch
 from .torch_features import home_of
+from .torch_primitives import value_p
 from .tracing import evaluating
 
 
+@jax.tree_util.register_static
 class TorchHead:
     """Activations to logits through torch, inside JAX programs. **Slow**: each call leaves the compiled program.
 
-    Works under `jax.jit`, `jax.vmap` and `jax.grad` (reverse mode; `jax.jvp` isn't there). Every derivative runs the
-    torch module forward once more and then backward. Where it can be imported, `face_jax.bridges.to_flax` gives the
-    same head as a JAX program.
+    A pytree without leaves: its parameters stay in torch. Works under `jax.jit`, `jax.vmap` and first derivatives in
+    both modes (`jax.grad`, `jax.jvp`, `jax.linearize`); each derivative runs the torch module forward once more.
+    Where it can be imported, `face_jax.bridges.to_flax` gives the same head as a JAX program.
 
     **Arguments:**
 
@@ -34,9 +36,6 @@ class TorchHead:
 
     def __init__(self, module: nn.Module, layout: Layout, *, grid: tuple[int, int], classes: int) -> None:
         self.module, self.layout, self.grid, self.classes = module, layout, grid, classes
-        call = jax.custom_vjp(self._logits)
-        call.defvjp(lambda maps: (self._logits(maps), maps), lambda maps, cotangent: (self._pullback(maps, cotangent),))
-        self._call = call
 
     @property
     def affine(self) -> bool:
@@ -56,42 +55,47 @@ class TorchHead:
                     "layer; this head isn't affine, so give it all places of each image, not averages"
                 )
             maps = maps.reshape(-1, *self.grid, maps.shape[-1])
-        return self._call(maps)
+        return value_p.bind(maps, runner=self)
 
-    def _logits(self, maps: Array) -> Array:
-        result = jax.ShapeDtypeStruct((maps.shape[0], self.classes), maps.dtype)
-        return jax.pure_callback(self._run, result, maps, vmap_method="broadcast_all")
-
-    def _pullback(self, maps: Array, cotangent: Array) -> Array:
-        result = jax.ShapeDtypeStruct(maps.shape, maps.dtype)
-        return jax.pure_callback(self._run_backward, result, maps, cotangent, vmap_method="broadcast_all")
-
-    def _run(self, maps: Any) -> np.ndarray:
+    def run(self, maps: np.ndarray) -> np.ndarray:
+        """Logits of NumPy maps."""
         with torch.no_grad(), evaluating(self.module):
-            logits = self.module(self._tensor(maps))
-        return _host(logits, maps.dtype).reshape(*maps.shape[:-3], self.classes)
+            return _host(self.module(self._tensor(maps)), maps)
 
-    def _run_backward(self, maps: Any, cotangent: Any) -> np.ndarray:
-        device, dtype = home_of(self.module)
+    def run_pull(self, maps: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+        """The derivative's transpose at `maps`, applied to a cotangent `image class`."""
         with torch.enable_grad(), evaluating(self.module):
             tensor = self._tensor(maps).requires_grad_()
-            logits = self.module(tensor)
-            given = to_torch(np.asarray(cotangent), device=device, dtype=dtype).reshape(-1, self.classes)
-            (gradient,) = torch.autograd.grad(logits, tensor, given)
-        return _host(self.layout.to_maps(gradient), maps.dtype).reshape(maps.shape)
+            (gradient,) = torch.autograd.grad(self.module(tensor), tensor, self._like(cotangent))
+        return _host(self.layout.to_maps(gradient), maps)
 
-    def _tensor(self, maps: Any) -> torch.Tensor:
+    def run_push(self, maps: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+        """The derivative at `maps` along a tangent of the same shape.
+
+        The pull is linear in its cotangent, and the push is that map's transpose: two backward passes, for which
+        every operation of torch's is equipped, where forward derivatives are missing for some.
+        """
+        with torch.enable_grad(), evaluating(self.module), sdpa_kernel(SDPBackend.MATH):
+            tensor = self._tensor(maps).requires_grad_()
+            logits = self.module(tensor)
+            cotangent = torch.zeros_like(logits).requires_grad_()
+            (gradient,) = torch.autograd.grad(logits, tensor, cotangent, create_graph=True)
+            (along,) = torch.autograd.grad(gradient, cotangent, self._tensor(tangent))
+        return _host(along, maps)
+
+    def _like(self, array: np.ndarray) -> torch.Tensor:
         device, dtype = home_of(self.module)
-        # `vmap` puts its axes in front of the image's.
-        stacked = np.asarray(maps).reshape(-1, *maps.shape[-3:])
-        return self.layout.from_maps(to_torch(stacked, device=device, dtype=dtype)).detach()
+        return to_torch(array, device=device, dtype=dtype)
+
+    def _tensor(self, maps: np.ndarray) -> torch.Tensor:
+        return self.layout.from_maps(self._like(maps)).detach()
 
     def __repr__(self) -> str:
         return f"TorchHead({self.layout}, grid={self.grid}, classes={self.classes})"
 
 
-def _host(tensor: torch.Tensor, dtype: Any) -> np.ndarray:
+def _host(tensor: torch.Tensor, like: np.ndarray) -> np.ndarray:
     tensor = tensor.detach().cpu()
     if tensor.dtype in (torch.float16, torch.bfloat16):
         tensor = tensor.float()
-    return np.ascontiguousarray(tensor.numpy()).astype(dtype, copy=False)
+    return np.ascontiguousarray(tensor.numpy()).astype(like.dtype, copy=False)

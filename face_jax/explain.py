@@ -28,6 +28,8 @@ from .photographs import Photograph, photographs
 from .progress import Progress, Stopwatch, silent
 from .selection import Activator, choose_class, of_class, place_average, split, units
 
+# Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
+_SAMPLED_PICTURES = 12
 # Below this many pictures held out, a score's last digit is one picture.
 _FEW_HELD_OUT = 10
 
@@ -108,17 +110,20 @@ def explain(
             )
             dictionary, crop_codes = np.asarray(solution.dictionary), np.asarray(solution.codes)
             advance(1)
-        with stopwatch("importance"), progress("Importance", 1) as advance:
-            importance = _importance(model, fit_units, dictionary, target_number, keys["importance"])
+        with stopwatch("importance"):
+            importance = _importance(model, fit_units, dictionary, target_number, keys["importance"], progress)
             order = np.argsort(-importance.total.mean(0), kind="stable")
             dictionary, crop_codes = dictionary[order], crop_codes[:, order]
             importance = dataclasses.replace(
                 importance, **{name: getattr(importance, name)[:, order] for name in ("total", "low", "high")}
             )
-            advance(1)
         with stopwatch("scores and controls"):
-            banks = {"this explanation": dictionary} | _controls(rows, rank, objective, solver, start, keys)
-            scores = _scores(model, fit_units, score_units, banks, target_number, keys["importance"], progress)
+            banks = _controls(rows, rank, objective, solver, start, keys)
+            own = metrics.score(
+                "this explanation", model.head, score_units, dictionary, target_number, importance.total.mean(0)
+            )
+            controls = _scores(model, fit_units, score_units, banks, target_number, keys["importance"], progress)
+            scores = (own, *controls)
         with stopwatch("codes of whole photographs"):
             codes = encode_maps(seen.kept.maps, dictionary)
         concepts = _describe(model, importance, fit_units, dictionary, crop_codes, boxes, target_number, strongest)
@@ -159,9 +164,16 @@ def _importance(
     dictionary: Float[np.ndarray, "concept channel"],
     target: int,
     key: Key[Array, ""],
+    progress: Progress,
 ) -> Sobol:
+    if not model.head.affine and len(units) > _SAMPLED_PICTURES:
+        units = units[np.linspace(0, len(units) - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
     codes = jnp.asarray(encode_maps(units.maps, dictionary))
-    return total_sobol(model.head, codes, jnp.asarray(dictionary), target, key=key)
+    scrambles = 4
+    with progress("Importance", scrambles) as advance:
+        return total_sobol(
+            model.head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key
+        )
 
 
 def _scores(
@@ -174,9 +186,9 @@ def _scores(
     progress: Progress,
 ) -> tuple[metrics.Score, ...]:
     rows = []
-    with progress("Scores and controls", len(banks)) as advance:
+    with progress("Controls", len(banks)) as advance:
         for name, dictionary in banks.items():
-            importance = _importance(model, fit_units, dictionary, target, key).total.mean(0)
+            importance = _importance(model, fit_units, dictionary, target, key, silent).total.mean(0)
             rows.append(metrics.score(name, model.head, score_units, dictionary, target, importance))
             advance(1)
     return tuple(rows)

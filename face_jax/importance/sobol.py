@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..heads import Affine
 from ..model import Head
+from ..progress import Advance, nobody
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,9 @@ def total_sobol(
     dictionary: Float[Array, "concept channel"],
     target: int,
     *,
-    designs: int = 64,
-    scrambles: int = 8,
+    designs: int = 32,
+    scrambles: int = 4,
+    advance: Advance = nobody,
     key: Key[Array, ""],
 ) -> Sobol:
     """Total Sobol indices of concepts for one class's logit, image by image (CRAFT, section 3.3).
@@ -57,6 +59,7 @@ def total_sobol(
     - `designs`: points of each scramble, a power of two; `designs × (concepts + 2) × scrambles` calls of the head
         an image.
     - `scrambles`: independent repetitions, at least 2.
+    - `advance`: told after each scramble.
     - `key`: for the scrambles.
 
     **Returns:** the indices. An image whose logit doesn't depend on any concept has zeros.
@@ -70,9 +73,12 @@ def total_sobol(
         raise ValueError(f"scrambles={scrambles} leaves no interval; give at least 2")
     masks = _masks(dictionary.shape[0], designs, scrambles, key)
     dtype = codes.dtype
-    estimates = np.stack(
-        [np.asarray(_jansen(head, codes, dictionary, jnp.asarray(target), jnp.asarray(part, dtype))) for part in masks]
-    )
+    estimates = []
+    for part in masks:
+        estimate = _jansen(head, codes, dictionary, jnp.asarray(target), jnp.asarray(part, dtype))
+        estimates.append(np.asarray(estimate))
+        advance(1)
+    estimates = np.stack(estimates)
     total = estimates.mean(0)
     half = scipy.stats.t.ppf(0.975, scrambles - 1) * estimates.std(0, ddof=1) / np.sqrt(scrambles)
     return Sobol(total, total - half, total + half, exact=False)
