@@ -52,6 +52,49 @@ def test_gradient_agrees_with_a_central_difference(split, maps):
     np.testing.assert_allclose(exact, difference, rtol=1e-7)
 
 
+def test_forward_derivative_agrees_with_backward_and_with_a_central_difference(split, maps):
+    direction = jnp.asarray(np.random.default_rng(2).standard_normal(maps.shape))
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 5)))
+    step = 1e-6
+    value, forward = jax.jit(lambda a, t: jax.jvp(split.head, (a,), (t,)))(maps, direction)
+    np.testing.assert_allclose(value, split.head(maps), rtol=1e-12)
+    difference = (split.head(maps + step * direction) - split.head(maps - step * direction)) / (2 * step)
+    np.testing.assert_allclose(forward, difference, rtol=1e-7, atol=1e-9)
+    (backward,) = jax.vjp(split.head, maps)[1](weights)
+    np.testing.assert_allclose(jnp.sum(forward * weights), jnp.sum(direction * backward), rtol=1e-11)
+
+
+def test_linearized_and_transposed(split, maps):
+    # What Gauss–Newton asks of a head.
+    logits, push = jax.linearize(split.head, maps)
+    pull = jax.linear_transpose(push, maps)
+    direction = jnp.asarray(np.random.default_rng(2).standard_normal(maps.shape))
+    np.testing.assert_allclose(push(direction), jax.jvp(split.head, (maps,), (direction,))[1], rtol=1e-11)
+    np.testing.assert_allclose(pull(logits)[0], jax.vjp(split.head, maps)[1](logits)[0], rtol=1e-11)
+    basis = jnp.eye(3 * 5).reshape(15, 3, 5)
+    rows = jax.jit(jax.vmap(lambda c: pull(c)[0]))(basis)
+    np.testing.assert_allclose(jnp.einsum("knyxc,nyxc->k", rows, direction), push(direction).ravel(), rtol=1e-9)
+
+
+def test_attention_has_a_forward_derivative_too():
+    split = bridges.split(small.randomized(small.Tokens()).double(), "cat", preprocess=EIGHT)
+    maps = split.features(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
+    direction = jnp.asarray(np.random.default_rng(2).standard_normal(maps.shape))
+    step = 1e-6
+    difference = (split.head(maps + step * direction) - split.head(maps - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jax.jvp(split.head, (maps,), (direction,))[1], difference, rtol=1e-6, atol=1e-9)
+
+
+def test_second_derivatives_are_refused(split, maps):
+    with pytest.raises(NotImplementedError, match="no second derivatives"):
+        jax.grad(lambda a: jnp.sum(jax.grad(lambda b: split.head(b).sum())(a) ** 2))(maps)
+
+
+def test_passes_through_jit_as_an_argument(split, maps):
+    assert jax.tree.leaves(split.head) == []
+    np.testing.assert_allclose(jax.jit(lambda head, a: head(a))(split.head, maps), split.head(maps), rtol=1e-12)
+
+
 def test_vmap_of_value_and_gradient(split, maps):
     stacked = jnp.stack([maps, 2 * maps])
     expected = jnp.stack([split.head(maps), split.head(2 * maps)])
