@@ -127,7 +127,8 @@ def _outputs_and_gradients(network: ImportedNetwork, inputs: list[Array], cotang
         arguments = list(inputs)
         for place, value in zip(places, wanted, strict=True):
             arguments[place] = value
-        return jax.tree.leaves(network(*arguments))
+        # In torch's order: JAX would sort the keys of dictionaries
+        return torch_tree.tree_leaves(network(*arguments))
 
     values, pull = jax.vjp(outputs, *(inputs[place] for place in places))
     seeds = [

@@ -58,7 +58,7 @@ def _regnet() -> nn.Module:
 
 def _swin(**options: object) -> nn.Module:
     # Nine patches a side: windows of four must be padded as well as rolled
-    return SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=10, **options)  # pyright: ignore
+    return SwinTransformer([4, 4], 16, [2, 1], [2, 4], [4, 4], num_classes=10, **options)  # pyright: ignore
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -94,7 +94,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "vit": (partial(tv.VisionTransformer, 32, 16, 2, 2, 16, 32, num_classes=10), 32),
     "swin": (_swin, 36),
     "swin_v2": (partial(_swin, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2), 36),
-    "maxvit": (lambda: MaxVit((32, 32), 8, 2, [8, 16], [1, 2], 4, 0.1, num_classes=10), 32),
+    "maxvit": (lambda: MaxVit((32, 32), 8, 2, [8, 16], [1, 1], 4, 0.1, num_classes=10), 32),
 }
 
 

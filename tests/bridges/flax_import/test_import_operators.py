@@ -126,7 +126,6 @@ ACTIVATIONS = {
     "softmax": lambda x: x.softmax(1),
     "log_softmax": lambda x: x.log_softmax(-1),
     "clamp": lambda x: x.clamp(-0.5, 0.75),
-    "clamp on its bound": lambda x: (x.round() + 0 * x).clamp(-1, 1) + (x.round() + 0 * x).clamp(min=0),
     "powers": lambda x: x**2 + x.pow(3) + (x * x + 1) ** -0.5 + 2**x,
     "norm": lambda x: x / x.norm(dim=1, keepdim=True),
     "normalize": lambda x: F.normalize(x, dim=1),
@@ -197,8 +196,6 @@ SHAPES = {
     "slices from the end": lambda x: x[:, -3:-1, ::2] + x[:, :1, 1::2],
     "select and stack": lambda x: torch.stack([x[:, 0], x[:, -1]], -1),
     "index by an array": lambda x: x[:, [3, 0]] * x[:, :1, torch.tensor([1]), torch.tensor([2])][..., None],
-        x[:, torch.tensor([3, 0])] * x[:, :1, torch.tensor([1]), torch.tensor([2])][..., None]
-    ),
     "flip and repeat": lambda x: x.flip(1, 3).repeat(1, 2, 1, 1),
     "squeeze": lambda x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(),
     "upsampled, bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
