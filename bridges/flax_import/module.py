@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Shaped
 
 from .layout import ChannelsLast, in_last_order, in_torch_order
-from .program import Program
+from .program import Program, mapped
 
 
 class Buffer(nnx.Variable):
@@ -103,7 +102,7 @@ class ImportedNetwork(nnx.Module):
         dtype = next((kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)), None)
         for node, shape, value in zip(program.inputs, program.shapes, inputs, strict=True):
             values[node] = self._taken(node, shape, value, dtype)
-        return jax.tree.map(self._given, program.run(values), is_leaf=lambda part: isinstance(part, ChannelsLast))
+        return mapped(self._given, program.run(values))
 
     def _taken(self, name: str, shape: tuple[int | None, ...], value: Any, dtype: Any) -> Any:
         last = self.transpose_input and len(shape) == 4

@@ -146,17 +146,20 @@ class Program:
         return resolved(self.outputs, known)
 
 
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """`function` of every leaf in nested tuples, lists and dictionaries, whose order stays (JAX would sort keys)."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(function, part) for part in value))
+    if isinstance(value, tuple | list):
+        return type(value)(mapped(function, part) for part in value)
+    if isinstance(value, dict):
+        return {name: mapped(function, part) for name, part in value.items()}
+    return function(value)
+
+
 def resolved(value: Any, known: Mapping[str, Any]) -> Any:
     """`value` with every `Reference` in it replaced by what it stands for."""
-    if isinstance(value, Reference):
-        return known[value.name]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(resolved(part, known) for part in value))
-    if isinstance(value, tuple | list):
-        return type(value)(resolved(part, known) for part in value)
-    if isinstance(value, dict):
-        return {name: resolved(part, known) for name, part in value.items()}
-    return value
+    return mapped(lambda part: known[part.name] if isinstance(part, Reference) else part, value)
 
 
 def references(value: Any) -> set[str]:
