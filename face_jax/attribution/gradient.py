@@ -17,9 +17,9 @@ from ..model import SplitModel
 def concept_gradients(
     model: SplitModel,
     dictionary: Float[Array, "concept channel"],
-    images: Float[Array, "image y x colour"],
+    images: Float[Array, "image height width colour"],
     concepts: Sequence[int] | None = None,
-) -> Float[np.ndarray, "concept image y x colour"]:
+) -> Float[np.ndarray, "concept image height width colour"]:
     """`∂U_k/∂X`, concept by concept: CRAFT's two-stage backpropagation.
 
     `U_k` is the concept's code summed over the places of the layer's grid. Its derivative with respect to the
@@ -43,7 +43,7 @@ def concept_gradients(
 
 
 def forward_with_pullback(
-    model: SplitModel, images: Float[Array, "image y x colour"]
+    model: SplitModel, images: Float[Array, "image height width colour"]
 ) -> tuple[Float[Array, "image y x channel"], Callable[[Any], Any]]:
     """A layer's activations, and the function that takes cotangents of them to cotangents of the images.
 

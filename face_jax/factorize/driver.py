@@ -32,10 +32,10 @@ class State:
 
     codes: Codes
     plain_codes: Codes
-    codes_memory: Memory
+    codes_memory: tuple[Array, ...]
     dictionary: Dictionary
     plain_dictionary: Dictionary
-    dictionary_memory: Memory
+    dictionary_memory: tuple[Array, ...]
     sums: Sums
     objective: Float[Array, ""]
     residual: Float[Array, ""]
@@ -114,10 +114,10 @@ class _Problem:
         dictionary: Dictionary,
         codes: Codes,
         previous: Codes,
-        memory: Memory,
+        memory: tuple[Array, ...],
         beta: Float[Array, ""],
         cautious: Bool[Array, ""],
-    ) -> tuple[Codes, Codes, Memory, Sums]:
+    ) -> tuple[Codes, Codes, tuple[Array, ...], Sums]:
         update = _guarded(self.solver.update, cautious)
         return pass_over(
             self.activations,
@@ -132,8 +132,8 @@ class _Problem:
         )
 
     def improve_dictionary(
-        self, dictionary: Dictionary, sums: Sums, memory: Memory, cautious: Bool[Array, ""]
-    ) -> tuple[Dictionary, Memory, Float[Array, ""]]:
+        self, dictionary: Dictionary, sums: Sums, memory: tuple[Array, ...], cautious: Bool[Array, ""]
+    ) -> tuple[Dictionary, tuple[Array, ...], Float[Array, ""]]:
         """The new dictionary, the rule's memory, and how the objective changed."""
         gram, cross = self.dictionary_problem(sums)
         slope = gram @ dictionary - cross

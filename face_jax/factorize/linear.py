@@ -72,7 +72,7 @@ def conjugate_gradient(
     """Conjugate gradients for each column on its own; a column that has arrived stands still."""
     goal = rtol**2 * jnp.sum(right**2, axis=0)
 
-    def step(_: int, carry: tuple[Columns, Columns, Columns, Array]) -> tuple[Columns, Columns, Columns, Array]:
+    def step(_: int | Array, carry: tuple[Columns, Columns, Columns, Array]) -> tuple[Columns, Columns, Columns, Array]:
         x, residual, direction, square = carry
         image = product(direction)
         curvature = jnp.sum(direction * image, axis=0)

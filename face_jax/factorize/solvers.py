@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .linear import Cholesky, LinearSolver
+from .objective import Scalar
 
 Gram = Float[Array, "concept concept"]
 Columns = Float[Array, "concept item"]
@@ -26,7 +27,7 @@ class Solver(abc.ABC):
     Fields that every solver has: `rtol`, the scaled KKT residual at which the loop stops, and `max_steps`.
     """
 
-    rtol: float
+    rtol: Scalar
     max_steps: int
     extrapolate: bool
 
@@ -50,7 +51,7 @@ def sweep(x: Columns, gram: Gram, cross: Columns) -> Columns:
     # A concept of length zero has no say in the fit; dividing by 1 leaves its gradient, which is zero, alone.
     safe = jnp.where(diagonal > 0, diagonal, 1)
 
-    def coordinate(k: int, x: Columns) -> Columns:
+    def coordinate(k: int | Array, x: Columns) -> Columns:
         ascent = (cross[k] - gram[k] @ x) / safe[k]
         return x.at[k].set(jnp.maximum(x[k] + ascent, 0))
 
@@ -73,7 +74,7 @@ class HALS(Solver):
     """
 
     sweeps: int = dataclasses.field(default=2, metadata={"static": True})
-    rtol: float = 1e-4
+    rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -109,7 +110,7 @@ class ADMM(Solver):
     inner: int = dataclasses.field(default=3, metadata={"static": True})
     sweeps: int = dataclasses.field(default=1, metadata={"static": True})
     linear: LinearSolver = Cholesky()  # noqa: RUF009 (settings: frozen)
-    rtol: float = 1e-4
+    rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -149,7 +150,7 @@ class MultiplicativeUpdate(Solver):
     """
 
     inner: int = dataclasses.field(default=1, metadata={"static": True})
-    rtol: float = 1e-4
+    rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=False, metadata={"static": True})
 
@@ -181,7 +182,7 @@ class SemiNMF(Solver):
     """
 
     codes: Solver = HALS()
-    rtol: float = 1e-4
+    rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
 
