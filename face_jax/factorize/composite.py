@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .inner import Groups, minimize_model
+from .joint import newton_direction
 from .linear import ConjugateGradient
 from .objective import Objective, SquaredError, Term
 from .results import RESULTS, Result
@@ -27,6 +28,8 @@ Dictionary = Float[Array, "concept channel"]
 
 _BLOCK_ROWS = 1024  # rows whose predictions are held at a time
 _SAMPLE_ROWS = 2048  # rows that the dictionary's curvature is taken from; gradients and values see all
+_JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
+_JOINT_STEPS = 15
 _TRIALS = 10
 _DESCENT = 1e-4  # Armijo's share of the slope
 # As in the plain loop (Ang & Gillis 2019, section 3.3).
@@ -39,6 +42,7 @@ class Settings:
 
     inner: int
     steps: int
+    joint: int
     cg_rtol: float
     rtol: Any
     max_steps: int
@@ -52,7 +56,9 @@ def settings_of(solver: ADMM | SemiNMF) -> Settings:
     linear = rule.linear if isinstance(rule, ADMM) else None
     steps, cg_rtol = (linear.steps, linear.rtol) if isinstance(linear, ConjugateGradient) else (6, 0.1)
     inner = rule.inner if isinstance(rule, ADMM) else 3
-    return Settings(inner, steps, cg_rtol, solver.rtol, solver.max_steps, solver.extrapolate, solver.signed_dictionary)
+    return Settings(
+        inner, steps, _JOINT_STEPS, cg_rtol, solver.rtol, solver.max_steps, solver.extrapolate, solver.signed_dictionary
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -450,6 +456,82 @@ def _improve_dictionary(
     return new, values, t * linear + t**2 / 2 * square, problem.dictionary_moves(slope, gram, dictionary)
 
 
+def _move_together(
+    problem: Problem, codes: Codes, dictionary: Dictionary, values: Array
+) -> tuple[Codes, Dictionary, Array, Float[Array, ""]]:
+    """Better codes and dictionary, the terms' values there, and the squared error's change."""
+    quadratic, signed = problem.quadratic, problem.settings.signed
+    weights = jnp.ones(codes.shape[0], codes.dtype) if quadratic.row_weights is None else quadratic.row_weights
+    eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
+    l2_codes, l2_dictionary = problem.penalty("l2_codes"), problem.penalty("l2_dictionary")
+    weighed = codes * weights[:, None]
+    inner, outer = dictionary @ dictionary.T, weighed.T @ codes
+    slope_codes = codes @ inner - problem.activations @ dictionary.T + l2_codes * codes + problem.penalty("l1_codes")
+    slope_codes = slope_codes * weights[:, None]
+    slope_dictionary = outer @ dictionary - weighed.T @ problem.activations
+    slope_dictionary = slope_dictionary + l2_dictionary * dictionary + problem.penalty("l1_dictionary")
+    all_codes, all_dictionary, like = slope_codes, slope_dictionary, inner + l2_codes * eye
+    products = []
+    for part in problem.parts:
+        model = part.term.local_codes(part.prepared, codes, dictionary)
+        other = part.term.local_dictionary(part.prepared, codes, dictionary)
+        all_codes = all_codes + part.weight * model.slope
+        all_dictionary = all_dictionary + part.weight * other.slope
+        if model.gram is not None:
+            like = like + part.weight * model.gram
+        products.append((part.weight, part.term.local_both(part.prepared, codes, dictionary)))
+
+    def product(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, x = pair
+        of_codes = (v @ inner + codes @ (x @ dictionary.T) + l2_codes * v) * weights[:, None]
+        of_dictionary = outer @ x + (weighed.T @ v) @ dictionary + l2_dictionary * x
+        for weight, term in products:
+            more = term(v, x)
+            of_codes, of_dictionary = of_codes + weight * more[0], of_dictionary + weight * more[1]
+        return of_codes, of_dictionary
+
+    direction = newton_direction(
+        (codes, dictionary), (all_codes, all_dictionary), product, (like, outer + l2_dictionary * eye),
+        signed=signed, steps=problem.settings.joint, rtol=problem.settings.cg_rtol,
+    )  # fmt: skip
+
+    def moved(t: Array) -> tuple[Array, Array]:
+        new = dictionary + t * direction[1]
+        return jnp.maximum(codes + t * direction[0], 0), new if signed else jnp.maximum(new, 0)
+
+    def squared_change(new_codes: Array, new_dictionary: Array) -> Float[Array, ""]:
+        # From the slopes: a difference of two large values would drown in rounding.
+        v, x = new_codes - codes, new_dictionary - dictionary
+        mixed = codes @ (dictionary @ x.T) - problem.activations @ x.T
+        linear = jnp.sum(slope_codes * v) + jnp.sum(slope_dictionary * x) + jnp.sum(mixed * v * weights[:, None])
+        stacked, beside = jnp.concatenate([v, new_codes], axis=1), jnp.concatenate([dictionary, x])
+        square = jnp.sum(((stacked * weights[:, None]).T @ stacked) * (beside @ beside.T))
+        penalty = l2_codes * jnp.sum(v**2 * weights[:, None]) + l2_dictionary * jnp.sum(x**2)
+        return linear + (square + penalty) / 2
+
+    def going(carry: tuple[Array, ...]) -> Array:
+        _, _, _, bad, count = carry
+        return bad & (count < _TRIALS)
+
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        t, _, _, _, count = carry
+        new = moved(t)
+        found = problem.values(*new)
+        quadratic_change = squared_change(*new)
+        expected = jnp.sum(all_codes * (new[0] - codes)) + jnp.sum(all_dictionary * (new[1] - dictionary))
+        change = quadratic_change + jnp.sum(found - values)
+        good = jnp.isfinite(change) & (expected < 0) & (change <= _DESCENT * expected)
+        return jnp.where(good, t, t / 4), found, quadratic_change, ~good, count + 1
+
+    one, zero = jnp.ones((), codes.dtype), jnp.zeros((), codes.dtype)
+    t, found, change, bad, _ = jax.lax.while_loop(
+        going, step, (one, values, zero, jnp.ones((), bool), jnp.zeros((), jnp.int32))
+    )
+    t = jnp.where(bad, 0, t)
+    new_codes, new_dictionary = moved(t)
+    return new_codes, new_dictionary, jnp.where(bad, values, found), jnp.where(bad, 0, change)
+
+
 def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
     settings, dtype = problem.settings, codes.dtype
     _, values, sums = problem.codes_pass(codes, dictionary, codes, improve=False)
@@ -494,7 +576,13 @@ def _step(problem: Problem, state: State) -> State:
     new_dictionary, values, last, moves = _improve_dictionary(
         problem, new_codes, dictionary, sums, values, state.step * 37
     )
-    change = moved + sums.change + last + jnp.sum(values - state.values)
+    gram, cross, together = sums.gram, sums.cross, jnp.zeros_like(last)
+    if settings.joint and problem.rows <= _JOINT_ROWS:
+        new_codes, new_dictionary, values, together = _move_together(problem, new_codes, new_dictionary, values)
+        weights = problem.quadratic.row_weights
+        weighed = new_codes if weights is None else new_codes * weights[:, None]
+        gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
+    change = moved + sums.change + last + together + jnp.sum(values - state.values)
     residual = _ratio(sums.moves + moves, problem.size)
 
     accepted = change <= 0
@@ -511,8 +599,8 @@ def _step(problem: Problem, state: State) -> State:
         dictionary=keep(new_dictionary, state.dictionary),
         previous_codes=state.codes,
         previous_dictionary=state.dictionary,
-        gram=keep(sums.gram, state.gram),
-        cross=keep(sums.cross, state.cross),
+        gram=keep(gram, state.gram),
+        cross=keep(cross, state.cross),
         values=keep(values, state.values),
         objective=objective,
         beta=keep(jnp.where(state.rejected > 0, state.beta, grown), state.beta / _CUT),
@@ -526,7 +614,7 @@ def _step(problem: Problem, state: State) -> State:
     )
 
 
-ENCODING = Settings(inner=3, steps=10, cg_rtol=0.01, rtol=0.0, max_steps=50, extrapolate=False, signed=False)
+ENCODING = Settings(inner=3, steps=10, joint=0, cg_rtol=0.01, rtol=0.0, max_steps=50, extrapolate=False, signed=False)
 
 
 def encode(problem: Problem, codes: Codes, dictionary: Dictionary) -> Codes:

@@ -61,7 +61,9 @@ def conjugate_gradient(
         easier = precondition(residual)
         new = groups.dot(residual, easier)
         growth = groups.spread(jnp.where(active, new / jnp.where(active, square, 1), 0))
-        return x, residual, easier + growth * direction, jnp.where(active, new, jnp.where(curvature > 0, square, 0)), count + 1
+        # A direction without curvature ends a group's search.
+        square = jnp.where(active, new, jnp.where(curvature > 0, square, 0))
+        return x, residual, easier + growth * direction, square, count + 1
 
     residual = right - product(guess)
     easier = precondition(residual)
@@ -119,7 +121,7 @@ def minimize_model(
     if signed:
         return x + solve(-slope, jnp.zeros_like(x))
 
-    def iterate(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def iterate(_: int | Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         copy, dual, move = carry
         move = solve(rho * (copy - dual - x) - slope, move)
         copy = jnp.maximum(x + move + dual, 0)

@@ -112,6 +112,16 @@ class Term(abc.ABC):
 
         return Local(self.gradient(prepared, codes, dictionary)[1], product)
 
+    def local_both(
+        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+    ) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """Products of a positive semidefinite curvature in both factors with a pair of directions."""
+
+        def product(d_codes: Array, d_dictionary: Array) -> tuple[Array, Array]:
+            return self.curvature(prepared, codes, dictionary, d_codes, d_dictionary)
+
+        return product
+
     def check(self, activations: Float[Array, "row channel"]) -> None:
         """Raise `ValueError` for activations that the term can't be applied to."""
         del activations

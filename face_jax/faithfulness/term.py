@@ -19,6 +19,7 @@ from .units import InSums, Unit
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 Logits = Float[Array, "image class"]
+_FORWARD_KL, _IN_SUMS = ForwardKL(), InSums()  # both without state
 
 
 @jax.tree_util.register_dataclass
@@ -57,8 +58,8 @@ class Faithfulness(Term):
     """
 
     head: Any
-    loss: Loss = ForwardKL()
-    unit: Unit = InSums()
+    loss: Loss = _FORWARD_KL
+    unit: Unit = _IN_SUMS
     weights: Float[Array, " image"] | None = None
     grid: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -195,6 +196,16 @@ class Faithfulness(Term):
             return (weighted.T @ slopes) @ kernel.T
 
         return Local(back(self.loss.slope(prepared.target, logits)), lambda v: back(curve(pooled @ (v @ kernel))))
+
+    def local_both(
+        self, prepared: Prepared, codes: Codes, dictionary: Dictionary
+    ) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """Gauss–Newton products in both factors together."""
+        logits, push = jax.linearize(self.rebuilt, codes, dictionary)
+        pull = jax.linear_transpose(push, codes, dictionary)
+        curve = self.loss.curvature(prepared.target, logits)
+        weights = prepared.weights[:, None]
+        return lambda v, x: pull(weights * curve(push(v, x)))
 
     def _linearized(self, prepared: Prepared, predict: Callable[[Array], Logits], factor: Array) -> Local:
         """Gauss–Newton: the loss's curvature seen through the head's derivative."""
