@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "model", "classes", "progress", "cache", "photographs", "activations", "factorize", "heads", "concepts",
+    "model", "classes", "progress", "cache", "photographs", "activations", "factorize", "layer", "heads", "concepts",
     "importance", "attribution", "metrics", "faithfulness", "selection", "explanation", "saving", "report", "explain", "embedded",
     "sklearn",
     "bridges", "cli",

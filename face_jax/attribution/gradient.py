@@ -19,7 +19,7 @@ def concept_gradients(
     dictionary: Float[Array, "concept channel"],
     images: Float[Array, "image height width colour"],
     concepts: Sequence[int] | None = None,
-) -> Float[np.ndarray, "concept image height width colour"]:
+) -> Float[np.ndarray, "wanted image height width colour"]:
     """`∂U_k/∂X`, concept by concept: CRAFT's two-stage backpropagation.
 
     `U_k` is the concept's code summed over the places of the layer's grid. Its derivative with respect to the
