@@ -16,7 +16,14 @@ def test_found(target, number):
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("chrch", "did you mean church"), ("springer", "English springer"), ("crane", r"\[3, 4\]"), (6, "0…5"), (-1, "0…5"), ("zzz", "such as tench")],
+    [
+        ("chrch", "did you mean church"),
+        ("springer", "English springer"),
+        ("crane", r"\[3, 4\]"),
+        (6, "0…5"),
+        (-1, "0…5"),
+        ("zzz", "such as tench"),
+    ],
 )
 def test_not_found(target, said):
     with pytest.raises(UnknownClassError, match=said):

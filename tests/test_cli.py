@@ -57,7 +57,7 @@ def test_it_is_quiet_in_a_pipe(demo):
 
 
 def test_a_second_run_uses_the_kept_activations(demo, cache):
-    folder, first = demo
+    folder, _ = demo
     before = (folder / "cat" / "explanation.json").read_text()
     done = face_jax("demo", "--out", "cat", folder=folder, cache=cache)
     assert done.returncode == 0, done.stderr
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_said_in_a_line(words, said, tmp_path, cache):
     (tmp_path / "file").touch()
     torch.save({"fc.weight": torch.zeros(3, 4), "other": torch.zeros(1)}, tmp_path / "wrong.pth")
     # No machine of the tests' may reach out, whatever it could reach.
-    offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     environment = {**offline, "TORCH_HOME": str(tmp_path / "torch")}
     done = face_jax(*words, folder=tmp_path, cache=cache, environment=environment)
     assert done.returncode == 2, done.stderr + done.stdout

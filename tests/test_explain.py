@@ -126,7 +126,8 @@ def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     explanation.save(tmp_path)
     text = json.loads((tmp_path / "explanation.json").read_text())
     assert text["target"]["name"] == "reddish"
-    assert [concept["importance"] for concept in text["concepts"]] == pytest.approx([c.importance for c in explanation.concepts])
+    importance = [concept.importance for concept in explanation.concepts]
+    assert [concept["importance"] for concept in text["concepts"]] == pytest.approx(importance)
     assert text["scores"][0]["c_insertion"] == explanation.scores[0].fidelity.c_insertion
     np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["dictionary"], explanation.dictionary)
 
@@ -150,7 +151,8 @@ def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
     assert len(calls) == 2 * before
     fj.explain(colour_model(features=counting), changed, "reddish", cache=cache, **SETTINGS)
     assert len(calls) >= 3 * before - 1
-    fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, crops=fj.RandomCrops(per_image=3), **SETTINGS)
+    few = fj.RandomCrops(per_image=3)
+    fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, crops=few, **SETTINGS)
     assert len(calls) > 3 * before
 
 

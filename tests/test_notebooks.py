@@ -22,5 +22,6 @@ def test_committed_without_output(path):
 def test_runs(path, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")

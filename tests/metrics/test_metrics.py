@@ -95,8 +95,23 @@ def test_score_of_a_perfect_bank(toy):
 
     head, codes, dictionary = toy
     maps = np.asarray(codes @ dictionary)
-    row = metrics.score("own", head, Collected(maps, np.asarray(head(jnp.asarray(maps)))), np.asarray(dictionary), 1, np.array([0.9, 0.1, 0.0]))
+    pictures = Collected(maps, np.asarray(head(jnp.asarray(maps))))
+    row = metrics.score("own", head, pictures, np.asarray(dictionary), 1, np.array([0.9, 0.1, 0.0]))
     assert row.relative_error == pytest.approx(0, abs=1e-20)
     assert row.kl == pytest.approx(0, abs=1e-12)
     assert row.agreement == 1
+    assert row.becomes == ()
     assert row.fidelity.c_insertion == pytest.approx(metrics.insertion_ceiling(3))
+
+
+def test_what_predictions_become_is_counted(toy):
+    from face_jax.activations import Collected
+
+    head, codes, _ = toy
+    maps = np.asarray(codes @ jnp.eye(3))
+    pictures = Collected(maps, np.asarray(head(jnp.asarray(maps))))
+    # Without concept 0, which alone decides for class 1, both pictures fall into class 0.
+    blind = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    row = metrics.score("blind", head, pictures, blind, 1, np.array([0.5, 0.5]))
+    assert row.agreement == 0
+    assert row.becomes == ((0, 2),)
