@@ -58,6 +58,9 @@ def explain(
     crops: Annotated[
         int | None, typer.Option(help="Random crops of each photograph; by default at least 10, and 300 in all.")
     ] = None,
+    faithfulness: Annotated[
+        str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
+    ] = "none",
     out: Out = pathlib.Path("face-jax-report"),
     batch: Annotated[int, typer.Option(help="Pictures that go through the network together.")] = 32,
     seed: Seed = 0,
@@ -65,7 +68,7 @@ def explain(
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with _errors_in_words():
-        _run(images, model, weights, layer, target, rank, crops, out, batch, seed, no_cache)
+        _run(images, model, weights, layer, target, rank, crops, out, batch, seed, no_cache, faithfulness)
 
 
 @app.command(epilog="Example: face-jax demo --photos coffee --out coffee-report")
@@ -123,7 +126,9 @@ def _run(
     batch: int,
     seed: int,
     no_cache: bool,
+    faithfulness: str = "none",
 ) -> None:
+    strength = _strength(faithfulness)
     begun = time.perf_counter()
     _writable(out)
     import jax
@@ -146,6 +151,7 @@ def _run(
         target,
         rank=rank,
         crops=None if crops is None else RandomCrops(per_image=crops),
+        faithfulness=strength,
         batch=batch,
         key=jax.random.key(seed),
         cache=without_cache if no_cache else ArrayCache(_folder() / "activations"),
@@ -158,6 +164,18 @@ def _run(
         advance(1)
     _tell(explanation, {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained})
     print(report)
+
+
+def _strength(word: str) -> Any:
+    """What the option --faithfulness means to `explain`."""
+    if word in ("none", "auto"):
+        return None if word == "none" else "auto"
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(
+            f"--faithfulness {word!r} is neither none nor auto nor a number; give one of these, such as 1e3"
+        ) from None
 
 
 def _last_map(loaded: Any) -> str:

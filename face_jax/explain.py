@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ from .cache import no_cache
 from .classes import class_index
 from .concepts import Concept, coverage, encode_maps, strongest_crops
 from .explanation import Explanation
-from .factorize import ADMM, NNDSVD, SquaredError, factorize
+from .factorize import ADMM, NNDSVD, SquaredError, encode, factorize
+from .faithfulness import Path, faithful_rows, faithfulness_path
+from .faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from .heads import Affine
 from .importance import Sobol, contributions, total_sobol
 from .model import SplitModel
@@ -41,6 +43,7 @@ def explain(
     *,
     rank: int = 25,
     crops: Cropping | None = None,
+    faithfulness: float | Literal["auto"] | None = None,
     objective: Any = None,
     solver: Any = None,
     start: Any = None,
@@ -63,7 +66,9 @@ def explain(
     - `target`: the class, by name or number. By default, the class that the model predicts most often here.
     - `rank`: number of concepts.
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
-    - `objective`, `solver`, `start`: for `factorize`.
+    - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
+        of the whole photographs fitted; `"auto"` chooses it on some of them by a path. None: no such term.
+    - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`.
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept.
     - `batch`: pictures that go through the network together.
@@ -78,6 +83,7 @@ def explain(
         zip(["split", "crops", "more crops", "start", "importance", "controls"], jax.random.split(key, 6), strict=True)
     )
     _check(rank, held_out, batch)
+    _check_faithfulness(faithfulness, objective)
     stopwatch = Stopwatch()
     with stopwatch("everything else"):
         every = photographs(images)
@@ -103,12 +109,22 @@ def explain(
 
         with stopwatch("factorization"), progress("Factorizing", 1) as advance:
             objective = SquaredError() if objective is None else objective
-            solver = ADMM() if solver is None else solver
+            solver = (ADMM() if faithfulness is None else FAITHFUL_SOLVER) if solver is None else solver
             start = NNDSVD() if start is None else start
+            fit_rows, path = rows, None
+            if faithfulness is not None:
+                fit_rows, term = faithful_rows(model.head, rows, fit_units.maps)
+                if faithfulness == "auto":
+                    path = _path(model, rows, fit_units, rank, solver, start, keys)
+                objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
             solution = factorize(
-                jnp.asarray(rows), rank, objective=objective, solver=solver, start=start, key=keys["start"]
+                jnp.asarray(fit_rows), rank, objective=objective, solver=solver, start=start, key=keys["start"]
             )
-            dictionary, crop_codes = np.asarray(solution.dictionary), np.asarray(solution.codes)
+            dictionary = np.asarray(solution.dictionary)
+            # Rows that the term needed are behind the crops', or in their place.
+            crop_codes = np.asarray(solution.codes)[: len(rows)]
+            if not (affine or faithfulness is None):
+                crop_codes = np.asarray(encode(jnp.asarray(rows), solution.dictionary))
             advance(1)
         with stopwatch("importance"):
             importance = _importance(model, fit_units, dictionary, target_number, keys["importance"], progress)
@@ -118,7 +134,7 @@ def explain(
                 importance, **{name: getattr(importance, name)[:, order] for name in ("total", "low", "high")}
             )
         with stopwatch("scores and controls"):
-            banks = _controls(rows, rank, objective, solver, start, keys)
+            banks = _controls(fit_rows, rank, objective, solver, start, keys)
             own = metrics.score(
                 "this explanation", model.head, score_units, dictionary, target_number, importance.total.mean(0)
             )
@@ -148,6 +164,7 @@ def explain(
         fit=_fit_summary(solution),
         notes=_notes(every, seen, len(fit_units), len(score_units), solution),
         settings=_settings(model, rank, crops, objective, solver, start, held_out, key, target_number),
+        path=path,
         seconds=dict(stopwatch.seconds),
     )
 
@@ -156,6 +173,36 @@ def _crops_of(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarr
     """Crops of some of the photographs, which still count all of them."""
     found = cropping([shapes[number] for number in index], key=key)
     return Crops(image=index[found.image], box=found.box)
+
+
+def _path(
+    model: SplitModel,
+    rows: Float[np.ndarray, "row channel"],
+    pictures: Collected,
+    rank: int,
+    solver: Any,
+    start: Any,
+    keys: dict[str, Any],
+) -> Path:
+    """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
+    if len(pictures) < 2:
+        raise ValueError(
+            'faithfulness="auto" chooses λ on some of the pictures, and there is only one; give λ as a number, such as '
+            "faithfulness=1e3, or more photographs"
+        )
+    learned, judged = split(len(pictures), 0.25, key=jax.random.fold_in(keys["controls"], 1))
+    learned_rows, term = faithful_rows(model.head, rows, pictures.maps[learned])
+    other, other_term = faithful_rows(model.head, rows[:0], pictures.maps[judged])
+    return faithfulness_path(
+        jnp.asarray(learned_rows),
+        rank,
+        term,
+        jnp.asarray(other),
+        held_out_term=other_term,
+        solver=solver,
+        start=start,
+        key=keys["start"],
+    )
 
 
 def _importance(
@@ -231,7 +278,7 @@ def _controls(
     first, second = jax.random.split(keys["controls"])
     activations = jnp.asarray(rows)
     banks = {}
-    if objective != SquaredError():
+    if objective.terms:
         plain = factorize(activations, rank, objective=SquaredError(), solver=solver, start=start, key=keys["start"])
         banks["λ = 0: the same without the faithfulness term"] = np.asarray(plain.dictionary)
     begun = factorize(activations, rank, solver=ADMM(max_steps=0), start=NNDSVD(), key=keys["start"], throw=False)
@@ -281,7 +328,7 @@ def _settings(
         "rank": rank,
         "crops": repr(crops),
         "objective": repr(objective),
-        "faithfulness": objective != SquaredError(),
+        "faithfulness": bool(objective.terms),
         "solver": repr(solver),
         "start": repr(start),
         "held_out": held_out,
@@ -307,6 +354,18 @@ def _check(rank: int, held_out: float, batch: int) -> None:
         raise ValueError(f"held_out={held_out} is no share; give a number between 0 and 1, such as 0.2")
     if batch < 1:
         raise ValueError(f"batch={batch} is no number of pictures; give 1 or more")
+
+
+def _check_faithfulness(faithfulness: Any, objective: Any) -> None:
+    if faithfulness is None or (isinstance(faithfulness, str) and faithfulness == "auto" and objective is None):
+        return
+    if objective is not None:
+        raise ValueError(
+            "faithfulness and objective are both given; write the term into the objective, SquaredError() + λ * "
+            "Faithfulness(model.head), or leave one out"
+        )
+    if isinstance(faithfulness, (str, bool)) or not (math.isfinite(faithfulness) and faithfulness >= 0):
+        raise ValueError(f'faithfulness={faithfulness!r} is no λ; give a number of at least 0, or "auto"')
 
 
 def _check_rank(rank: int, crops: int, channels: int) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from .activations import Collected, Crops
 from .attribution import concept_gradients, upsampled_codes
 from .concepts import Concept, encode_maps
+from .faithfulness import Path
 from .importance import Sobol
 from .metrics import Score
 from .model import SplitModel
@@ -45,6 +46,7 @@ class Explanation:
     - `notes`: what a reader should know before believing it.
     - `settings`: everything needed to run it again.
     - `seconds`: where the time went.
+    - `path`: how λ of the faithfulness was chosen, if it was.
     """
 
     model: SplitModel
@@ -67,6 +69,7 @@ class Explanation:
     notes: tuple[str, ...]
     settings: dict[str, Any]
     seconds: dict[str, float]
+    path: Path | None = None
 
     @property
     def target_name(self) -> str:

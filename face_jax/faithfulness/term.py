@@ -38,7 +38,7 @@ class Prepared:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Faithfulness(Term):
     """`Σ loss(head(A), head(U Wᵀ))` over the images: rebuilt activations keep the classifier's prediction.
 
@@ -72,6 +72,12 @@ class Faithfulness(Term):
         if callable(self.head) and jax.tree.leaves([self.head]) == [self.head]:
             # A plain function has no leaves; jit has to know that.
             object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
+
+    def __repr__(self) -> str:
+        # Without the head's and the images' numbers, which can be millions.
+        weighted = "" if self.weights is None else ", weights=..."
+        grid = "" if self.grid is None else f", grid={self.grid}"
+        return f"Faithfulness({type(self.head).__name__}(...), loss={self.loss}, unit={self.unit}{weighted}{grid})"
 
     @property
     def affine(self) -> bool:

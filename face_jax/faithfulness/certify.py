@@ -1,0 +1,96 @@
+"""What a solution guarantees: each image's divergence, its bounds, and their quantiles."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..factorize import Solution, encode
+from ..metrics import Certificates, certificates, relative_squared_error
+from .losses import SigmoidKL
+from .term import Faithfulness
+
+QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """Certificates of the images fitted and of images held out.
+
+    **Arguments:**
+
+    - `fitted`, `held_out`: image by image; `held_out` is None if there were none.
+    - `fitted_error`, `held_out_error`: `‖A − UWᵀ‖² / ‖A‖²`.
+    """
+
+    fitted: Certificates
+    held_out: Certificates | None
+    fitted_error: float
+    held_out_error: float | None
+
+    def table(self) -> list[dict[str, float | str]]:
+        """One row a quantity and set of images: mean and quantiles (0.1, 0.5, 0.9, 0.99, 1)."""
+        rows = []
+        for images, found in (("fitted", self.fitted), ("held out", self.held_out)):
+            if found is None:
+                continue
+            for name in ("kl", "l1", "pinsker", "bretagnolle_huber", "agreement"):
+                values = getattr(found, name).astype(np.float64)
+                quantiles = dict(zip(map(str, QUANTILES), np.quantile(values, QUANTILES).tolist(), strict=True))
+                rows.append({"images": images, "quantity": name, "mean": float(values.mean()), **quantiles})
+        return rows
+
+
+def certify(
+    term: Faithfulness,
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    *,
+    held_out: Float[Array, "other channel"] | None = None,
+) -> Certified:
+    """Certificates of a solution: per-image KL, L1, both bounds and agreement, fitted and held out.
+
+    Rows are encoded by non-negative least squares, the rule by which new images are encoded too.
+
+    **Arguments:**
+
+    - `term`: whose head predicts, and which says what an image is.
+    - `activations`: the rows that were fitted.
+    - `solution`: their factorization.
+    - `held_out`: rows of other images.
+
+    **Returns:** certificates with quantiles. Raises `ValueError` for a term of several labels, whose predictions are
+    no single distribution.
+    """
+    if isinstance(term.loss, SigmoidKL):
+        raise ValueError(
+            "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
+            "term.loss.values of each image instead"
+        )
+    fitted, error = _certified(term, activations, solution.dictionary)
+    other, other_error = (None, None) if held_out is None else _certified(term, held_out, solution.dictionary)
+    return Certified(fitted, other, error, other_error)
+
+
+def _certified(
+    term: Faithfulness, activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
+) -> tuple[Certificates, float]:
+    codes = encode(activations, dictionary)
+    original, rebuilt = predictions(dataclasses.replace(term, weights=None), activations, codes, dictionary)
+    error = relative_squared_error(np.asarray(activations), np.asarray(codes @ dictionary))
+    return certificates(np.asarray(original), np.asarray(rebuilt)), error
+
+
+@jax.jit
+def predictions(
+    term: Faithfulness,
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+) -> tuple[Float[Array, "image class"], Float[Array, "image class"]]:
+    """Logits of the activations and of what the concepts rebuild."""
+    return term.logits(jnp.asarray(activations)), term.rebuilt(codes, dictionary)
