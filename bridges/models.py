@@ -108,11 +108,11 @@ def load(
             )
         model, preprocess = _pretrained(key)
     else:
-        model = _build(key, len(names), state)
+        preprocess = _preprocess_of(_published(key, source))
+        model = _build(key, len(names), state, preprocess.size)
         if state is not None:
             _fit(model, state, name, source or "", len(names))
             _drop_auxiliary(model)
-        preprocess = _preprocess_of(_published(key, source))
     return LoadedModel(model.eval(), preprocess, names, key)
 
 
@@ -161,12 +161,14 @@ def _preprocess_of(entry: Any) -> Preprocess:
     )
 
 
-def _build(key: str, classes: int, state: dict[str, torch.Tensor] | None) -> nn.Module:
+def _build(key: str, classes: int, state: dict[str, torch.Tensor] | None, size: int) -> nn.Module:
     options: dict[str, Any] = {"num_classes": classes}
     if key in ("googlenet", "inception_v3"):
         # What torchvision sets for its own files: inputs are rescaled inside, auxiliary classifiers come along.
         options |= {"init_weights": state is None, "transform_input": state is not None}
         options["aux_logits"] = state is not None and any(k.startswith(("aux", "AuxLogits")) for k in state)
+    if key.startswith("vit_"):
+        options["image_size"] = size  # a vision transformer has an embedding for each place
     return torchvision.models.get_model(key, weights=None, **options)
 
 

@@ -67,13 +67,14 @@ def test_classifier_of_other_classes(tmp_path):
     ("file", "size", "resize", "interpolation"),
     [
         ("vit_b_16_lc_swag-4e70ced5.pth", 224, 224, "bicubic"),
+        ("vit_b_16_swag-9ac1b537.pth", 384, 384, "bicubic"),
         ("vit_b_16-c867db91.pth", 224, 256, "bilinear"),
         ("mine.pth", 224, 256, "bilinear"),
     ],
 )
 def test_photographs_are_prepared_as_a_published_files_name_says(tmp_path, file, size, resize, interpolation):
     with torch.device("meta"):
-        model = torchvision.models.vit_b_16(weights=None)
+        model = torchvision.models.vit_b_16(weights=None, image_size=size)
     state = {key: torch.zeros(value.shape, dtype=torch.bfloat16) for key, value in model.state_dict().items()}
     preprocess = bridges.load("vit_b_16", weights=save(tmp_path, state, file)).preprocess
     assert (preprocess.size, preprocess.resize, preprocess.interpolation) == (size, resize, interpolation)
