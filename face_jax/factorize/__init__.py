@@ -4,6 +4,9 @@ from .adjoint import Adjoint as Adjoint
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
 from .adjoint import StopGradient as StopGradient
 from .adjoint import UnrolledAdjoint as UnrolledAdjoint
+from .derivative import DerivativeStats as DerivativeStats
+from .derivative import derivative_stats as derivative_stats
+from .derivative import implicit_vjp as implicit_vjp
 from .encode import encode as encode
 from .factorize import factorize as factorize
 from .kkt import KKTResidual as KKTResidual
@@ -14,6 +17,8 @@ from .objective import Objective as Objective
 from .objective import SquaredError as SquaredError
 from .objective import Term as Term
 from .paper_adam import PaperAdam as PaperAdam
+from .rank_scan import RankScan as RankScan
+from .rank_scan import rank_scan as rank_scan
 from .results import RESULTS as RESULTS
 from .results import FactorizationError as FactorizationError
 from .results import Result as Result
@@ -30,3 +35,4 @@ from .starts import NNDSVDa as NNDSVDa
 from .starts import NNDSVDar as NNDSVDar
 from .starts import Random as Random
 from .starts import Start as Start
+from .warmup import Warmup as Warmup

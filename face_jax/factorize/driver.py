@@ -16,7 +16,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float, Int
 
 from .objective import SquaredError
-from .passes import Codes, Dictionary, Sums, pass_over
+from .passes import Codes, Dictionary, Sums, pass_over, squared_error
 from .results import RESULTS, Result
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
 from .solvers import Memory, Solver, sweep
@@ -74,7 +74,7 @@ def solve(
     dtype = activations.dtype
     objective, unit = _scaled(objective, dtype)
     problem = _Problem(activations, objective, solver, block_rows, _size(activations, objective))
-    state = _first(problem, codes, dictionary)
+    state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
 
     def going(state: State) -> Bool[Array, ""]:
         return (state.code < 0) & (state.step < solver.max_steps)
@@ -172,7 +172,18 @@ class _Problem:
             self.activations, self.objective, None, dictionary, codes, codes, (), zero, block_rows=self.block_rows
         )
         moves = self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums)
-        return self.value(dictionary, sums), _ratio(moves, self.size)
+        value = self.value(dictionary, sums)
+        if self.objective.weights is None:
+            # A good fit is the small difference of large sums; then the error itself is summed, block by block.
+            l1, l2 = (jnp.asarray(x, value.dtype) for x in (self.objective.l1_dictionary, self.objective.l2_dictionary))
+            penalty = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
+            poor = self.fit(dictionary, sums) < 1e-2 * self.size
+            value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
+        return value, _ratio(moves, self.size)
+
+    def error(self, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
+        """`½‖A − U Wᵀ‖²`, rows weighted, from the differences."""
+        return squared_error(self.activations, self.objective, codes, dictionary, block_rows=self.block_rows)
 
     def value(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
         """The objective, with sums that belong to this dictionary."""
@@ -180,9 +191,13 @@ class _Problem:
         l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
         value = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
         if self.objective.weights is None:
-            fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
-            value = value + self.size / 2 + fit
+            value = value + self.fit(dictionary, sums)
         return value
+
+    def fit(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """`½‖A − U Wᵀ‖²` without entry weights, from sums."""
+        explained = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+        return self.size / 2 + explained
 
 
 def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:

@@ -119,6 +119,31 @@ def pass_over(
     return jax.lax.fori_loop(0, len(starts), body, (codes, codes, memory, sums))
 
 
+def squared_error(
+    activations: Float[Array, "row channel"],
+    objective: SquaredError,
+    codes: Codes,
+    dictionary: Dictionary,
+    *,
+    block_rows: int | None = None,
+) -> Float[Array, ""]:
+    """`½ Σ (A − U Wᵀ)²`, rows weighted, summed from the differences without forming all of them at once."""
+    rows = activations.shape[0]
+    size, starts = _layout(activations, block_rows)
+    whole = Block(activations, None, objective.row_weights, codes, codes, ())
+
+    def error(block: Block, fresh: Float[Array, " row"]) -> Float[Array, ""]:
+        counts = fresh if block.row_weights is None else fresh * block.row_weights
+        return jnp.sum(jnp.sum((block.activations - block.codes.T @ dictionary) ** 2, axis=1) * counts) / 2
+
+    def body(i: Array, total: Float[Array, ""]) -> Float[Array, ""]:
+        start = jnp.minimum(i * size, rows - size)
+        fresh = (start + jnp.arange(size) >= i * size).astype(activations.dtype)
+        return total + error(_take(whole, start, size), fresh)
+
+    return jax.lax.fori_loop(0, len(starts), body, jnp.zeros((), activations.dtype))
+
+
 def _layout(activations: Float[Array, "row channel"], block_rows: int | None) -> tuple[int, range]:
     rows, channels = activations.shape
     if block_rows is None:

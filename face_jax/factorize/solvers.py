@@ -36,6 +36,10 @@ class Solver(abc.ABC):
         """Whether the dictionary may have negative entries."""
         return False
 
+    def begin(self, x: Columns) -> Columns:
+        """A first factor that the rule can start from; as it is, for rules that can leave zero."""
+        return x
+
     @abc.abstractmethod
     def remember(self, x: Columns) -> Memory:
         """What the rule carries from one step to the next for this factor, before the first step."""
@@ -139,7 +143,7 @@ class ADMM(Solver):
 class MultiplicativeUpdate(Solver):
     """Lee & Seung's multiplicative rule (2001), for comparison: simple, monotone and slow.
 
-    Entries that are zero stay zero, so zeros of the start are lifted to a small share of its mean.
+    Entries that are zero stay zero, so zeros of the start are lifted to a hundredth of its mean.
 
     **Arguments:**
 
@@ -153,6 +157,10 @@ class MultiplicativeUpdate(Solver):
     rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def begin(self, x: Columns) -> Columns:
+        """Zeros become a hundredth of the mean: multiplied, a zero would stay one."""
+        return jnp.where(x > 0, x, jnp.mean(x) / 100)
 
     def remember(self, x: Columns) -> Memory:
         """Nothing."""
