@@ -26,6 +26,7 @@ from .objective import Objective, SquaredError
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Masks = tuple[Bool[Array, "row concept"], Bool[Array, "concept channel"]]
 Blocks = Float[Array, "item concept concept"]
+Inverses = tuple[Float[Array, "row concept concept"], Float[Array, "channel concept concept"]]
 
 
 class Hessian(abc.ABC):
@@ -84,7 +85,7 @@ class Reduced(Hessian):
     codes: Float[Array, "concept row"]
     dictionary: Float[Array, "concept channel"]
     masks: Masks
-    inverses: tuple[Blocks, Blocks]
+    inverses: Inverses
     null: Factors
 
     def solve(
@@ -139,7 +140,7 @@ class Whole(Hessian):
 
     product: Callable[[Factors], Factors]
     masks: Masks
-    inverses: tuple[Blocks, Blocks]
+    inverses: Inverses
     null: Factors
 
     def solve(

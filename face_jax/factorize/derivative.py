@@ -1,0 +1,179 @@
+"""The derivative of a solution, taken by hand: with an account of how well it could be."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from . import validate
+from .adjoint import ImplicitAdjoint, Root
+from .conditions import at_scale, in_dtype, targets
+from .jaxopt_rootfinding import root_vjp
+from .objective import Objective, SquaredError
+from .results import RESULTS, Result
+from .solution import Solution, normalized
+
+AnyObjective = SquaredError | Objective
+Cotangents = tuple[Float[Array, "_ _"], Float[Array, "_ _"]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DerivativeStats:
+    """How healthy a derivative is.
+
+    **Arguments:**
+
+    - `gap`: the smallest distance of an entry from its kink, where it changes between zero and positive: how far
+        the entry, or the negative entry that its bound holds back, is from zero, relative to the largest of its
+        concept. Finite differences have to stay below it.
+    - `degenerate_codes`, `degenerate_dictionary`: entries at the kink, up to the square root of the dtype's
+        resolution; their derivative is one-sided.
+    - `free`: entries that move.
+    - `still`: positive entries that don't, because their concept is dead or depends on others.
+    - `steps`: of conjugate gradients.
+    - `residual`: what they left of the right-hand side, relative to it.
+    - `indefinite`: whether a direction of negative curvature was met: the factors aren't at a minimum.
+    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, or `RESULTS.nonfinite`.
+    """
+
+    gap: Float[Array, ""]
+    degenerate_codes: Int[Array, ""]
+    degenerate_dictionary: Int[Array, ""]
+    free: Int[Array, ""]
+    still: Int[Array, ""]
+    steps: Int[Array, ""]
+    residual: Float[Array, ""]
+    indefinite: Array
+    result: Result
+
+
+def implicit_vjp(
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    *,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    signed_dictionary: bool = False,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
+
+    What `jax.vjp` of `factorize` does, for those who want a result code instead of an error, or have the solution
+    already. Never raises for a system that can't be solved: the best that was found comes back.
+
+    **Arguments:**
+
+    - `activations`, `objective`: what was factorized.
+    - `solution`: what came out.
+    - `cotangents`: of `solution.codes` and `solution.dictionary`.
+    - `adjoint`: its tolerance and number of steps.
+    - `signed_dictionary`: whether the solver was one such as `SemiNMF`.
+
+    **Returns:** ((cotangent of the activations, of the objective), how it went). Raises `ValueError` for shapes
+    that don't fit.
+    """
+    activations = validate.matrix("activations", activations, "row × channel")
+    validate.penalties(objective, both=True)
+    shapes = [x.shape for x in cotangents]
+    wanted = [solution.codes.shape, solution.dictionary.shape]
+    if shapes != wanted or len(solution.codes) != len(activations):
+        raise ValueError(
+            f"cotangents have shapes {shapes}, the solution's codes and dictionary {wanted}, and activations "
+            f"{activations.shape}; give one of the codes' shape and one of the dictionary's, for these activations"
+        )
+    dtype = activations.dtype
+    rtol = adjoint.tolerance(1e-6, dtype)
+    given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
+    return _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective)
+
+
+def derivative_stats(
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    *,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    signed_dictionary: bool = False,
+) -> DerivativeStats:
+    """Whether a solution can be differentiated: entries at a kink, dependent concepts, and how a solve goes.
+
+    Takes one derivative, for a cotangent in which all entries have a part.
+
+    **Arguments:** as for `implicit_vjp`.
+
+    **Returns:** the account.
+    """
+    key = jax.random.key(0)
+    cotangents = tuple(
+        jax.random.normal(part, x.shape, x.dtype)
+        for part, x in zip(jax.random.split(key), (solution.codes, solution.dictionary), strict=True)
+    )
+    return implicit_vjp(
+        activations,
+        solution,
+        (cotangents[0], cotangents[1]),
+        objective=objective,
+        adjoint=adjoint,
+        signed_dictionary=signed_dictionary,
+    )[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _implicit_vjp(
+    max_steps: int,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    objective: AnyObjective,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    objective = in_dtype(objective, activations.dtype)
+    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+
+    def lengths(codes: Array, dictionary: Array) -> tuple[Array, Array]:
+        codes, dictionary, _ = normalized(codes.T, dictionary)
+        return codes.T, dictionary
+
+    pulled = jax.vjp(lengths, *factors)[1](cotangents)
+    root = Root(factors, activations, objective, signed_dictionary)
+    accounts = []
+
+    def solve(_: object, right: Cotangents) -> Cotangents:
+        x, account = root.solve(right, rtol, max_steps, transposed=True)
+        accounts.append(account)
+        return x
+
+    moved = root_vjp(root.optimality, factors, root.parameters, pulled, solve=solve)
+    gradients = root.whole(moved, jnp.zeros_like)
+    account = accounts[0]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
+    code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
+    wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
+    of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
+    close = jnp.sqrt(jnp.finfo(activations.dtype).eps)
+    free = [jnp.sum(mask, dtype=jnp.int32) for mask in root.hessian.masks]
+    positive = [jnp.sum(x != 0, dtype=jnp.int32) for x in factors]
+    return gradients, DerivativeStats(
+        gap=jnp.minimum(jnp.min(of_codes), jnp.min(of_dictionary)),
+        degenerate_codes=jnp.sum(of_codes <= close, dtype=jnp.int32),
+        degenerate_dictionary=jnp.sum(of_dictionary <= close, dtype=jnp.int32),
+        free=free[0] + free[1],
+        still=positive[0] + positive[1] - free[0] - free[1],
+        steps=account.steps,
+        residual=account.residual,
+        indefinite=account.indefinite,
+        result=Result(code),
+    )
+
+
+def _distances(wanted: Float[Array, "concept item"], x: Float[Array, "concept item"]) -> Float[Array, "concept item"]:
+    """From the kink, relative to the largest of each concept; infinite where a whole concept is zero."""
+    largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    return jnp.where(largest > 0, jnp.abs(wanted) / jnp.where(largest > 0, largest, 1), jnp.inf)
