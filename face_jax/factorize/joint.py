@@ -15,11 +15,12 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
+Likes = tuple[Float[Array, "concept concept"], Float[Array, "concept concept"]]
 Product = Callable[[Factors], Factors]
 
 
 def newton_direction(
-    factors: Factors, slopes: Factors, product: Product, likes: Factors, *, signed: bool, steps: int, rtol: float
+    factors: Factors, slopes: Factors, product: Product, likes: Likes, *, signed: bool, steps: int, rtol: float
 ) -> Factors:
     """The way to the model's minimizer on the free entries, as far as conjugate gradients get.
 

@@ -38,14 +38,14 @@ def active(objective: SquaredError | Objective) -> tuple[Weighted, ...]:
     return tuple(found)
 
 
-def check_solver(objective: SquaredError | Objective, solver: Solver) -> None:
+def check_solver(objective: SquaredError | Objective, solver: Any) -> None:
     """Raise `ValueError` for solvers and weights that terms can't be combined with."""
-    if not isinstance(solver, (ADMM, SemiNMF)):
+    if isinstance(solver, Solver) and not isinstance(solver, (ADMM, SemiNMF)):
         raise ValueError(
             f"solver={type(solver).__name__}() can only fit a squared error, and the objective has a further term; use "
             "solver=ADMM(), or SemiNMF() for activations of either sign, or PaperAdam()"
         )
-    if objective.quadratic.weights is not None:
+    if isinstance(solver, Solver) and objective.quadratic.weights is not None:
         raise ValueError(
             "weights of single entries can't be combined with a further term; give row_weights, or leave one out"
         )

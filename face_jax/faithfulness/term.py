@@ -125,7 +125,7 @@ class Faithfulness(Term):
             weights = weights * jnp.asarray(self.weights, activations.dtype)
         return Prepared(self.loss.target(self.logits(activations)), weights)
 
-    def logits(self, activations: Float[Array, "row channel"]) -> Logits:
+    def logits(self, activations: Float[Array, "row channel"]) -> Float[Array, "..."]:
         """What the head says of rows, as its own type gives it."""
         if self.affine:
             kernel, bias = self.kernel(activations.shape[1], activations.dtype)
@@ -222,6 +222,6 @@ class Faithfulness(Term):
         slope = pull(weights * self.loss.slope(prepared.target, logits))[0]
         return Local(slope, lambda v: pull(weights * curve(push(v)))[0])
 
-    def _network(self, rows: Float[Array, "row channel"]) -> Logits:
+    def _network(self, rows: Float[Array, "row channel"]) -> Float[Array, "..."]:
         given = rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1])
         return self.head(given).astype(rows.dtype)
