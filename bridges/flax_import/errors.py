@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _REMEDY = (
-    "call the torch module from JAX instead of importing it (the callback head of face_jax.bridges; slower), or cut "
+    "call the torch module from JAX instead of importing it (face_jax.bridges.TorchHead, slower), or cut "
     "the model at another layer, so that the part to be imported does without it"
 )
 

@@ -19,7 +19,7 @@ _ = (convolution, creation, elementwise, normalization, pooling, products, reduc
 # Arithmetic on shapes: torch keeps the batch size symbolic, here it is a number by the time the program is traced
 _NUMBERS: dict[str, Callable[..., Any]] = {
     **{f"{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv")},
-    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "getitem", "pow", "and_", "or_")},
+    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "getitem", "pow")},
     "ceil": math.ceil,
     "floor": math.floor,
     "trunc": math.trunc,

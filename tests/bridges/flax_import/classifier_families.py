@@ -19,6 +19,37 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 from torchvision.models.vgg import VGG, make_layers
 
 
+def _alexnet() -> nn.Module:
+    model = tv.AlexNet()
+    model.classifier = nn.Sequential(nn.Dropout(), nn.Linear(256 * 36, 24), nn.ReLU(True), nn.Linear(24, 10))
+    return model
+
+
+def _without(model: nn.Module, *repeated: str) -> nn.Module:
+    """The model without blocks that repeat the one before them."""
+    for name in repeated:
+        setattr(model, name, nn.Identity())
+    return model
+
+
+def _inception() -> nn.Module:
+    model = tv.inception_v3(init_weights=False, num_classes=10)
+    return _without(model, "Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c")
+
+
+def _googlenet() -> nn.Module:
+    model = tv.googlenet(init_weights=False, num_classes=10)
+    return _without(model, "inception4b", "inception4c", "inception5a")
+
+
+def _mnasnet() -> nn.Module:
+    model = tv.MNASNet(0.35, num_classes=10)
+    for place, stack in enumerate(model.layers):
+        if isinstance(stack, nn.Sequential):
+            model.layers[place] = stack[: 1 + place % 2]
+    return model
+
+
 def _vgg(*, norm: bool) -> nn.Module:
     layers = [8, "M", 16, "M", 16, 16, "M", 32, "M", 512, "M"]
     model = VGG(make_layers(layers, batch_norm=norm), num_classes=10, init_weights=False)
@@ -38,7 +69,7 @@ def _mobilenet_v3() -> nn.Module:
 
 
 def _efficientnet() -> nn.Module:
-    blocks = [MBConvConfig(1, 3, 1, 8, 8, 1), MBConvConfig(6, 5, 2, 8, 16, 2), MBConvConfig(6, 3, 2, 16, 24, 1)]
+    blocks = [MBConvConfig(1, 3, 1, 8, 8, 1), MBConvConfig(6, 5, 2, 8, 8, 2)]
     return tv.EfficientNet(blocks, dropout=0.2, num_classes=10)
 
 
@@ -52,7 +83,7 @@ def _efficientnet_v2() -> nn.Module:
 
 
 def _regnet() -> nn.Module:
-    blocks = BlockParams.from_init_params(depth=5, w_0=16, w_a=8.0, w_m=2.0, group_width=8, se_ratio=0.25)
+    blocks = BlockParams.from_init_params(depth=4, w_0=16, w_a=8.0, w_m=2.0, group_width=8, se_ratio=0.25)
     return tv.RegNet(blocks, num_classes=10)
 
 
@@ -62,17 +93,17 @@ def _swin(**options: object) -> nn.Module:
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "alexnet": (partial(tv.alexnet, num_classes=10), 64),
+    "alexnet": (_alexnet, 64),
     "vgg": (partial(_vgg, norm=False), 32),
     "vgg_bn": (partial(_vgg, norm=True), 32),
-    "resnet": (partial(tv.ResNet, BasicBlock, [1, 2, 1, 1], num_classes=10), 32),
+    "resnet": (partial(tv.ResNet, BasicBlock, [2, 1, 1, 1], num_classes=10), 32),
     "resnext": (partial(tv.ResNet, Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=4, num_classes=10), 32),
     "wide_resnet": (partial(tv.ResNet, Bottleneck, [1, 1, 1, 1], width_per_group=128, num_classes=10), 32),
     "squeezenet": (partial(tv.squeezenet1_1, num_classes=10), 32),
-    "densenet": (partial(DenseNet, 8, (2, 2, 2, 2), 16, num_classes=10), 32),
-    "inception_v3": (partial(tv.inception_v3, init_weights=False, num_classes=10), 75),
-    "googlenet": (partial(tv.googlenet, init_weights=False, num_classes=10), 32),
-    "shufflenet_v2": (partial(tv.ShuffleNetV2, [2, 2, 2], [24, 48, 96, 192, 64], num_classes=10), 32),
+    "densenet": (partial(DenseNet, 8, (2, 1, 1, 2), 16, num_classes=10), 32),
+    "inception_v3": (_inception, 75),
+    "googlenet": (_googlenet, 32),
+    "shufflenet_v2": (partial(tv.ShuffleNetV2, [2, 1, 1], [24, 48, 96, 192, 64], num_classes=10), 32),
     "mobilenet_v2": (
         partial(
             tv.MobileNetV2,
@@ -83,7 +114,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
         32,
     ),
     "mobilenet_v3": (_mobilenet_v3, 32),
-    "mnasnet": (partial(tv.MNASNet, 0.35, num_classes=10), 32),
+    "mnasnet": (_mnasnet, 32),
     "efficientnet": (_efficientnet, 32),
     "efficientnet_v2": (_efficientnet_v2, 32),
     "regnet": (_regnet, 32),
