@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 try:
     import rich.console
@@ -54,7 +54,7 @@ def explain(
     target: Annotated[
         str | None, typer.Option(help="The class, by name or number; what the model predicts most often, by default.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="Number of concepts.")] = 25,
+    rank: Annotated[str, typer.Option(help="Number of concepts, or auto: by the error on what is left out.")] = "25",
     crops: Annotated[
         int | None, typer.Option(help="Random crops of each photograph; by default at least 10, and 300 in all.")
     ] = None,
@@ -68,7 +68,7 @@ def explain(
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with _errors_in_words():
-        _run(images, model, weights, layer, target, rank, crops, out, batch, seed, no_cache, faithfulness)
+        _run(images, model, weights, layer, target, _rank(rank), crops, out, batch, seed, no_cache, faithfulness)
 
 
 @app.command(epilog="Example: face-jax demo --photos coffee --out coffee-report")
@@ -120,7 +120,7 @@ def _run(
     weights: str,
     layer: str | None,
     target: str | None,
-    rank: int,
+    rank: int | Literal["auto"],
     crops: int | None,
     out: pathlib.Path,
     batch: int,
@@ -164,6 +164,14 @@ def _run(
         advance(1)
     _tell(explanation, {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained})
     print(report)
+
+
+def _rank(word: str) -> int | Literal["auto"]:
+    if word == "auto":
+        return "auto"
+    if not word.strip().isdigit():
+        raise ValueError(f"--rank {word!r} is no number of concepts; give one, such as 25, or auto")
+    return int(word)
 
 
 def _strength(word: str) -> Any:

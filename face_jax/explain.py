@@ -20,7 +20,7 @@ from .cache import no_cache
 from .classes import class_index
 from .concepts import Concept, coverage, encode_maps, strongest_crops
 from .explanation import Explanation
-from .factorize import ADMM, NNDSVD, SquaredError, encode, factorize
+from .factorize import ADMM, NNDSVD, SquaredError, encode, factorize, rank_scan
 from .faithfulness import Path, faithful_rows, faithfulness_path
 from .faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from .heads import Affine
@@ -32,6 +32,8 @@ from .selection import Activator, choose_class, of_class, place_average, split, 
 
 # Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
 _SAMPLED_PICTURES = 12
+# Ranks that are compared when none is given.
+_RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 # Below this many pictures held out, a score's last digit is one picture.
 _FEW_HELD_OUT = 10
 
@@ -41,7 +43,7 @@ def explain(
     images: Any,
     target: int | str | None = None,
     *,
-    rank: int = 25,
+    rank: int | Literal["auto"] = 25,
     crops: Cropping | None = None,
     faithfulness: float | Literal["auto"] | None = None,
     objective: Any = None,
@@ -64,7 +66,7 @@ def explain(
     - `model`: a classifier split at a layer whose activations are not negative.
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
     - `target`: the class, by name or number. By default, the class that the model predicts most often here.
-    - `rank`: number of concepts.
+    - `rank`: number of concepts. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
         of the whole photographs fitted; `"auto"` chooses it on some of them by a path. None: no such term.
@@ -80,7 +82,11 @@ def explain(
     """
     key = jax.random.key(0) if key is None else key
     keys = dict(
-        zip(["split", "crops", "more crops", "start", "importance", "controls"], jax.random.split(key, 6), strict=True)
+        zip(
+            ["split", "crops", "more crops", "start", "importance", "controls", "ranks"],
+            jax.random.split(key, 7),
+            strict=True,
+        )
     )
     _check(rank, held_out, batch)
     _check_faithfulness(faithfulness, objective)
@@ -96,6 +102,7 @@ def explain(
             shapes = [photograph.pixels().shape[:2] for photograph in kept]
         crops = crops or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted))))
         boxes = _crops_of(crops, shapes, fitted, keys["crops"])
+        most = min(len(boxes), seen.kept.maps.shape[-1])
         _check_rank(rank, len(boxes), seen.kept.maps.shape[-1])
         affine, single = model.head.affine, len(kept) == 1
         crop_data = activator.crops(kept, boxes, maps=single and not affine)
@@ -107,6 +114,13 @@ def explain(
         else:
             fit_units, score_units = (units(seen.kept[index], affine=affine) for index in (fitted, held))
 
+        scan = None
+        if rank == "auto":
+            with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
+                ranks = [candidate for candidate in _RANKS if candidate <= most]
+                scan = rank_scan(jnp.asarray(rows), ranks, key=keys["ranks"])
+                rank = scan.suggested
+                advance(1)
         with stopwatch("factorization"), progress("Factorizing", 1) as advance:
             objective = SquaredError() if objective is None else objective
             solver = (ADMM() if faithfulness is None else FAITHFUL_SOLVER) if solver is None else solver
@@ -165,6 +179,7 @@ def explain(
         notes=_notes(every, seen, len(fit_units), len(score_units), solution),
         settings=_settings(model, rank, crops, objective, solver, start, held_out, key, target_number),
         path=path,
+        rank_scan=scan,
         seconds=dict(stopwatch.seconds),
     )
 
@@ -347,9 +362,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _check(rank: int, held_out: float, batch: int) -> None:
-    if rank < 1:
-        raise ValueError(f"rank={rank} is no number of concepts; give 1 or more")
+def _check(rank: int | str, held_out: float, batch: int) -> None:
+    if rank != "auto" and (isinstance(rank, str) or rank < 1):
+        raise ValueError(f"rank={rank!r} is no number of concepts; give 1 or more, or 'auto'")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out={held_out} is no share; give a number between 0 and 1, such as 0.2")
     if batch < 1:
@@ -368,10 +383,11 @@ def _check_faithfulness(faithfulness: Any, objective: Any) -> None:
         raise ValueError(f'faithfulness={faithfulness!r} is no λ; give a number of at least 0, or "auto"')
 
 
-def _check_rank(rank: int, crops: int, channels: int) -> None:
-    if rank > min(crops, channels):
+def _check_rank(rank: int | str, crops: int, channels: int) -> None:
+    least = _RANKS[0] if isinstance(rank, str) else rank
+    if least > min(crops, channels):
         raise ValueError(
-            f"rank={rank} is more than {crops} crops of {channels} channels allow; give at most "
+            f"rank={least} is more than {crops} crops of {channels} channels allow; give at most "
             f"{min(crops, channels)}, or more photographs or crops"
         )
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from .activations import Collected, Crops
 from .attribution import concept_gradients, upsampled_codes
 from .concepts import Concept, encode_maps
+from .factorize import RankScan
 from .faithfulness import Path
 from .importance import Sobol
 from .metrics import Score
@@ -47,6 +48,7 @@ class Explanation:
     - `settings`: everything needed to run it again.
     - `seconds`: where the time went.
     - `path`: how λ of the faithfulness was chosen, if it was.
+    - `rank_scan`: how the number of concepts was chosen, if it was.
     """
 
     model: SplitModel
@@ -70,6 +72,7 @@ class Explanation:
     settings: dict[str, Any]
     seconds: dict[str, float]
     path: Path | None = None
+    rank_scan: RankScan | None = None
 
     @property
     def target_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -90,6 +91,8 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                 }
                 for row in explanation.scores
             ],
+            "rank_scan": dataclasses.asdict(explanation.rank_scan) if explanation.rank_scan else None,
+            "path": explanation.path.table() if explanation.path else None,
             "accuracy_of_nothing": explanation.accuracy_of_nothing,
             "fit": explanation.fit,
             "notes": explanation.notes,

@@ -245,3 +245,12 @@ def test_settings_out_of_range(wrong, said):
 
 def test_classes_are_what_the_model_has():
     assert colour_model().classes == CLASSES
+
+
+def test_the_rank_can_be_chosen(monkeypatch):
+    monkeypatch.setattr("face_jax.explain._RANKS", (2, 4, 60))
+    found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
+    assert found.rank_scan is not None
+    assert len(found.concepts) == found.rank_scan.suggested
+    # There are only 14 channels.
+    assert found.rank_scan.ranks.tolist() == [2, 4]

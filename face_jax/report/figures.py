@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 
+from ..factorize import RankScan
+from ..faithfulness import Path
 from ..metrics import Score
 
 # Matplotlib wants colours; these stand for the page's own, which differ by day and by night.
@@ -16,7 +20,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 3
 
 
 def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletion"]) -> str:
-    """Share of held-out pictures for which the target is predicted, against the number of concepts put in or taken out.
+    """Share of held-out pictures for which the target is predicted, by the number of concepts put in or taken out.
 
     **Arguments:**
 
@@ -25,49 +29,103 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
 
     **Returns:** an SVG element, whose colours are the page's CSS variables.
     """
-    import matplotlib as mpl
     from matplotlib import ticker
-    from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
-        axes = figure.subplots()
+    with _drawing(which) as (axes, finished):
         for number, row in enumerate(scores):
             accuracy = getattr(row.fidelity, which).accuracy
-            steps = np.arange(len(accuracy))
             main = number == 0
             axes.plot(
-                steps,
+                np.arange(len(accuracy)),
                 accuracy,
                 color=_ACCENT if main else _MUTED,
                 linewidth=2.6 if main else 1.3,
                 linestyle=_DASHES[number % len(_DASHES)],
                 zorder=3 if main else 2,
-                label=row.name,
                 clip_on=False,
             )
         axes.set(ylim=(0, 1), xlim=(0, len(scores[0].fidelity.insertion.accuracy) - 1))
-        axes.set_xlabel(
-            "concepts put in, most important first"
-            if which == "insertion"
-            else "concepts taken out, most important first"
-        )
+        axes.set_xlabel(f"concepts {'put in' if which == 'insertion' else 'taken out'}, most important first")
         axes.set_ylabel("pictures still in the class")
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
+    return finished()
+
+
+def path_figure(path: Path) -> str:
+    """What faithfulness costs: squared error against KL on pictures held out, a point for each λ; the chosen filled."""
+    with _drawing("path") as (axes, finished):
+        error = [point.held_out_error for point in path.points]
+        loss = [point.held_out_loss for point in path.points]
+        axes.plot(error, loss, color=_MUTED, linewidth=1.3, marker="o", markersize=5, markerfacecolor=_GRID)
+        axes.plot(error[path.chosen], loss[path.chosen], color=_ACCENT, marker="o", markersize=9)
+        for number, point in enumerate(path.points):
+            axes.annotate(
+                f"λ = {point.weight:.3g}",
+                (error[number], loss[number]),
+                xytext=(7, 5),
+                textcoords="offset points",
+                color=_INK if number == path.chosen else _MUTED,
+            )
+        axes.set_xlabel("relative squared error")
+        axes.set_ylabel("KL")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.2)
+    return finished()
+
+
+def rank_figure(scan: RankScan) -> str:
+    """Which rank: held-out error with its standard error, and stability over starts with its floor, by rank."""
+    with _drawing("rank") as (axes, finished):
+        axes.errorbar(
+            scan.ranks, scan.held_out, yerr=scan.held_out_error, color=_ACCENT, linewidth=2.2, marker="o", markersize=5
+        )
+        axes.plot(scan.ranks, scan.stability, color=_INK, linewidth=1.6, linestyle=_DASHES[1], marker="s", markersize=4)
+        axes.plot(scan.ranks, scan.floor, color=_MUTED, linewidth=1.3, linestyle=_DASHES[2])
+        axes.set_xlabel("concepts")
+        axes.set_ylabel("share")
+        axes.set_ylim(0, 1.02)
+        axes.set_xticks(scan.ranks)
+    return finished()
+
+
+@contextlib.contextmanager
+def _drawing(name: str) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """Axes to draw on, and the function that then gives the drawing."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "font.size": 10,
+        "font.family": "sans-serif",
+        "svg.hashsalt": "face_jax",
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
-        axes.tick_params(colors=_MUTED, length=0)
-        axes.xaxis.label.set_color(_MUTED)
-        axes.yaxis.label.set_color(_MUTED)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    for stand_in, variable in _IN_PAGE.items():
-        drawing = drawing.replace(stand_in, variable)
-    return _inline(drawing, which)
+
+        def finished() -> str:
+            _plain(axes)
+            buffer = io.StringIO()
+            with mpl.rc_context(settings):
+                figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            drawing = buffer.getvalue()
+            for stand_in, variable in _IN_PAGE.items():
+                drawing = drawing.replace(stand_in, variable)
+            return _inline(drawing, name)
+
+        yield axes, finished
+
+
+def _plain(axes: Any) -> None:
+    """No frame, no ticks, labels in the page's quiet colour."""
+    axes.tick_params(colors=_MUTED, length=0)
+    axes.xaxis.label.set_color(_MUTED)
+    axes.yaxis.label.set_color(_MUTED)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def legend(scores: tuple[Score, ...]) -> list[tuple[str, str, bool]]:

@@ -73,6 +73,8 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "gradients": _gradients(explanation),
         "insertion": figures.curve_figure(explanation.scores, "insertion"),
         "deletion": figures.curve_figure(explanation.scores, "deletion"),
+        "ranks": figures.rank_figure(explanation.rank_scan) if explanation.rank_scan else None,
+        "path": figures.path_figure(explanation.path) if explanation.path else None,
         "legend": figures.legend(explanation.scores),
         "ceilings": {
             "insertion": insertion_ceiling(len(cards), explanation.accuracy_of_nothing),

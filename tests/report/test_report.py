@@ -1,5 +1,6 @@
 """The report as a file, and as a browser shows it."""
 
+import dataclasses
 import pathlib
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from toy_model import colour_model, pictures
 
 import face_jax as fj
+from face_jax.faithfulness.path import Path, Point
 from face_jax.report.pictures import painted, spotlight
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -115,3 +117,29 @@ def test_a_browser_shows_it(page, width, scheme):
     assert all(address.startswith(("file:", "data:")) for address in requests)
     brightness = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in (paper, ink)]
     assert (brightness[0] < brightness[1]) == (scheme == "dark")
+
+
+def test_choices_are_drawn(explanation, tmp_path):
+    ranks = np.array([2, 4, 6])
+    scan = fj.RankScan(
+        ranks=ranks,
+        held_out=np.array([0.5, 0.2, 0.3]),
+        held_out_error=np.array([0.01, 0.02, 0.01]),
+        fitted=np.array([0.4, 0.15, 0.1]),
+        stability=np.array([0.99, 0.9, 0.7]),
+        floor=np.array([0.5, 0.5, 0.5]),
+    )
+    points = tuple(
+        Point(weight, 0.3, 0.2, 0.31 + 0.01 * weight, 0.5 - 0.1 * weight, 0.9, 1.0, 1e-4, 30)
+        for weight in (0.0, 1.0, 3.0)
+    )
+    solution = fj.factorize(explanation.crop_activations, 2)
+    path = Path(points=points, chosen=1, solution=solution, most_error=1.1)
+    text = dataclasses.replace(explanation, rank_scan=scan, path=path).report(tmp_path).read_text()
+    assert "How many concepts" in text
+    assert "How much faithfulness" in text
+    drawings = re.findall(r"<svg viewBox=.*?</svg>", text, re.DOTALL)
+    assert any("rank curves" in drawing for drawing in drawings)
+    assert any("path curves" in drawing and "λ = 3" in drawing for drawing in drawings)
+    for drawing in drawings:
+        xml.etree.ElementTree.fromstring(drawing)
