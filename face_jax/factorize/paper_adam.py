@@ -38,9 +38,14 @@ class PaperAdam:
     - `max_steps`: at most so many.
     """
 
-    learning_rate: float = 5e-4
-    atol: float = 1e-3
+    learning_rate: float = dataclasses.field(default=5e-4, metadata={"static": True})
+    atol: float = dataclasses.field(default=1e-3, metadata={"static": True})
     max_steps: int = dataclasses.field(default=22_000, metadata={"static": True})
+
+    @property
+    def rtol(self) -> float:
+        """The scaled KKT residual at which the factors would count as stationary; it doesn't stop there."""
+        return 1e-5
 
     @property
     def signed_dictionary(self) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -53,7 +54,7 @@ def check_prepared(prepared: Any) -> None:
     worst = float(jnp.max(jnp.abs(target)))
     if np.isfinite(worst):
         return
-    bad = ~np.isfinite(np.asarray(target)).all(axis=1)
+    bad = np.asarray(~np.isfinite(np.asarray(target)).all(axis=1)).reshape(-1)
     raise ValueError(
         f"head gives logits that are NaN or infinite for {int(bad.sum())} of {len(bad)} images, the first is image "
         f"{int(bad.argmax())}; look for NaN in the head's weights, or activations that it wasn't trained for"
