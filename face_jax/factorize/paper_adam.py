@@ -100,7 +100,8 @@ def _paper_adam(
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         factors, memory, values, step = carry
         value, slope = jax.value_and_grad(loss)(factors)
-        updates, memory = optimizer.update(slope, memory, factors)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+            updates, memory = optimizer.update(slope, memory, factors)
         factors = jax.tree.map(lambda x: jnp.maximum(x, 0), optax.apply_updates(factors, updates))
         return factors, memory, values.at[step].set(value), step + 1
 

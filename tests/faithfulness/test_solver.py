@@ -252,7 +252,8 @@ def test_published_adam_is_adam_and_clamp():
     optimizer, factors = optax.adam(5e-4), first
     memory = optimizer.init(factors)
     for _ in range(30):
-        updates, memory = optimizer.update(jax.grad(loss)(factors), memory)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, memory = optimizer.update(jax.grad(loss)(factors), memory)
         factors = jax.tree.map(lambda x, step: jnp.maximum(x + step, 0), factors, updates)
     np.testing.assert_allclose(found.codes @ found.dictionary, factors[0] @ factors[1], atol=1e-9)
     assert found.result == RESULTS.max_steps_reached
