@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from . import validate, with_terms
@@ -13,8 +14,8 @@ from .solvers import ADMM
 
 
 def encode(
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
+    activations: ArrayLike,
+    dictionary: ArrayLike,
     *,
     objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
 ) -> Float[Array, "row concept"]:
@@ -26,8 +27,8 @@ def encode(
 
     **Arguments:**
 
-    - `activations`: any sign; what lies below zero just has no code.
-    - `dictionary`: the concepts; unit length isn't needed.
+    - `activations`: `row × channel`, any sign: what lies below zero just has no code.
+    - `dictionary`: `concept × channel`; unit length isn't needed.
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
         minimize these too, iteratively.
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from . import validate, with_terms
@@ -16,17 +17,18 @@ from .paper_adam import PaperAdam, paper_adam
 from .results import raise_if_unusable
 from .solution import Solution
 from .solvers import ADMM, Solver
-from .starts import NNDSVD, Given, Start
+from .starts import Given, Start
+from .warmup import Warmup
 
 
 def factorize(
-    activations: Float[Array, "row channel"],
+    activations: ArrayLike,
     rank: int,
     *,
-    objective: SquaredError | Objective = SquaredError(),
-    solver: Solver | PaperAdam = ADMM(),
-    start: Start = NNDSVD(),
-    adjoint: Adjoint = ImplicitAdjoint(),
+    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    solver: Solver | PaperAdam = ADMM(),  # noqa: B008
+    start: Start = Warmup(),  # noqa: B008
+    adjoint: Adjoint = ImplicitAdjoint(),  # noqa: B008
     key: Key[Array, ""] | None = None,
     throw: bool = True,
 ) -> Solution:
@@ -36,7 +38,7 @@ def factorize(
 
     **Arguments:**
 
-    - `activations`: at least 0, except with `SemiNMF`.
+    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do.
     - `rank`: how many concepts.
     - `objective`: what's minimized.
     - `solver`: how.
@@ -56,8 +58,9 @@ def factorize(
         validate.non_negative("activations", activations, validate.SIGNED)
     validate.penalties(objective, both=True)
     quadratic = validate.weights_of(objective, activations)
-    if isinstance(start, Given):
-        validate.given(start, activations, rank, signed=solver.signed_dictionary)
+    given = start.start if isinstance(start, Warmup) else start
+    if isinstance(given, Given):
+        validate.given(given, activations, rank, signed=solver.signed_dictionary)
     terms = with_terms.active(objective)
     key = jax.random.key(0) if key is None else key
     if terms:

@@ -55,7 +55,7 @@ class ConjugateGradient(LinearSolver):
     """
 
     steps: int = dataclasses.field(default=10, metadata={"static": True})
-    rtol: float = 1e-6
+    rtol: float | Float[Array, ""] = 1e-6
 
     def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
         """Nothing to prepare."""
@@ -67,7 +67,7 @@ class ConjugateGradient(LinearSolver):
 
 
 def conjugate_gradient(
-    product: Callable[[Columns], Columns], right: Columns, guess: Columns, steps: int, rtol: float
+    product: Callable[[Columns], Columns], right: Columns, guess: Columns, steps: int, rtol: float | Float[Array, ""]
 ) -> Columns:
     """Conjugate gradients for each column on its own; a column that has arrived stands still."""
     goal = rtol**2 * jnp.sum(right**2, axis=0)

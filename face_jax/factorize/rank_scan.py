@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from . import validate
@@ -48,7 +49,7 @@ class RankScan:
 
 
 def rank_scan(
-    activations: Float[Array, "row channel"],
+    activations: ArrayLike,
     ranks: Sequence[int],
     *,
     key: Key[Array, ""],
@@ -64,7 +65,7 @@ def rank_scan(
 
     **Arguments:**
 
-    - `activations`: at least 0.
+    - `activations`: `row × channel`, at least 0.
     - `ranks`: which to try.
     - `key`: for masks and starts.
     - `folds`: how many masks, at least 2.

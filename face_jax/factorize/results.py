@@ -17,7 +17,7 @@ class RESULTS(enum.IntEnum):
     max_steps_reached = 1
     stalled = 2
     settled = 3
-    nonfinite = 4
+    nonfinite = 5
     derivative_inexact = 4
 
     @property
