@@ -75,7 +75,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Find the components of X, and X in terms of them."""
         del y, params
         X = self._checked(X, reset=True)
-        rank = X.shape[1] if self.n_components in (None, "auto") else self.n_components
+        rank: Any = X.shape[1] if self.n_components in (None, "auto") else self.n_components
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with _precision(X):
             solution = factorize(
@@ -153,4 +153,4 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 def _precision(X: Float[np.ndarray, "sample feature"]) -> Any:
     """Float64 data is computed in float64, whatever JAX is set to."""
-    return jax.enable_x64(X.dtype == np.float64 or jax.config.jax_enable_x64)
+    return jax.enable_x64(X.dtype == np.float64 or jax.config.read("jax_enable_x64"))

@@ -7,6 +7,7 @@ import enum
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 
@@ -81,7 +82,7 @@ class Result:
     @property
     def message(self) -> str:
         """The sentence that belongs to the code; of a batch, to its worst code."""
-        if isinstance(self.code, jax.core.Tracer):
+        if isinstance(self.code, Tracer):
             return "(the result is known once the computation has run)"
         return RESULTS(int(np.max(np.asarray(self.code)))).message
 
@@ -98,7 +99,7 @@ class Result:
 
 def raise_if_unusable(result: Result) -> None:
     """Raise `FactorizationError` if the factors aren't finite, under `jit` as well (then through a callback)."""
-    if isinstance(result.code, jax.core.Tracer):
+    if isinstance(result.code, Tracer):
         jax.debug.callback(_raise_host, result.code)
     else:
         _raise_host(result.code)

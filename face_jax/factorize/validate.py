@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from .objective import Objective, SquaredError
@@ -39,7 +40,7 @@ def matrix(name: str, value: Any, words: str) -> Array:
 
 def finite(name: str, value: Array) -> None:
     """No NaN or infinity, if the values are known yet."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     # NaN and infinity both survive a sum of absolute values, a single cheap reduction.
     low, high = _range(value)
@@ -55,7 +56,7 @@ def finite(name: str, value: Array) -> None:
 
 def non_negative(name: str, value: Array, remedy: str) -> None:
     """No entry below zero, if the values are known yet."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     low, _ = _range(value)
     if low >= 0:
@@ -101,7 +102,7 @@ def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
     known = {}
     for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary"):
         value = getattr(quadratic, name)
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return
         known[name] = float(value)
         if not np.isfinite(known[name]) or known[name] < 0:

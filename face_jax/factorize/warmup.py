@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ class Warmup(Start):
         if isinstance(start, Given):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
-        solver = dataclasses.replace(self.solver, max_steps=self.steps)
+        settings: Any = self.solver
+        solver = dataclasses.replace(settings, max_steps=self.steps)
         found = solve(sample, SquaredError(), solver, codes, dictionary)
         # Equal shares of length for both factors: the solvers' steps treat them alike then.
         lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
