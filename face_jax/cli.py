@@ -142,6 +142,8 @@ def _run(
     every = photographs(images)
     from face_jax import bridges
 
+    bridges.share_processor()
+
     loaded = bridges.load(model, weights=weights)
     split = loaded.split(layer or _last_map(loaded))
     ready = time.perf_counter()

@@ -5,6 +5,8 @@ import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Torch's idle threads would otherwise spin on the cores that JAX computes on.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import jax
 import pytest

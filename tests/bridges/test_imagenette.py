@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from face_jax.bridges.imagenette_photographs import ImagenetteError
 from PIL import Image
 
 from face_jax import bridges, photographs
-from face_jax.bridges.imagenette_photographs import ImagenetteError
 
 
 @pytest.fixture
