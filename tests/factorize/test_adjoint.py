@@ -18,8 +18,10 @@ from face_jax.factorize import (
     SquaredError,
     StopGradient,
     UnrolledAdjoint,
+    derivative,
     derivative_stats,
     factorize,
+    hessian,
     implicit_vjp,
     kkt_residual,
 )
@@ -155,7 +157,7 @@ def test_central_differences(case):
 
     expected = central(witness, activations, objective, way)
     found = jax.jvp(loss, (activations, jax.tree.map(jnp.asarray, objective)), (DIRECTION, way))[1]
-    assert abs(expected) > 1
+    assert abs(expected) > 0.1
     assert abs(found - expected) <= 1e-7 * abs(expected)
 
 
@@ -177,6 +179,30 @@ def test_every_entry_of_the_gradient():
         expected = (loss(A + STEP * way, SquaredError()) - loss(A - STEP * way, SquaredError())) / (2 * STEP)
         # One entry's own derivative may be small: the error is measured against the largest.
         assert abs(found[i, j] - expected) <= 1e-7 * jnp.max(jnp.abs(found))
+
+
+def _without_residual(self, x):
+    mixed = x @ self.dictionary.T
+    return jnp.where(self.masks[0].T, mixed.T @ self.codes, 0)
+
+
+def _all_free(wanted, codes, dictionary, *, signed_dictionary):
+    return jnp.ones_like(codes, bool), jnp.ones_like(dictionary, bool)
+
+
+@pytest.mark.parametrize("wrong", [None, "no cross term", "no active set"])
+def test_wrong_derivatives_are_caught(monkeypatch, wrong):
+    if wrong == "no cross term":
+        monkeypatch.setattr(hessian.Reduced, "to_codes", _without_residual)
+    if wrong == "no active set":
+        monkeypatch.setattr(hessian, "free", _all_free)
+    solution = factorize(A, RANK, solver=SOLVER)
+    # Not through `jit`, which would know the right derivative from before.
+    by_hand = derivative._implicit_vjp.__wrapped__
+    (gradient, _), _ = by_hand(200, False, jnp.asarray(1e-13), A, solution, (CODES, DICTIONARY), PLAIN)
+    expected = central(loss_from(solution), A, PLAIN, directions(PLAIN))
+    error = abs(jnp.sum(gradient * DIRECTION) - expected) / abs(expected)
+    assert error <= 1e-7 if wrong is None else error > 1e-3
 
 
 def test_a_row_of_weight_zero_still_has_codes_that_follow():
