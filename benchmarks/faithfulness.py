@@ -149,19 +149,22 @@ def ours(rows, objective, goal: float):
 
 
 def speed(arguments) -> None:
-    print("| n | p | λ (code's unit) | Adam: steps | Adam: s | its objective | ours: s | steps | objective | faster |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    """The peer as published, and without its stopping rule for `--seconds`; ours to the objective that each ends at."""
+    print("| n | p | λ (code's unit) | Adam | steps | s | its objective | ours: s | steps | objective | faster |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for count, channels, weight in cases(arguments):
         rows, kernel, bias, objective, codes, dictionary = problem(count, channels, weight)
-        losses, seconds, ended = torch_adam(rows, kernel, bias, codes, dictionary, weight, seconds=arguments.seconds)
-        # Not run to its end: what it had reached by then, which only makes its time too short.
-        label = "" if ended else " (cut off)"
-        median, steps, value, _ = ours(rows, objective, losses[-1])
-        print(
-            f"| {count:,} | {channels} | {weight:g} | {len(losses)}{label} | {seconds:.1f} | {losses[-1]:.5f} | "
-            f"{median:.3f} | {steps} | {value:.5f} | {seconds / median:.0f} |",
-            flush=True,
-        )
+        torch_adam(rows, kernel, bias, codes, dictionary, weight, steps=3)  # threads and caches are warm
+        for name, atol in (("stops at 1e-3", 1e-3), ("doesn't stop", -1.0)):
+            losses, seconds, _ = torch_adam(
+                rows, kernel, bias, codes, dictionary, weight, atol=atol, seconds=arguments.seconds
+            )
+            median, steps, value, _ = ours(rows, objective, losses[-1])
+            print(
+                f"| {count:,} | {channels} | {weight:g} | {name} | {len(losses)} | {seconds:.1f} | {losses[-1]:.5f} | "
+                f"{median:.3f} | {steps} | {value:.5f} | {seconds / median:.0f} |",
+                flush=True,
+            )
 
 
 def longer(arguments) -> None:

@@ -213,3 +213,29 @@ def test_encoding_with_the_term_is_a_convex_minimum():
     plain = encode(activations, dictionary)
     assert term.value(prepared, codes, dictionary) < 0.9 * term.value(prepared, plain, dictionary)
     np.testing.assert_array_equal(encode(activations, dictionary, objective=fj.SquaredError() + 0.0 * term), plain)
+
+
+@pytest.mark.parametrize("argument", ["activations", "dictionary", "kernel", "weight"])
+def test_the_derivative_of_encoding_with_the_term(argument):
+    """Against central differences; then backward against forward."""
+    activations, kernel, bias, _, dictionary = _arrays()
+    given = {"activations": activations, "dictionary": dictionary, "kernel": kernel, "weight": jnp.asarray(3.0)}
+
+    def codes(x):
+        parts = {**given, argument: x}
+        objective = fj.SquaredError() + parts["weight"] * Faithfulness(Affine(parts["kernel"], bias))
+        return encode(parts["activations"], parts["dictionary"], objective=objective)
+
+    at = given[argument]
+    direction = jnp.asarray(np.random.default_rng(6).normal(size=at.shape))
+    here = codes(at)
+    step = 1e-5
+    ahead, behind = codes(at + step * direction), codes(at - step * direction)
+    assert ((ahead > 0) == (behind > 0)).all(), "a code changes between zero and positive"
+    difference = (ahead - behind) / (2 * step)
+    assert float(jnp.abs(difference).max()) > 1e-3
+    tangent = jax.jvp(codes, (at,), (direction,))[1]
+    np.testing.assert_allclose(tangent, difference, atol=2e-6 * float(jnp.abs(difference).max()))
+    cotangent = jnp.asarray(np.random.default_rng(7).normal(size=here.shape))
+    (back,) = jax.vjp(codes, at)[1](cotangent)
+    assert float(jnp.sum(back * direction)) == pytest.approx(float(jnp.sum(cotangent * tangent)), rel=1e-8)
