@@ -282,6 +282,7 @@ if __name__ == "__main__":
 # squeezenet1_0         2.9e-07   6.9e-07     0  5.8e-16   1.4e-15       2.0     11.3
 # squeezenet1_1         3.0e-07   4.8e-07     0  7.5e-16   8.2e-16       1.9      6.5
 # densenet121           4.3e-07   1.8e-04     0  1.7e-15   1.5e-15       9.1     46.1
+# inception_v3          3.9e-07   8.5e-07     0  1.2e-15   1.9e-15      13.0     34.3
 # (stopped there; the families that follow have not been through this part yet)
 #
 # choices: not run to its end.
