@@ -22,11 +22,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from face_jax.attribution import concept_gradients as concept_gradients
+
     from .concept_module import ConceptModule as ConceptModule
     from .cutting import split as split
     from .flax_import import to_flax as to_flax
     from .functions import as_torch as as_torch
-    from .gradients import concept_gradients as concept_gradients
     from .imagenette_photographs import imagenette as imagenette
     from .listing import Layer as Layer
     from .listing import layers as layers
@@ -51,7 +52,7 @@ _HOMES = {
     "TorchFeatures": "torch_features",
     "TorchHead": "torch_head",
     "as_torch": "functions",
-    "concept_gradients": "gradients",
+    "concept_gradients": "face_jax.attribution",
     "known_models": "models",
     "imagenette": "imagenette_photographs",
     "layers": "listing",
@@ -70,7 +71,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        home = importlib.import_module(f".{_HOMES[name]}", __name__)
+        home = _HOMES[name]
+        home = importlib.import_module(home if home.startswith("face_jax") else f".{home}", __name__)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision"):
             raise

@@ -60,11 +60,8 @@ class TorchFeatures:
             return to_jax(self.layout.to_maps(self.module(tensor)))
 
     def vjp(
-        self, images: Float[Any, "image y x colour"]
-    ) -> tuple[
-        Float[Array, "image y x channel"],
-        Callable[[Float[Array, "image y x channel"]], Float[Array, "image y x colour"]],
-    ]:
+        self, images: Float[Any, "image height width colour"]
+    ) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Array]]:
         """Activations, and the function that takes cotangents of them back to the images: one forward pass for many.
 
         The function may be called as often as one likes; it keeps the network's intermediate values alive.
@@ -74,7 +71,7 @@ class TorchFeatures:
         with torch.enable_grad():
             maps = self.maps_of(tensor)
 
-        def pullback(cotangent: Float[Array, "image y x channel"]) -> Float[Array, "image y x colour"]:
+        def pullback(cotangent: Array) -> Array:
             given = to_torch(cotangent, device=device, dtype=maps.dtype)
             (gradient,) = torch.autograd.grad(maps, tensor, given, retain_graph=True)
             return to_jax(gradient.movedim(1, -1))

@@ -103,8 +103,8 @@ class Explanation:
         **Arguments:**
 
         - `images`: anything that `face_jax.photographs` takes.
-        - `method`: `"codes"` enlarges the codes on the layer's grid; `"gradient"` is `|∂U_k/∂X|` summed over
-            colours, exact through the factorization and the network.
+        - `method`: `"codes"` enlarges the codes on the layer's grid; `"gradient"` is `|∂ΣU_k/∂X|` (the
+            sum over places) summed over colours, exact through the factorization and the network.
         - `concepts`: which concepts, counted from 0; all by default.
 
         **Returns:** one map a concept and image, in the size of the network's input.
@@ -115,8 +115,8 @@ class Explanation:
             return np.moveaxis(enlarged, -1, 0)[list(wanted)]
         if method != "gradient":
             raise ValueError(f"method={method!r} is unknown; give 'codes' or 'gradient'")
-        gradients = concept_gradients(self.model, jnp.asarray(self.dictionary), self._inputs(images), wanted)
-        return np.abs(gradients).sum(-1)
+        gradients = concept_gradients(self.model, self.dictionary, self._inputs(images), concepts=wanted, pooled=False)
+        return np.abs(np.asarray(gradients)).sum(-1)
 
     def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""

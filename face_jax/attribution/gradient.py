@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ..factorize import encode
 from ..model import SplitModel
 
+# Cotangents of so many bytes are held at a time.
+_MOST_BYTES = 2**28
+
 
 def concept_gradients(
-    model: SplitModel,
-    dictionary: Float[Array, "concept channel"],
-    images: Float[Array, "image height width colour"],
-    concepts: Sequence[int] | None = None,
-) -> Float[np.ndarray, "wanted image height width colour"]:
-    """`∂U_k/∂X`, concept by concept: CRAFT's two-stage backpropagation.
+    model: SplitModel, dictionary: Any, images: Any, *, concepts: Sequence[int] | None = None, pooled: bool = True
+) -> Float[Array, "wanted image height width colour"]:
+    """The gradients `∂U_k/∂X` of concepts' codes with respect to images' pixels: CRAFT's two-stage backpropagation.
 
-    `U_k` is the concept's code summed over the places of the layer's grid. Its derivative with respect to the
-    activations is exact (it comes from the KKT conditions of non-negative least squares), and is pulled back
-    through the network. All concepts share one forward pass. A concept that is at no place has no gradient.
+    The code's derivative with respect to the activations is exact (it comes from the KKT conditions of non-negative
+    least squares), and is pulled back through the network. The network runs forward once and the least squares are
+    solved once; each concept costs one backward pass of the network up to the layer. A concept that an image doesn't
+    have has no gradient there.
 
     **Arguments:**
 
-    - `model`: the split classifier.
-    - `dictionary`: the concepts.
-    - `images`: network input.
-    - `concepts`: which concepts; all by default.
+    - `model`: the split classifier; its features are a JAX function, or bring a method `vjp` of their own.
+    - `dictionary`: the concepts, `concept channel`, JAX or NumPy.
+    - `images`: network input, `image height width colour`, JAX or NumPy.
+    - `concepts`: which concepts, counted from 0; all by default.
+    - `pooled`: differentiate the code of the image's average activations; else the sum of its places' codes.
 
-    **Returns:** each concept's gradient with respect to the input.
+    **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
     """
+    number = len(dictionary)
+    chosen = list(range(number)) if concepts is None else [int(k) for k in concepts]
+    wrong = [k for k in chosen if not 0 <= k < number]
+    if wrong or not chosen:
+        raise ValueError(
+            f"concepts={wrong or chosen} of a dictionary with {number}; give numbers from 0 to {number - 1}"
+        )
     maps, pullback = forward_with_pullback(model, images)
-    dictionary = jnp.asarray(dictionary, maps.dtype)
-    wanted = range(dictionary.shape[0]) if concepts is None else concepts
-    cotangents = _code_gradients(maps, dictionary, jnp.asarray(list(wanted)))
-    return np.stack([np.asarray(pullback(cotangent)) for cotangent in cotangents])
+    linear = _linearize(maps, jnp.asarray(dictionary, maps.dtype), pooled)
+    size = max(1, _MOST_BYTES // max(1, maps.nbytes))
+    parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    cotangents = (one for part in parts for one in _pull_back(linear, jnp.asarray(part)))
+    return jnp.stack([jnp.asarray(pullback(cotangent)) for cotangent in cotangents])
 
 
 def forward_with_pullback(
-    model: SplitModel, images: Float[Array, "image height width colour"]
+    model: SplitModel, images: Any
 ) -> tuple[Float[Array, "image y x channel"], Callable[[Any], Any]]:
     """A layer's activations, and the function that takes cotangents of them to cotangents of the images.
 
@@ -52,19 +62,25 @@ def forward_with_pullback(
     own = getattr(model.features, "vjp", None)
     if own is not None:
         return own(images)
-    maps, pullback = jax.vjp(model.features, images)
+    maps, pullback = jax.vjp(model.features, jnp.asarray(images))
     return maps, lambda cotangent: pullback(cotangent)[0]
 
 
-@jax.jit
-def _code_gradients(
-    maps: Float[Array, "image y x channel"], dictionary: Float[Array, "concept channel"], concepts: Any
-) -> Float[Array, "wanted image y x channel"]:
-    channels = maps.shape[-1]
+@functools.partial(jax.jit, static_argnames="pooled")
+def _linearize(
+    maps: Float[Array, "image y x channel"], dictionary: Float[Array, "concept channel"], pooled: bool
+) -> Any:
+    """The derivative of the codes at these maps, as a pytree that passes between compiled functions."""
 
     def codes(maps: Float[Array, "image y x channel"]) -> Float[Array, "row concept"]:
-        return encode(maps.reshape(-1, channels), dictionary)
+        return encode(jnp.mean(maps, axis=(1, 2)) if pooled else maps.reshape(-1, maps.shape[-1]), dictionary)
 
-    values, pullback = jax.vjp(codes, maps)
-    one_hot = jax.nn.one_hot(concepts, dictionary.shape[0], dtype=values.dtype)
-    return jax.vmap(lambda row: pullback(jnp.broadcast_to(row[None, :], values.shape))[0])(one_hot)
+    return jax.vjp(codes, maps)
+
+
+@jax.jit
+def _pull_back(linear: Any, concepts: Any) -> Array:
+    """The gradients of each chosen concept's codes, summed over rows, with respect to the maps."""
+    codes, pull = linear
+    one_hot = jax.nn.one_hot(concepts, codes.shape[1], dtype=codes.dtype)
+    return jax.vmap(lambda row: pull(jnp.broadcast_to(row[None, :], codes.shape))[0])(one_hot)
