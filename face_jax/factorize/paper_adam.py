@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from . import composite, with_terms
+from . import with_terms
 from .objective import Objective, Weighted
+from .problem import problem_of, settings_of
 from .results import RESULTS, Result
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
 from .solvers import ADMM
@@ -109,9 +110,7 @@ def _paper_adam(
     (codes, dictionary), _, values, steps = jax.lax.while_loop(going, advance, begin)
     values = values.at[steps].set(loss((codes, dictionary)))
 
-    problem = composite.problem_of(
-        activations, dataclasses.replace(objective, terms=terms), prepared, composite.settings_of(ADMM())
-    )
+    problem = problem_of(activations, dataclasses.replace(objective, terms=terms), prepared, settings_of(ADMM()))
     final, residual = problem.measure(codes, dictionary)
     ended = jnp.where(steps < solver.max_steps, RESULTS.settled.value, RESULTS.max_steps_reached.value)
     ended = jnp.where(jnp.isfinite(final), ended, RESULTS.nonfinite.value).astype(jnp.int32)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key
 from . import composite, driver
 from .nnls import nnls
 from .objective import Objective, SquaredError, Weighted
+from .problem import problem_of, settings_of
 from .solution import Solution
 from .solvers import ADMM, SemiNMF, Solver
 from .starts import Given, Start
@@ -94,7 +95,7 @@ def _factorize(
     key: Key[Array, ""],
 ) -> Solution:
     codes, dictionary = start(activations, rank, signed=solver.signed_dictionary, key=key)
-    settings = composite.settings_of(solver)
+    settings = settings_of(solver)
     if not isinstance(start, Given):
         warm = dataclasses.replace(solver, max_steps=min(_WARM_STEPS, solver.max_steps))
         begun = driver.solve(activations, objective.quadratic, warm, codes, dictionary)
@@ -103,7 +104,7 @@ def _factorize(
         codes, dictionary = (begun.codes / scale[None]).T, begun.dictionary * scale[:, None]
         if not _penalized(objective.quadratic):
             codes, dictionary = begun.codes.T, begun.dictionary
-    problem = composite.problem_of(activations, objective, prepared, settings)
+    problem = problem_of(activations, objective, prepared, settings)
     return composite.solve(problem, codes.T, dictionary)
 
 
@@ -178,5 +179,5 @@ def _minimized(
     l1, l2 = (jnp.asarray(getattr(objective.quadratic, name), dtype) for name in ("l1_codes", "l2_codes"))
     ridge = l2 * jnp.eye(dictionary.shape[0], dtype=dtype)
     first = nnls(dictionary @ dictionary.T + ridge, dictionary @ activations.T - l1).T
-    problem = composite.problem_of(activations, objective, prepared, composite.ENCODING)
+    problem = problem_of(activations, objective, prepared, composite.ENCODING)
     return composite.encode(problem, first, dictionary)

@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 
 import face_jax as fj
-from face_jax.factorize import ADMM, RESULTS, Given, PaperAdam, SemiNMF, composite, factorize, with_terms
+from face_jax.factorize import ADMM, RESULTS, Given, PaperAdam, SemiNMF, composite, factorize, problem, with_terms
 from face_jax.faithfulness import (
     Faithfulness,
     InMeans,
@@ -156,7 +156,7 @@ def test_blocks_of_rows_do_what_all_rows_do(monkeypatch):
 
     whole = solved()
     # Eight images in blocks of three: the last block overlaps the one before it.
-    monkeypatch.setattr(composite, "_BLOCK_ROWS", 18)
+    monkeypatch.setattr(problem, "BLOCK_ROWS", 18)
     blocks = solved()
     jax.clear_caches()
     # Conjugate gradients stop when all of a block have arrived, so inexact steps differ from block to block.
@@ -317,12 +317,12 @@ def test_nothing_of_rows_by_channels_by_classes_is_formed():
     head = Affine(jnp.asarray(generator.normal(size=(channels, classes))), jnp.zeros(classes))
     terms = (fj.SquaredError() + 1.0 * Faithfulness(head)).terms
     prepared = with_terms.prepare(terms, activations)
-    settings = composite.settings_of(ADMM(max_steps=2))
+    settings = problem.settings_of(ADMM(max_steps=2))
     objective = fj.SquaredError() + 1.0 * Faithfulness(head)
 
     def run(activations, codes, dictionary):
-        problem = composite.problem_of(activations, objective, prepared, settings)
-        return composite.solve(problem, codes, dictionary).codes
+        whole = problem.problem_of(activations, objective, prepared, settings)
+        return composite.solve(whole, codes, dictionary).codes
 
     traced = jax.make_jaxpr(run)(activations, jnp.ones((rows, 4)), jnp.ones((4, channels)))
     shapes = set()
@@ -343,6 +343,3 @@ def test_nothing_of_rows_by_channels_by_classes_is_formed():
     assert (rows, classes) in shapes, "the walk missed the loop's body"
     sizes = sorted({int(np.prod(shape)) for shape in shapes}, reverse=True)
     assert sizes[0] == rows * classes
-    # Squares of the activations, for their length, are the only thing of their size: once, before the loop.
-    body = [e for e in traced.jaxpr.eqns if e.primitive.name == "while"]
-    assert body
