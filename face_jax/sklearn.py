@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
-from .factorize import ADMM, RESULTS, Solver, SquaredError, Start, Warmup, encode, factorize
+from .factorize import ADMM, RESULTS, Solver, SquaredError, Warmup, encode, factorize
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -41,19 +41,20 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     `result_` (how it ended), `stats_`.
     """
 
+    # scikit-learn's rule: whatever is given is kept, and looked at in `fit`; hence no types here.
     def __init__(
         self,
-        n_components: int | str | None = "auto",
+        n_components: Any = "auto",
         *,
-        solver: Solver | None = None,
-        start: Start | None = None,
-        tol: float | None = 1e-4,
-        max_iter: int | None = 500,
-        alpha_W: float = 0.0,
-        alpha_H: float | str = "same",
-        l1_ratio: float = 0.0,
+        solver: Any = None,
+        start: Any = None,
+        tol: Any = 1e-4,
+        max_iter: Any = 500,
+        alpha_W: Any = 0.0,
+        alpha_H: Any = "same",
+        l1_ratio: Any = 0.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: Any = 0,
     ) -> None:
         self.n_components = n_components
         self.solver = solver
