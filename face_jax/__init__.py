@@ -15,6 +15,7 @@ The axis words used in every signature:
 """
 
 from . import heads as heads
+from . import layer as layer
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
 from .cache import ArrayCache as ArrayCache
