@@ -141,6 +141,7 @@ def masked_solve(factor: tuple[Array, Columns], right: Columns) -> Columns:
     """The solution on the support for right-hand sides that are zero elsewhere; zero elsewhere."""
     columns, inverses = factor
     concepts = right.shape[0]
+
     def forward(k: Array, y: Columns) -> Columns:
         mine = y[k] * inverses[k]
         after = (jnp.arange(concepts) > k)[:, None]
