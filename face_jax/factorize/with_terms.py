@@ -75,11 +75,13 @@ def factorize(
     activations: Float[Array, "row channel"],
     rank: int,
     objective: Objective,
-    solver: ADMM | SemiNMF,
+    solver: Solver,
     start: Start,
     key: Key[Array, ""],
 ) -> Solution:
     """The factorization, its input already checked except for the terms'."""
+    if not isinstance(solver, ADMM | SemiNMF):
+        raise TypeError(f"solver={type(solver).__name__}() passed check_solver")  # can't happen
     prepared = prepare(objective.terms, activations)
     return _factorize(activations, rank, objective, prepared, solver, start, key)
 
