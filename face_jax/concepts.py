@@ -13,6 +13,8 @@ from .factorize import encode
 
 # Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
 _SAME_PLACE = 0.25
+# Encoding is compiled for numbers of rows that are powers of two, from this one on.
+_FEWEST_ROWS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,5 +93,8 @@ def encode_maps(
 ) -> Float[np.ndarray, "image y x concept"]:
     """Codes at every place of maps, by non-negative least squares."""
     places = maps.reshape(-1, maps.shape[-1])
-    codes = encode(jnp.asarray(places), jnp.asarray(dictionary, places.dtype))
-    return np.asarray(codes).reshape(*maps.shape[:-1], -1)
+    # Rows of zeros cost nothing beside compiling for each number of rows.
+    padded = np.zeros((max(_FEWEST_ROWS, 1 << (len(places) - 1).bit_length()), places.shape[1]), places.dtype)
+    padded[: len(places)] = places
+    codes = np.asarray(encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype)))
+    return codes[: len(places)].reshape(*maps.shape[:-1], -1)

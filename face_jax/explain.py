@@ -296,8 +296,8 @@ def _controls(
     if objective.terms:
         plain = factorize(activations, rank, objective=SquaredError(), solver=solver, start=start, key=keys["start"])
         banks["λ = 0: the same without the faithfulness term"] = np.asarray(plain.dictionary)
-    begun = factorize(activations, rank, solver=ADMM(max_steps=0), start=NNDSVD(), key=keys["start"], throw=False)
-    banks["NNDSVD start, no steps taken"] = np.asarray(begun.dictionary)
+    begun = np.asarray(NNDSVD()(activations, rank, signed=False, key=keys["start"])[1])
+    banks["NNDSVD start, no steps taken"] = metrics.unit_length(begun)
     banks["mean activation and noise"] = metrics.mean_direction(rows, rank, key=first)
     banks["random directions"] = metrics.random_dictionary(rows.shape[1], rank, key=second).astype(rows.dtype)
     return banks

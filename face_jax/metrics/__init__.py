@@ -2,6 +2,7 @@
 
 from .controls import mean_direction as mean_direction
 from .controls import random_dictionary as random_dictionary
+from .controls import unit_length as unit_length
 from .curves import Curve as Curve
 from .curves import Fidelity as Fidelity
 from .curves import deletion_ceiling as deletion_ceiling

@@ -17,15 +17,16 @@ def mean_direction(
     and deletion come close to their ceilings without a concept having been found.
     """
     noise = random_dictionary(rows.shape[1], rank, key=key).astype(rows.dtype)
-    noise[0] = _unit(rows.mean(axis=0, keepdims=True))[0]
+    noise[0] = unit_length(rows.mean(axis=0, keepdims=True))[0]
     return noise
 
 
 def random_dictionary(channels: int, rank: int, *, key: Key[Array, ""]) -> Float[np.ndarray, "concept channel"]:
     """Directions drawn at random: absolute values of normal numbers, at unit length."""
-    return _unit(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
+    return unit_length(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
 
 
-def _unit(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
+def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
+    """Vectors at length 1; those of length 0 stay."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)
