@@ -11,8 +11,9 @@ OUT    ?= face-jax-report
 demo: $(VENV)/.demo
 	$(BIN)/face-jax demo --out $(OUT)
 
+# Tests mostly compile, on one core each; a file's tests share what they compile.
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Strict mode for every test: float64 on, no silent promotion of ranks or dtypes, compilations kept between runs."""
 
+import gc
 import os
 import pathlib
 
@@ -20,6 +21,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compilations():
+    """Compiled code of a file's tests is let go behind it: each piece is mapped into memory, and maps are limited."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
