@@ -210,7 +210,7 @@ def cases(arguments):
 
 
 def tradeoff(arguments) -> None:
-    """Half of a class's photographs for fitting and choosing λ (a quarter of them chooses), half held out."""
+    """A share of a class's photographs is held out; a quarter of the others chooses λ, then all of them are fitted."""
     from face_jax.factorize import ADMM, SquaredError, factorize
     from face_jax.faithfulness import Faithfulness, certify, faithfulness_path
     from face_jax.heads import Affine
@@ -225,7 +225,7 @@ def tradeoff(arguments) -> None:
     for label in arguments.classes or CLASSES:
         maps = maps_of(label)
         order = np.random.default_rng(0).permutation(len(maps))
-        half = len(maps) // 2
+        half = round((1 - arguments.held_out) * len(maps))
         fitted, held_out = maps[order[:half]], maps[order[half:]]
         quarter = half // 4
         begun = time.perf_counter()
@@ -300,6 +300,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1800.0, help="cut a peer's run off after so long")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--classes", nargs="*")
+    parser.add_argument("--held-out", type=float, default=0.5)
     parser.add_argument("--mode", default="faithful")
     arguments = parser.parse_args()
     collect(arguments.data)
