@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import softmax
 
 from ..concepts import Concept
 from ..explanation import Explanation
@@ -124,7 +125,7 @@ def _mapped(
     ]
     return {
         "name": photograph.name,
-        "probability": float(_softmax(explanation.collected.logits[number])[explanation.target]),
+        "probability": float(softmax(explanation.collected.logits[number])[explanation.target]),
         "held_out": not explanation.single and number in explanation.held_out,
         "photograph": pictures.data_uri(pixels),
         "painted": pictures.data_uri(pictures.painted(pixels, strengths[shown], colours)),
@@ -137,7 +138,7 @@ def _examples(explanation: Explanation) -> list[int]:
     if explanation.single:
         return [0]
     logits = explanation.collected.logits
-    probability = _softmax(logits)[:, explanation.target]
+    probability = softmax(logits, axis=-1)[:, explanation.target]
     by_probability = explanation.held_out[np.argsort(-probability[explanation.held_out], kind="stable")]
     spread = np.unique(
         np.linspace(0, len(by_probability) - 1, min(_MAPPED_PHOTOGRAPHS, len(by_probability))).round().astype(int)
@@ -172,8 +173,3 @@ def _smooth(values: np.ndarray) -> np.ndarray:
         padded = np.pad(values, [(2, 2) if axis == at else (0, 0) for at in (0, 1)], mode="edge")
         values = sum(np.take(padded, range(shift, shift + values.shape[axis]), axis=axis) for shift in range(5)) / 5  # pyright: ignore[reportAssignmentType]
     return values
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
