@@ -4,3 +4,12 @@ import os
 
 # Read when torch is first imported, so it must stand here and not in a fixture.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """The same weights whichever tests ran before: torch's modules start from a global state."""
+    torch.manual_seed(0)

@@ -19,6 +19,11 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.weight.copy_(scale * torch.randn(module.weight.shape, generator=random))
                 if module.bias is not None:
                     module.bias.copy_(0.2 * torch.randn(module.bias.shape, generator=random))
+            elif isinstance(module, nn.MultiheadAttention | Tokens):
+                # Parameters that belong to no layer of their own. (torch starts attention from its global state.)
+                for parameter in module.parameters(recurse=False):
+                    scale = parameter.shape[-1] ** -0.5
+                    parameter.copy_(scale * torch.randn(parameter.shape, generator=random))
     return model.eval()
 
 
