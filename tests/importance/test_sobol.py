@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from face_jax.heads import Affine
-from face_jax.importance import exact_total_sobol, total_sobol
+from face_jax.importance import exact_total_sobol, sampled_total_sobol, total_sobol
 
 KEY = jax.random.key(3)
+# Closed form for a = 7, b = 0.1; rounded, 0.5576, 0.4424, 0.2437.
+_FIRST, _SECOND, _BOTH = (1 + np.pi**4 / 50) ** 2 / 2, 49 / 8, 8 * np.pi**8 / 22500
+ISHIGAMI = np.array([_FIRST + _BOTH, _SECOND, _BOTH]) / (_FIRST + _SECOND + _BOTH)
+WEIGHTS = jnp.asarray([3.0, 2.0, 1.0, 0.5, -0.2])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Ishigami:
-    """The Ishigami function of three channels in 0…1, as a head of one class that isn't affine."""
+def ishigami(mask):
+    x = (2 * mask - 1) * jnp.pi
+    return (jnp.sin(x[0]) + 7 * jnp.sin(x[1]) ** 2 + 0.1 * x[2] ** 4 * jnp.sin(x[0]))[None]
 
-    affine = False
 
-    def __call__(self, maps):
-        x = (2 * maps[:, 0, 0, :] - 1) * jnp.pi
-        value = jnp.sin(x[:, 0]) + 7 * jnp.sin(x[:, 1]) ** 2 + 0.1 * x[:, 2] ** 4 * jnp.sin(x[:, 0])
-        return value[:, None]
+def linear(mask):
+    return (WEIGHTS @ mask)[None]
 
 
 @jax.tree_util.register_dataclass
@@ -39,11 +39,50 @@ class Disguised:
 
 
 def test_ishigami():
-    found = total_sobol(Ishigami(), jnp.ones((1, 1, 1, 3)), jnp.eye(3), 0, designs=2048, scrambles=4, key=KEY)
+    np.testing.assert_allclose(ISHIGAMI, [0.5576, 0.4424, 0.2437], atol=5e-5)
+    found = sampled_total_sobol(ishigami, 3, designs=4096, scrambles=8, dtype=jnp.float64, key=KEY)
     assert not found.exact
-    np.testing.assert_allclose(found.total[0], [0.5576, 0.4424, 0.2437], atol=0.01)
+    np.testing.assert_allclose(found.total[0], ISHIGAMI, atol=2e-3)
     assert (found.low < found.total).all()
     assert (found.total < found.high).all()
+
+
+def test_linear_function():
+    found = sampled_total_sobol(linear, 5, designs=1024, scrambles=4, dtype=jnp.float64, key=KEY)
+    np.testing.assert_allclose(found.total[0], WEIGHTS**2 / jnp.sum(WEIGHTS**2), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("function", "truth"), [(ishigami, ISHIGAMI), (linear, np.asarray(WEIGHTS**2 / jnp.sum(WEIGHTS**2)))]
+)
+def test_the_interval_covers_the_truth_in_nine_of_ten_seeds(function, truth):
+    covered, widths = [], []
+    for seed in range(100):
+        found = sampled_total_sobol(function, len(truth), designs=64, dtype=jnp.float64, key=jax.random.key(seed))
+        covered.append((found.low[0] <= truth) & (truth <= found.high[0]))
+        widths.append(found.high[0] - found.low[0])
+    assert (np.mean(covered, axis=0) >= 0.9).all()
+    # It isn't covered because it's as wide as the range of the indices.
+    assert (np.mean(widths, axis=0) < 0.35).all()
+
+
+def test_values_and_classes(affine):
+    head, codes, dictionary = affine
+    found = total_sobol(head, codes, dictionary, 2, key=KEY)
+    np.testing.assert_array_equal(found.per_image, found.total)
+    np.testing.assert_allclose(found.per_class, found.total.mean(0))
+
+
+def test_it_is_compiled_once_for_all_arrays():
+    traced = []
+
+    def watched(scale, mask):
+        traced.append(1)
+        return (scale @ mask)[None]
+
+    for scale in (WEIGHTS, 2 * WEIGHTS):
+        sampled_total_sobol(jax.tree_util.Partial(watched, scale), 5, dtype=jnp.float64, key=KEY)
+    assert len(traced) == 1
 
 
 @pytest.fixture(scope="module")

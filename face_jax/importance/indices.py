@@ -1,0 +1,35 @@
+"""What an estimate of total Sobol indices says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Sobol:
+    """Total Sobol indices per image.
+
+    **Arguments:**
+
+    - `total`: each concept's index in each image.
+    - `low`, `high`: ends of the 95 % confidence interval; equal to `total` where the index is exact.
+    - `exact`: whether it's a closed form, not an estimate.
+    """
+
+    total: Float[np.ndarray, "image concept"]
+    low: Float[np.ndarray, "image concept"]
+    high: Float[np.ndarray, "image concept"]
+    exact: bool
+
+    @property
+    def per_image(self) -> Float[np.ndarray, "image concept"]:
+        """Each concept's importance in each image: its index there."""
+        return self.total
+
+    @property
+    def per_class(self) -> Float[np.ndarray, " concept"]:
+        """Each concept's importance for the class: its index averaged over images (CRAFT, section 3.3)."""
+        return self.total.mean(0)
