@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ..factorize import encode
 from ..model import SplitModel
+from .method import chosen_concepts
 
 # Cotangents of so many bytes are held at a time.
 _MOST_BYTES = 2**28
@@ -37,19 +38,28 @@ def concept_gradients(
 
     **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
     """
-    number = len(dictionary)
-    chosen = list(range(number)) if concepts is None else [int(k) for k in concepts]
-    wrong = [k for k in chosen if not 0 <= k < number]
-    if wrong or not chosen:
-        raise ValueError(
-            f"concepts={wrong or chosen} of a dictionary with {number}; give numbers from 0 to {number - 1}"
-        )
+    chosen = chosen_concepts(concepts, len(dictionary))
+    return jnp.stack(list(each_gradient(model, dictionary, images, concepts=chosen, pooled=pooled)))
+
+
+def each_gradient(
+    model: SplitModel, dictionary: Any, images: Any, *, concepts: Sequence[int], pooled: bool
+) -> Iterator[Float[Array, "image height width colour"]]:
+    """`concept_gradients`, one concept after the other, for those who reduce each at once."""
     maps, pullback = forward_with_pullback(model, images)
+    for cotangents in cotangents_of(maps, dictionary, concepts, pooled):
+        for cotangent in cotangents:
+            yield jnp.asarray(pullback(cotangent))
+
+
+def cotangents_of(
+    maps: Float[Array, "image y x channel"], dictionary: Any, concepts: Sequence[int], pooled: bool
+) -> Iterator[Float[Array, "some image y x channel"]]:
+    """The gradients `∂U_k/∂A` of concepts' codes with respect to the maps, some concepts at a time."""
     linear = _linearize(maps, jnp.asarray(dictionary, maps.dtype), pooled)
     size = max(1, _MOST_BYTES // max(1, maps.nbytes))
-    parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-    cotangents = (one for part in parts for one in _pull_back(linear, jnp.asarray(part)))
-    return jnp.stack([jnp.asarray(pullback(cotangent)) for cotangent in cotangents])
+    for start in range(0, len(concepts), size):
+        yield _pull_back(linear, jnp.asarray(concepts[start : start + size]))
 
 
 def forward_with_pullback(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
+
+from ..concepts import encode_maps
+from ..model import SplitModel
+from .method import at_least, checked_images, chosen_concepts, parts
 
 
 def upsampled_codes(
@@ -23,5 +31,46 @@ def upsampled_codes(
 
     **Returns:** one map a concept and image.
     """
-    images, _, _, concepts = codes.shape
-    return np.asarray(jax.image.resize(jnp.asarray(codes), (images, size, size, concepts), "bilinear"))
+    return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), size, size), 0, -1)
+
+
+def enlarged(maps: Float[Array, "some image y x"], height: int, width: int) -> Float[np.ndarray, "some image h w"]:
+    """Maps on a layer's grid, enlarged bilinearly."""
+    return np.asarray(jax.image.resize(maps, (*maps.shape[:2], height, width), "bilinear"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """The codes at the layer's places, enlarged: no attribution method, but where the layer itself has the concept.
+
+    Costs one forward pass. What a place sees of the picture can be far larger than its share of the grid.
+
+    **Arguments:**
+
+    - `batch`: pictures that go through the network together.
+    """
+
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("batch", self.batch, 1)
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, never negative; see `Method`. Places' codes, so `pooled` says nothing here."""
+        del key, pooled
+        pictures = checked_images(images)
+        chosen = chosen_concepts(concepts, len(dictionary))
+        found = []
+        for part in parts(len(pictures), self.batch):
+            codes = encode_maps(np.asarray(model.features(pictures[part])), np.asarray(dictionary))[..., chosen]
+            found.append(enlarged(jnp.asarray(np.moveaxis(codes, -1, 0)), pictures.shape[1], pictures.shape[2]))
+        return np.concatenate(found, axis=1).astype(pictures.dtype, copy=False)

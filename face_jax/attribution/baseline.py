@@ -1,0 +1,62 @@
+"""What stands in a picture's place where it is hidden, and where a path to it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# A number; a colour, a picture or pictures of network input; or a function that makes such of the pictures.
+Baseline = float | Any | Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Blurred:
+    """A baseline that keeps a picture's colours and takes its details: the picture, blurred by a Gaussian.
+
+    A grey baseline makes holes with sharp edges, which a network sees as things of their own.
+
+    **Arguments:**
+
+    - `sigma`: the Gaussian's width, in pixels.
+    """
+
+    sigma: float = 12.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma={self.sigma!r} is no width in pixels; give a number above 0")
+
+    def __call__(self, images: Float[Array, "image height width colour"]) -> Float[Array, "image height width colour"]:
+        """The pictures, blurred; beyond the edge the nearest pixel goes on."""
+        rows, columns = (_weights(images.shape[axis], self.sigma, images.dtype) for axis in (1, 2))
+        return jnp.einsum("yi,xj,nijc->nyxc", rows, columns, images, optimize="optimal")
+
+
+def baseline_like(
+    baseline: Baseline, images: Float[Array, "image height width colour"]
+) -> Float[Array, "image height width colour"]:
+    """The baseline of each picture; raises `ValueError` for a shape that isn't theirs."""
+    values = jnp.asarray(baseline(images) if callable(baseline) else baseline, images.dtype)
+    try:
+        return jnp.broadcast_to(values, images.shape)
+    except ValueError:
+        raise ValueError(
+            f"baseline has shape {values.shape} and images {images.shape}; give a number, a colour, a picture, or one "
+            "picture for each image"
+        ) from None
+
+
+def _weights(length: int, sigma: float, dtype: Any) -> Float[Array, "pixel source"]:
+    """A Gaussian blur along one axis as a matrix."""
+    offsets = np.arange(-math.ceil(4 * sigma), math.ceil(4 * sigma) + 1)
+    weight = np.exp(-np.square(offsets / sigma) / 2)
+    source = np.clip(np.arange(length)[:, None] + offsets, 0, length - 1)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (np.arange(length)[:, None], source), weight / weight.sum())
+    return jnp.asarray(matrix, dtype)

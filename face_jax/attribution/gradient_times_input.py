@@ -1,0 +1,62 @@
+"""The gradient of a concept's code times the picture: what each pixel adds, to first order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..model import SplitModel
+from .averaged import averaged_gradients
+from .baseline import Baseline, baseline_like
+from .method import at_least, checked_images
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientTimesInput:
+    """`(X − X₀) ∂U_k/∂X`, summed over colours (Shrikumar et al. 2016, with a baseline X₀).
+
+    Signed: where it's negative, the pixel speaks against the concept. Of a code that is affine in the picture, the
+    map adds up to the code's rise over the baseline's.
+
+    **Arguments:**
+
+    - `baseline`: network input that stands for nothing: a number, a colour, pictures, or a function of the pictures
+        such as `Blurred`. 0 is the mean colour in the usual preprocessing.
+    - `batch`: pictures that go through the network together.
+    """
+
+    baseline: Baseline = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("batch", self.batch, 1)
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign; see `Method`. Nothing is random."""
+        del key
+        pictures = checked_images(images)
+        away = pictures - baseline_like(self.baseline, pictures)
+        return averaged_gradients(
+            model,
+            dictionary,
+            len(pictures),
+            variants=1,
+            vary=lambda part, _: pictures[part][:, None],
+            reduce=lambda part, gradient: (away[part].astype(gradient.dtype) * gradient).sum(-1),
+            concepts=concepts,
+            pooled=pooled,
+            batch=self.batch,
+        )

@@ -1,0 +1,120 @@
+"""Shapley values of regions: each one's mean share in a concept, over all orders of showing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..model import SplitModel
+from .baseline import Baseline, baseline_like
+from .method import at_least, checked_images, chosen_concepts, key_or_zero
+from .perturbed import all_perturbed_codes
+from .regions import generator, grid_regions, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSHAP:
+    """Shapley values of the regions of a regular grid, by the regression of Lundberg & Lee 2017.
+
+    The values add up to `U_k(X) − U_k(baseline)` exactly. Where `samples` suffices for every mask, they are the exact
+    Shapley values; else masks are drawn by Shapley's kernel, each with its complement (Covert & Lee 2021), and the
+    values are exact for codes that are affine in the masks and an estimate for others.
+
+    **Arguments:**
+
+    - `grid`: regions along each side.
+    - `samples`: masks; at least twice `grid²`, or all `2^(grid²) − 2`.
+    - `baseline`: network input that hides: a number, a colour, pictures, or a function of the pictures such as
+        `Blurred`. 0 is the mean colour in the usual preprocessing.
+    - `batch`: pictures that go through the network together.
+    """
+
+    grid: int = 7
+    samples: int = 1024
+    baseline: Baseline = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("grid", self.grid, 1)
+        at_least("batch", self.batch, 1)
+        number = self.grid**2
+        if self.samples < min(2 * number, 2**number - 2):
+            raise ValueError(
+                f"samples={self.samples} can't tell {number} regions apart; give at least "
+                f"{min(2 * number, 2**number - 2)}, better many times as many"
+            )
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, each region's value at each of its pixels; see `Method`. `key` draws the masks."""
+        pictures = checked_images(images)
+        chosen = chosen_concepts(concepts, len(dictionary))
+        number = self.grid**2
+        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        if 2**number - 2 <= self.samples:
+            shown, weight = every_mask(number)
+        else:
+            shown = drawn_masks(number, self.samples, generator(key_or_zero(key)))
+            weight = np.ones(len(shown))
+        codes = all_perturbed_codes(
+            model,
+            dictionary,
+            pictures,
+            baseline_like(self.baseline, pictures),
+            regions,
+            np.concatenate([np.zeros((1, number)), np.ones((1, number)), shown]),
+            pooled=pooled,
+            batch=self.batch,
+        )
+        rise = np.moveaxis(codes[:, 1:] - codes[:, :1], 1, 0)
+        flat = rise.reshape(len(rise), -1)
+        values = shapley_regression(shown, flat[1:], weight, flat[0]).T.reshape(*codes.shape[::2], -1)
+        return spread(values, chosen, regions, pictures.dtype)
+
+
+def every_mask(number: int) -> tuple[Float[np.ndarray, "mask region"], Float[np.ndarray, " mask"]]:
+    """All masks but the two that show nothing and all, with the weights of Shapley's kernel."""
+    shown = np.asarray(list(itertools.product((0.0, 1.0), repeat=number)))[1:-1].reshape(-1, number)
+    sizes = shown.sum(axis=1).astype(int).tolist()
+    return shown, np.asarray([1 / (math.comb(number, size) * size * (number - size)) for size in sizes])
+
+
+def drawn_masks(number: int, count: int, random: np.random.Generator) -> Float[np.ndarray, "mask region"]:
+    """Masks by Shapley's kernel, each with its complement: sizes by `1 / (s (d − s))`, then any set of that size."""
+    sizes = np.arange(1, number)
+    chance = 1 / (sizes * (number - sizes))
+    size = random.choice(sizes, (count + 1) // 2, p=chance / chance.sum())
+    rank = random.random((len(size), number)).argsort(axis=1).argsort(axis=1)
+    shown = (rank < size[:, None]).astype(np.float64)
+    return np.stack([shown, 1 - shown], axis=1).reshape(-1, number)[:count]
+
+
+def shapley_regression(
+    shown: Float[np.ndarray, "mask region"],
+    rise: Float[np.ndarray, "mask target"],
+    weight: Float[np.ndarray, " mask"],
+    whole: Float[np.ndarray, " target"],
+) -> Float[np.ndarray, "region target"]:
+    """`argmin_φ Σ w (rise − m φ)²` over the φ that add up to `whole`.
+
+    The last region's value is `whole` less the others', which leaves least squares without a constraint.
+    """
+    root = np.sqrt(weight)[:, None]
+    inputs = root * (shown[:, :-1] - shown[:, -1:])
+    outputs = root * (rise - shown[:, -1:] * whole[None])
+    others = np.linalg.lstsq(inputs, outputs)[0]
+    return np.concatenate([others, whole[None] - others.sum(axis=0, keepdims=True)])

@@ -1,0 +1,101 @@
+"""A linear model of a concept's code around the picture, in which regions are shown or hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..model import SplitModel
+from .baseline import Baseline, baseline_like
+from .method import at_least, checked_images, chosen_concepts, key_or_zero
+from .perturbed import all_perturbed_codes
+from .regions import generator, grid_regions, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class LIME:
+    """The coefficients of the linear model that fits the code best near the whole picture (Ribeiro et al. 2016).
+
+    Regions of a regular grid are shown with probability ½; a mask m counts by `exp(−d² / 2 width²)`, with d the cosine
+    distance of m from the mask that shows all, `1 − √(share shown)`. Exact for codes that are affine in the masks.
+
+    **Arguments:**
+
+    - `grid`: regions along each side.
+    - `samples`: masks; more than `grid²`. The first one shows all.
+    - `width`: of the weight; the authors' ¼ for pictures.
+    - `ridge`: penalty on the squared coefficients, in units of the weights' sum. 0 is least squares.
+    - `baseline`: network input that hides: a number, a colour, pictures, or a function of the pictures such as
+        `Blurred`. 0 is the mean colour in the usual preprocessing.
+    - `batch`: pictures that go through the network together.
+    """
+
+    grid: int = 7
+    samples: int = 512
+    width: float = 0.25
+    ridge: float = 0.0
+    baseline: Baseline = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("grid", self.grid, 1)
+        at_least("ridge", self.ridge, 0.0)
+        at_least("batch", self.batch, 1)
+        if not self.width > 0:
+            raise ValueError(f"width={self.width!r} gives masks no weight; give a number above 0, such as 0.25")
+        if self.samples <= self.grid**2:
+            raise ValueError(
+                f"samples={self.samples} can't tell {self.grid**2} regions apart; give at least {self.grid**2 + 1}, "
+                "better several times as many"
+            )
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, each region's coefficient at each of its pixels; see `Method`. `key` draws the masks."""
+        pictures = checked_images(images)
+        chosen = chosen_concepts(concepts, len(dictionary))
+        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        shown = generator(key_or_zero(key)).integers(0, 2, (self.samples, self.grid**2)).astype(np.float64)
+        shown[0] = 1
+        codes = all_perturbed_codes(
+            model,
+            dictionary,
+            pictures,
+            baseline_like(self.baseline, pictures),
+            regions,
+            shown,
+            pooled=pooled,
+            batch=self.batch,
+        )
+        distance = 1 - np.sqrt(shown.mean(axis=1))
+        weight = np.exp(-np.square(distance / self.width) / 2)
+        flat = np.moveaxis(codes, 1, 0).reshape(self.samples, -1)
+        values = weighted_ridge(shown, flat, weight, self.ridge).T.reshape(*codes.shape[::2], -1)
+        return spread(values, chosen, regions, pictures.dtype)
+
+
+def weighted_ridge(
+    design: Float[np.ndarray, "sample region"],
+    values: Float[np.ndarray, "sample target"],
+    weight: Float[np.ndarray, " sample"],
+    ridge: float,
+) -> Float[np.ndarray, "region target"]:
+    """`argmin_b Σ w (y − b₀ − x b)² / Σ w + ridge ‖b‖²`; of several, the shortest. The constant isn't penalized."""
+    share = (weight / weight.sum())[:, None]
+    root = np.sqrt(share)
+    inputs, outputs = (root * (part - (share * part).sum(axis=0)) for part in (design, values))
+    if ridge == 0:
+        return np.linalg.lstsq(inputs, outputs)[0]
+    return np.linalg.solve(inputs.T @ inputs + ridge * np.eye(design.shape[1]), inputs.T @ outputs)

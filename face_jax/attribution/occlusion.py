@@ -1,0 +1,93 @@
+"""What a concept loses when a patch of the picture is hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..model import SplitModel
+from .baseline import Baseline, baseline_like
+from .method import at_least, checked_images, chosen_concepts
+from .perturbed import perturbed_codes, picture_codes
+
+
+@dataclasses.dataclass(frozen=True)
+class Occlusion:
+    """The mean, over the patches that cover a pixel, of `U_k(X) − U_k(X with the patch hidden)` (Zeiler & Fergus 2014).
+
+    Patches are squares at regular steps; the last ones lie flush with the edges, so that every pixel is covered.
+
+    **Arguments:**
+
+    - `patch`: a patch's side, in pixels.
+    - `stride`: from one patch to the next, in pixels; at most `patch`.
+    - `baseline`: network input that hides: a number, a colour, pictures, or a function of the pictures such as
+        `Blurred`. 0 is the mean colour in the usual preprocessing.
+    - `batch`: pictures that go through the network together.
+    """
+
+    patch: int = 32
+    stride: int = 16
+    baseline: Baseline = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("patch", self.patch, 1)
+        at_least("stride", self.stride, 1)
+        at_least("batch", self.batch, 1)
+        if self.stride > self.patch:
+            raise ValueError(
+                f"stride={self.stride} leaves pixels between patches of {self.patch}; give at most {self.patch}"
+            )
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign; see `Method`. Nothing is random."""
+        del key
+        pictures = checked_images(images)
+        chosen = chosen_concepts(concepts, len(dictionary))
+        height, width = pictures.shape[1:3]
+        if self.patch > min(height, width):
+            raise ValueError(
+                f"patch={self.patch} is larger than images of {height} × {width}; give at most {min(height, width)}"
+            )
+        shown = self._masks(height, width).astype(pictures.dtype)
+        whole = picture_codes(model, dictionary, pictures, pooled)[:, chosen]
+        lost, cover = np.zeros((len(chosen), len(pictures), height, width), whole.dtype), np.zeros((height, width))
+        for _, masks, codes in perturbed_codes(
+            model,
+            dictionary,
+            pictures,
+            baseline_like(self.baseline, pictures),
+            count=len(shown),
+            masks=lambda part: jnp.asarray(shown[part]),
+            pooled=pooled,
+            batch=self.batch,
+        ):
+            hidden = 1 - np.asarray(masks, whole.dtype)
+            lost += np.einsum("nmk,myx->knyx", whole[:, None] - codes[..., chosen], hidden, optimize=True)
+            cover += hidden.sum(0)
+        return (lost / cover).astype(pictures.dtype)
+
+    def _masks(self, height: int, width: int) -> np.ndarray:
+        """1 everywhere but in one patch, for each patch."""
+        inside = []
+        for length in (height, width):
+            starts = np.unique(np.append(np.arange(0, length - self.patch + 1, self.stride), length - self.patch))
+            place = np.arange(length)
+            inside.append((place >= starts[:, None]) & (place < starts[:, None] + self.patch))
+        rows, columns = inside
+        return ~(rows[:, None, :, None] & columns[None, :, None, :]).reshape(-1, height, width)

@@ -1,0 +1,110 @@
+"""Random pictures through random windows: which pixels were in sight when the concept was there."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ..model import SplitModel
+from .baseline import Baseline, baseline_like
+from .method import at_least, checked_images, chosen_concepts, key_or_zero
+from .perturbed import perturbed_codes
+
+
+@dataclasses.dataclass(frozen=True)
+class RISE:
+    """`Σ_i U_k(X seen through M_i) M_i / (N p)` (Petsiuk et al. 2018, eq. 6).
+
+    Masks are coarse grids of zeros and ones, enlarged bilinearly and shifted at random by less than a cell. A map
+    estimates how much of the concept is seen when a pixel is; a constant that all pixels share stays in it.
+
+    **Arguments:**
+
+    - `masks`: N; the error falls with its root. The paper takes 4,000 to 8,000.
+    - `cells`: cells of a mask's grid along each side.
+    - `probability`: p, with which a cell is shown.
+    - `baseline`: network input that hides: a number, a colour, pictures, or a function of the pictures such as
+        `Blurred`. 0 is the mean colour in the usual preprocessing.
+    - `batch`: pictures that go through the network together; the masks don't depend on it.
+    """
+
+    masks: int = 2000
+    cells: int = 7
+    probability: float = 0.5
+    baseline: Baseline = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("masks", self.masks, 1)
+        at_least("cells", self.cells, 1)
+        at_least("batch", self.batch, 1)
+        if not 0 < self.probability < 1:
+            raise ValueError(f"probability={self.probability!r} hides nothing or all; give a number between 0 and 1")
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, never negative; see `Method`. `key` is for the masks."""
+        pictures = checked_images(images)
+        chosen = chosen_concepts(concepts, len(dictionary))
+        height, width = pictures.shape[1:3]
+        if self.cells > min(height, width):
+            raise ValueError(
+                f"cells={self.cells} is finer than images of {height} × {width}; give at most {min(height, width)}"
+            )
+        key = key_or_zero(key)
+        total: Any = 0
+        for _, masks, codes in perturbed_codes(
+            model,
+            dictionary,
+            pictures,
+            baseline_like(self.baseline, pictures),
+            count=self.masks,
+            masks=lambda part: self.draw(np.arange(part.start, part.stop), height, width, pictures.dtype, key=key),
+            pooled=pooled,
+            batch=self.batch,
+        ):
+            seen = np.asarray(masks, codes.dtype)
+            total = total + np.einsum("nmk,myx->knyx", codes[..., chosen], seen, optimize=True)
+        return (total / (self.masks * self.probability)).astype(pictures.dtype)
+
+    def draw(
+        self, numbers: Int[np.ndarray, " mask"], height: int, width: int, dtype: Any, *, key: Key[Array, ""]
+    ) -> Float[Array, "mask height width"]:
+        """The masks with these numbers."""
+        cell = (-(-height // self.cells), -(-width // self.cells))
+        return _draw(numbers, key, self.probability, self.cells, cell, (height, width), dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("cells", "cell", "shape", "dtype"))
+def _draw(
+    numbers: Any,
+    key: Key[Array, ""],
+    probability: Any,
+    cells: int,
+    cell: tuple[int, int],
+    shape: tuple[int, int],
+    dtype: Any,
+) -> Float[Array, "mask height width"]:
+    def one(number: Array) -> Float[Array, "height width"]:
+        grid_key, shift_key = jax.random.split(jax.random.fold_in(key, number))
+        grid = jax.random.bernoulli(grid_key, probability, (cells + 1, cells + 1)).astype(dtype)
+        large = jax.image.resize(grid, ((cells + 1) * cell[0], (cells + 1) * cell[1]), "bilinear")
+        shift = jax.random.randint(shift_key, (2,), 0, jnp.asarray(cell))
+        return jax.lax.dynamic_slice(large, (shift[0], shift[1]), shape)
+
+    return jax.vmap(one)(numbers)

@@ -1,0 +1,86 @@
+"""The gradient of a concept's code, averaged over noisy copies of the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..model import SplitModel
+from .averaged import averaged_gradients
+from .method import at_least, checked_images, key_or_zero
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothGrad:
+    """`|E ∂U_k/∂X (X + σε)|` with Gaussian ε, summed over colours (Smilkov et al. 2017).
+
+    What flickers between neighbouring pictures cancels. Each sample costs as much as `Saliency`.
+
+    **Arguments:**
+
+    - `noise`: σ as a share of each picture's range, from its smallest to its largest value; the paper's 10–20 %.
+    - `samples`: noisy copies of each picture.
+    - `batch`: pictures that go through the network together; which noise a picture gets doesn't depend on it.
+    """
+
+    noise: float = 0.15
+    samples: int = 32
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("noise", self.noise, 0.0)
+        at_least("samples", self.samples, 1)
+        at_least("batch", self.batch, 1)
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes per unit of network input, never negative; see `Method`. `key` is for the noise."""
+        pictures = checked_images(images)
+        key = key_or_zero(key)
+        spread = self.noise * (pictures.max(axis=(1, 2, 3)) - pictures.min(axis=(1, 2, 3)))
+
+        def noisy(part: slice, some: slice) -> Float[Array, "image variant height width colour"]:
+            images, samples = np.arange(part.start, part.stop), np.arange(some.start, some.stop)
+            return _noisy(pictures[part], spread[part], images, samples, key)
+
+        return averaged_gradients(
+            model,
+            dictionary,
+            len(pictures),
+            variants=self.samples,
+            vary=noisy,
+            reduce=lambda _, gradient: jnp.abs(gradient).sum(-1),
+            concepts=concepts,
+            pooled=pooled,
+            batch=self.batch,
+        )
+
+
+@jax.jit
+def _noisy(
+    pictures: Float[Array, "image height width colour"],
+    spread: Float[Array, " image"],
+    images: Any,
+    samples: Any,
+    key: Key[Array, ""],
+) -> Float[Array, "image variant height width colour"]:
+    def one(picture: Array, sigma: Array, image: Array, sample: Array) -> Float[Array, "height width colour"]:
+        own = jax.random.fold_in(jax.random.fold_in(key, image), sample)
+        return picture + sigma * jax.random.normal(own, picture.shape, picture.dtype)
+
+    every = jax.vmap(one, in_axes=(None, None, None, 0))
+    return jax.vmap(every, in_axes=(0, 0, 0, None))(pictures, spread, images, samples)

@@ -1,0 +1,200 @@
+"""Feature visualization: the picture in which a network finds most of a concept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from ..model import Preprocess, SplitModel
+from ..progress import Progress, silent
+from .fourier import Spectrum, mean_spectrum, to_picture, weak_noise
+from .views import Views
+
+# Below this cosine the objective counts it as this much, so that a first picture with next to none of the concept
+# still has a slope (Olah et al.).
+_LEAST_COSINE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Visualization:
+    """Pictures made for concepts.
+
+    **Arguments:**
+
+    - `pictures`: values 0…1.
+    - `history`: the objective at each step, each on a view of its own: it climbs unevenly.
+    """
+
+    pictures: Float[np.ndarray, "concept y x 3"]
+    history: Float[np.ndarray, "concept step"]
+
+
+def visualize(
+    model: SplitModel,
+    dictionary: Any,
+    *,
+    concepts: Sequence[int] | None = None,
+    photographs: Any = None,
+    steps: int = 256,
+    rate: float = 0.05,
+    power: float = 2.0,
+    decay: float = 0.8,
+    views: Views | None = None,
+    progress: Progress = silent,
+    key: Key[Array, ""] | None = None,
+) -> Visualization:
+    """Pictures that maximize concepts: what the network looks for, whatever photographs happen to show.
+
+    The objective is `⟨a, w⟩ · cos(a, w)^power` (CRAFT, appendix B.3, after Olah et al. 2017), with `a` the average
+    activations of a random view of the picture and `w` the concept. The picture's parameters are Fourier coefficients
+    of decorrelated colours, the higher frequencies damped by `1 / frequency^decay`, and Adam climbs. Everything runs
+    in one compiled loop if the model's features are a JAX function (`bridges.to_flax` makes one of a torch network);
+    features with a method `vjp` of their own are called step by step.
+
+    **Arguments:**
+
+    - `model`: the split classifier.
+    - `dictionary`: the concepts, `concept channel`, JAX or NumPy.
+    - `concepts`: which concepts, counted from 0; all by default.
+    - `photographs`: anything that `face_jax.photographs` takes. The picture starts with their mean spectrum and random
+        phases, or with weak noise if None.
+    - `steps`: of Adam; each is one forward and backward pass of the network for each concept.
+    - `rate`: Adam's step size.
+    - `power`: how much the direction counts against the strength; the paper's is 2.
+    - `decay`: the paper's is 0.8.
+    - `views`: how far a view is moved, turned and scaled.
+    - `progress`: told how far it is where the network is called step by step.
+    - `key`: for the start and the views.
+
+    **Returns:** the pictures and the objective's history. Raises `ValueError` for options out of range.
+    """
+    key = jax.random.key(0) if key is None else key
+    directions = _directions(dictionary, concepts)
+    if steps < 1 or rate <= 0 or power < 0 or decay < 0:
+        raise ValueError(
+            f"steps={steps}, rate={rate}, power={power}, decay={decay}: give at least one step, a rate above 0, and "
+            "neither power nor decay below 0"
+        )
+    start_key, step_key = jax.random.split(key)
+    size = model.preprocess.size
+    spectrum = Spectrum(size, decay)
+    shape = (len(directions), size)
+    start = (
+        weak_noise(spectrum, shape[0], directions.dtype, key=start_key)
+        if photographs is None
+        else mean_spectrum(spectrum, photographs, model.preprocess, shape[0], directions.dtype, key=start_key)
+    )
+    run = _Run(spectrum, views or Views(), model.preprocess, rate, power)
+    keys = jax.random.split(step_key, steps)
+    if getattr(model.features, "vjp", None) is None:
+        parameters, history = _climb(run, model.features, directions, start, keys)
+    else:
+        parameters, history = _climb_step_by_step(run, model.features, directions, start, keys, progress)
+    return Visualization(np.asarray(to_picture(spectrum, parameters)), np.asarray(history).T)
+
+
+def _directions(dictionary: Any, concepts: Sequence[int] | None) -> Float[Array, "concept channel"]:
+    bank = jnp.asarray(dictionary)
+    if bank.ndim != 2 or not jnp.issubdtype(bank.dtype, jnp.floating):
+        raise ValueError(
+            f"dictionary has shape {bank.shape} and type {bank.dtype}; give real numbers, concept × channel"
+        )
+    wanted = list(range(len(bank))) if concepts is None else [int(concept) for concept in concepts]
+    wrong = [concept for concept in wanted if not 0 <= concept < len(bank)]
+    if wrong or not wanted:
+        raise ValueError(f"concepts={wrong or wanted} of a dictionary with {len(bank)}; give 0 to {len(bank) - 1}")
+    return bank[np.asarray(wanted)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays the same from step to step."""
+
+    spectrum: Spectrum
+    views: Views
+    preprocess: Preprocess
+    rate: float
+    power: float
+
+    @property
+    def adam(self) -> optax.GradientTransformation:
+        return optax.adam(self.rate)
+
+    def network_input(self, parameters: Array, key: Key[Array, ""]) -> Float[Array, "concept y x 3"]:
+        """A random view of each picture, as the network takes it."""
+        pictures = to_picture(self.spectrum, parameters)
+        keys = jax.random.split(key, len(pictures))
+        seen = jax.vmap(lambda picture, key: self.views(picture, key=key))(pictures, keys)
+        mean, std = (
+            jnp.asarray(value, seen.dtype)[None, None, None] for value in (self.preprocess.mean, self.preprocess.std)
+        )
+        return (seen - mean) / std
+
+    def objective(
+        self, maps: Float[Array, "concept y x channel"], directions: Float[Array, "concept channel"]
+    ) -> Float[Array, " concept"]:
+        activations = jnp.mean(maps.astype(directions.dtype), axis=(1, 2))
+        dot = jnp.sum(activations * directions, axis=1)
+        lengths = jnp.sum(directions**2, axis=1) * jnp.sum(activations**2, axis=1)
+        # A picture that the layer doesn't answer at all has no direction, and no slope through it.
+        cosine = dot / jnp.sqrt(jnp.where(lengths > 0, lengths, 1))
+        return dot * jnp.maximum(cosine, _LEAST_COSINE) ** self.power
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _climb(
+    run: _Run, features: Callable[..., Array], directions: Array, start: Array, keys: Key[Array, " step"]
+) -> tuple[Array, Float[Array, "step concept"]]:
+    def loss(parameters: Array, key: Key[Array, ""]) -> tuple[Array, Array]:
+        values = run.objective(features(run.network_input(parameters, key)), directions)
+        return -jnp.sum(values), values
+
+    def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, Array]:
+        parameters, state = carry
+        gradient, values = jax.grad(loss, has_aux=True)(parameters, key)
+        updates, state = run.adam.update(gradient, state)
+        return (optax.apply_updates(parameters, updates), state), values
+
+    (parameters, _), history = jax.lax.scan(step, (start, run.adam.init(start)), keys)
+    return parameters, history
+
+
+def _climb_step_by_step(
+    run: _Run, features: Any, directions: Array, start: Array, keys: Key[Array, " step"], progress: Progress
+) -> tuple[Array, Float[np.ndarray, "step concept"]]:
+    """The same loop around features that JAX can't compile."""
+    parameters, state, history = start, run.adam.init(start), []
+    with progress("Feature visualization", len(keys)) as advance:
+        for key in keys:
+            maps, pullback = features.vjp(_input(run, parameters, key))
+            values, cotangent = _value_and_cotangent(run, maps, directions)
+            parameters, state = _update(run, parameters, state, key, jnp.asarray(pullback(cotangent)))
+            history.append(np.asarray(values))
+            advance(1)
+    return parameters, np.stack(history)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _input(run: _Run, parameters: Array, key: Key[Array, ""]) -> Array:
+    return run.network_input(parameters, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_cotangent(run: _Run, maps: Array, directions: Array) -> tuple[Array, Array]:
+    values, pull = jax.vjp(lambda maps: run.objective(maps, directions), maps)
+    return values, pull(-jnp.ones_like(values))[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _update(run: _Run, parameters: Array, state: Any, key: Key[Array, ""], cotangent: Array) -> tuple[Array, Any]:
+    seen, pull = jax.vjp(lambda parameters: run.network_input(parameters, key), parameters)
+    updates, state = run.adam.update(pull(cotangent.astype(seen.dtype))[0], state)
+    return optax.apply_updates(parameters, updates), state
