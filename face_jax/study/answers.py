@@ -1,0 +1,152 @@
+"""Participants' answers, from the files that the page hands out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# What scores need of each answer; the page's files say more.
+_COLUMNS = ("study", "participant", "trial", "choice", "seconds")
+_FORMAT = 1
+
+
+class AnswerError(ValueError):
+    """A file of answers, or a key, that can't be read or doesn't fit the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one participant chose in one trial.
+
+    **Arguments:**
+
+    - `study`: the study's digest, which its page and its key carry.
+    - `participant`: who.
+    - `trial`: the trial's name.
+    - `choice`: the option, counted from 0 in the key's order, whatever the order on the screen was.
+    - `seconds`: from the pictures' appearance to the confirmed answer.
+    - `file`: where it was read.
+    """
+
+    study: str
+    participant: str
+    trial: str
+    choice: int
+    seconds: float
+    file: str
+
+
+def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> tuple[Answer, ...]:
+    """Answers of all participants.
+
+    **Arguments:**
+
+    - `source`: a file that the page saved (`.json` or `.csv`; a CSV may hold several participants one below the
+        other), a folder of such files, or several of either. In a folder, keys (`*.key.json`) are passed over.
+
+    **Returns:** every answer once. Raises `AnswerError` with the file, the place in it and the remedy.
+    """
+    sources = [source] if isinstance(source, str | pathlib.Path) else list(source)
+    files = [file for entry in sources for file in _files(pathlib.Path(entry))]
+    answers = [answer for file in files for answer in (_json(file) if file.suffix == ".json" else _csv(file))]
+    if not answers:
+        raise AnswerError(
+            f"answers={[str(entry) for entry in sources]} hold no answers; give the .json or .csv files that "
+            "participants saved, or their folder"
+        )
+    first: dict[tuple[str, str, str], Answer] = {}
+    for answer in answers:
+        earlier = first.setdefault((answer.study, answer.participant, answer.trial), answer)
+        if earlier is not answer:
+            raise AnswerError(
+                f"{answer.file}: participant {answer.participant!r} answers trial {answer.trial} a second time (the "
+                f"first is in {earlier.file}); keep one file a participant, JSON or CSV, and give everybody a name "
+                "of their own"
+            )
+    return tuple(answers)
+
+
+def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
+    """The key that `write_page` wrote, checked."""
+    if isinstance(source, dict):
+        return source
+    path = pathlib.Path(source)
+    if not path.is_file():
+        raise AnswerError(f"key={str(path)!r} is no file; give the .key.json that was written beside the study's page")
+    key = _load(path)
+    if not isinstance(key, dict) or not {"format", "study", "trials"} <= set(key):
+        raise AnswerError(f"key={str(path)!r} is no study's key; give the .key.json written beside the study's page")
+    _check_format(key, path)
+    return key
+
+
+def _files(path: pathlib.Path) -> Iterable[pathlib.Path]:
+    if path.is_dir():
+        return [
+            file
+            for file in sorted(path.iterdir())
+            if file.suffix in (".json", ".csv") and not file.name.endswith(".key.json")
+        ]
+    if path.suffix not in (".json", ".csv") or not path.is_file():
+        raise AnswerError(f"answers={str(path)!r} is no .json or .csv file and no folder; give what participants saved")
+    return [path]
+
+
+def _json(file: pathlib.Path) -> Iterable[Answer]:
+    content = _load(file)
+    if not isinstance(content, dict) or not isinstance(content.get("answers"), list):
+        raise AnswerError(f"{file}: holds no answers of a study; give the file that the study's page saved")
+    _check_format(content, file)
+    for number, row in enumerate(content["answers"]):
+        where = f"{file}, answer {number + 1}"
+        if not isinstance(row, dict):
+            raise AnswerError(f"{where}: is {row!r}, not an answer; give the file as the page saved it")
+        yield _answer({**row, "study": content.get("study"), "participant": content.get("participant")}, where)
+
+
+def _csv(file: pathlib.Path) -> Iterable[Answer]:
+    try:
+        # Spreadsheets put a mark of the encoding before the first column's name, and some write semicolons.
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnswerError(f"{file}: is not in UTF-8 ({error.reason}); save it as “CSV UTF-8”") from error
+    lines = text.splitlines()
+    separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+    for number, row in enumerate(csv.DictReader(lines, delimiter=separator)):
+        yield _answer(row, f"{file}, line {number + 2}")
+
+
+def _answer(row: dict[str, Any], where: str) -> Answer:
+    missing = [name for name in _COLUMNS if row.get(name) in (None, "")]
+    if missing:
+        raise AnswerError(f"{where}: has no {', '.join(missing)}; give the file as the page saved it")
+    try:
+        # Spreadsheets like to turn 2 into 2.0.
+        choice, seconds = float(row["choice"]), float(row["seconds"])
+    except (TypeError, ValueError) as error:
+        raise AnswerError(f"{where}: {error}; give the file as the page saved it") from error
+    if not (choice >= 0 and choice == int(choice) if math.isfinite(choice) else False) or not seconds >= 0:
+        raise AnswerError(f"{where}: choice={row['choice']!r}, seconds={row['seconds']!r}; neither may be negative")
+    return Answer(
+        str(row["study"]), str(row["participant"]), str(row["trial"]), int(choice), seconds, where.split(", ")[0]
+    )
+
+
+def _load(file: pathlib.Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AnswerError(f"{file}: is no JSON ({error}); give the file as it was saved") from error
+
+
+def _check_format(content: dict[str, Any], file: pathlib.Path) -> None:
+    if content.get("format") != _FORMAT:
+        raise AnswerError(
+            f"{file}: has format {content.get('format')!r}, and this version reads {_FORMAT}; "
+            "score it with the version that wrote the study"
+        )
