@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from ..model import SplitModel
 from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts
+from .method import at_least, checked_images, chosen_concepts, parts
 from .perturbed import perturbed_codes, picture_codes
 
 
@@ -65,7 +65,8 @@ class Occlusion:
                 f"patch={self.patch} is larger than images of {height} × {width}; give at most {min(height, width)}"
             )
         shown = self._masks(height, width).astype(pictures.dtype)
-        whole = picture_codes(model, dictionary, pictures, pooled)[:, chosen]
+        slices = parts(len(pictures), self.batch)
+        whole = np.concatenate([picture_codes(model, dictionary, pictures[part], pooled) for part in slices])[:, chosen]
         lost, cover = np.zeros((len(chosen), len(pictures), height, width), whole.dtype), np.zeros((height, width))
         for _, masks, codes in perturbed_codes(
             model,
