@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int
 
+from .crops import Cropping as Cropping
+from .crops import Crops as Crops
+from .crops import GridCrops as GridCrops
+from .crops import RandomCrops as RandomCrops
 from .model import SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
@@ -19,87 +22,6 @@ from .progress import Progress, Stopwatch, silent
 
 class SignedActivationsError(ValueError):
     """Activations below zero, which a non-negative factorization can't represent."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Crops:
-    """Where crops lie: crop i is `box[i]` of photograph `image[i]`.
-
-    **Arguments:**
-
-    - `image`: each crop's photograph.
-    - `box`: each crop's `(top, left, bottom, right)`, in the photograph's own pixels.
-    """
-
-    image: Int[np.ndarray, " crop"]
-    box: Int[np.ndarray, "crop 4"]
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
-@runtime_checkable
-class Cropping(Protocol):
-    """A rule that says which crops are taken from photographs of given sizes."""
-
-    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
-        """Crops for photographs with these heights and widths."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomCrops:
-    """Square crops at random places and of random sizes (CRAFT, section 3.1).
-
-    **Arguments:**
-
-    - `per_image`: crops from each photograph.
-    - `smallest`, `largest`: a crop's side as a share of the photograph's short side.
-    """
-
-    per_image: int = 10
-    smallest: float = 0.25
-    largest: float = 0.6
-
-    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
-        """Draw sizes uniformly, then places uniformly where the crop fits."""
-        draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
-        edges = np.asarray(shapes)[:, None, :]
-        side = np.round(edges.min(-1) * (self.smallest + (self.largest - self.smallest) * draws[..., 0]))
-        side = np.maximum(side, 1)
-        corner = np.floor(draws[..., 1:] * (edges - side[..., None] + 1))
-        box = np.concatenate([corner, corner + side[..., None]], axis=-1).astype(np.int64)
-        return Crops(image=np.repeat(np.arange(len(shapes)), self.per_image), box=box.reshape(-1, 4))
-
-
-@dataclasses.dataclass(frozen=True)
-class GridCrops:
-    """Square crops on a regular grid, which covers the whole photograph.
-
-    **Arguments:**
-
-    - `size`: a crop's side as a share of the photograph's short side.
-    - `overlap`: the share of a crop's side that the next one covers again, below 1.
-    """
-
-    size: float = 0.5
-    overlap: float = 0.5
-
-    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
-        """Lay the grid; nothing is random."""
-        del key
-        image, box = [], []
-        for number, (height, width) in enumerate(shapes):
-            side = max(1, round(self.size * min(height, width)))
-            step = max(1, round(side * (1 - self.overlap)))
-            corners = [
-                np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)
-            ]
-            for top in corners[0]:
-                for left in corners[1]:
-                    image.append(number)
-                    box.append((top, left, top + side, left + side))
-        return Crops(image=np.asarray(image, np.int64), box=np.asarray(box, np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +88,7 @@ def survey(
     readable: list[int] = []
     skipped: list[str] = []
 
-    def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
+    def inputs() -> Iterator[Float[np.ndarray, "_ _ 3"]]:
         for number, photograph in enumerate(photographs):
             try:
                 pixels = photograph.pixels()
@@ -208,7 +130,7 @@ def collect_crops(
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
 ) -> Collected:
-    """Activations of crops, each resized to the network's input, and their logits.
+    """Activations of crops, each resized to the network's input (or taken out of it), and their logits.
 
     **Arguments:**
 
@@ -218,15 +140,25 @@ def collect_crops(
     - `keep`: what of a batch of maps is kept: `pooled`, or all of it (`whole_maps`).
     - `batch`, `progress`, `stopwatch`: as for `survey`.
 
-    **Returns:** what was kept of each crop, and its logits.
+    **Returns:** what was kept of each crop, and its logits. Raises `ValueError` for crops of the network's input
+    before a head that isn't affine: its weights are for maps of one size, and these are smaller.
     """
+    if crops.window is not None and not model.head.affine:
+        raise ValueError(
+            f"crops of the network's input give smaller maps than the head behind layer={model.layer!r} of "
+            f"{model.name} takes; choose a layer with an affine head (face-jax layers lists them), or RandomCrops"
+        )
 
-    def inputs() -> Iterator[Float[np.ndarray, "size size 3"]]:
-        at, pixels = -1, np.zeros((0, 0, 3), np.uint8)
-        for image, box in zip(crops.image, crops.box.tolist(), strict=True):
-            if image != at:
-                at, pixels = image, photographs[image].pixels()
-            yield network_input(pixels, model.preprocess, tuple(box))
+    def inputs() -> Iterator[Float[np.ndarray, "_ _ 3"]]:
+        for image, group in itertools.groupby(range(len(crops)), crops.image.__getitem__):
+            pixels = photographs[image].pixels()
+            whole = None if crops.window is None else network_input(pixels, model.preprocess)
+            for crop in group:
+                if whole is None or crops.window is None:
+                    yield network_input(pixels, model.preprocess, tuple(crops.box[crop].tolist()))
+                else:
+                    top, left, bottom, right = crops.window[crop]
+                    yield whole[top:bottom, left:right]
 
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
     kept, logits = zip(*((keep(maps), logits) for maps, logits in parts), strict=True)
@@ -250,7 +182,7 @@ def rows(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "row
 
 def _forward(
     model: SplitModel,
-    inputs: Iterator[Float[np.ndarray, "size size 3"]],
+    inputs: Iterator[Float[np.ndarray, "_ _ 3"]],
     total: int,
     stage: str,
     batch: int,

@@ -41,7 +41,9 @@ class Concept:
     strongest: tuple[int, ...]
 
 
-def strongest_crops(codes: Float[np.ndarray, " crop"], crops: Crops, count: int) -> tuple[int, ...]:
+def strongest_crops(
+    codes: Float[np.ndarray, " crop"], crops: Crops, count: int, *, one_each: bool = True
+) -> tuple[int, ...]:
     """The crops in which a concept is strongest.
 
     Of several photographs, one crop each; of a single photograph, crops that don't show the same place.
@@ -51,19 +53,19 @@ def strongest_crops(codes: Float[np.ndarray, " crop"], crops: Crops, count: int)
     - `codes`: the concept's code in each crop.
     - `crops`: where they lie.
     - `count`: at most that many.
+    - `one_each`: if not, several crops of one photograph, as long as they don't show the same place.
 
     **Returns:** crops with a positive code, strongest first.
     """
-    single = len(np.unique(crops.image)) == 1
+    several = not one_each or len(np.unique(crops.image)) == 1
     chosen: list[int] = []
     for crop in np.argsort(-codes, kind="stable"):
         if codes[crop] <= 0 or len(chosen) == count:
             break
-        if single:
-            fresh = all(overlap(crops.box[crop], crops.box[other]) <= _SAME_PLACE for other in chosen)
-        else:
-            fresh = all(crops.image[crop] != crops.image[other] for other in chosen)
-        if fresh:
+        beside = [other for other in chosen if crops.image[crop] == crops.image[other]]
+        if not beside or (
+            several and all(overlap(crops.box[crop], crops.box[other]) <= _SAME_PLACE for other in beside)
+        ):
             chosen.append(int(crop))
     return tuple(chosen)
 

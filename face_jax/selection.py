@@ -83,7 +83,8 @@ class Activator:
             )
             return {"maps": found.maps, "logits": found.logits}
 
-        where = (crops.image.tobytes(), crops.box.tobytes())
+        window = b"" if crops.window is None else crops.window.tobytes()
+        where = (crops.image.tobytes(), crops.box.tobytes(), window)
         arrays = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
         return Collected(arrays["maps"], arrays["logits"])
 

@@ -1,0 +1,141 @@
+"""Where crops are taken: at random places, on a grid, or out of the network's own input."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from .model import Preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Where crops lie: crop i is `box[i]` of photograph `image[i]`.
+
+    **Arguments:**
+
+    - `image`: each crop's photograph.
+    - `box`: each crop's `(top, left, bottom, right)`, in the photograph's own pixels.
+    - `window`: for crops that are taken out of the network's input and not resized to it, where they lie there; `box`
+        is then the nearest one in the photograph.
+    """
+
+    image: Int[np.ndarray, " crop"]
+    box: Int[np.ndarray, "crop 4"]
+    window: Int[np.ndarray, "crop 4"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: Int[np.ndarray, " some"]) -> Crops:
+        return Crops(self.image[index], self.box[index], None if self.window is None else self.window[index])
+
+
+@runtime_checkable
+class Cropping(Protocol):
+    """A rule that says which crops are taken from photographs of given sizes."""
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Crops for photographs with these heights and widths."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrops:
+    """Square crops at random places and of random sizes (CRAFT, section 3.1).
+
+    **Arguments:**
+
+    - `per_image`: crops from each photograph.
+    - `smallest`, `largest`: a crop's side as a share of the photograph's short side.
+    """
+
+    per_image: int = 10
+    smallest: float = 0.25
+    largest: float = 0.6
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Draw sizes uniformly, then places uniformly where the crop fits."""
+        draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
+        edges = np.asarray(shapes)[:, None, :]
+        side = np.round(edges.min(-1) * (self.smallest + (self.largest - self.smallest) * draws[..., 0]))
+        side = np.maximum(side, 1)
+        corner = np.floor(draws[..., 1:] * (edges - side[..., None] + 1))
+        box = np.concatenate([corner, corner + side[..., None]], axis=-1).astype(np.int64)
+        return Crops(image=np.repeat(np.arange(len(shapes)), self.per_image), box=box.reshape(-1, 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class GridCrops:
+    """Square crops on a regular grid, which covers the whole photograph.
+
+    **Arguments:**
+
+    - `size`: a crop's side as a share of the photograph's short side.
+    - `overlap`: the share of a crop's side that the next one covers again, below 1.
+    """
+
+    size: float = 0.5
+    overlap: float = 0.5
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Lay the grid; nothing is random."""
+        del key
+        image, box = [], []
+        for number, (height, width) in enumerate(shapes):
+            side = max(1, round(self.size * min(height, width)))
+            step = max(1, round(side * (1 - self.overlap)))
+            corners = [
+                np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)
+            ]
+            for top in corners[0]:
+                for left in corners[1]:
+                    image.append(number)
+                    box.append((top, left, top + side, left + side))
+        return Crops(image=np.asarray(image, np.int64), box=np.asarray(box, np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeCrops:
+    """Square crops of the network's input at their own size, on a regular grid (FACE, section 4.1).
+
+    The network sees small pictures instead of enlarged ones, so that things have the size that they have in whole
+    photographs. FACE's are 64 pixels wide and start every 51: 16 crops of an input of 224 pixels, whose last 7 rows
+    and columns are in none. Only a layer with an affine head takes the smaller maps that they give.
+
+    **Arguments:**
+
+    - `preprocess`: how photographs become the network's input: the model's `preprocess`.
+    - `size`: a crop's side in pixels of the network's input.
+    - `overlap`: the share of a crop's side that the next one covers again, below 1.
+    """
+
+    preprocess: Preprocess
+    size: int = 64
+    overlap: float = 0.2
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Lay the grid; nothing is random."""
+        del key
+        whole, short = self.preprocess.size, self.preprocess.resize
+        if not 1 <= self.size <= whole:
+            raise ValueError(f"size={self.size} is no part of a network's input of {whole} pixels; give 1 to {whole}")
+        corners = np.arange(0, whole - self.size + 1, max(1, int(self.size * (1 - self.overlap))))
+        top, left = (each.ravel() for each in np.meshgrid(corners, corners, indexing="ij"))
+        window = np.stack([top, left, top + self.size, left + self.size], axis=1)
+        box = []
+        for height, width in shapes:
+            # The input is cut out of the middle of the photograph, whose short side is resized first.
+            scale = min(height, width) / short
+            beside = np.asarray([(height / scale - whole) / 2, (width / scale - whole) / 2] * 2)
+            box.append(np.clip(np.round((window + beside) * scale), 0, [height, width] * 2))
+        return Crops(
+            image=np.repeat(np.arange(len(shapes)), len(window)),
+            box=np.concatenate(box).astype(np.int64),
+            window=np.tile(window, (len(shapes), 1)),
+        )

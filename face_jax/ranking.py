@@ -1,0 +1,77 @@
+"""Importance of concepts in pictures, and concepts in its order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from .activations import Collected, Crops
+from .concepts import Concept, coverage, encode_maps, strongest_crops
+from .heads import Affine
+from .importance import Sobol, contributions, total_sobol
+from .model import SplitModel
+from .progress import Progress
+
+# Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
+_SAMPLED_PICTURES = 12
+
+
+def importance_of(
+    model: SplitModel,
+    units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: int,
+    key: Key[Array, ""],
+    progress: Progress,
+) -> Sobol:
+    """Total Sobol indices of concepts in pictures; behind a head that isn't affine, in some of them."""
+    if not model.head.affine and len(units) > _SAMPLED_PICTURES:
+        units = units[np.linspace(0, len(units) - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
+    codes = jnp.asarray(encode_maps(units.maps, dictionary))
+    scrambles = 4
+    with progress("Importance", scrambles) as advance:
+        return total_sobol(
+            model.head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key
+        )
+
+
+def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:
+    """The order of concepts, the most important for the class first, and their indices in it."""
+    order = np.argsort(-importance.per_class, kind="stable")
+    sorted_ = {name: getattr(importance, name)[:, order] for name in ("total", "low", "high")}
+    return order, dataclasses.replace(importance, **sorted_)
+
+
+def describe(
+    model: SplitModel,
+    importance: Sobol,
+    fit_units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    crop_codes: Float[np.ndarray, "crop concept"],
+    boxes: Crops,
+    target: int,
+    strongest: int,
+    one_each: bool,
+) -> tuple[Concept, ...]:
+    """Concepts as one looks at them; everything is in their order already."""
+    share = coverage(crop_codes, boxes)
+    total, low, high = (values.mean(0) for values in (importance.total, importance.low, importance.high))
+    added = None
+    if isinstance(model.head, Affine):
+        codes = jnp.asarray(encode_maps(fit_units.maps, dictionary))
+        added = contributions(model.head, codes, jnp.asarray(dictionary), target).mean(0)
+    return tuple(
+        Concept(
+            number=number + 1,
+            importance=float(total[number]),
+            low=float(low[number]),
+            high=float(high[number]),
+            contribution=None if added is None else float(added[number]),
+            coverage=float(share[number]),
+            strongest=strongest_crops(crop_codes[:, number], boxes, strongest, one_each=one_each),
+        )
+        for number in range(len(total))
+    )
