@@ -58,7 +58,7 @@ class HSIC:
         """Maps of the criterion, each region's at each of its pixels, never negative; see `Method`. `key` scrambles."""
         pictures = checked_images(images)
         chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
         shown = sobol_points(self.grid**2, self.designs, key_or_zero(key)) >= 0.5
         codes = all_perturbed_codes(
             model,

@@ -64,7 +64,7 @@ class KernelSHAP:
         pictures = checked_images(images)
         chosen = chosen_concepts(concepts, len(dictionary))
         number = self.grid**2
-        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
         if 2**number - 2 <= self.samples:
             shown, weight = every_mask(number)
         else:

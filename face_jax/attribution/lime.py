@@ -66,7 +66,7 @@ class LIME:
         """Maps in codes, each region's coefficient at each of its pixels; see `Method`. `key` draws the masks."""
         pictures = checked_images(images)
         chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
         shown = generator(key_or_zero(key)).integers(0, 2, (self.samples, self.grid**2)).astype(np.float64)
         shown[0] = 1
         codes = all_perturbed_codes(

@@ -20,16 +20,18 @@ from .perturbed import perturbed_codes
 
 @dataclasses.dataclass(frozen=True)
 class RISE:
-    """`Σ_i U_k(X seen through M_i) M_i / (N p)` (Petsiuk et al. 2018, eq. 6).
+    """`Σ_i (U_k(X seen through M_i) − Ū) M_i / (N p)`: how much more of a concept is seen when a pixel is.
 
-    Masks are coarse grids of zeros and ones, enlarged bilinearly and shifted at random by less than a cell. A map
-    estimates how much of the concept is seen when a pixel is; a constant that all pixels share stays in it.
+    Petsiuk et al. 2018, eq. 6, less the mean code Ū, which all pixels share in their map, and which carries most of the
+    estimate's noise; `centred=False` leaves it in, as they do. Masks are coarse grids of zeros and ones, enlarged
+    bilinearly and shifted at random by less than a cell.
 
     **Arguments:**
 
     - `masks`: N; the error falls with its root. The paper takes 4,000 to 8,000.
     - `cells`: cells of a mask's grid along each side.
     - `probability`: p, with which a cell is shown.
+    - `centred`: whether Ū is subtracted.
     - `baseline`: network input that hides: a number, a colour, pictures, or a function of the pictures such as
         `Blurred`. 0 is the mean colour in the usual preprocessing.
     - `batch`: pictures that go through the network together; the masks don't depend on it.
@@ -38,6 +40,7 @@ class RISE:
     masks: int = 2000
     cells: int = 7
     probability: float = 0.5
+    centred: bool = True
     baseline: Baseline = 0.0
     batch: int = 32
 
@@ -58,7 +61,7 @@ class RISE:
         pooled: bool = True,
         key: Key[Array, ""] | None = None,
     ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, never negative; see `Method`. `key` is for the masks."""
+        """Maps in codes, of either sign if centred; see `Method`. `key` is for the masks."""
         pictures = checked_images(images)
         chosen = chosen_concepts(concepts, len(dictionary))
         height, width = pictures.shape[1:3]
@@ -67,7 +70,8 @@ class RISE:
                 f"cells={self.cells} is finer than images of {height} × {width}; give at most {min(height, width)}"
             )
         key = key_or_zero(key)
-        total: Any = 0
+        together: Any = 0
+        all_codes, all_seen = np.zeros((len(chosen), len(pictures))), np.zeros((height, width))
         for _, masks, codes in perturbed_codes(
             model,
             dictionary,
@@ -79,8 +83,12 @@ class RISE:
             batch=self.batch,
         ):
             seen = np.asarray(masks, codes.dtype)
-            total = total + np.einsum("nmk,myx->knyx", codes[..., chosen], seen, optimize=True)
-        return (total / (self.masks * self.probability)).astype(pictures.dtype)
+            together = together + np.einsum("nmk,myx->knyx", codes[..., chosen], seen, optimize=True)
+            all_codes += codes[..., chosen].sum(axis=1, dtype=np.float64).T
+            all_seen += seen.sum(axis=0, dtype=np.float64)
+        if self.centred:
+            together = together - all_codes[..., None, None] * all_seen / self.masks
+        return (together / (self.masks * self.probability)).astype(pictures.dtype)
 
     def draw(
         self, numbers: Int[np.ndarray, " mask"], height: int, width: int, dtype: Any, *, key: Key[Array, ""]

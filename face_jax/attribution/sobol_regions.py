@@ -55,7 +55,7 @@ class SobolRegions:
         """Maps of indices, each region's at each of its pixels, never negative; see `Method`. `key` scrambles."""
         pictures = checked_images(images)
         chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(*pictures.shape[1:3], self.grid)
+        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
         number = self.grid**2
         points = sobol_points(2 * number, self.designs, key_or_zero(key))
         first, second = points[:, :number], points[:, number:]

@@ -48,8 +48,9 @@ def test_occlusion_with_patches_that_overlap(baseline):
     np.testing.assert_allclose(maps, lost / cover, rtol=1e-8, atol=1e-9)
 
 
-def test_rise_is_the_mean_of_masks_weighted_by_codes():
-    method = RISE(masks=9, cells=3, probability=0.4, batch=4)
+@pytest.mark.parametrize("centred", [False, True])
+def test_rise_is_the_mean_of_masks_weighted_by_codes(centred):
+    method = RISE(masks=9, cells=3, probability=0.4, batch=4, centred=centred)
     key = jax.random.key(2)
     maps = method(AFFINE, DICTIONARY, IMAGES, pooled=False, key=key)
     masks = np.asarray(method.draw(np.arange(9), 8, 8, jnp.float64, key=key))
@@ -57,6 +58,8 @@ def test_rise_is_the_mean_of_masks_weighted_by_codes():
     assert masks.max() <= 1
     hidden = np.stack([(GRADIENT[:, None] * (mask[:, :, None] * IMAGES)[None]).sum((-3, -2, -1)) for mask in masks])
     codes = hidden + 4 * np.array([60.0, 84.0, 0.0])[None, :, None]
+    if centred:
+        codes -= codes.mean(axis=0)
     np.testing.assert_allclose(maps, np.einsum("mkn,myx->knyx", codes, masks) / (9 * 0.4), rtol=1e-9)
 
 
@@ -72,10 +75,14 @@ def test_rise_of_an_affine_code_with_a_cell_for_each_pixel():
     model = of_pixels(lambda x: x @ jnp.asarray([1.0, 2.0, 3.0, 4.0]) + 20)
     adds = np.array([2.0, -2.0, 3.0, 0.0])
     count = 20_000
-    maps = RISE(masks=count, cells=2, batch=count)(model, ONE, pixels(2, -1, 1, 0), key=jax.random.key(1))
+    plain, centred = (
+        RISE(masks=count, cells=2, batch=count, centred=centred)(model, ONE, pixels(2, -1, 1, 0), key=jax.random.key(1))
+        for centred in (False, True)
+    )
     expected = adds + 0.5 * (adds.sum() - adds) + 20
-    # A term is below 2 · 26, its standard deviation below 26.
-    assert np.abs(maps.reshape(4) - expected).max() < 5 * 26 / math.sqrt(count)
+    # A term is below 2 · 25, so its standard deviation is below 25; centred, codes are at most 4 from their mean.
+    assert np.abs(plain.reshape(4) - expected).max() < 5 * 25 / math.sqrt(count)
+    assert np.abs(centred.reshape(4) - 0.5 * adds).max() < 5 * 2 * 4 / math.sqrt(count)
 
 
 @pytest.mark.parametrize("pooled", [False, True])
