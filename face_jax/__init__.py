@@ -14,11 +14,14 @@ The axis words used in every signature:
 `features` is their g, `head` their h.
 """
 
+from . import attribution as attribution
 from . import heads as heads
 from . import layer as layer
+from . import study as study
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
 from .cache import ArrayCache as ArrayCache
+from .crops import NativeCrops as NativeCrops
 from .explain import explain as explain
 from .explanation import Explanation as Explanation
 from .factorize import ADMM as ADMM
@@ -62,7 +65,14 @@ from .faithfulness import SigmoidKL as SigmoidKL
 from .faithfulness import SquaredLogits as SquaredLogits
 from .faithfulness import certify as certify
 from .faithfulness import faithfulness_path as faithfulness_path
+from .importance import gradient_times_code as gradient_times_code
+from .importance import sampled_total_sobol as sampled_total_sobol
+from .importance import tcav as tcav
+from .importance import total_sobol as total_sobol
+from .loading import load as load
 from .model import Preprocess as Preprocess
 from .model import SplitModel as SplitModel
 from .photographs import Photograph as Photograph
 from .photographs import photographs as photographs
+from .recursion import recurse as recurse
+from .recursion import suggest_recursion as suggest_recursion

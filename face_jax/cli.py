@@ -20,6 +20,8 @@ try:
 except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
+from .words import check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
+
 app = typer.Typer(
     name="face-jax",
     help="Explain an image classifier by concepts: which it uses, where they are, and how far to trust that.",
@@ -36,7 +38,14 @@ Model = Annotated[
 Weights = Annotated[
     str, typer.Option(help="DEFAULT (downloaded by torchvision; embedded for efficientnet_lite0), or a file .pth.")
 ]
-Out = Annotated[pathlib.Path, typer.Option(help="Folder for report.html, explanation.json and bank.safetensors.")]
+Out = Annotated[
+    pathlib.Path,
+    typer.Option(help="Folder for report.html and the explanation itself (explanation.json and others)."),
+]
+Depth = Annotated[
+    int,
+    typer.Option(help="Levels of sub-concepts: concepts of mixed crops are taken apart at earlier layers."),
+]
 Seed = Annotated[int, typer.Option(help="For crops, the split and the controls; the same seed gives the same report.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep activations of earlier runs.")]
 
@@ -56,11 +65,18 @@ def explain(
     ] = None,
     rank: Annotated[str, typer.Option(help="Number of concepts, or auto: by the error on what is left out.")] = "25",
     crops: Annotated[
-        int | None, typer.Option(help="Random crops of each photograph; by default at least 10, and 300 in all.")
+        str | None,
+        typer.Option(
+            help="Random crops of each photograph (by default at least 10, and 300 in all), grid, or native (FACE's)."
+        ),
     ] = None,
     faithfulness: Annotated[
         str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
     ] = "none",
+    depth: Depth = 0,
+    layers: Annotated[
+        str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
+    ] = None,
     out: Out = pathlib.Path("face-jax-report"),
     batch: Annotated[int, typer.Option(help="Pictures that go through the network together.")] = 32,
     seed: Seed = 0,
@@ -68,7 +84,23 @@ def explain(
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with _errors_in_words():
-        _run(images, model, weights, layer, target, _rank(rank), crops, out, batch, seed, no_cache, faithfulness)
+        names = None if layers is None else tuple(name.strip() for name in layers.split(","))
+        _run(
+            images,
+            model,
+            weights,
+            layer,
+            target,
+            rank_of(rank),
+            crops,
+            out,
+            batch,
+            seed,
+            no_cache,
+            faithfulness,
+            depth or len(names or ()),
+            names,
+        )
 
 
 @app.command(epilog="Example: face-jax demo --photos coffee --out coffee-report")
@@ -80,6 +112,7 @@ def demo(
         int | None, typer.Option(help="Number of concepts; 6 for one photograph, 25 for a class, by default.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The class; by default what the model predicts.")] = None,
+    depth: Depth = 0,
     out: Out = pathlib.Path("face-jax-report"),
     seed: Seed = 0,
     no_cache: NoCache = False,
@@ -96,7 +129,8 @@ def demo(
             from .embedded import embedded_photograph
 
             source = embedded_photograph(photos)
-        _run(source, "efficientnet_lite0", "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache)
+        model = "efficientnet_lite0"
+        _run(source, model, "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache, depth=depth)
 
 
 @app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
@@ -121,20 +155,23 @@ def _run(
     layer: str | None,
     target: str | None,
     rank: int | Literal["auto"],
-    crops: int | None,
+    crops: str | None,
     out: pathlib.Path,
     batch: int,
     seed: int,
     no_cache: bool,
     faithfulness: str = "none",
+    depth: int = 0,
+    layers: tuple[str, ...] | None = None,
 ) -> None:
-    strength = _strength(faithfulness)
+    strength = strength_of(faithfulness)
+    check_depth(depth, layers)
     begun = time.perf_counter()
     _writable(out)
     import jax
 
-    from . import RandomCrops, photographs
     from . import explain as explain_
+    from . import photographs, recurse
     from .cache import ArrayCache
     from .cache import no_cache as without_cache
 
@@ -145,60 +182,35 @@ def _run(
     bridges.share_processor()
 
     loaded = bridges.load(model, weights=weights)
-    split = loaded.split(layer or _last_map(loaded))
+    split = loaded.split(layer or last_map(loaded))
+    earlier = earlier_of(loaded, split.layer, depth, layers)
+    keep = without_cache if no_cache else ArrayCache(_folder() / "activations")
     ready = time.perf_counter()
     explanation = explain_(
         split,
         every,
         target,
         rank=rank,
-        crops=None if crops is None else RandomCrops(per_image=crops),
+        crops=cropping_of(crops, split),
         faithfulness=strength,
         batch=batch,
         key=jax.random.key(seed),
-        cache=without_cache if no_cache else ArrayCache(_folder() / "activations"),
+        cache=keep,
         progress=_bars,
     )
+    if earlier:
+        explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=_bars)
     explained = time.perf_counter()
     with _bars("Report", 1) as advance:
         explanation.save(out)
         report = explanation.report(out, command=shlex.join(["face-jax", *sys.argv[1:]]))
         advance(1)
-    _tell(explanation, {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained})
+    known = sum(explanation.seconds.values())
+    more = {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained}
+    if earlier:
+        more["sub-concepts"] = explained - ready - known
+    _tell(explanation, more)
     print(report)
-
-
-def _rank(word: str) -> int | Literal["auto"]:
-    if word == "auto":
-        return "auto"
-    if not word.strip().isdigit():
-        raise ValueError(f"--rank {word!r} is no number of concepts; give one, such as 25, or auto")
-    return int(word)
-
-
-def _strength(word: str) -> Any:
-    """What the option --faithfulness means to `explain`."""
-    if word in ("none", "auto"):
-        return None if word == "none" else "auto"
-    try:
-        return float(word)
-    except ValueError:
-        raise ValueError(
-            f"--faithfulness {word!r} is neither none nor auto nor a number; give one of these, such as 1e3"
-        ) from None
-
-
-def _last_map(loaded: Any) -> str:
-    from face_jax import bridges
-
-    places = bridges.layers(loaded.model, size=loaded.preprocess.size)
-    place = bridges.suggest_layer(places, classes=len(loaded.classes))
-    if place is None:
-        raise ValueError(
-            f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "
-            "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
-        )
-    return place.name
 
 
 def _tell(explanation: Any, more: dict[str, float]) -> None:

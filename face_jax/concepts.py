@@ -6,7 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .activations import Crops
 from .factorize import encode
@@ -77,9 +77,18 @@ def coverage(codes: Float[np.ndarray, "crop concept"], crops: Crops) -> Float[np
     mean code of its ten strongest crops.
     """
     images = np.unique(crops.image)
-    best = codes if len(images) == 1 else np.stack([codes[crops.image == image].max(axis=0) for image in images])
+    having = clearly_have(codes)
+    return (
+        having.mean(axis=0)
+        if len(images) == 1
+        else np.mean([having[crops.image == image].any(axis=0) for image in images], axis=0)
+    )
+
+
+def clearly_have(codes: Float[np.ndarray, "crop concept"]) -> Bool[np.ndarray, "crop concept"]:
+    """Which crops reach half of what each concept's typical strong crops reach: the mean code of its ten strongest."""
     typical = np.sort(codes, axis=0)[-10:].mean(axis=0)
-    return ((best >= 0.5 * typical) & (best > 0)).mean(axis=0)
+    return (codes >= 0.5 * typical[None]) & (codes > 0)
 
 
 def overlap(first: Int[np.ndarray, " 4"], second: Int[np.ndarray, " 4"]) -> float:

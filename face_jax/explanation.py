@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from .activations import Collected, Crops
-from .attribution import concept_gradients, upsampled_codes
+from .attribution import Method, attribution_method, upsampled_codes
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -19,6 +19,7 @@ from .importance import Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, network_input, photographs
+from .sub_concepts import Recursion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Explanation:
     - `seconds`: where the time went.
     - `path`: how λ of the faithfulness was chosen, if it was.
     - `rank_scan`: how the number of concepts was chosen, if it was.
+    - `recursion`: the parts of its concepts at earlier layers, if `face_jax.recurse` looked for them.
     """
 
     model: SplitModel
@@ -73,6 +75,7 @@ class Explanation:
     seconds: dict[str, float]
     path: Path | None = None
     rank_scan: RankScan | None = None
+    recursion: Recursion | None = None
 
     @property
     def target_name(self) -> str:
@@ -84,39 +87,51 @@ class Explanation:
         """Whether it explains one photograph, from its crops."""
         return len(self.photographs) == 1
 
-    def encode(self, images: Any) -> Float[np.ndarray, "image y x concept"]:
-        """How much of each concept is at each place of other photographs.
+    @overload
+    def encode(self, images: Any, *, pooled: Literal[False] = False) -> Float[np.ndarray, "image y x concept"]: ...
+    @overload
+    def encode(self, images: Any, *, pooled: Literal[True]) -> Float[np.ndarray, "image concept"]: ...
+    def encode(
+        self, images: Any, *, pooled: bool = False
+    ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
+        """How much of each concept other photographs have, by non-negative least squares.
 
         **Arguments:**
 
         - `images`: anything that `face_jax.photographs` takes.
+        - `pooled`: encode each photograph's average activations, as its crops were, in place of every place.
 
-        **Returns:** codes on the layer's grid.
+        **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph.
         """
-        return encode_maps(self._activations(images), self.dictionary)
+        maps = self._activations(images)
+        if pooled:
+            return encode_maps(maps.mean(axis=(1, 2), keepdims=True), self.dictionary)[:, 0, 0, :]
+        return encode_maps(maps, self.dictionary)
 
     def maps(
-        self, images: Any, *, method: Literal["codes", "gradient"] = "codes", concepts: tuple[int, ...] | None = None
+        self,
+        images: Any,
+        *,
+        method: str | Method = "codes",
+        concepts: tuple[int, ...] | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Float[np.ndarray, "concept image y x"]:
         """Where concepts are in photographs, on the pixels that the network sees.
 
         **Arguments:**
 
         - `images`: anything that `face_jax.photographs` takes.
-        - `method`: `"codes"` enlarges the codes on the layer's grid; `"gradient"` is `|∂ΣU_k/∂X|` (the
-            sum over places) summed over colours, exact through the factorization and the network.
+        - `method`: a word of `face_jax.attribution.METHODS`, or an object with settings such as `RISE(masks=4000)`.
+            `"codes"` enlarges the codes on the layer's grid, which is no attribution; `"gradient"` is `|∂ΣU_k/∂X|`
+            (the sum over places) summed over colours; all white-box methods are exact through the factorization and
+            the network.
         - `concepts`: which concepts, counted from 0; all by default.
+        - `key`: for methods that draw at random.
 
         **Returns:** one map a concept and image, in the size of the network's input.
         """
-        wanted = tuple(range(len(self.concepts))) if concepts is None else concepts
-        if method == "codes":
-            enlarged = upsampled_codes(jnp.asarray(self.encode(images)), self.model.preprocess.size)
-            return np.moveaxis(enlarged, -1, 0)[list(wanted)]
-        if method != "gradient":
-            raise ValueError(f"method={method!r} is unknown; give 'codes' or 'gradient'")
-        gradients = concept_gradients(self.model, self.dictionary, self._inputs(images), concepts=wanted, pooled=False)
-        return np.abs(np.asarray(gradients)).sum(-1)
+        chosen = attribution_method(method)
+        return chosen(self.model, self.dictionary, self._inputs(images), concepts=concepts, pooled=False, key=key)
 
     def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
@@ -124,7 +139,7 @@ class Explanation:
         return np.moveaxis(enlarged[0], -1, 0)
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Write `explanation.json` and the bank of concepts, `bank.safetensors`, into a folder."""
+        """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""
         from .saving import save
 
         return save(self, pathlib.Path(folder))

@@ -29,11 +29,12 @@ class Photograph:
     **Arguments:**
 
     - `name`: what reports call it.
-    - `source`: a file, or the pixels themselves (`y x 3`, 0…255).
+    - `source`: a file, or the pixels themselves (`y x 3`, 0…255). None in an explanation that was loaded, for
+        pixels that were in no file.
     """
 
     name: str
-    source: pathlib.Path | UInt8[np.ndarray, "y x 3"]
+    source: pathlib.Path | UInt8[np.ndarray, "y x 3"] | None
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
         """The picture in red, green and blue, upright as its camera meant it.
@@ -42,10 +43,16 @@ class Photograph:
         """
         if isinstance(self.source, np.ndarray):
             return self.source
+        file = self._file()
         image_module, ops = _pillow()
         try:
-            with image_module.open(self.source) as picture:
+            with image_module.open(file) as picture:
                 return np.asarray(ops.exif_transpose(picture).convert("RGB"))
+        except FileNotFoundError as error:
+            raise UnreadablePhotographError(
+                f"{self.name}: there is no file {str(file)!r} any more; put it back, or give the photographs to "
+                "face_jax.load as images="
+            ) from error
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             reason = "not a picture" if isinstance(error, image_module.UnidentifiedImageError) else str(error)
             raise UnreadablePhotographError(f"{self.name}: {reason}") from error
@@ -54,7 +61,15 @@ class Photograph:
         """A digest of the content: of the file's bytes, or of the pixels."""
         if isinstance(self.source, np.ndarray):
             return hashlib.sha256(repr(self.source.shape).encode() + self.source.tobytes()).digest()
-        return hashlib.sha256(self.source.read_bytes()).digest()
+        return hashlib.sha256(self._file().read_bytes()).digest()
+
+    def _file(self) -> pathlib.Path:
+        if isinstance(self.source, pathlib.Path):
+            return self.source
+        raise UnreadablePhotographError(
+            f"{self.name}: its pixels were in no file, so that the explanation that was saved doesn't have them; give "
+            "the photographs to face_jax.load as images="
+        )
 
 
 def photographs(source: Any) -> tuple[Photograph, ...]:

@@ -11,17 +11,37 @@ from typing import Any
 import numpy as np
 
 from .explanation import Explanation
+from .photographs import Photograph
+from .sub_concepts import Division, Recursion
 
-FORMAT = 1
+FORMAT = 2
+TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.safetensors"
 
 
 def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
-    """Writes `explanation.json` and `bank.safetensors`; returns the folder, which is made if need be."""
+    """Writes an explanation into a folder, which is made if need be; `face_jax.load` reads it again.
+
+    `explanation.json` has everything that can be read, `bank.safetensors` the concepts and their codes, and
+    `activations.safetensors` what the model made of photographs and crops, by far the largest. Photographs aren't
+    copied: the JSON says where they are.
+
+    **Returns:** the folder.
+    """
     try:
         from safetensors.numpy import save_file
     except ImportError as error:
         raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
     folder.mkdir(parents=True, exist_ok=True)
+    model = explanation.model
+    metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint}
+    for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation))):
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / file, metadata)
+    text = json.dumps(summary(explanation), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / TEXT).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
     arrays = {
         "dictionary": explanation.dictionary,
         "crop_codes": explanation.crop_codes,
@@ -29,21 +49,36 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
         "crop_box": explanation.crops.box,
         "codes": explanation.codes,
         "total_sobol": explanation.importance.total,
+        "total_sobol_low": explanation.importance.low,
+        "total_sobol_high": explanation.importance.high,
     }
-    metadata = {"format": str(FORMAT), "layer": explanation.model.layer, "fingerprint": explanation.model.fingerprint}
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "bank.safetensors", metadata
-    )
-    text = json.dumps(summary(explanation), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "explanation.json").write_text(text + "\n", encoding="utf-8")
-    return folder
+    if explanation.crops.window is not None:
+        arrays["crop_window"] = explanation.crops.window
+    for number, row in enumerate(explanation.scores):
+        for which in ("insertion", "deletion"):
+            curve = getattr(row.fidelity, which)
+            arrays[f"score_{number}_{which}"] = np.stack([curve.accuracy, curve.probability])
+    if explanation.recursion is not None:
+        arrays["spread"] = explanation.recursion.spread
+        for division in explanation.recursion.walk():
+            arrays[f"{division.name}_dictionary"] = division.dictionary
+            arrays[f"{division.name}_codes"] = division.codes
+            arrays[f"{division.name}_crops"] = division.crops
+    return arrays
+
+
+def _activations(explanation: Explanation) -> dict[str, np.ndarray]:
+    return {
+        "maps": explanation.collected.maps,
+        "logits": explanation.collected.logits,
+        "crops": explanation.crop_activations,
+    }
 
 
 def summary(explanation: Explanation) -> dict[str, Any]:
     """What an explanation says, in plain numbers and words; NaN becomes null."""
-    names = [photograph.name for photograph in explanation.photographs]
-    box, image = explanation.crops.box, explanation.crops.image
-    return _plain(
+    path = explanation.path
+    return plain(
         {
             "format": FORMAT,
             "target": {
@@ -52,10 +87,12 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                 "chosen": explanation.target_chosen,
             },
             "photographs": {
-                "kept": names,
+                "kept": [photograph.name for photograph in explanation.photographs],
+                "files": [_file(photograph) for photograph in explanation.photographs],
                 "fitted": explanation.fitted,
                 "held_out": explanation.held_out,
             },
+            "importance_is_exact": explanation.importance.exact,
             "concepts": [
                 {
                     "number": concept.number,
@@ -63,17 +100,13 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "interval": [concept.low, concept.high],
                     "contribution": concept.contribution,
                     "coverage": concept.coverage,
-                    "strongest": [
-                        {
-                            "photograph": names[image[crop]],
-                            "box": box[crop],
-                            "code": explanation.crop_codes[crop, concept.number - 1],
-                        }
-                        for crop in concept.strongest
-                    ],
+                    "strongest": _strongest(
+                        explanation, concept.strongest, explanation.crop_codes[:, concept.number - 1]
+                    ),
                 }
                 for concept in explanation.concepts
             ],
+            "recursion": None if explanation.recursion is None else _tree(explanation, explanation.recursion),
             "scores": [
                 {
                     "name": row.name,
@@ -83,6 +116,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "l1": row.l1,
                     "agreement": row.agreement,
                     "becomes": {explanation.model.classes[number]: count for number, count in row.becomes},
+                    "becomes_index": row.becomes,
                     "c_insertion": row.fidelity.c_insertion,
                     "c_deletion": row.fidelity.c_deletion,
                     "c_gini": row.gini,
@@ -92,7 +126,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                 for row in explanation.scores
             ],
             "rank_scan": dataclasses.asdict(explanation.rank_scan) if explanation.rank_scan else None,
-            "path": explanation.path.table() if explanation.path else None,
+            "path": {"points": path.table(), "chosen": path.chosen, "most_error": path.most_error} if path else None,
             "accuracy_of_nothing": explanation.accuracy_of_nothing,
             "fit": explanation.fit,
             "notes": explanation.notes,
@@ -102,13 +136,69 @@ def summary(explanation: Explanation) -> dict[str, Any]:
     )
 
 
-def _plain(value: Any) -> Any:
+def _strongest(explanation: Explanation, crops: tuple[int, ...], codes: np.ndarray) -> list[dict[str, Any]]:
+    """Crops in words: which photograph, where in it, and how strong; `codes` is of all the explanation's crops."""
+    image, box = explanation.crops.image, explanation.crops.box
+    return [
+        {
+            "crop": crop,
+            "photograph": explanation.photographs[image[crop]].name,
+            "box": box[crop],
+            "code": codes[crop],
+        }
+        for crop in crops
+    ]
+
+
+def _tree(explanation: Explanation, recursion: Recursion) -> dict[str, Any]:
+    def branch(division: Division) -> dict[str, Any]:
+        parts = []
+        for number, part in enumerate(division.parts):
+            codes = np.zeros(len(explanation.crops))
+            codes[division.crops] = division.codes[:, number]
+            parts.append(
+                {
+                    "concept": part.name,
+                    "share": part.share,
+                    "coherence": part.coherence,
+                    "strongest": _strongest(explanation, part.strongest, codes),
+                    "division": None if part.division is None else branch(part.division),
+                }
+            )
+        return {
+            "concept": division.name,
+            "layer": division.layer,
+            "fingerprint": division.fingerprint,
+            "crops": len(division.crops),
+            "coherence": division.coherence,
+            "floor": division.floor,
+            "spread": division.spread,
+            "parts": parts,
+        }
+
+    return {
+        "spread": recursion.spread,
+        "layer": recursion.layer,
+        "threshold": recursion.threshold,
+        "suggested": recursion.suggested,
+        "divisions": [branch(division) for division in recursion.divisions],
+        "notes": recursion.notes,
+    }
+
+
+def _file(photograph: Photograph) -> str | None:
+    """Where a photograph lies; None for one whose pixels were given."""
+    return str(photograph.source.resolve()) if isinstance(photograph.source, pathlib.Path) else None
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: arrays and tuples become lists, NaN and infinities null."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

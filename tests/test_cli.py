@@ -37,7 +37,12 @@ def test_the_demo_explains_the_cat(demo):
     folder, done = demo
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["cat/report.html"]
-    assert {file.name for file in (folder / "cat").iterdir()} == {"report.html", "explanation.json", "bank.safetensors"}
+    assert {file.name for file in (folder / "cat").iterdir()} == {
+        "report.html",
+        "explanation.json",
+        "bank.safetensors",
+        "activations.safetensors",
+    }
     text = json.loads((folder / "cat" / "explanation.json").read_text())
     assert text["target"]["name"] in ("tabby", "tiger cat", "Egyptian cat")
     assert len(text["concepts"]) == 6
@@ -59,11 +64,18 @@ def test_it_is_quiet_in_a_pipe(demo):
 def test_a_second_run_uses_the_kept_activations(demo, cache):
     folder, _ = demo
     before = (folder / "cat" / "explanation.json").read_text()
-    done = face_jax("demo", "--out", "cat", folder=folder, cache=cache)
+    done = face_jax("demo", "--out", "cat", "--depth", "1", folder=folder, cache=cache)
     assert done.returncode == 0, done.stderr
     again = json.loads((folder / "cat" / "explanation.json").read_text())
     assert again["concepts"] == json.loads(before)["concepts"]
     assert again["seconds"].get("the network's forward passes", 0) == 0
+    recursion = again["recursion"]
+    assert recursion["suggested"]
+    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
+        assert division["concept"] == str(number)
+        assert division["layer"].startswith("_blocks.")
+        assert len(division["parts"]) > 1
+    assert "What they are made of" in (folder / "cat" / "report.html").read_text()
 
 
 def test_help_has_an_example_for_every_command(tmp_path, cache):

@@ -6,6 +6,8 @@ import pytest
 
 from face_jax.activations import Crops, GridCrops, RandomCrops
 from face_jax.concepts import coverage, overlap, strongest_crops
+from face_jax.crops import NativeCrops
+from face_jax.model import Preprocess
 
 KEY = jax.random.key(5)
 
@@ -44,6 +46,14 @@ def test_one_strongest_crop_of_each_photograph():
     assert strongest_crops(np.array([5.0, 4, 3, 6, 0]), crops, 1) == (3,)
 
 
+def test_several_crops_of_a_photograph_if_asked():
+    box = np.array([[0, 0, 9, 9], [20, 20, 29, 29], [0, 0, 9, 9], [1, 0, 10, 9], [0, 0, 9, 9]])
+    crops = Crops(image=np.array([0, 0, 1, 1, 2]), box=box)
+    codes = np.array([5.0, 4, 3, 6, 0])
+    assert strongest_crops(codes, crops, 8, one_each=False) == (3, 0, 1)
+    assert strongest_crops(codes, crops, 8) == (3, 0)
+
+
 def test_of_a_single_photograph_crops_of_different_places():
     box = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]])
     crops = Crops(image=np.zeros(3, np.int64), box=box)
@@ -61,3 +71,18 @@ def test_coverage_counts_photographs():
     codes[:, 0] = 1.0
     codes[3, 1] = 1.0
     np.testing.assert_allclose(coverage(codes, crops), [1.0, 0.25])
+
+
+def test_native_crops_are_the_papers_sixteen_windows():
+    preprocess = Preprocess(size=224, resize=256)
+    shapes = [(256, 256), (512, 700)]
+    crops = NativeCrops(preprocess)(shapes, key=KEY)
+    assert crops.image.tolist() == [0] * 16 + [1] * 16
+    assert sorted(set(crops.window[:, 0])) == [0, 51, 102, 153]
+    assert (crops.window[:, 2:] - crops.window[:, :2] == 64).all()
+    # At 256 pixels the input is the photograph without its border of 16; at 512 everything is twice as large.
+    np.testing.assert_array_equal(crops.box[:16], crops.window[:16] + 16)
+    np.testing.assert_array_equal(crops.box[16:, 0], 2 * (crops.window[16:, 0] + 16))
+    np.testing.assert_array_equal(crops.box[16:, 1], 2 * crops.window[16:, 1] + 32 + (700 - 512) // 2)
+    with pytest.raises(ValueError, match="size=225"):
+        NativeCrops(preprocess, size=225)(shapes, key=KEY)

@@ -1,5 +1,6 @@
 """The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
 
+import dataclasses
 import importlib
 import json
 
@@ -12,11 +13,24 @@ from toy_model import CLASSES, colour_features, colour_model, pictures
 import face_jax as fj
 from face_jax.activations import SignedActivationsError
 from face_jax.classes import UnknownClassError
+from face_jax.crops import NativeCrops
 from face_jax.photographs import UnreadablePhotographError
 from face_jax.selection import NoneOfTheClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Squared:
+    """A head that isn't affine."""
+
+    kernel: jax.Array
+    affine = False
+
+    def __call__(self, maps):
+        return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +133,18 @@ def test_new_photographs_are_encoded_on_the_grid(explanation):
     codes = explanation.encode(GREEN)
     assert codes.shape == (4, 4, 4, 4)
     assert (codes >= 0).all()
+    activations = np.asarray(explanation._activations(GREEN))
+    expected = fj.encode(jnp.asarray(activations.reshape(-1, 14)), jnp.asarray(explanation.dictionary))
+    np.testing.assert_allclose(codes.reshape(-1, 4), expected, atol=1e-5)
+
+
+def test_new_photographs_are_encoded_pooled(explanation):
+    codes = explanation.encode(GREEN, pooled=True)
+    assert codes.shape == (4, 4)
+    means = np.asarray(explanation._activations(GREEN)).mean(axis=(1, 2))
+    expected = fj.encode(jnp.asarray(means), jnp.asarray(explanation.dictionary))
+    np.testing.assert_allclose(codes, expected, atol=1e-5)
+    assert (codes > 0).any()
 
 
 def test_saved_files_say_what_the_object_says(explanation, tmp_path):
@@ -157,6 +183,25 @@ def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
     assert len(calls) > 3 * before
 
 
+def test_native_crops_are_parts_of_the_networks_own_input():
+    model = colour_model()
+    crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
+    found = fj.explain(model, RED, "reddish", crops=crops, **SETTINGS)
+    assert len(found.crops) == 9 * len(found.fitted)
+    whole = np.asarray(found._inputs(RED))
+    for crop in (0, 5, 40):
+        top, left, bottom, right = found.crops.window[crop]
+        number = found.crops.image[crop]
+        part = colour_features(jnp.asarray(whole[number : number + 1, top:bottom, left:right]))
+        np.testing.assert_allclose(found.crop_activations[crop], np.asarray(part).mean((0, 1, 2)), rtol=1e-5)
+
+
+def test_native_crops_need_an_affine_head():
+    model = colour_model(head=Squared(colour_model().head.kernel))
+    with pytest.raises(ValueError, match="smaller maps than the head"):
+        fj.explain(model, RED, "reddish", crops=NativeCrops(model.preprocess, size=8), **SETTINGS)
+
+
 def test_a_single_photograph_is_explained_from_its_crops():
     found = fj.explain(colour_model(), RED[:1], rank=3, crops=fj.RandomCrops(per_image=60), key=jax.random.key(1))
     assert found.single
@@ -167,17 +212,6 @@ def test_a_single_photograph_is_explained_from_its_crops():
 
 
 def test_a_head_that_is_not_affine_is_sampled():
-    import dataclasses
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Squared:
-        kernel: jax.Array
-        affine = False
-
-        def __call__(self, maps):
-            return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel
-
     model = colour_model(head=Squared(colour_model().head.kernel))
     found = fj.explain(model, RED, "reddish", **SETTINGS)
     assert not found.importance.exact
@@ -250,7 +284,7 @@ def test_classes_are_what_the_model_has():
 
 def test_the_rank_can_be_chosen(monkeypatch):
     # The function is called like its module, and stands in front of it.
-    monkeypatch.setattr(importlib.import_module("face_jax.explain"), "_RANKS", (2, 4, 60))
+    monkeypatch.setattr(importlib.import_module("face_jax.choices"), "RANKS", (2, 4, 60))
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
     assert found.rank_scan is not None
     assert len(found.concepts) == found.rank_scan.suggested

@@ -56,13 +56,13 @@ class Path:
 
     - `points`: one a λ, ascending.
     - `chosen`: the number of the point that was chosen.
-    - `solution`: the solution there.
+    - `solution`: the solution there; None in an explanation that was loaded.
     - `most_error`: the bound on the held-out error, as a factor of the first point's.
     """
 
     points: tuple[Point, ...]
     chosen: int
-    solution: Solution
+    solution: Solution | None
     most_error: float
 
     @property

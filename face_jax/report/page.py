@@ -15,6 +15,7 @@ from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
 from . import figures, pictures
+from .tree import crop_pictures, tree
 from .verdicts import meanings, verdicts
 
 # Concepts below this share of the importance are folded away, and shown when asked for.
@@ -70,6 +71,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "minor": cards[len(major) :],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
+        "tree": tree(explanation),
         "where": _where(explanation),
         "gradients": _gradients(explanation),
         "insertion": figures.curve_figure(explanation.scores, "insertion"),
@@ -88,13 +90,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
 
 
 def _card(explanation: Explanation, concept: Concept) -> _Card:
-    crops, photographs = explanation.crops, explanation.photographs
-    shown = []
-    for crop in concept.strongest:
-        photograph = photographs[crops.image[crop]]
-        top, left, bottom, right = (int(edge) for edge in crops.box[crop])
-        caption = f"{photograph.name}: {right - left} × {bottom - top} pixels at ({left}, {top})"
-        shown.append((pictures.thumbnail(photograph.pixels(), (top, left, bottom, right)), caption))
+    shown = crop_pictures(explanation, concept.strongest)
     return _Card(concept, pictures.concept_colour(concept.number), shown)
 
 

@@ -1,0 +1,241 @@
+"""An explanation from the files that `Explanation.save` wrote; nothing in them is run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .activations import Collected, Crops
+from .concepts import Concept
+from .explanation import Explanation
+from .factorize import RankScan
+from .faithfulness import Path
+from .faithfulness.path import Point
+from .importance import Sobol
+from .metrics import Curve, Fidelity, Score
+from .model import SplitModel
+from .photographs import Photograph, photographs
+from .saving import ACTIVATIONS, BANK, FORMAT, TEXT
+from .sub_concepts import Division, Recursion, SubConcept
+
+
+class WrongModelError(ValueError):
+    """An explanation of another model, or of the model cut at another layer."""
+
+
+class SavedFilesError(ValueError):
+    """Files that no explanation can be restored from."""
+
+
+def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
+    """The explanation that was saved in a folder.
+
+    Use it to encode new images with the concepts found before, to draw the report again, or to go on from there.
+
+    **Arguments:**
+
+    - `folder`: what was given to `Explanation.save`.
+    - `model`: the same model, cut at the same layer; functions aren't saved.
+    - `images`: where the photographs are now, if not where they were: anything that `face_jax.photographs` takes.
+        They are found again by their names.
+
+    **Returns:** the explanation. Photographs are read when their pixels are needed: one that's gone is an
+    `UnreadablePhotographError` then. `path.solution` of a choice of λ is None; it's the explanation's own. Raises
+    `WrongModelError` for another model or layer, `SavedFilesError` for files that are missing, damaged, of another
+    format or of different explanations.
+    """
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError("loading an explanation needs safetensors: pip install face-jax[cli]") from error
+    folder = pathlib.Path(folder)
+    text = _text(folder / TEXT)
+    settings = text["settings"]
+    _check_model(folder, settings, model)
+    stores = []
+    for name in (BANK, ACTIVATIONS):
+        try:
+            with safetensors.safe_open(folder / name, framework="numpy") as opened:
+                fingerprint = (opened.metadata() or {}).get("fingerprint")
+                stores.append({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118 (no mapping)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise SavedFilesError(
+                f"folder={str(folder)!r}: {name} is missing or damaged ({error}); copy all files of the explanation, "
+                "or explain again"
+            ) from error
+        if fingerprint != settings["fingerprint"]:
+            raise SavedFilesError(f"folder={str(folder)!r}: {name} and {TEXT} are of different explanations")
+    bank, seen = stores
+    try:
+        return _restored(text, bank, seen, model, images)
+    except (KeyError, TypeError, IndexError) as error:
+        raise SavedFilesError(
+            f"folder={str(folder)!r}: its files don't fit together ({type(error).__name__}: {error}); copy all files "
+            "of one explanation, or explain again"
+        ) from error
+
+
+def _text(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        text = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SavedFilesError(
+            f"folder={str(file.parent)!r} has no {TEXT}; give a folder that Explanation.save wrote"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SavedFilesError(f"folder={str(file.parent)!r}: {TEXT} is damaged ({error}); explain again") from error
+    found = text.get("format") if isinstance(text, dict) else None
+    if found != FORMAT:
+        raise SavedFilesError(
+            f"folder={str(file.parent)!r} has format {found}, and this version of face_jax reads format {FORMAT}; "
+            "explain again, or use the version that wrote it"
+        )
+    return text
+
+
+def _check_model(folder: pathlib.Path, settings: dict[str, Any], model: SplitModel) -> None:
+    if settings["fingerprint"] == model.fingerprint and settings["layer"] == model.layer:
+        return
+    raise WrongModelError(
+        f"folder={str(folder)!r} explains {settings['model']} at layer {settings['layer']!r} (fingerprint "
+        f"{settings['fingerprint'][:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
+        f"{model.fingerprint[:12]}); load the same weights and cut them at the same layer"
+    )
+
+
+def _restored(
+    text: dict[str, Any], bank: dict[str, np.ndarray], seen: dict[str, np.ndarray], model: SplitModel, images: Any
+) -> Explanation:
+    return Explanation(
+        model=model,
+        target=text["target"]["index"],
+        target_chosen=text["target"]["chosen"],
+        photographs=tuple(_photographs(text["photographs"], images)),
+        collected=Collected(seen["maps"], seen["logits"]),
+        fitted=np.asarray(text["photographs"]["fitted"], np.int64),
+        held_out=np.asarray(text["photographs"]["held_out"], np.int64),
+        crops=Crops(bank["crop_image"], bank["crop_box"], bank.get("crop_window")),
+        crop_activations=seen["crops"],
+        crop_codes=bank["crop_codes"],
+        dictionary=bank["dictionary"],
+        codes=bank["codes"],
+        importance=Sobol(
+            bank["total_sobol"], bank["total_sobol_low"], bank["total_sobol_high"], text["importance_is_exact"]
+        ),
+        concepts=tuple(
+            Concept(
+                number=entry["number"],
+                importance=entry["importance"],
+                low=entry["interval"][0],
+                high=entry["interval"][1],
+                contribution=entry["contribution"],
+                coverage=entry["coverage"],
+                strongest=_crops(entry),
+            )
+            for entry in text["concepts"]
+        ),
+        scores=tuple(_score(row, number, bank) for number, row in enumerate(text["scores"])),
+        accuracy_of_nothing=text["accuracy_of_nothing"],
+        fit=text["fit"],
+        notes=tuple(text["notes"]),
+        settings=text["settings"],
+        seconds=text["seconds"],
+        path=None if text["path"] is None else _path(text["path"]),
+        rank_scan=None if text["rank_scan"] is None else _scan(text["rank_scan"]),
+        recursion=None if text["recursion"] is None else _recursion(text["recursion"], bank),
+    )
+
+
+def _photographs(saved: dict[str, Any], images: Any) -> Iterator[Photograph]:
+    given = {} if images is None else {photograph.name: photograph for photograph in photographs(images)}
+    missing = [name for name in saved["kept"] if given and name not in given]
+    if missing:
+        raise SavedFilesError(
+            f"images has no {missing[0]!r}, nor {len(missing) - 1} others of the {len(saved['kept'])} photographs that "
+            "were explained; give the folder or the arrays that were explained"
+        )
+    for name, file in zip(saved["kept"], saved["files"], strict=True):
+        yield given.get(name) or Photograph(name, None if file is None else pathlib.Path(file))
+
+
+def _score(row: dict[str, Any], number: int, bank: dict[str, np.ndarray]) -> Score:
+    insertion, deletion = (Curve(*bank[f"score_{number}_{which}"]) for which in ("insertion", "deletion"))
+    half, most, worst = (_real(value) for value in row["kl_quantiles"].values())
+    return Score(
+        name=row["name"],
+        relative_error=_real(row["relative_squared_error"]),
+        kl=_real(row["kl"]),
+        kl_quantiles=(half, most, worst),
+        l1=_real(row["l1"]),
+        agreement=_real(row["agreement"]),
+        becomes=tuple((index, count) for index, count in row["becomes_index"]),
+        gini=_real(row["c_gini"]),
+        fidelity=Fidelity(insertion, deletion, _real(row["c_insertion"]), _real(row["c_deletion"])),
+    )
+
+
+def _path(saved: dict[str, Any]) -> Path:
+    points = []
+    for saved_point in saved["points"]:
+        values: dict[str, Any] = {name: _real(value) for name, value in saved_point.items()}
+        points.append(Point(**(values | {"steps": saved_point["steps"]})))
+    return Path(tuple(points), saved["chosen"], None, saved["most_error"])
+
+
+def _scan(saved: dict[str, Any]) -> RankScan:
+    ranks = np.asarray(saved["ranks"], np.int64)
+    rest = {name: np.asarray(values, np.float64) for name, values in saved.items() if name != "ranks"}
+    return RankScan(ranks=ranks, **rest)
+
+
+def _recursion(saved: dict[str, Any], bank: dict[str, np.ndarray]) -> Recursion:
+    return Recursion(
+        spread=bank["spread"],
+        layer=saved["layer"],
+        threshold=saved["threshold"],
+        suggested=tuple(saved["suggested"]),
+        divisions=tuple(_division(entry, bank) for entry in saved["divisions"]),
+        notes=tuple(saved["notes"]),
+    )
+
+
+def _division(saved: dict[str, Any], bank: dict[str, np.ndarray]) -> Division:
+    name = saved["concept"]
+    return Division(
+        path=_numbers(name),
+        layer=saved["layer"],
+        fingerprint=saved["fingerprint"],
+        crops=bank[f"{name}_crops"],
+        dictionary=bank[f"{name}_dictionary"],
+        codes=bank[f"{name}_codes"],
+        coherence=_real(saved["coherence"]),
+        floor=_real(saved["floor"]),
+        spread=_real(saved["spread"]),
+        parts=tuple(
+            SubConcept(
+                path=_numbers(part["concept"]),
+                share=part["share"],
+                strongest=_crops(part),
+                coherence=_real(part["coherence"]),
+                division=None if part["division"] is None else _division(part["division"], bank),
+            )
+            for part in saved["parts"]
+        ),
+    )
+
+
+def _crops(entry: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(crop["crop"] for crop in entry["strongest"])
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in name.split("."))
+
+
+def _real(value: float | None) -> float:
+    """JSON has no NaN: it was written as null."""
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,177 @@
+"""An explanation from its files: the same as before, and refused where it doesn't belong."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layered_model import layered_model, warm_pictures
+from PIL import Image
+from safetensors.numpy import load_file
+
+import face_jax as fj
+from face_jax.crops import NativeCrops
+from face_jax.faithfulness.path import Path, Point
+from face_jax.loading import SavedFilesError, WrongModelError
+from face_jax.photographs import UnreadablePhotographError
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, pixels in enumerate(warm_pictures()):
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def explanation(files):
+    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(0))
+    earlier = [layered_model("middle"), layered_model("pixels")]
+    return fj.recurse(found, earlier, concepts=[0, 1], rank=2, threshold=0.3, batch=8)
+
+
+@pytest.fixture
+def folder(explanation, tmp_path):
+    return explanation.save(tmp_path / "saved")
+
+
+def same(first, second, where=""):
+    """Whether two things are equal all the way down; photographs by name and file, models by identity."""
+    if isinstance(first, fj.SplitModel):
+        assert first.fingerprint == second.fingerprint, where
+    elif isinstance(first, fj.Photograph):
+        assert (first.name, first.source) == (second.name, second.source), where
+    elif dataclasses.is_dataclass(first):
+        assert type(first) is type(second), where
+        for field in dataclasses.fields(first):
+            same(getattr(first, field.name), getattr(second, field.name), f"{where}.{field.name}")
+    elif isinstance(first, np.ndarray):
+        assert first.dtype == second.dtype, where
+        np.testing.assert_array_equal(first, second, err_msg=where)
+    elif isinstance(first, dict):
+        assert list(first) == list(second), where
+        for name in first:
+            same(first[name], second[name], f"{where}[{name}]")
+    elif isinstance(first, tuple | list):
+        # JSON has lists only, which are found in the settings.
+        assert len(first) == len(second), where
+        for number, pair in enumerate(zip(first, second, strict=True)):
+            same(*pair, f"{where}[{number}]")
+    else:
+        assert first == second or (first != first and second != second), f"{where}: {first} and {second}"
+
+
+def test_everything_comes_back(explanation, folder):
+    loaded = fj.load(folder, layered_model("last"))
+    same(explanation, loaded)
+    assert loaded.recursion.divisions
+
+
+def test_the_comparison_can_fail(explanation, folder):
+    loaded = fj.load(folder, layered_model("last"))
+    with pytest.raises(AssertionError, match="dictionary"):
+        same(explanation, dataclasses.replace(loaded, dictionary=loaded.dictionary * 2))
+
+
+def test_new_photographs_are_encoded_with_the_saved_concepts(explanation, folder):
+    loaded = fj.load(folder, layered_model("last"))
+    new = warm_pictures()[::-1][:4]
+    np.testing.assert_array_equal(loaded.encode(new), explanation.encode(new))
+    np.testing.assert_array_equal(loaded.encode(new, pooled=True), explanation.encode(new, pooled=True))
+
+
+def test_it_can_be_saved_again(folder, tmp_path):
+    loaded = fj.load(folder, layered_model("last"))
+    again = loaded.save(tmp_path / "again")
+    assert (again / "explanation.json").read_text() == (folder / "explanation.json").read_text()
+    for name in ("bank.safetensors", "activations.safetensors"):
+        same(load_file(folder / name), load_file(again / name))
+
+
+def test_choices_come_back(explanation, tmp_path):
+    ranks = np.array([2, 4])
+    scan = fj.RankScan(ranks, *(np.array([0.5, 0.25]) + number for number in range(5)))
+    points = tuple(
+        Point(weight, 0.3, 0.2, float("nan") if weight else 0.31, 0.5, 0.9, 1.0, 1e-4, 30) for weight in (0.0, 1.0)
+    )
+    solution = fj.factorize(jnp.asarray(explanation.crop_activations), 2)
+    path = Path(points=points, chosen=1, solution=solution, most_error=1.1)
+    chosen = dataclasses.replace(explanation, rank_scan=scan, path=path)
+    loaded = fj.load(chosen.save(tmp_path), layered_model("last"))
+    same(dataclasses.replace(chosen, path=dataclasses.replace(path, solution=None)), loaded)
+    assert loaded.path.weight == 1.0
+
+
+def test_native_crops_come_back(files, tmp_path):
+    model = layered_model("last")
+    crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
+    found = fj.explain(model, files, "warm", rank=3, batch=8, crops=crops)
+    loaded = fj.load(found.save(tmp_path), model)
+    np.testing.assert_array_equal(loaded.crops.window, found.crops.window)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [layered_model("middle"), layered_model("last", scale=2.0)],
+    ids=["another layer", "other weights"],
+)
+def test_another_model_or_layer_is_refused(folder, other):
+    with pytest.raises(WrongModelError) as caught:
+        fj.load(folder, other)
+    said = str(caught.value)
+    assert "explains layered at layer 'last'" in said
+    assert f"model is layered at layer {other.layer!r}" in said
+    assert "layered-1.0-" in said
+    assert other.fingerprint[:12] in said
+
+
+def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):
+    text = json.loads((folder / "explanation.json").read_text())
+    text["photographs"]["files"] = [str(tmp_path / "gone" / name) for name in text["photographs"]["kept"]]
+    (folder / "explanation.json").write_text(json.dumps(text))
+    loaded = fj.load(folder, layered_model("last"))
+    assert loaded.encode(warm_pictures()[:1]).shape == (1, 2, 2, 3)
+    with pytest.raises(UnreadablePhotographError, match=r"00.png: there is no file .*gone/00.png' any more.*images="):
+        loaded.photographs[0].pixels()
+    found_again = fj.load(folder, layered_model("last"), images=files)
+    np.testing.assert_array_equal(found_again.photographs[0].pixels(), explanation.photographs[0].pixels())
+
+
+def test_photographs_that_were_arrays_are_given_again(tmp_path):
+    model, pixels = layered_model("last"), warm_pictures()
+    saved = fj.explain(model, pixels, "warm", rank=3, batch=8).save(tmp_path)
+    loaded = fj.load(saved, model)
+    with pytest.raises(UnreadablePhotographError, match="in no file"):
+        loaded.photographs[0].pixels()
+    loaded = fj.load(saved, model, images=pixels)
+    np.testing.assert_array_equal(loaded.photographs[0].pixels(), pixels[0])
+    with pytest.raises(SavedFilesError, match="images has no 'image 2'"):
+        fj.load(saved, model, images=pixels[:2])
+
+
+def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path, files):
+    model = layered_model("last")
+    with pytest.raises(SavedFilesError, match=r"has no explanation\.json"):
+        fj.load(tmp_path / "nowhere", model)
+    text = (folder / "explanation.json").read_text()
+    (folder / "explanation.json").write_text(text.replace('"format": 2', '"format": 1', 1))
+    with pytest.raises(SavedFilesError, match=r"format 1, and this version .* reads format 2"):
+        fj.load(folder, model)
+    (folder / "explanation.json").write_text(text[:100])
+    with pytest.raises(SavedFilesError, match=r"explanation\.json is damaged"):
+        fj.load(folder, model)
+    (folder / "explanation.json").write_text(text.replace('"crop": 1', '"crap": 1'))
+    with pytest.raises(SavedFilesError, match="don't fit together"):
+        fj.load(folder, model)
+    (folder / "explanation.json").write_text(text)
+    bank = (folder / "bank.safetensors").read_bytes()
+    (folder / "bank.safetensors").write_bytes(bank[:50])
+    with pytest.raises(SavedFilesError, match=r"bank\.safetensors is missing or damaged"):
+        fj.load(folder, model)
+    other = fj.explain(layered_model("last", scale=2.0), files, "warm", rank=3, batch=8).save(tmp_path / "other")
+    (folder / "bank.safetensors").write_bytes((other / "bank.safetensors").read_bytes())
+    with pytest.raises(SavedFilesError, match=r"bank\.safetensors and explanation\.json are of different"):
+        fj.load(folder, model)

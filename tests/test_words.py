@@ -1,0 +1,36 @@
+"""What the command line's words mean."""
+
+import pytest
+from toy_model import colour_model
+
+import face_jax as fj
+from face_jax.crops import NativeCrops
+from face_jax.words import check_depth, cropping_of, rank_of, strength_of
+
+
+def test_words_become_options():
+    model = colour_model()
+    assert cropping_of(None, model) is None
+    assert cropping_of("12", model) == fj.RandomCrops(per_image=12)
+    assert cropping_of("grid", model) == fj.GridCrops()
+    assert cropping_of("native", model) == NativeCrops(model.preprocess)
+    assert (rank_of("7"), rank_of("auto")) == (7, "auto")
+    assert (strength_of("none"), strength_of("auto"), strength_of("1e3")) == (None, "auto", 1000.0)
+    check_depth(2, None)
+    check_depth(1, ("layer3", "layer2"))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: cropping_of("many", None), "--crops 'many'"),
+        (lambda: cropping_of("0", None), "--crops '0'"),
+        (lambda: rank_of("many"), "--rank 'many'"),
+        (lambda: strength_of("much"), "--faithfulness 'much'"),
+        (lambda: check_depth(-1, None), "--depth -1"),
+        (lambda: check_depth(2, ("layer3",)), "--depth 2 with 1 --layers"),
+    ],
+)
+def test_other_words_are_refused(mistake, said):
+    with pytest.raises(ValueError, match=said):
+        mistake()
