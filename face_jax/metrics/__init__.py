@@ -13,5 +13,9 @@ from .curves import insertion_ceiling as insertion_ceiling
 from .faithfulness import Certificates as Certificates
 from .faithfulness import certificates as certificates
 from .faithfulness import relative_squared_error as relative_squared_error
+from .pointing import Pointing as Pointing
+from .pointing import PointingCases as PointingCases
+from .pointing import pointing_cases as pointing_cases
+from .pointing import pointing_game as pointing_game
 from .score import Score as Score
 from .score import score as score
