@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from ..activations import Crops
 from ..concepts import overlap, strongest_crops
+from ..crops import Crops
 from ..model import Preprocess
 from ..photographs import Photograph, resized
 from .trials import Option, Picture, Trial, generator, trial_name
@@ -43,6 +44,45 @@ class CroppedConcepts(Protocol):
         ...
 
 
+@runtime_checkable
+class TakenApart(Protocol):
+    """A concept's sub-concepts as `face_jax.recurse` finds them: which crops were used, and their codes."""
+
+    @property
+    def crops(self) -> Int[np.ndarray, " crop"]:
+        """Which of the explanation's crops."""
+        ...
+
+    @property
+    def codes(self) -> Float[np.ndarray, "crop concept"]:
+        """How much of each sub-concept each of them has."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """A concept's sub-concepts with their crops, for trials."""
+
+    photographs: tuple[Photograph, ...]
+    crops: Crops
+    crop_codes: Float[np.ndarray, "crop concept"]
+
+
+def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
+    """Sub-concepts in the form that trials take.
+
+    **Arguments:**
+
+    - `explanation`: whose crops they were found in.
+    - `division`: one of `explanation.recursion.divisions`, or anything with `crops` and `codes`.
+
+    **Returns:** them with their crops and photographs.
+    """
+    crops = explanation.crops
+    subset = Crops(image=crops.image[division.crops], box=crops.box[division.crops])
+    return Parts(explanation.photographs, subset, division.codes)
+
+
 def intruder_trials(
     explanation: CroppedConcepts,
     *,
@@ -61,7 +101,8 @@ def intruder_trials(
 
     **Arguments:**
 
-    - `explanation`: an explanation, or anything with `photographs`, `crops` and `crop_codes`.
+    - `explanation`: an explanation, a concept's sub-concepts (`parts_of`), or anything with `photographs`, `crops` and
+        `crop_codes`.
     - `trials`: how many; the paper asks 15. Concepts take turns.
     - `crops`: crops of the concept in each trial, beside the intruder; the paper shows 4.
     - `concepts`: which concepts, counted from 0; by default every one with enough crops.
@@ -116,7 +157,7 @@ def binary_trials(
     **Arguments:**
 
     - `explanation`: an explanation, or anything with `photographs`, `crops` and `crop_codes`.
-    - `sub_concepts`: the parts of one of its concepts, in the same form.
+    - `sub_concepts`: the parts of one of its concepts (`parts_of`), or anything of the same form.
     - `parent`: that concept, counted from 0.
     - `trials`: how many; the paper asks 15. Concepts take turns.
     - `crops`: crops in each group.

@@ -240,13 +240,14 @@ def _comparisons(accuracies: Sequence[Accuracy]) -> tuple[Comparison, ...]:
     for first, second in itertools.combinations(accuracies, 2):
         if first.kind == second.kind and first.chance == second.chance:
             table = [[one.correct, one.total - one.correct] for one in (first, second)]
+            test: Any = fisher_exact(table)
             found.append(
                 Comparison(
                     kind=first.kind,
                     first=first.condition,
                     second=second.condition,
                     difference=second.accuracy - first.accuracy,
-                    p_value=float(fisher_exact(table)[1]),
+                    p_value=float(test.pvalue),
                 )
             )
     return tuple(found)

@@ -125,6 +125,28 @@ def test_concepts_that_share_all_their_crops_cannot_be_told_apart():
         fj.study.intruder_trials(same)
 
 
+@dataclasses.dataclass(frozen=True)
+class Divided:
+    crops: np.ndarray
+    codes: np.ndarray
+
+
+def test_sub_concepts_take_their_crops_from_the_explanation():
+    bank = planted()
+    used = np.flatnonzero(bank.crop_codes[:, 1])
+    codes = np.where(np.arange(len(used))[:, None] % 2 == np.arange(2)[None, :], 1.0, 0.0)
+    parts = fj.study.parts_of(bank, Divided(used, codes))
+    trials = fj.study.intruder_trials(parts, trials=4, crops=3, condition="sub-concept", key=jax.random.key(8))
+    values = [photograph.pixels()[0, 0, 0] for photograph in bank.photographs]
+    for trial in trials:
+        shown = np.asarray([values.index(option.pictures[0].pixels[0, 0, 0]) for option in trial.options])
+        owners = np.searchsorted(used, shown) % 2
+        assert (used[np.searchsorted(used, shown)] == shown).all()
+        assert (np.delete(owners, trial.correct) == trial.about["concept"] - 1).all()
+        assert owners[trial.correct] == trial.about["intruder"] - 1
+    assert {trial.condition for trial in trials} == {"sub-concept"}
+
+
 def test_a_parent_must_be_named():
     with pytest.raises(ValueError, match="parent=None is none of 3 concepts"):
         fj.study.binary_trials(planted(), planted())
