@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from numpy.typing import DTypeLike
 
 from ..model import Preprocess
 from ..photographs import photographs as read
@@ -55,7 +54,7 @@ def to_picture(
 
 
 def weak_noise(
-    spectrum: Spectrum, count: int, dtype: DTypeLike, *, key: Key[Array, ""]
+    spectrum: Spectrum, count: int, dtype: np.dtype, *, key: Key[Array, ""]
 ) -> Float[Array, "image 2 y half 3"]:
     """Parameters of almost grey pictures."""
     shape = (count, 2, spectrum.size, spectrum.size // 2 + 1, 3)
@@ -63,7 +62,7 @@ def weak_noise(
 
 
 def mean_spectrum(
-    spectrum: Spectrum, images: Any, preprocess: Preprocess, count: int, dtype: DTypeLike, *, key: Key[Array, ""]
+    spectrum: Spectrum, images: Any, preprocess: Preprocess, count: int, dtype: np.dtype, *, key: Key[Array, ""]
 ) -> Float[Array, "image 2 y half 3"]:
     """Parameters of pictures with the mean amplitudes of photographs and random phases: clouds in their colours."""
     pictures = np.stack([visible(photograph.pixels(), preprocess) for photograph in read(images)]) / 255
@@ -76,7 +75,7 @@ def mean_spectrum(
     # Phases of noise in the pixels: an uneven picture's coefficients are then those of a real one, every pair of them.
     noise = jax.random.normal(key, (count, spectrum.size, spectrum.size, 3), dtype)
     turned = jnp.fft.rfft2(noise, axes=(1, 2), norm="ortho")
-    phase = turned / jnp.maximum(jnp.abs(turned), jnp.finfo(dtype).tiny)
-    parts = jnp.stack([phase.real, phase.imag], axis=1) * jnp.asarray(amplitude, dtype)[None, None]
+    length = jnp.maximum(jnp.abs(turned), jnp.finfo(dtype).tiny)
+    parts = jnp.stack([turned.real / length, turned.imag / length], axis=1) * jnp.asarray(amplitude, dtype)[None, None]
     start = jnp.stack([jnp.asarray(constant, dtype), jnp.zeros(3, dtype)])
     return parts.at[:, :, 0, 0, :].set(start[None])

@@ -43,8 +43,8 @@ def visualize(
     *,
     concepts: Sequence[int] | None = None,
     photographs: Any = None,
-    steps: int = 256,
-    rate: float = 0.05,
+    steps: int = 128,
+    rate: float = 0.1,
     power: float = 2.0,
     decay: float = 0.8,
     views: Views | None = None,
@@ -66,8 +66,9 @@ def visualize(
     - `concepts`: which concepts, counted from 0; all by default.
     - `photographs`: anything that `face_jax.photographs` takes. The picture starts with their mean spectrum and random
         phases, or with weak noise if None.
-    - `steps`: of Adam; each is one forward and backward pass of the network for each concept.
-    - `rate`: Adam's step size.
+    - `steps`: of Adam; each is one forward and backward pass of the network for each concept (EfficientNet-Lite0 at
+        224 × 224 pixels: about 45 ms on two processor cores).
+    - `rate`: Adam's step size; the paper's is 0.1.
     - `power`: how much the direction counts against the strength; the paper's is 2.
     - `decay`: the paper's is 0.8.
     - `views`: how far a view is moved, turned and scaled.
@@ -124,9 +125,15 @@ class _Run:
     rate: float
     power: float
 
-    @property
-    def adam(self) -> optax.GradientTransformation:
-        return optax.adam(self.rate)
+    def begin(self, parameters: Array) -> Any:
+        """Adam's state before the first step."""
+        return optax.adam(self.rate).init(parameters)
+
+    def step(self, parameters: Array, state: Any, gradient: Array) -> tuple[Array, Any]:
+        """One step of Adam, whose count of steps optax mixes with real numbers."""
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optax.adam(self.rate).update(gradient, state)
+        return parameters + jnp.asarray(updates), state
 
     def network_input(self, parameters: Array, key: Key[Array, ""]) -> Float[Array, "concept y x 3"]:
         """A random view of each picture, as the network takes it."""
@@ -160,10 +167,9 @@ def _climb(
     def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, Array]:
         parameters, state = carry
         gradient, values = jax.grad(loss, has_aux=True)(parameters, key)
-        updates, state = run.adam.update(gradient, state)
-        return (optax.apply_updates(parameters, updates), state), values
+        return run.step(parameters, state, gradient), values
 
-    (parameters, _), history = jax.lax.scan(step, (start, run.adam.init(start)), keys)
+    (parameters, _), history = jax.lax.scan(step, (start, run.begin(start)), keys)
     return parameters, history
 
 
@@ -171,7 +177,7 @@ def _climb_step_by_step(
     run: _Run, features: Any, directions: Array, start: Array, keys: Key[Array, " step"], progress: Progress
 ) -> tuple[Array, Float[np.ndarray, "step concept"]]:
     """The same loop around features that JAX can't compile."""
-    parameters, state, history = start, run.adam.init(start), []
+    parameters, state, history = start, run.begin(start), []
     with progress("Feature visualization", len(keys)) as advance:
         for key in keys:
             maps, pullback = features.vjp(_input(run, parameters, key))
@@ -196,5 +202,4 @@ def _value_and_cotangent(run: _Run, maps: Array, directions: Array) -> tuple[Arr
 @functools.partial(jax.jit, static_argnums=0)
 def _update(run: _Run, parameters: Array, state: Any, key: Key[Array, ""], cotangent: Array) -> tuple[Array, Any]:
     seen, pull = jax.vjp(lambda parameters: run.network_input(parameters, key), parameters)
-    updates, state = run.adam.update(pull(cotangent.astype(seen.dtype))[0], state)
-    return optax.apply_updates(parameters, updates), state
+    return run.step(parameters, state, pull(cotangent.astype(seen.dtype))[0])
