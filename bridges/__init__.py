@@ -12,6 +12,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 | `as_torch` | a JAX function inside torch's autograd |
 | `ConceptModule` | a `torch.nn.Module` from images to concept codes, for autograd and Captum |
 | `concept_gradients` | where each concept is in an image, for all concepts at once |
+| `randomized` | a classifier that forgets its weights from the top, for the sanity check |
 | `to_flax` | a torch module as a Flax module |
 | `share_processor`, `share_accelerator` | how torch and JAX divide one machine between them |
 """
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .models import load as load
     from .pulling import Pulled as Pulled
     from .pulling import pull as pull
+    from .randomizing import randomized as randomized
     from .torch_features import TorchFeatures as TorchFeatures
     from .torch_head import TorchHead as TorchHead
 
@@ -59,6 +61,7 @@ _HOMES = {
     "load": "models",
     "non_negative_layers": "listing",
     "pull": "pulling",
+    "randomized": "randomizing",
     "share_accelerator": "machine",
     "share_processor": "machine",
     "split": "cutting",

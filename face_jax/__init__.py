@@ -20,6 +20,8 @@ from . import layer as layer
 from . import study as study
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
+from .attribution.views import Views as Views
+from .attribution.visualization import visualize as visualize
 from .cache import ArrayCache as ArrayCache
 from .crops import NativeCrops as NativeCrops
 from .explain import explain as explain
@@ -76,3 +78,4 @@ from .photographs import Photograph as Photograph
 from .photographs import photographs as photographs
 from .recursion import recurse as recurse
 from .recursion import suggest_recursion as suggest_recursion
+from .sanity import sanity_check as sanity_check

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 STREAM = (
     "model", "classes", "progress", "cache", "photographs", "crops", "activations", "factorize", "layer", "heads",
     "concepts", "importance", "attribution", "metrics", "faithfulness", "selection", "choices", "ranking",
-    "controls", "account", "sub_concepts", "explanation", "earlier", "recursion", "saving", "loading", "report",
-    "study", "explain", "embedded", "sklearn", "bridges", "words", "cli",
+    "controls", "account", "sub_concepts", "explanation", "sanity", "earlier", "recursion", "saving", "loading",
+    "report", "study", "explain", "embedded", "sklearn", "bridges", "words", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 

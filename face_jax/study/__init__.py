@@ -8,11 +8,11 @@ people who saw the explanation predict the model better than people who did not.
 from .answers import Answer as Answer
 from .answers import AnswerError as AnswerError
 from .answers import read_answers as read_answers
-from .concept_trials import CroppedConcepts as CroppedConcepts
-from .concept_trials import Parts as Parts
 from .concept_trials import binary_trials as binary_trials
 from .concept_trials import intruder_trials as intruder_trials
-from .concept_trials import parts_of as parts_of
+from .crop_pools import CroppedConcepts as CroppedConcepts
+from .crop_pools import Parts as Parts
+from .crop_pools import parts_of as parts_of
 from .page import StudyFiles as StudyFiles
 from .page import write_page as write_page
 from .scoring import Accuracy as Accuracy

@@ -18,7 +18,7 @@ from ..explanation import Explanation
 from ..model import SplitModel
 from ..photographs import Photograph, photographs, visible
 from ..report.pictures import concept_colour, spotlight
-from .concept_trials import _crop
+from .crop_pools import crop_picture
 from .trials import Example, Lesson, Option, Picture, Trial, generator, trial_name
 
 BASELINE, EXPLAINED = "baseline", "explained"
@@ -269,7 +269,7 @@ def _example(every: tuple[Explanation, ...], seen: _Seen, image: int, labels: li
 def _concepts(every: tuple[Explanation, ...], concepts: int) -> tuple[Option, ...]:
     return tuple(
         Option(
-            tuple(_crop(explanation, crop) for crop in concept.strongest[:_CROPS]),
+            tuple(crop_picture(explanation, crop) for crop in concept.strongest[:_CROPS]),
             _name(every, explanation, concept.number),
         )
         for explanation in every

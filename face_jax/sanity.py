@@ -1,0 +1,254 @@
+"""The sanity check: does an explanation fall apart when the model forgets what it learned?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from .activations import collect_crops, pooled, survey
+from .attribution import Codes, Method
+from .explanation import Explanation
+from .factorize import ADMM, NNDSVD, factorize
+from .metrics.ssim import structural_similarity
+from .model import SplitModel
+from .photographs import network_input, visible
+from .progress import Progress, silent
+from .ranking import importance_of
+from .selection import place_average, units
+
+# Maps are compared in pictures that have the concept: in half of what one reaches that clearly has it, or more.
+_PRESENT = 0.5
+_SHUFFLES = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SanityStage:
+    """An explanation's likeness to that of the same photographs by a model which forgot some of its weights.
+
+    **Arguments:**
+
+    - `name`: the stage.
+    - `dictionary`: mean cosine between concepts, matched one to one for the largest sum.
+    - `importance`: Spearman's rank correlation of the matched concepts' importance; NaN where one of the two is the
+        same for all concepts.
+    - `maps`: mean structural similarity of matched concepts' maps in the pictures that have the concept; maps are
+        compared without sign, each scaled to a largest value of 1.
+    - `logit_agreement`: share of the photographs in which the model still sees the class.
+    - `shown`: maps of the photograph that is drawn, of the concepts matched with the explanation's first ones.
+    """
+
+    name: str
+    dictionary: float
+    importance: float
+    maps: float
+    logit_agreement: float
+    shown: Float[np.ndarray, "concept y x"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SanityCheck:
+    """What remains of an explanation while the model forgets.
+
+    **Arguments:**
+
+    - `stages`: in the order in which they were given.
+    - `dictionary_floor`: the matched cosine that concepts reach whose channels are shuffled.
+    - `importance_floor`: the rank correlation that 95 % of random orders stay below in absolute value.
+    - `maps_floor`: the mean structural similarity of different concepts' maps in the same picture.
+    - `photograph`: the one that is drawn, as the network sees it.
+    - `shown`: the explanation's own maps of it.
+    """
+
+    stages: tuple[SanityStage, ...]
+    dictionary_floor: float
+    importance_floor: float
+    maps_floor: float
+    photograph: UInt8[np.ndarray, "y x 3"]
+    shown: Float[np.ndarray, "concept y x"]
+
+    def figure(self, path: Any) -> Any:
+        """Draw it into a file (`.png`, `.svg`, `.pdf`); see `face_jax.report.sanity.sanity_figure`."""
+        from .report.sanity import sanity_figure
+
+        return sanity_figure(self, path)
+
+
+def sanity_check(
+    explanation: Explanation,
+    stages: Iterable[tuple[str, SplitModel]],
+    *,
+    method: Method | None = None,
+    pictures: int = 8,
+    solver: Any = None,
+    start: Any = None,
+    batch: int = 32,
+    progress: Progress = silent,
+    key: Key[Array, ""] | None = None,
+) -> SanityCheck:
+    """Explains the same photographs, in the same crops, by models that forgot some of their weights, and compares.
+
+    Concepts that depend on what the model learned must fall apart (CRAFT, appendix G; Adebayo et al. 2018): every
+    likeness must come down to about its floor. Begin with a stage of unchanged weights, which shows how much of the
+    explanation another run finds again.
+
+    **Arguments:**
+
+    - `explanation`: what is checked.
+    - `stages`: names and models, each the explained model with some of its weights drawn again
+        (`bridges.randomized` makes them from a torch model); may be made one by one.
+    - `method`: how maps are made; by default the codes on the layer's grid, `attribution.Codes()`.
+    - `pictures`: photographs whose maps are compared.
+    - `solver`, `start`: for `factorize`; no faithfulness term is used.
+    - `batch`: pictures that go through the network together.
+    - `progress`: told how far it is.
+    - `key`: for starts, sampled importance and floors.
+
+    **Returns:** the likeness at each stage, and floors. Raises `ValueError` for models of another shape, and
+    `SignedActivationsError` for activations below zero.
+    """
+    key = jax.random.key(0) if key is None else key
+    if pictures < 1:
+        raise ValueError(f"pictures={pictures} is too few; give at least 1")
+    method = method or Codes()
+    reference = _Reference.of(explanation, method, pictures, key)
+    found = []
+    for name, model in stages:
+        with progress(name, 1) as advance:
+            found.append(
+                _stage(explanation, reference, name, model, method, solver or ADMM(), start or NNDSVD(), batch, key)
+            )
+            advance(1)
+    if not found:
+        raise ValueError("stages is empty; give the models that forgot, such as those of bridges.randomized")
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    return SanityCheck(
+        stages=tuple(found),
+        dictionary_floor=_shuffled_channels(explanation.dictionary, generator),
+        importance_floor=_random_orders(len(explanation.dictionary), generator),
+        maps_floor=reference.floor(),
+        photograph=visible(explanation.photographs[reference.chosen[0]].pixels(), explanation.model.preprocess),
+        shown=reference.maps[:, 0],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reference:
+    """The explanation's own maps of some photographs, scaled, and which photographs have which concept."""
+
+    chosen: Int[np.ndarray, " image"]
+    inputs: Float[Array, "image y x colour"]
+    maps: Float[np.ndarray, "concept image y x"]
+    present: Bool[np.ndarray, "concept image"]
+
+    @staticmethod
+    def of(explanation: Explanation, method: Method, pictures: int, key: Key[Array, ""]) -> _Reference:
+        # Held-out photographs first: the explanation was not made from them.
+        order = np.concatenate([explanation.held_out, np.setdiff1d(explanation.fitted, explanation.held_out)])
+        chosen = order[:pictures]
+        preprocess = explanation.model.preprocess
+        inputs = jnp.asarray(
+            np.stack([network_input(explanation.photographs[number].pixels(), preprocess) for number in chosen])
+        )
+        strength = explanation.codes.max(axis=(1, 2))
+        strong = np.maximum(np.quantile(strength, 0.9, axis=0), np.finfo(strength.dtype).tiny)
+        present = (strength[chosen] >= _PRESENT * strong).T
+        return _Reference(
+            chosen, inputs, _scaled(method(explanation.model, explanation.dictionary, inputs, key=key)), present
+        )
+
+    def likeness(self, maps: Float[np.ndarray, "concept image y x"]) -> float:
+        """Mean structural similarity where the concept is."""
+        return float(structural_similarity(self.maps, maps)[self.present].mean()) if self.present.any() else np.nan
+
+    def floor(self) -> float:
+        """The likeness of maps that are each another concept's."""
+        turned = [self.likeness(np.roll(self.maps, shift, axis=0)) for shift in range(1, len(self.maps))]
+        return float(np.mean(turned)) if turned else np.nan
+
+
+def _stage(
+    explanation: Explanation,
+    reference: _Reference,
+    name: str,
+    model: SplitModel,
+    method: Method,
+    solver: Any,
+    start: Any,
+    batch: int,
+    key: Key[Array, ""],
+) -> SanityStage:
+    crops = collect_crops(model, explanation.photographs, explanation.crops, keep=pooled, batch=batch)
+    rows = place_average(crops)
+    if rows.shape[1] != explanation.dictionary.shape[1] or len(model.classes) != len(explanation.model.classes):
+        raise ValueError(
+            f"stages: {name!r} has {rows.shape[1]} channels and {len(model.classes)} classes, the explained model "
+            f"{explanation.dictionary.shape[1]} and {len(explanation.model.classes)}; give the same network, cut alike"
+        )
+    start_key, importance_key = jax.random.split(key)
+    dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
+    seen = survey(model, explanation.photographs, batch=batch).kept
+    fitted = units(seen[explanation.fitted], affine=model.head.affine)
+    importance = importance_of(model, fitted, dictionary, explanation.target, importance_key, silent).per_class
+    match, cosine = _matched(explanation.dictionary, dictionary)
+    own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])
+    return SanityStage(
+        name=name,
+        dictionary=cosine,
+        importance=_rank_correlation(explanation.importance.per_class, importance[match]),
+        maps=reference.likeness(own),
+        logit_agreement=float((seen.logits.argmax(-1) == explanation.target).mean()),
+        shown=own[:, 0],
+    )
+
+
+def _dictionary(
+    rows: Float[np.ndarray, "row channel"], rank: int, solver: Any, start: Any, key: Key[Array, ""]
+) -> Float[np.ndarray, "concept channel"]:
+    """Concepts of a model's crops. A model that forgot may answer nothing at all; it then has none."""
+    largest = rows.max(initial=0)
+    if not largest > 0:
+        return np.zeros((rank, rows.shape[1]), rows.dtype)
+    # Untrained layers shrink activations by many orders of magnitude; concepts don't depend on their unit.
+    return np.asarray(factorize(jnp.asarray(rows / largest), rank, solver=solver, start=start, key=key).dictionary)
+
+
+def _matched(
+    first: Float[np.ndarray, "concept channel"], second: Float[np.ndarray, "concept channel"]
+) -> tuple[Int[np.ndarray, " concept"], float]:
+    """For each concept of the first the second's, one to one, and the mean cosine between them."""
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = first.astype(np.float64) @ second.T.astype(np.float64)
+    pairs = linear_sum_assignment(cosines, maximize=True)
+    return np.asarray(pairs[1]), float(cosines[pairs].mean())
+
+
+def _rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    one, two = (rankdata(values) - (len(values) + 1) / 2 for values in (np.asarray(first), np.asarray(second)))
+    lengths = float(np.sqrt((one @ one) * (two @ two)))
+    return float(one @ two) / lengths if lengths > 0 else float("nan")
+
+
+def _scaled(maps: Float[np.ndarray, "concept image y x"]) -> Float[np.ndarray, "concept image y x"]:
+    """Each map without its sign and with a largest value of 1; an empty one stays."""
+    maps = np.abs(maps)
+    largest = maps.max(axis=(2, 3), keepdims=True)
+    return maps / np.where(largest > 0, largest, 1)
+
+
+def _shuffled_channels(dictionary: Float[np.ndarray, "concept channel"], generator: np.random.Generator) -> float:
+    shuffled = (generator.permuted(dictionary, axis=1) for _ in range(_SHUFFLES))
+    return float(np.mean([_matched(dictionary, other)[1] for other in shuffled]))
+
+
+def _random_orders(concepts: int, generator: np.random.Generator) -> float:
+    orders = [_rank_correlation(np.arange(concepts), generator.permutation(concepts)) for _ in range(2000)]
+    return float(np.quantile(np.abs(orders), 0.95))

@@ -1,0 +1,115 @@
+"""The sanity check on models that forgot."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_model import colour_model, pictures
+
+import face_jax as fj
+from face_jax.attribution import Saliency
+from face_jax.heads import Affine
+from face_jax.sanity import sanity_check
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+
+
+def forgot_features(images):
+    """The toy's layer with other directions."""
+    directions = 0.15 * np.random.default_rng(11).normal(size=(48, 14))
+    count, height, width, _ = images.shape
+    patches = images.reshape(count, height // 4, 4, width // 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)
+    patches = patches.reshape(count, height // 4, width // 4, 48)
+    return jax.nn.relu(patches @ jnp.asarray(directions, images.dtype))
+
+
+def dead_features(images):
+    return jnp.zeros((len(images), images.shape[1] // 4, images.shape[2] // 4, 14), images.dtype)
+
+
+def other_head(explanation):
+    """A head to which only the concept counts that was the least important."""
+    wanted = np.zeros((4, 3), np.float32)
+    wanted[-1, 0] = 1
+    kernel = np.linalg.pinv(explanation.dictionary) @ wanted
+    return Affine(jnp.asarray(kernel, jnp.float32), jnp.zeros(3, jnp.float32))
+
+
+@pytest.fixture(scope="module")
+def check(explanation):
+    model = colour_model()
+    stages = [
+        ("as trained", model),
+        ("head", dataclasses.replace(model, head=other_head(explanation))),
+        ("everything", dataclasses.replace(model, head=other_head(explanation), features=forgot_features)),
+        ("dead", dataclasses.replace(model, features=dead_features)),
+    ]
+    return sanity_check(explanation, stages, batch=8, key=jax.random.key(1))
+
+
+def test_unchanged_weights_give_the_same_explanation(check):
+    same = check.stages[0]
+    assert same.dictionary == pytest.approx(1, abs=1e-3)
+    assert same.importance == pytest.approx(1)
+    assert same.maps == pytest.approx(1, abs=1e-2)
+    assert same.logit_agreement == 1
+
+
+def test_another_head_changes_importance_alone(check):
+    head = check.stages[1]
+    assert head.dictionary == pytest.approx(check.stages[0].dictionary, abs=1e-9)
+    assert head.maps == pytest.approx(check.stages[0].maps, abs=1e-9)
+    assert head.importance < 0
+
+
+def test_without_what_was_learned_concepts_and_maps_fall_apart(check):
+    gone = check.stages[2]
+    assert gone.dictionary < 0.5 * (1 + check.dictionary_floor)
+    assert gone.maps < check.stages[0].maps - 0.3
+    assert check.dictionary_floor < 0.6
+    # Four concepts have 24 orders, of which two are the same or the reverse.
+    assert check.importance_floor == pytest.approx(1.0)
+
+
+def test_a_model_that_answers_nothing_has_no_concepts(check):
+    dead = check.stages[3]
+    assert dead.dictionary == 0
+    assert np.isnan(dead.importance)
+    assert np.isfinite(dead.maps)
+    assert not dead.shown.any()
+
+
+def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
+    stages = [("as trained", colour_model())]
+    first, again = (
+        sanity_check(explanation, stages, method=Saliency(), pictures=2, batch=8, key=jax.random.key(2)) for _ in (0, 1)
+    )
+    assert first.stages[0].maps == again.stages[0].maps == pytest.approx(1, abs=0.05)
+    assert first.maps_floor == again.maps_floor < 0.95
+    assert first.dictionary_floor == again.dictionary_floor
+
+
+def test_what_cannot_be_checked_is_said(explanation):
+    with pytest.raises(ValueError, match="stages is empty"):
+        sanity_check(explanation, [], batch=8)
+    with pytest.raises(ValueError, match="pictures=0"):
+        sanity_check(explanation, [], pictures=0, batch=8)
+    fewer = dataclasses.replace(colour_model(), classes=("a", "b"))
+    with pytest.raises(ValueError, match="'fewer' has 14 channels and 2 classes"):
+        sanity_check(explanation, [("fewer", fewer)], batch=8)
+
+
+def test_it_is_drawn(check, tmp_path):
+    from PIL import Image
+
+    with Image.open(check.figure(tmp_path / "sanity.png")) as picture:
+        assert picture.width > picture.height > 300
+    text = check.figure(tmp_path / "sanity.svg").read_text()
+    assert "matched cosine" in text
+    assert "as trained" in text
+    assert text == check.figure(tmp_path / "again.svg").read_text()
