@@ -144,6 +144,13 @@ class Explanation:
 
         return save(self, pathlib.Path(folder))
 
+    @staticmethod
+    def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
+        """The explanation that was saved in a folder: `face_jax.load`, which says more."""
+        from .loading import load
+
+        return load(folder, model, images=images)
+
     def report(self, folder: str | pathlib.Path, *, command: str | None = None) -> pathlib.Path:
         """Write `report.html` into a folder: one file that needs no other, readable without explanation.
 

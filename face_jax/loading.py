@@ -181,8 +181,10 @@ def _score(row: dict[str, Any], number: int, bank: dict[str, np.ndarray]) -> Sco
 def _path(saved: dict[str, Any]) -> Path:
     points = []
     for saved_point in saved["points"]:
-        values: dict[str, Any] = {name: _real(value) for name, value in saved_point.items()}
-        points.append(Point(**(values | {"steps": saved_point["steps"]})))
+        values: dict[str, Any] = {
+            name: value if name == "steps" else _real(value) for name, value in saved_point.items()
+        }
+        points.append(Point(**values))
     return Path(tuple(points), saved["chosen"], None, saved["most_error"])
 
 

@@ -34,7 +34,7 @@ def recurse(
     rank: int = 3,
     percentile: float = 90.0,
     fewest: int = 12,
-    threshold: float = 0.5,
+    threshold: float = 0.7,
     strongest: int = 8,
     solver: Any = None,
     start: Any = None,
@@ -65,7 +65,8 @@ def recurse(
     - `rank`: sub-concepts of each.
     - `percentile`: 90 is the paper's: a tenth of the crops.
     - `fewest`: crops that are used at least, where so many have the concept.
-    - `threshold`: from which spread on a concept, or a sub-concept, is taken apart. 0 for all.
+    - `threshold`: from which spread on a concept, or a sub-concept, is taken apart; 0 for all. Of the concepts of four
+        ImageNet classes in an EfficientNet-Lite0, 11 of the 30 that mattered reached 0.7.
     - `strongest`: strongest crops named for each sub-concept.
     - `solver`, `start`: for `factorize`.
     - `batch`, `cache`, `progress`: as for `explain`.
@@ -103,7 +104,7 @@ def recurse(
 
 
 def suggest_recursion(
-    explanation: Explanation, *, percentile: float = 90.0, fewest: int = 12, threshold: float = 0.5
+    explanation: Explanation, *, percentile: float = 90.0, fewest: int = 12, threshold: float = 0.7
 ) -> Recursion:
     """Which concepts may want taking apart, as far as the explanation's own layer tells: a hint that costs nothing.
 
@@ -294,4 +295,4 @@ def _check(
     if not 0 <= percentile < 100:
         raise ValueError(f"percentile={percentile} is none that leaves crops; give 0 to less than 100, such as 90")
     if not threshold >= 0:
-        raise ValueError(f"threshold={threshold} is no spread; give 0 for all concepts, or about 0.5")
+        raise ValueError(f"threshold={threshold} is no spread; give 0 for all concepts, or about 0.7")

@@ -46,8 +46,8 @@ class Division:
     - `crops`: which of the explanation's crops were used: those with most of the concept.
     - `dictionary`: the sub-concepts, of unit length, in the order of their shares.
     - `codes`: how much of each sub-concept each crop used has.
-    - `coherence`: mean cosine between the parent's strongest crops at this layer, to compare its parts' with.
-    - `floor`: the same between all crops used.
+    - `coherence`: mean cosine between the parent's strongest crops at this layer.
+    - `floor`: the same between all crops used, which are the parent's: what its parts' has to beat.
     - `spread`: how much the parent's top crops spread at this layer (see `spreads`), beside all crops that it was found
         in; NaN for a parent that was named, which isn't measured.
     - `parts`: the sub-concepts.
@@ -68,6 +68,13 @@ class Division:
     def name(self) -> str:
         """The parent's numbers with points between."""
         return ".".join(str(number) for number in self.path)
+
+    def likeness(self, coherence: float) -> float:
+        """How much less some crops differ than all crops used: 1 if they're the same, 0 if they differ as much.
+
+        Cosines between averaged activations are close to 1 whatever the crops show; this tells them apart.
+        """
+        return 1 - (1 - coherence) / (1 - self.floor) if self.floor < 1 else float("nan")
 
     @property
     def parts_coherence(self) -> float:

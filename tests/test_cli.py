@@ -70,7 +70,8 @@ def test_a_second_run_uses_the_kept_activations(demo, cache):
     assert again["concepts"] == json.loads(before)["concepts"]
     assert again["seconds"].get("the network's forward passes", 0) == 0
     recursion = again["recursion"]
-    assert recursion["suggested"]
+    assert recursion["layer"].startswith("_blocks.")
+    assert len(recursion["spread"]) == 6
     for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
         assert division["concept"] == str(number)
         assert division["layer"].startswith("_blocks.")

@@ -146,7 +146,7 @@ def test_photographs_that_were_arrays_are_given_again(tmp_path):
     loaded = fj.load(saved, model)
     with pytest.raises(UnreadablePhotographError, match="in no file"):
         loaded.photographs[0].pixels()
-    loaded = fj.load(saved, model, images=pixels)
+    loaded = fj.Explanation.load(saved, model, images=pixels)
     np.testing.assert_array_equal(loaded.photographs[0].pixels(), pixels[0])
     with pytest.raises(SavedFilesError, match="images has no 'image 2'"):
         fj.load(saved, model, images=pixels[:2])

@@ -98,6 +98,13 @@ def test_parts_are_more_coherent_than_their_parent(recursive):
     assert division.parts_coherence > division.coherence
 
 
+def test_likeness_is_beside_all_crops_used(recursive):
+    (division,) = recursive.recursion.divisions
+    assert division.likeness(division.floor) == pytest.approx(0)
+    assert division.likeness(1.0) == 1
+    assert all(division.likeness(part.coherence) > 0.3 for part in division.parts)
+
+
 def test_activations_are_those_of_the_earlier_layer(recursive, explanation):
     (division,) = recursive.recursion.divisions
     model = layered_model("middle")

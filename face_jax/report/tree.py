@@ -17,12 +17,12 @@ Pictures = list[tuple[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A sub-concept with its crops; `better` says whether they are more alike than its parent's."""
+    """A sub-concept with its crops; `likeness` is None where there's one crop, which nothing can be compared with."""
 
     name: str
     share: float
     coherence: float
-    better: bool
+    likeness: float | None
     crops: Pictures
     branch: _Branch | None
 
@@ -37,6 +37,7 @@ class _Branch:
     count: int
     coherence: float
     floor: float
+    likeness: float | None
     spread: float | None
     crops: Pictures
     parts: list[_Part]
@@ -78,17 +79,22 @@ def _branch(explanation: Explanation, division: Division) -> _Branch:
         count=len(division.crops),
         coherence=division.coherence,
         floor=division.floor,
-        spread=division.spread if np.isfinite(division.spread) else None,
+        likeness=_known(division.likeness(division.coherence)),
+        spread=_known(division.spread),
         crops=crop_pictures(explanation, explanation.concepts[concept].strongest, 96) if first else [],
         parts=[
             _Part(
                 name=part.name,
                 share=part.share,
                 coherence=part.coherence,
-                better=part.coherence > division.coherence,
+                likeness=_known(division.likeness(part.coherence)),
                 crops=crop_pictures(explanation, part.strongest, 96),
                 branch=None if part.division is None else _branch(explanation, part.division),
             )
             for part in division.parts
         ],
     )
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None

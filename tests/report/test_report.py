@@ -9,6 +9,7 @@ import xml.etree.ElementTree
 import jax
 import numpy as np
 import pytest
+from layered_model import layered_model, warm_pictures
 from toy_model import colour_model, pictures
 
 import face_jax as fj
@@ -143,3 +144,49 @@ def test_choices_are_drawn(explanation, tmp_path):
     assert any("path curves" in drawing and "λ = 3" in drawing for drawing in drawings)
     for drawing in drawings:
         xml.etree.ElementTree.fromstring(drawing)
+
+
+@pytest.fixture(scope="module")
+def recursive():
+    found = fj.explain(layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, key=jax.random.key(0))
+    earlier = [layered_model("middle"), layered_model("pixels")]
+    return fj.recurse(found, earlier, concepts=[0], rank=2, threshold=0.1, batch=8)
+
+
+def test_the_tree_of_sub_concepts_is_drawn(recursive, tmp_path):
+    text = recursive.report(tmp_path).read_text()
+    divisions = list(recursive.recursion.walk())
+    assert len(divisions) > 1
+    parts = [part for division in divisions for part in division.parts]
+    for part in parts:
+        assert f'<span class="chip">{part.name}</span>' in text
+        assert f"cosine {part.coherence:.3f}" in text
+    shown = len(re.findall(r'width="96" height="96"', text))
+    assert shown == sum(len(part.strongest) for part in parts) + len(recursive.concepts[0].strongest)
+    for division in divisions:
+        assert f"<code>{division.layer}</code>" in text
+    # Levels lie in each other.
+    assert text.index('class="chip">1.1<') < text.index(f'class="chip">{divisions[1].name}.1<')
+
+
+def test_without_a_tree_it_says_which_concepts_ask_for_one(explanation, tmp_path):
+    few = dataclasses.replace(explanation, recursion=fj.suggest_recursion(explanation, threshold=1e9))
+    assert "No concept was taken apart: at layer <code>patches</code>" in few.report(tmp_path).read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
+def test_a_narrow_screen_shows_the_tree(recursive, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    page = recursive.report(tmp_path)
+    with sync_playwright() as play:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        view = browser.new_page(viewport={"width": 400, "height": 900})
+        view.goto(page.as_uri())
+        overflow = view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        crops = view.locator("#parts .crops img")
+        widths = [crops.nth(number).bounding_box()["width"] for number in range(crops.count())]
+        browser.close()
+    assert overflow <= 0
+    assert min(widths) > 40
