@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,14 +31,14 @@ def affine_features(images):
     return jnp.einsum("nyixjc,ijck->nyxk", patches, filters) + bias[None, None, None]
 
 
-AFFINE = split_model(affine_features)
+AFFINE = split_model(jax.jit(affine_features))
 # ∂(sum of the places' codes)/∂X of each concept; nothing for the one that isn't there.
 GRADIENT = np.stack([np.tile(FILTERS @ direction, (2, 2, 1)) for direction in DICTIONARY[:2]] + [np.zeros((8, 8, 3))])
 
 
 def of_pixels(function) -> SplitModel:
     """A picture of one colour to one activation at one place, `function` of the pixels `image pixel`."""
-    return split_model(lambda images: function(images.reshape(len(images), -1))[:, None, None, None], 1)
+    return split_model(jax.jit(lambda images: function(images.reshape(len(images), -1))[:, None, None, None]), 1)
 
 
 def pixels(*values: float) -> np.ndarray:

@@ -33,7 +33,7 @@ def test_maps_are_captums():
         (Saliency(), lambda k: captum.attr.Saliency(module).attribute(images, target=k)),
         (GradientTimesInput(), lambda k: captum.attr.InputXGradient(module).attribute(images, target=k)),
         (
-            IntegratedGradients(steps=6, batch=5),
+            IntegratedGradients(steps=6),
             lambda k: integrated.attribute(images, target=k, n_steps=6, method="riemann_middle"),
         ),
         (
