@@ -14,11 +14,11 @@ import argparse
 import csv
 import dataclasses
 import importlib
+import importlib.util
 import json
 import os
 import pathlib
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -128,14 +128,15 @@ def overcomplete(A: np.ndarray, codes: np.ndarray, dictionary: np.ndarray) -> tu
     import torch
 
     # Its own __init__ imports vision models and their libraries; only the factorization is wanted.
-    spec = importlib.util.find_spec("overcomplete")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("overcomplete is not installed")
-    for name in ("overcomplete", "overcomplete.optimization"):
-        package = types.ModuleType(name)
+    if "overcomplete" not in sys.modules:
+        spec = importlib.util.find_spec("overcomplete")
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError("overcomplete is not installed")
         folder = pathlib.Path(spec.submodule_search_locations[0])
-        package.__path__ = [str(folder if name == "overcomplete" else folder / "optimization")]
-        sys.modules.setdefault(name, package)
+        for name, path in (("overcomplete", folder), ("overcomplete.optimization", folder / "optimization")):
+            package = types.ModuleType(name)
+            package.__path__ = [str(path)]
+            sys.modules[name] = package
     model = importlib.import_module("overcomplete.optimization.nmf").NMF(RANK, solver="hals", tol=1e-4)
     model.init_nndsvda = lambda _: (torch.from_numpy(codes.copy()), torch.from_numpy(dictionary.copy()))
     found, components = model.fit(torch.from_numpy(A), max_iter=200)
@@ -306,9 +307,15 @@ def _one_growth(rows: int) -> None:
         min(timed(run, A, codes, dictionary, dataclasses.replace(fj.ADMM(), rtol=0.0, max_steps=n))[1] for _ in "123")
         for n in (2, 22)
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak_mib()
     row = {"rows": rows, "step_ms": (many - few) / 20 * 1e3, "peak_mib": peak, "matrix_mib": A.nbytes / 2**20}
     print(json.dumps(row | {"codes_mib": codes.nbytes / 2**20}))
+
+
+def _peak_mib() -> float:
+    """Of this program alone: what `getrusage` says of a child includes its parent's peak."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -20,7 +20,6 @@ Grams = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
 
 _BLOCK = 1024  # columns that are solved together; 25 concepts then stay in a CPU core's second cache
 _TOGETHER = 4  # columns that the Cholesky factorization subtracts at a time
-_SOLVED_TOGETHER = 256  # columns of a derivative whose factors, a matrix each, are made together
 _ROUNDS, _SWEEPS, _CG_STEPS = 6, 10, 16
 _BACKUP = 3  # full exchanges without progress before single ones, Kim & Park 2011
 
@@ -67,7 +66,6 @@ def _nnls_jvp(primals: tuple[Grams, Columns], tangents: tuple[Grams, Columns]) -
     def product(v: Columns) -> Columns:
         return jnp.where(support, times(gram, jnp.where(support, v, 0)), 0)
 
-    # Factors are made where they're used: kept until a backward pass they'd be as large as the activations.
     def solve(_: object, b: Columns) -> Columns:
         return solve_on(gram, support, jnp.where(support, b, 0))
 
@@ -76,20 +74,49 @@ def _nnls_jvp(primals: tuple[Grams, Columns], tangents: tuple[Grams, Columns]) -
 
 
 def solve_on(gram: Grams, support: Support, right: Columns) -> Columns:
-    """The solution on each column's support, zero elsewhere, block by block so that factors stay in a CPU's cache."""
+    """The solution on each column's support, zero elsewhere, block by block so that it stays in a CPU's cache."""
     columns = support.shape[1]
-    if columns <= _SOLVED_TOGETHER or jax.default_backend() != "cpu":
-        return masked_solve(masked_cholesky(gram, support), right)
-    count = -(-columns // _SOLVED_TOGETHER)
+    if columns <= _BLOCK or jax.default_backend() != "cpu":
+        return _solve_some(gram, support, right)
+    count = -(-columns // _BLOCK)
     size = -(-columns // count)
 
     def body(i: Array, out: Columns) -> Columns:
         start = jnp.minimum(i * size, columns - size)
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=x.ndim - 1)  # noqa: E731
-        factor = masked_cholesky(gram if gram.ndim == 2 else take(gram), take(support))
-        return jax.lax.dynamic_update_slice_in_dim(out, masked_solve(factor, take(right)), start, axis=1)
+        solved = _solve_some(gram if gram.ndim == 2 else take(gram), take(support), take(right))
+        return jax.lax.dynamic_update_slice_in_dim(out, solved, start, axis=1)
 
     return jax.lax.fori_loop(0, count, body, jnp.zeros_like(right))
+
+
+def _solve_some(gram: Grams, support: Support, right: Columns) -> Columns:
+    """As many conjugate directions as a system has unknowns end at its solution, and cost less than its factors.
+
+    Whether they do, in finite precision, is checked: to a backward error of a few roundings. If not, with dependent
+    or nearly dependent concepts, factors are made.
+    """
+    eps = float(jnp.finfo(right.dtype).eps)
+    steps = min(right.shape[0], _CG_STEPS)
+    size = jnp.max(jnp.sum(jnp.abs(gram), axis=0), axis=0)
+
+    def product(v: Columns) -> Columns:
+        return jnp.where(support, times(gram, v), 0)
+
+    def open_columns(x: Columns) -> Bool[Array, " item"]:
+        goal = 8 * eps * (jnp.max(jnp.abs(right), axis=0) + size * jnp.max(jnp.abs(x), axis=0))
+        return ~(jnp.max(jnp.abs(right - product(x)), axis=0) <= goal)
+
+    def going(carry: tuple[Columns, Array, Array]) -> Bool[Array, ""]:
+        return jnp.any(carry[1]) & (carry[2] < _ROUNDS)
+
+    def round_(carry: tuple[Columns, Array, Array]) -> tuple[Columns, Array, Array]:
+        x = conjugate_gradient(product, right, carry[0], steps, eps / 4)
+        return x, open_columns(x), carry[2] + 1
+
+    zeros = jnp.zeros_like(right)
+    x, left, _ = jax.lax.while_loop(going, round_, (zeros, open_columns(zeros), jnp.zeros((), jnp.int32)))
+    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), right), lambda: x)
 
 
 def times(gram: Grams, x: Columns) -> Columns:

@@ -1,4 +1,4 @@
-"""A start that is a small factorization itself: of a sample of the rows."""
+"""A start that is a small factorization itself: of samples of the rows, a small one and then a larger one."""
 
 from __future__ import annotations
 
@@ -12,58 +12,71 @@ from jaxtyping import Array, Float, Int, Key
 
 from .driver import solve
 from .objective import SquaredError
-from .solvers import ADMM, Solver, sweep
+from .passes import pass_over
+from .solvers import ADMM, HALS, Solver
 from .starts import NNDSVD, Given, Start
 
-_FEWEST_ROWS = 250  # a smaller sample says too little, and costs no less
-_SWEEPS = 6  # coordinate sweeps that give all rows their codes for the sample's dictionary
+_FEWEST_ROWS = 4  # for each concept: a smaller sample says too little
+_SWEEPS = 6  # coordinate sweeps that give all rows their codes for a sample's dictionary
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Warmup(Start):
-    """The dictionary of a sample of the rows, for a few cheap steps, then codes for all rows. The default.
+    """The dictionary of ever larger samples of the rows, a few cheap steps each, then codes for all rows. The default.
 
-    A dictionary has far fewer numbers than the activations, so a share of the rows brings it most of the way: at
-    an eighth of the rows, twenty steps cost as much as two and a half on all of them and save up to thirty.
-    With few rows it's just the inner start.
+    A dictionary has far fewer numbers than the activations, so a share of the rows brings it most of the way: ten
+    steps at a sixteenth and five at a quarter cost as much as two on all rows, and save ten to thirty.
+    A sample that's too small for the rank is left out; with few rows it's just the inner start.
 
     **Arguments:**
 
-    - `start`: where the sample starts. Factors that are `Given` are improved on the sample first, too.
-    - `share`: which share of the rows is the sample.
-    - `steps`: steps on the sample.
+    - `start`: where the first sample starts. Factors that are `Given` are improved on the samples first, too.
+    - `stages`: which share of the rows each sample is, and how many steps are taken on it.
     - `solver`: their rule.
     """
 
     start: Start = NNDSVD()  # noqa: RUF009 (frozen)
-    share: float = dataclasses.field(default=0.125, metadata={"static": True})
-    steps: int = dataclasses.field(default=20, metadata={"static": True})
+    stages: tuple[tuple[float, int], ...] = dataclasses.field(
+        default=((1 / 16, 10), (1 / 4, 5)), metadata={"static": True}
+    )
     solver: Solver = ADMM()  # noqa: RUF009
 
     def __call__(
         self, activations: Float[Array, "row channel"], rank: int, *, signed: bool, key: Key[Array, ""]
     ) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]:
-        """Factorize the sample, then encode the rest roughly."""
+        """Factorize the samples, one after another, then encode the rest roughly."""
         rows = activations.shape[0]
-        count = int(rows * self.share)
-        if signed or count < max(_FEWEST_ROWS, 4 * rank):
+        stages = [(int(rows * share), steps) for share, steps in self.stages]
+        stages = [(count, steps) for count, steps in stages if count >= _FEWEST_ROWS * rank]
+        if signed or not stages:
             return self.start(activations, rank, signed=signed, key=key)
-        chosen = spread(rows, count)
-        sample = activations[chosen]
-        start = self.start
+        chosen = spread(rows, stages[0][0])
+        sample, start = activations[chosen], self.start
         if isinstance(start, Given):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
-        settings: Any = self.solver
-        solver = dataclasses.replace(settings, max_steps=self.steps)
-        found = solve(sample, SquaredError(), solver, codes, dictionary)
-        # Equal shares of length for both factors: the solvers' steps treat them alike then.
-        lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
-        dictionary = found.dictionary * jnp.where(lengths > 0, lengths, 1)[:, None]
-        gram, cross = dictionary @ dictionary.T, dictionary @ activations.T
-        codes = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), jnp.zeros_like(cross))
-        return codes, dictionary
+        for number, (count, steps) in enumerate(stages):
+            if number:
+                sample = activations[spread(rows, count)]
+                codes = roughly(sample, dictionary)
+            settings: Any = self.solver
+            solver = dataclasses.replace(settings, max_steps=steps)
+            found = solve(sample, SquaredError(), solver, codes, dictionary)
+            # Equal shares of length for both factors: the solvers' steps treat them alike then.
+            lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
+            dictionary = found.dictionary * jnp.where(lengths > 0, lengths, 1)[:, None]
+        return roughly(activations, dictionary), dictionary
+
+
+def roughly(
+    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
+) -> Float[Array, "concept row"]:
+    """Codes after some coordinate sweeps from zero, concepts first."""
+    zeros = jnp.zeros((dictionary.shape[0], activations.shape[0]), activations.dtype)
+    still = jnp.zeros((), activations.dtype)
+    update = HALS(sweeps=_SWEEPS).update
+    return pass_over(activations, SquaredError(), update, dictionary, zeros, zeros, (), still)[0]
 
 
 def spread(rows: int, count: int) -> Int[Array, " count"]:
