@@ -235,5 +235,6 @@ if __name__ == "__main__":
         elif part == "memory":
             memory(options.picture)
         else:
-            with jax.enable_x64(True):
-                {"generic": generic, "condition": condition}[part]()
+            jax.config.update("jax_enable_x64", True)
+            {"generic": generic, "condition": condition}[part]()
+            jax.config.update("jax_enable_x64", False)

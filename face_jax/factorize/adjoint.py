@@ -244,7 +244,8 @@ def checked(x: Factors, account: Account) -> Factors:
     def check(residual: Any, solved: Any) -> Any:
         if not np.all(solved):
             raise FactorizationError(f"{RESULTS.derivative_inexact.message} (residual {float(np.max(residual)):.1e})")
-        return residual
+        # float64 that was switched on for one thread only isn't on in the thread of callbacks.
+        return np.asarray(residual, account.residual.dtype)
 
     # A value that the result depends on, so that the check can't be dropped.
     shape = jax.ShapeDtypeStruct((), account.residual.dtype)
