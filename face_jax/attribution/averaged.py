@@ -46,12 +46,14 @@ def averaged_gradients(
     for images in parts(count, max(1, batch // variants)):
         number = images.stop - images.start
         total: list[Any] = [None] * len(chosen)
+        dtype: Any = None
         for some in parts(variants, max(1, batch // number)):
             varied = vary(images, some)
+            dtype = varied.dtype
             flat = varied.reshape(-1, *varied.shape[2:])
             for place, gradient in enumerate(each_gradient(model, dictionary, flat, concepts=chosen, pooled=pooled)):
                 total[place] = _add(total[place], gradient, number)
-        maps = [np.asarray(reduce(images, one / variants), varied.dtype) for one in total]
+        maps = [np.asarray(reduce(images, one / variants), dtype) for one in total]
         found.append(np.stack(maps))
     return np.concatenate(found, axis=1)
 
