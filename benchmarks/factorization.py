@@ -30,6 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from peak_memory import forget_peak, peak_mib
 
 import face_jax
 
@@ -307,21 +308,15 @@ def _one_growth(rows: int) -> None:
     A = jax.block_until_ready(jax.random.uniform(jax.random.key(0), (rows, channels), jnp.float32))
     codes, dictionary = fj.Random()(A, RANK, signed=False, key=jax.random.key(0))
     # Drawing the matrix takes more memory than keeping it: the peak is counted from here.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     run = jax.jit(lambda A, u, w, s: driver.solve(A, fj.SquaredError(), s, u, w))
     few, many = (
         min(timed(run, A, codes, dictionary, dataclasses.replace(fj.ADMM(), rtol=0.0, max_steps=n))[1] for _ in "123")
         for n in (2, 22)
     )
-    peak = _peak_mib()
+    peak = peak_mib()
     row = {"rows": rows, "step_ms": (many - few) / 20 * 1e3, "peak_mib": peak, "matrix_mib": A.nbytes / 2**20}
     print(json.dumps(row | {"codes_mib": codes.nbytes / 2**20}))
-
-
-def _peak_mib() -> float:
-    """Of this program alone: what `getrusage` says of a child includes its parent's peak."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ from .activations import collect_crops, pooled, survey
 from .attribution import Codes, Method
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
+from .factorize.matching import matched
 from .metrics.ssim import structural_similarity
 from .model import SplitModel
 from .photographs import network_input, visible
 from .progress import Progress, silent
+from .randomness import generator
 from .ranking import importance_of
 from .selection import place_average, units
 
@@ -126,11 +128,11 @@ def sanity_check(
             advance(1)
     if not found:
         raise ValueError("stages is empty; give the models that forgot, such as those of bridges.randomized")
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    random = generator(key)
     return SanityCheck(
         stages=tuple(found),
-        dictionary_floor=_shuffled_channels(explanation.dictionary, generator),
-        importance_floor=_random_orders(len(explanation.dictionary), generator),
+        dictionary_floor=_shuffled_channels(explanation.dictionary, random),
+        importance_floor=_random_orders(len(explanation.dictionary), random),
         maps_floor=reference.floor(),
         photograph=visible(explanation.photographs[reference.chosen[0]].pixels(), explanation.model.preprocess),
         shown=reference.maps[:, 0],
@@ -195,7 +197,7 @@ def _stage(
     seen = survey(model, explanation.photographs, batch=batch).kept
     fitted = units(seen[explanation.fitted], affine=model.head.affine)
     importance = importance_of(model, fitted, dictionary, explanation.target, importance_key, silent).per_class
-    match, cosine = _matched(explanation.dictionary, dictionary)
+    match, cosine = matched(explanation.dictionary, dictionary)
     own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])
     return SanityStage(
         name=name,
@@ -218,17 +220,6 @@ def _dictionary(
     return np.asarray(factorize(jnp.asarray(rows / largest), rank, solver=solver, start=start, key=key).dictionary)
 
 
-def _matched(
-    first: Float[np.ndarray, "concept channel"], second: Float[np.ndarray, "concept channel"]
-) -> tuple[Int[np.ndarray, " concept"], float]:
-    """For each concept of the first the second's, one to one, and the mean cosine between them."""
-    from scipy.optimize import linear_sum_assignment
-
-    cosines = first.astype(np.float64) @ second.T.astype(np.float64)
-    pairs = linear_sum_assignment(cosines, maximize=True)
-    return np.asarray(pairs[1]), float(cosines[pairs].mean())
-
-
 def _rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
     from scipy.stats import rankdata
 
@@ -246,7 +237,7 @@ def _scaled(maps: Float[np.ndarray, "concept image y x"]) -> Float[np.ndarray, "
 
 def _shuffled_channels(dictionary: Float[np.ndarray, "concept channel"], generator: np.random.Generator) -> float:
     shuffled = (generator.permuted(dictionary, axis=1) for _ in range(_SHUFFLES))
-    return float(np.mean([_matched(dictionary, other)[1] for other in shuffled]))
+    return float(np.mean([matched(dictionary, other)[1] for other in shuffled]))
 
 
 def _random_orders(concepts: int, generator: np.random.Generator) -> float:

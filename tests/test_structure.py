@@ -12,10 +12,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "model", "classes", "progress", "cache", "photographs", "crops", "activations", "factorize", "layer", "heads",
-    "concepts", "importance", "attribution", "metrics", "faithfulness", "selection", "choices", "ranking",
-    "controls", "account", "sub_concepts", "explanation", "sanity", "earlier", "recursion", "saving", "loading",
-    "report", "study", "explain", "embedded", "sklearn", "bridges", "words", "cli",
+    "model", "classes", "progress", "randomness", "cache", "photographs", "crops", "activations", "factorize",
+    "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
+    "choices", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
+    "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
+    "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from . import validate
 from .factorize import factorize
+from .matching import matched
 from .objective import SquaredError
 from .solvers import ADMM, Solver
 from .starts import Given, Random
@@ -166,10 +167,5 @@ def _stability(
 
 def _agreement(dictionaries: list[Float[np.ndarray, "concept channel"]]) -> float:
     """The mean cosine of concepts matched one to one (Hungarian method), over all pairs of dictionaries."""
-    values = []
-    for i, first in enumerate(dictionaries):
-        for second in dictionaries[i + 1 :]:
-            cosines = first @ second.T
-            rows, columns = scipy.optimize.linear_sum_assignment(-cosines)
-            values.append(cosines[rows, columns].mean())
-    return float(np.mean(values))
+    pairs = itertools.combinations(dictionaries, 2)
+    return float(np.mean([matched(first, second)[1] for first, second in pairs]))

@@ -12,6 +12,7 @@ import scipy.stats
 from jaxtyping import Array, Float, Key
 
 from ..progress import Advance, nobody
+from ..randomness import generator
 from .indices import Sobol
 
 
@@ -57,10 +58,10 @@ def sampled_total_sobol(
     if concepts < 1:
         raise ValueError(f"concepts={concepts} leaves nothing to vary; give at least 1")
     bound = function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    random = generator(key)
     differences, variances = [], []
     for _ in range(scrambles):
-        masks = jnp.asarray(_masks(concepts, designs, generator), dtype)
+        masks = jnp.asarray(jansen_points(concepts, designs, random), dtype)
         difference, variance = _jansen(bound, masks)
         differences.append(np.asarray(difference))
         variances.append(np.asarray(variance))
@@ -82,14 +83,34 @@ def _ratio(
     return Sobol(total, total - half, total + half, exact=False)
 
 
-def _masks(concepts: int, designs: int, generator: np.random.Generator) -> Float[np.ndarray, "mask concept"]:
-    """The points A, B, and for each concept A with that concept's column from B."""
-    points = scipy.stats.qmc.Sobol(2 * concepts, scramble=True, rng=generator).random(designs)
-    first, second = points[:, :concepts], points[:, concepts:]
-    swapped = np.repeat(first[None], concepts, axis=0)
-    each = np.arange(concepts)
+def sobol_points(dimensions: int, count: int, random: np.random.Generator) -> Float[np.ndarray, "point dimension"]:
+    """Scrambled Sobol' points in the unit cube; `count` is a power of two."""
+    return scipy.stats.qmc.Sobol(dimensions, scramble=True, rng=random).random(count)
+
+
+def jansen_points(inputs: int, designs: int, random: np.random.Generator) -> Float[np.ndarray, "mask input"]:
+    """The scrambled Sobol' points A, B, and for each input A with that input's column from B."""
+    points = sobol_points(2 * inputs, designs, random)
+    first, second = points[:, :inputs], points[:, inputs:]
+    swapped = np.repeat(first[None], inputs, axis=0)
+    each = np.arange(inputs)
     swapped[each, :, each] = second.T
-    return np.concatenate([first, second, swapped.reshape(-1, concepts)])
+    return np.concatenate([first, second, swapped.reshape(-1, inputs)])
+
+
+def jansen(values: Any, inputs: int) -> tuple[Any, Any]:
+    """The numerators and the denominator of Jansen's estimator.
+
+    **Arguments:**
+
+    - `values`: `mask output`, at the points of `jansen_points`; NumPy's or JAX's.
+    - `inputs`: how many inputs a point has.
+
+    **Returns:** `E[(f(A) − f(A with column i of B))²] / 2`, `output input`, and `Var f`, one for each output.
+    """
+    designs = len(values) // (inputs + 2)
+    plain, swapped = values[:designs], values[2 * designs :].reshape(inputs, designs, -1)
+    return ((plain[None] - swapped) ** 2).mean(axis=1).T / 2, values[: 2 * designs].var(axis=0)
 
 
 @jax.jit
@@ -97,9 +118,4 @@ def _jansen(
     function: Any, masks: Float[Array, "mask concept"]
 ) -> tuple[Float[Array, "image concept"], Float[Array, " image"]]:
     """The numerators and the denominator of Jansen's estimator from one scramble."""
-    concepts = masks.shape[1]
-    designs = masks.shape[0] // (concepts + 2)
-    values = jax.lax.map(function, masks)
-    plain, swapped = values[:designs], values[2 * designs :].reshape(concepts, designs, -1)
-    differences = jnp.mean((plain[None] - swapped) ** 2, axis=1) / 2
-    return differences.T, jnp.var(values[: 2 * designs], axis=0)
+    return jansen(jax.lax.map(function, masks), masks.shape[1])

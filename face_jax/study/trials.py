@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, UInt8
 
+from .. import randomness
+
 Kind = Literal["intruder", "binary", "utility"]
 
 
@@ -102,4 +104,4 @@ def generator(key: Key[Array, ""], *parts: int) -> np.random.Generator:
     """NumPy's generator, for choices among things of any number, from JAX's key."""
     for part in parts:
         key = jax.random.fold_in(key, part)
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    return randomness.generator(key)
