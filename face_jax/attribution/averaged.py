@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..model import SplitModel
 from .gradient import each_gradient
-from .method import chosen_concepts, parts
+from .method import Asked, parts
 
 
 def averaged_gradients(
-    model: SplitModel,
-    dictionary: Any,
-    count: int,
+    asked: Asked,
     *,
     variants: int,
     vary: Callable[[slice, slice], Float[Array, "image variant height width colour"]],
     reduce: Callable[[slice, Float[Array, "image height width colour"]], Float[Array, "image height width"]],
-    concepts: Sequence[int] | None,
-    pooled: bool,
     batch: int,
 ) -> Float[np.ndarray, "wanted image height width"]:
     """Maps from the gradients `∂U_k/∂X`, averaged over variants of each picture, in batches.
 
     **Arguments:**
 
-    - `count`: how many pictures there are.
-    - `variants`: how many variants of each.
+    - `asked`: which pictures and concepts of which model.
+    - `variants`: how many variants of each picture.
     - `vary`: network input, from the pictures' numbers and the variants' numbers.
     - `reduce`: maps, from the pictures' numbers and their mean gradients of one concept.
     - `batch`: pictures that go through the network together.
-    - the others: as for `Method`.
 
     **Returns:** one map a concept and image. A variant's forward pass serves all concepts; each concept costs a
     backward pass for it.
     """
-    chosen = chosen_concepts(concepts, len(dictionary))
     found = []
-    for images in parts(count, max(1, batch // variants)):
+    for images in parts(len(asked.pictures), max(1, batch // variants)):
         number = images.stop - images.start
-        total: list[Any] = [None] * len(chosen)
+        total: list[Any] = [None] * len(asked.concepts)
         dtype: Any = None
         for some in parts(variants, max(1, batch // number)):
             varied = vary(images, some)
             dtype = varied.dtype
             flat = varied.reshape(-1, *varied.shape[2:])
-            for place, gradient in enumerate(each_gradient(model, dictionary, flat, concepts=chosen, pooled=pooled)):
+            gradients = each_gradient(asked.model, asked.dictionary, flat, concepts=asked.concepts, pooled=asked.pooled)
+            for place, gradient in enumerate(gradients):
                 total[place] = _add(total[place], gradient, number)
         maps = [np.asarray(reduce(images, one / variants), dtype) for one in total]
         found.append(np.stack(maps))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from ..model import SplitModel
 from .gradient import cotangents_of
-from .method import at_least, checked_images, chosen_concepts, parts
+from .method import Asked, CheckedMethod, at_least, parts
 from .upsampled import enlarged
 
 
 @dataclasses.dataclass(frozen=True)
-class GradCAM:
+class GradCAM(CheckedMethod):
     """`ReLU(Σ_c α_c A_c)` at the split layer, enlarged bilinearly; α_c is the mean over places of `∂U_k/∂A_c`.
 
     Grad-CAM (Selvaraju et al. 2017, eqs. 1 and 2) with a concept's code in the place of a class's score, which is
@@ -39,24 +36,13 @@ class GradCAM:
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, never negative; see `Method`. Nothing is random."""
-        del key
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, never negative. Nothing is random."""
+        pictures = asked.pictures
         found = []
         for part in parts(len(pictures), self.batch):
-            maps = jnp.asarray(model.features(pictures[part]))
-            cams = [_cam(maps, some) for some in cotangents_of(maps, dictionary, chosen, pooled)]
+            maps = jnp.asarray(asked.model.features(pictures[part]))
+            cams = [_cam(maps, some) for some in cotangents_of(maps, asked.dictionary, asked.concepts, asked.pooled)]
             found.append(enlarged(jnp.concatenate(cams), pictures.shape[1], pictures.shape[2]))
         return np.concatenate(found, axis=1).astype(pictures.dtype, copy=False)
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ..model import SplitModel
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images
+from .method import Asked, CheckedMethod, at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientTimesInput:
+class GradientTimesInput(CheckedMethod):
     """`(X − X₀) ∂U_k/∂X`, summed over colours (Shrikumar et al. 2016, with a baseline X₀).
 
     Signed: where it's negative, the pixel speaks against the concept. Of a code that is affine in the picture, the
@@ -35,28 +32,14 @@ class GradientTimesInput:
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, of either sign; see `Method`. Nothing is random."""
-        del key
-        pictures = checked_images(images)
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign. Nothing is random."""
+        pictures = asked.pictures
         away = pictures - baseline_like(self.baseline, pictures)
         return averaged_gradients(
-            model,
-            dictionary,
-            len(pictures),
+            asked,
             variants=1,
             vary=lambda part, _: pictures[part][:, None],
             reduce=lambda part, gradient: (away[part].astype(gradient.dtype) * gradient).sum(-1),
-            concepts=concepts,
-            pooled=pooled,
             batch=self.batch,
         )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Bool, Float
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, key_or_zero
-from .perturbed import all_perturbed_codes
-from .regions import grid_regions, power_of_two, sobol_points, spread
+from ..importance.sampled import sobol_points
+from ..randomness import generator
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least
+from .perturbed import region_maps
+from .regions import grid_regions, power_of_two
 
 
 @dataclasses.dataclass(frozen=True)
-class HSIC:
+class HSIC(CheckedMethod):
     """The Hilbert–Schmidt independence criterion between a region's being shown and a concept's code.
 
     Novello et al. 2022: every region is shown or hidden with probability ½, and `HSIC = tr(K H L H) / n²` over the n
@@ -45,36 +44,18 @@ class HSIC:
         at_least("batch", self.batch, 1)
         power_of_two("designs", self.designs)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps of the criterion, each region's at each of its pixels, never negative; see `Method`. `key` scrambles."""
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
-        shown = sobol_points(self.grid**2, self.designs, key_or_zero(key)) >= 0.5
-        codes = all_perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps of the criterion, each region's at each of its pixels, never negative. `key` scrambles."""
+        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        shown = sobol_points(self.grid**2, self.designs, generator(asked.key)) >= 0.5
+        return region_maps(
+            asked,
+            self.baseline,
             regions,
             shown.astype(np.float64),
-            pooled=pooled,
+            lambda codes: np.stack([hsic(shown, output) for output in codes.T]),
             batch=self.batch,
         )
-        values = np.zeros((*codes.shape[::2], self.grid**2))
-        for image in range(len(codes)):
-            for concept in chosen:
-                values[image, concept] = hsic(shown, codes[image, :, concept])
-        return spread(values, chosen, regions, pictures.dtype)
 
 
 def hsic(shown: Bool[np.ndarray, "mask region"], codes: Float[np.ndarray, " mask"]) -> Float[np.ndarray, " region"]:

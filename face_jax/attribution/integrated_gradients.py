@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from ..model import SplitModel
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images
+from .method import Asked, CheckedMethod, at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class IntegratedGradients:
+class IntegratedGradients(CheckedMethod):
     """`(X − X₀) ∫₀¹ ∂U_k/∂X (X₀ + t (X − X₀)) dt`, summed over colours (Sundararajan et al. 2017, eq. 1).
 
     Complete: a map adds up to `U_k(X) − U_k(X₀)`, up to the error of the sum that stands for the integral
@@ -40,19 +37,9 @@ class IntegratedGradients:
         at_least("steps", self.steps, 1)
         at_least("batch", self.batch, 1)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, of either sign; see `Method`. Nothing is random."""
-        del key
-        pictures = checked_images(images)
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign. Nothing is random."""
+        pictures = asked.pictures
         start = baseline_like(self.baseline, pictures)
         away = pictures - start
 
@@ -61,14 +48,10 @@ class IntegratedGradients:
             return _between(start[part], away[part], jnp.asarray(share, pictures.dtype))
 
         return averaged_gradients(
-            model,
-            dictionary,
-            len(pictures),
+            asked,
             variants=self.steps,
             vary=on_the_way,
             reduce=lambda part, gradient: (away[part].astype(gradient.dtype) * gradient).sum(-1),
-            concepts=concepts,
-            pooled=pooled,
             batch=self.batch,
         )
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, key_or_zero
-from .perturbed import all_perturbed_codes
-from .regions import generator, grid_regions, spread
+from ..randomness import generator
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least
+from .perturbed import region_maps
+from .regions import grid_regions
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelSHAP:
+class KernelSHAP(CheckedMethod):
     """Shapley values of the regions of a regular grid, by the regression of Lundberg & Lee 2017.
 
     The values add up to `U_k(X) − U_k(baseline)` exactly. Where `samples` suffices for every mask, they are the exact
@@ -50,40 +48,22 @@ class KernelSHAP:
                 f"{min(2 * number, 2**number - 2)}, better many times as many"
             )
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, each region's value at each of its pixels; see `Method`. `key` draws the masks."""
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, each region's value at each of its pixels. `key` draws the masks."""
         number = self.grid**2
-        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
+        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
         if 2**number - 2 <= self.samples:
             shown, weight = every_mask(number)
         else:
-            shown = drawn_masks(number, self.samples, generator(key_or_zero(key)))
+            shown = drawn_masks(number, self.samples, generator(asked.key))
             weight = np.ones(len(shown))
-        codes = all_perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
-            regions,
-            np.concatenate([np.zeros((1, number)), np.ones((1, number)), shown]),
-            pooled=pooled,
-            batch=self.batch,
-        )
-        rise = np.moveaxis(codes[:, 1:] - codes[:, :1], 1, 0)
-        flat = rise.reshape(len(rise), -1)
-        values = shapley_regression(shown, flat[1:], weight, flat[0]).T.reshape(*codes.shape[::2], -1)
-        return spread(values, chosen, regions, pictures.dtype)
+
+        def shapley(codes: Float[np.ndarray, "mask output"]) -> Float[np.ndarray, "output region"]:
+            rise = codes[1:] - codes[:1]
+            return shapley_regression(shown, rise[1:], weight, rise[0]).T
+
+        design = np.concatenate([np.zeros((1, number)), np.ones((1, number)), shown])
+        return region_maps(asked, self.baseline, regions, design, shapley, batch=self.batch)
 
 
 def every_mask(number: int) -> tuple[Float[np.ndarray, "mask region"], Float[np.ndarray, " mask"]]:

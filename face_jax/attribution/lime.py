@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, key_or_zero
-from .perturbed import all_perturbed_codes
-from .regions import generator, grid_regions, spread
+from ..randomness import generator
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least
+from .perturbed import region_maps
+from .regions import grid_regions
 
 
 @dataclasses.dataclass(frozen=True)
-class LIME:
+class LIME(CheckedMethod):
     """The coefficients of the linear model that fits the code best near the whole picture (Ribeiro et al. 2016).
 
     Regions of a regular grid are shown with probability ½; a mask m counts by `exp(−d² / 2 width²)`, with d the cosine
@@ -53,37 +51,21 @@ class LIME:
                 "better several times as many"
             )
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, each region's coefficient at each of its pixels; see `Method`. `key` draws the masks."""
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
-        shown = generator(key_or_zero(key)).integers(0, 2, (self.samples, self.grid**2)).astype(np.float64)
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, each region's coefficient at each of its pixels. `key` draws the masks."""
+        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        shown = generator(asked.key).integers(0, 2, (self.samples, self.grid**2)).astype(np.float64)
         shown[0] = 1
-        codes = all_perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
-            regions,
-            shown,
-            pooled=pooled,
-            batch=self.batch,
-        )
         distance = 1 - np.sqrt(shown.mean(axis=1))
         weight = np.exp(-np.square(distance / self.width) / 2)
-        flat = np.moveaxis(codes, 1, 0).reshape(self.samples, -1)
-        values = weighted_ridge(shown, flat, weight, self.ridge).T.reshape(*codes.shape[::2], -1)
-        return spread(values, chosen, regions, pictures.dtype)
+        return region_maps(
+            asked,
+            self.baseline,
+            regions,
+            shown,
+            lambda codes: weighted_ridge(shown, codes, weight, self.ridge).T,
+            batch=self.batch,
+        )
 
 
 def weighted_ridge(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -48,6 +50,44 @@ class Method(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a method was asked, checked.
+
+    **Arguments:** as for `Method`; `concepts` and `key` are what was given or stands for nothing given.
+    """
+
+    model: SplitModel
+    dictionary: Any
+    pictures: Float[Array, "image height width colour"]
+    concepts: list[int]
+    pooled: bool
+    key: Key[Array, ""]
+
+
+class CheckedMethod(abc.ABC):
+    """A `Method` that finds what it was asked checked."""
+
+    def __call__(
+        self,
+        model: SplitModel,
+        dictionary: Any,
+        images: Any,
+        *,
+        concepts: Sequence[int] | None = None,
+        pooled: bool = True,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps of concepts in images; see `Method`."""
+        pictures, chosen = checked_images(images), chosen_concepts(concepts, len(dictionary))
+        key = jax.random.key(0) if key is None else key
+        return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key))
+
+    @abc.abstractmethod
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """The maps, in the size and the precision of the pictures."""
+
+
 def chosen_concepts(concepts: Sequence[int] | None, number: int) -> list[int]:
     """The concepts asked for; raises `ValueError` for those that a dictionary of this size doesn't have."""
     chosen = list(range(number)) if concepts is None else [int(k) for k in concepts]
@@ -69,11 +109,6 @@ def checked_images(images: Any) -> Float[Array, "image height width colour"]:
             f"images has dtype {dtype}; give network input, which is real (face_jax.photographs reads any)"
         )
     return jnp.asarray(images)
-
-
-def key_or_zero(key: Key[Array, ""] | None) -> Key[Array, ""]:
-    """The key given, or the one that stands for none."""
-    return jax.random.key(0) if key is None else key
 
 
 def parts(count: int, most: int) -> Iterator[slice]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, parts
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least, parts
 from .perturbed import perturbed_codes, picture_codes
 
 
 @dataclasses.dataclass(frozen=True)
-class Occlusion:
+class Occlusion(CheckedMethod):
     """The mean, over the patches that cover a pixel, of `U_k(X) − U_k(X with the patch hidden)` (Zeiler & Fergus 2014).
 
     Patches are squares at regular steps; the last ones lie flush with the edges, so that every pixel is covered.
@@ -45,20 +42,10 @@ class Occlusion:
                 f"stride={self.stride} leaves pixels between patches of {self.patch}; give at most {self.patch}"
             )
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, of either sign; see `Method`. Nothing is random."""
-        del key
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign. Nothing is random."""
+        pictures = asked.pictures
+        chosen = asked.concepts
         height, width = pictures.shape[1:3]
         if self.patch > min(height, width):
             raise ValueError(
@@ -66,16 +53,13 @@ class Occlusion:
             )
         shown = self._masks(height, width).astype(pictures.dtype)
         slices = parts(len(pictures), self.batch)
-        whole = np.concatenate([picture_codes(model, dictionary, pictures[part], pooled) for part in slices])[:, chosen]
+        whole = np.concatenate([picture_codes(asked, pictures[part]) for part in slices])[:, chosen]
         lost, cover = np.zeros((len(chosen), len(pictures), height, width), whole.dtype), np.zeros((height, width))
         for _, masks, codes in perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
+            asked,
+            self.baseline,
             count=len(shown),
             masks=lambda part: jnp.asarray(shown[part]),
-            pooled=pooled,
             batch=self.batch,
         ):
             hidden = 1 - np.asarray(masks, whole.dtype)

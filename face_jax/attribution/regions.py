@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import numpy as np
-import scipy.stats
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Int
 
 
 def grid_regions(height: int, width: int, grid: int) -> Int[np.ndarray, "height width"]:
@@ -21,26 +17,6 @@ def grid_regions(height: int, width: int, grid: int) -> Int[np.ndarray, "height 
         )
     rows, columns = (np.arange(length) * grid // length for length in (height, width))
     return rows[:, None] * grid + columns[None, :]
-
-
-def spread(
-    values: Float[np.ndarray, "image concept region"],
-    chosen: list[int],
-    regions: Int[np.ndarray, "height width"],
-    dtype: Any,
-) -> Float[np.ndarray, "wanted image height width"]:
-    """Maps with each region's value at each of its pixels."""
-    return np.moveaxis(values[:, chosen][..., regions], 1, 0).astype(dtype)
-
-
-def generator(key: Key[Array, ""]) -> np.random.Generator:
-    """NumPy's randomness from a JAX key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-
-
-def sobol_points(dimensions: int, count: int, key: Key[Array, ""]) -> Float[np.ndarray, "point dimension"]:
-    """Scrambled Sobol' points in the unit cube; `count` is a power of two."""
-    return scipy.stats.qmc.Sobol(dimensions, scramble=True, rng=generator(key)).random(count)
 
 
 def power_of_two(name: str, value: int) -> None:

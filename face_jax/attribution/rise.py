@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, key_or_zero
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least
 from .perturbed import perturbed_codes
 
 
 @dataclasses.dataclass(frozen=True)
-class RISE:
+class RISE(CheckedMethod):
     """`Σ_i (U_k(X seen through M_i) − Ū) M_i / (N p)`: how much more of a concept is seen when a pixel is.
 
     Petsiuk et al. 2018, eq. 6, less the mean code Ū, which all pixels share in their map, and which carries most of the
@@ -51,35 +49,24 @@ class RISE:
         if not 0 < self.probability < 1:
             raise ValueError(f"probability={self.probability!r} hides nothing or all; give a number between 0 and 1")
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, of either sign if centred; see `Method`. `key` is for the masks."""
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, of either sign if centred. `key` is for the masks."""
+        pictures = asked.pictures
+        chosen = asked.concepts
         height, width = pictures.shape[1:3]
         if self.cells > min(height, width):
             raise ValueError(
                 f"cells={self.cells} is finer than images of {height} × {width}; give at most {min(height, width)}"
             )
-        key = key_or_zero(key)
         together: Any = 0
         all_codes, all_seen = np.zeros((len(chosen), len(pictures))), np.zeros((height, width))
         for _, masks, codes in perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
+            asked,
+            self.baseline,
             count=self.masks,
-            masks=lambda part: self.draw(np.arange(part.start, part.stop), height, width, pictures.dtype, key=key),
-            pooled=pooled,
+            masks=lambda part: self.draw(
+                np.arange(part.start, part.stop), height, width, pictures.dtype, key=asked.key
+            ),
             batch=self.batch,
         ):
             seen = np.asarray(masks, codes.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..model import SplitModel
 from .averaged import averaged_gradients
-from .method import at_least, checked_images, key_or_zero
+from .method import Asked, CheckedMethod, at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class SmoothGrad:
+class SmoothGrad(CheckedMethod):
     """`|E ∂U_k/∂X (X + σε)|` with Gaussian ε, summed over colours (Smilkov et al. 2017).
 
     What flickers between neighbouring pictures cancels. Each sample costs as much as `Saliency`.
@@ -38,34 +36,20 @@ class SmoothGrad:
         at_least("samples", self.samples, 1)
         at_least("batch", self.batch, 1)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes per unit of network input, never negative; see `Method`. `key` is for the noise."""
-        pictures = checked_images(images)
-        key = key_or_zero(key)
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes per unit of network input, never negative. `key` is for the noise."""
+        pictures = asked.pictures
         spread = self.noise * (pictures.max(axis=(1, 2, 3)) - pictures.min(axis=(1, 2, 3)))
 
         def noisy(part: slice, some: slice) -> Float[Array, "image variant height width colour"]:
             images, samples = np.arange(part.start, part.stop), np.arange(some.start, some.stop)
-            return _noisy(pictures[part], spread[part], images, samples, key)
+            return _noisy(pictures[part], spread[part], images, samples, asked.key)
 
         return averaged_gradients(
-            model,
-            dictionary,
-            len(pictures),
+            asked,
             variants=self.samples,
             vary=noisy,
             reduce=lambda _, gradient: jnp.abs(gradient).sum(-1),
-            concepts=concepts,
-            pooled=pooled,
             batch=self.batch,
         )
 

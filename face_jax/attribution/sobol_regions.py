@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from ..model import SplitModel
-from .baseline import Baseline, baseline_like
-from .method import at_least, checked_images, chosen_concepts, key_or_zero
-from .perturbed import all_perturbed_codes
-from .regions import grid_regions, power_of_two, sobol_points, spread
+from ..importance.sampled import jansen, jansen_points
+from ..randomness import generator
+from .baseline import Baseline
+from .method import Asked, CheckedMethod, at_least
+from .perturbed import region_maps
+from .regions import grid_regions, power_of_two
 
 
 @dataclasses.dataclass(frozen=True)
-class SobolRegions:
+class SobolRegions(CheckedMethod):
     """Total Sobol indices of the regions of a picture for a concept's code (Fel et al. 2021).
 
     Region i is faded towards the baseline by `mᵢ`, independent and uniform in 0…1; its index is the share of the
@@ -42,49 +41,17 @@ class SobolRegions:
         at_least("batch", self.batch, 1)
         power_of_two("designs", self.designs)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps of indices, each region's at each of its pixels, never negative; see `Method`. `key` scrambles."""
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
-        regions = grid_regions(pictures.shape[1], pictures.shape[2], self.grid)
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps of indices, each region's at each of its pixels, never negative. `key` scrambles."""
+        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
         number = self.grid**2
-        points = sobol_points(2 * number, self.designs, key_or_zero(key))
-        first, second = points[:, :number], points[:, number:]
-        swapped = np.repeat(first[None], number, axis=0)
-        swapped[np.arange(number), :, np.arange(number)] = second.T
-        codes = all_perturbed_codes(
-            model,
-            dictionary,
-            pictures,
-            baseline_like(self.baseline, pictures),
-            regions,
-            np.concatenate([first, second, swapped.reshape(-1, number)]),
-            pooled=pooled,
-            batch=self.batch,
+        design = jansen_points(number, self.designs, generator(asked.key))
+        return region_maps(
+            asked, self.baseline, regions, design, lambda codes: _indices(codes, number), batch=self.batch
         )
-        return spread(jansen(codes, self.designs), chosen, regions, pictures.dtype)
 
 
-def jansen(values: Float[np.ndarray, "image mask concept"], designs: int) -> Float[np.ndarray, "image concept region"]:
-    """Jansen's estimator of total indices, `Sᵢ = E[(f(A) − f(A with Bᵢ))²] / 2 Var f`; 0 where nothing varies.
-
-    **Arguments:**
-
-    - `values`: at the points A, then B, then for each region A with that region's column from B.
-    - `designs`: how many points A has.
-    """
-    plain, swapped = values[:, :designs], values[:, 2 * designs :]
-    swapped = swapped.reshape(len(values), -1, designs, values.shape[-1])
-    variance = values[:, : 2 * designs].var(axis=1)
-    halves = np.square(plain[:, None] - swapped).mean(axis=2) / 2
-    shares = np.divide(halves, variance[:, None], out=np.zeros_like(halves), where=variance[:, None] > 0)
-    return np.moveaxis(shares, 1, 2)
+def _indices(codes: Float[np.ndarray, "mask output"], number: int) -> Float[np.ndarray, "output region"]:
+    """Jansen's indices; 0 where nothing varies."""
+    halves, variance = jansen(codes, number)
+    return np.divide(halves, variance[:, None], out=np.zeros_like(halves), where=variance[:, None] > 0)

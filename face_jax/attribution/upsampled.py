@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ..concepts import encode_maps
-from ..model import SplitModel
-from .method import at_least, checked_images, chosen_concepts, parts
+from .method import Asked, CheckedMethod, at_least, parts
 
 
 def upsampled_codes(
@@ -40,7 +37,7 @@ def enlarged(maps: Float[Array, "some image y x"], height: int, width: int) -> F
 
 
 @dataclasses.dataclass(frozen=True)
-class Codes:
+class Codes(CheckedMethod):
     """The codes at the layer's places, enlarged: no attribution method, but where the layer itself has the concept.
 
     Costs one forward pass. What a place sees of the picture can be far larger than its share of the grid.
@@ -55,22 +52,12 @@ class Codes:
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)
 
-    def __call__(
-        self,
-        model: SplitModel,
-        dictionary: Any,
-        images: Any,
-        *,
-        concepts: Sequence[int] | None = None,
-        pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes, never negative; see `Method`. Places' codes, so `pooled` says nothing here."""
-        del key, pooled
-        pictures = checked_images(images)
-        chosen = chosen_concepts(concepts, len(dictionary))
+    def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
+        """Maps in codes, never negative. Places' codes, so `pooled` says nothing here."""
+        pictures = asked.pictures
         found = []
         for part in parts(len(pictures), self.batch):
-            codes = encode_maps(np.asarray(model.features(pictures[part])), np.asarray(dictionary))[..., chosen]
+            maps = np.asarray(asked.model.features(pictures[part]))
+            codes = encode_maps(maps, np.asarray(asked.dictionary))[..., asked.concepts]
             found.append(enlarged(jnp.asarray(np.moveaxis(codes, -1, 0)), pictures.shape[1], pictures.shape[2]))
         return np.concatenate(found, axis=1).astype(pictures.dtype, copy=False)
