@@ -46,7 +46,7 @@ class HSIC(CheckedMethod):
 
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of the criterion, each region's at each of its pixels, never negative. `key` scrambles."""
-        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        regions = grid_regions(asked.pictures.shape[1], asked.pictures.shape[2], self.grid)
         shown = sobol_points(self.grid**2, self.designs, generator(asked.key)) >= 0.5
         return region_maps(
             asked,

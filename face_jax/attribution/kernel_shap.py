@@ -51,7 +51,7 @@ class KernelSHAP(CheckedMethod):
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
         """Maps in codes, each region's value at each of its pixels. `key` draws the masks."""
         number = self.grid**2
-        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        regions = grid_regions(asked.pictures.shape[1], asked.pictures.shape[2], self.grid)
         if 2**number - 2 <= self.samples:
             shown, weight = every_mask(number)
         else:

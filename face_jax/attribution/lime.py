@@ -53,7 +53,7 @@ class LIME(CheckedMethod):
 
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
         """Maps in codes, each region's coefficient at each of its pixels. `key` draws the masks."""
-        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        regions = grid_regions(asked.pictures.shape[1], asked.pictures.shape[2], self.grid)
         shown = generator(asked.key).integers(0, 2, (self.samples, self.grid**2)).astype(np.float64)
         shown[0] = 1
         distance = 1 - np.sqrt(shown.mean(axis=1))

@@ -43,7 +43,7 @@ class SobolRegions(CheckedMethod):
 
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of indices, each region's at each of its pixels, never negative. `key` scrambles."""
-        regions = grid_regions(*asked.pictures.shape[1:3], self.grid)
+        regions = grid_regions(asked.pictures.shape[1], asked.pictures.shape[2], self.grid)
         number = self.grid**2
         design = jansen_points(number, self.designs, generator(asked.key))
         return region_maps(
