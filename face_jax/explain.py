@@ -27,7 +27,7 @@ from .faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from .model import SplitModel
 from .photographs import photographs
 from .progress import Progress, Stopwatch, silent
-from .ranking import by_importance, describe, importance_of
+from .ranking import by_importance, describe, importance_of, other_measures
 from .selection import Activator, choose_class, of_class, place_average, split, units
 
 
@@ -77,8 +77,8 @@ def explain(
     key = jax.random.key(0) if key is None else key
     keys = dict(
         zip(
-            ["split", "crops", "more crops", "start", "importance", "controls", "ranks"],
-            jax.random.split(key, 7),
+            ["split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions"],
+            jax.random.split(key, 8),
             strict=True,
         )
     )
@@ -138,6 +138,7 @@ def explain(
             importance = importance_of(model, fit_units, dictionary, target_number, keys["importance"], progress)
             order, importance = by_importance(importance)
             dictionary, crop_codes = dictionary[order], crop_codes[:, order]
+            directions, gradients = other_measures(model, fit_units, dictionary, target_number, keys["directions"])
         with stopwatch("scores and controls"):
             banks = control_banks(fit_rows, rank, objective, solver, start, keys)
             own = metrics.score(
@@ -165,6 +166,8 @@ def explain(
         dictionary=dictionary,
         codes=codes,
         importance=importance,
+        tcav=directions,
+        gradient_times_code=gradients,
         concepts=concepts,
         scores=scores,
         accuracy_of_nothing=float(nothing.argmax(-1)[0] == target_number),

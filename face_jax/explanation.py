@@ -15,7 +15,7 @@ from .attribution import Method, attribution_method, upsampled_codes
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
-from .importance import Sobol
+from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, network_input, photographs
@@ -40,7 +40,8 @@ class Explanation:
     - `crop_codes`: how much of each concept each crop has.
     - `dictionary`: the concepts, of unit length.
     - `codes`: how much of each concept is at each place of each photograph, by non-negative least squares.
-    - `importance`: total Sobol indices of the pictures fitted.
+    - `importance`: total Sobol indices in the pictures fitted; behind a head that isn't affine, in some of them.
+    - `tcav`, `gradient_times_code`: what these say of the concepts in the same pictures, to compare.
     - `concepts`: one entry a concept, the most important first.
     - `scores`: this explanation first, then its controls; on pictures held out.
     - `accuracy_of_nothing`: share of held-out pictures for which the target is predicted from no activations at all.
@@ -66,6 +67,8 @@ class Explanation:
     dictionary: Float[np.ndarray, "concept channel"]
     codes: Float[np.ndarray, "image y x concept"]
     importance: Sobol
+    tcav: TCAV
+    gradient_times_code: GradientTimesCode
     concepts: tuple[Concept, ...]
     scores: tuple[Score, ...]
     accuracy_of_nothing: float

@@ -15,7 +15,7 @@ from .explanation import Explanation
 from .factorize import RankScan
 from .faithfulness import Path
 from .faithfulness.path import Point
-from .importance import Sobol
+from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Curve, Fidelity, Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
@@ -126,6 +126,8 @@ def _restored(
         importance=Sobol(
             bank["total_sobol"], bank["total_sobol_low"], bank["total_sobol_high"], text["importance_is_exact"]
         ),
+        tcav=TCAV(bank["tcav_derivative"], bank["tcav_random_scores"], bank["tcav_p_value"]),
+        gradient_times_code=GradientTimesCode(bank["gradient_times_code"]),
         concepts=tuple(
             Concept(
                 number=entry["number"],

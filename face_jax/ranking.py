@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from .activations import Collected, Crops
 from .concepts import Concept, coverage, encode_maps, strongest_crops
 from .heads import Affine
-from .importance import Sobol, contributions, total_sobol
+from .importance import TCAV, GradientTimesCode, Sobol, contributions, gradient_times_code, tcav, total_sobol
 from .model import SplitModel
 from .progress import Progress
 
@@ -28,14 +28,33 @@ def importance_of(
     progress: Progress,
 ) -> Sobol:
     """Total Sobol indices of concepts in pictures; behind a head that isn't affine, in some of them."""
-    if not model.head.affine and len(units) > _SAMPLED_PICTURES:
-        units = units[np.linspace(0, len(units) - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
-    codes = jnp.asarray(encode_maps(units.maps, dictionary))
+    codes = _codes(model, units, dictionary)
     scrambles = 4
     with progress("Importance", scrambles) as advance:
         return total_sobol(
             model.head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key
         )
+
+
+def other_measures(
+    model: SplitModel,
+    units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: int,
+    key: Key[Array, ""],
+) -> tuple[TCAV, GradientTimesCode]:
+    """What else is called importance, in the pictures that `importance_of` looks at: one gradient of the head each."""
+    codes, bank = _codes(model, units, dictionary), jnp.asarray(dictionary)
+    return tcav(model.head, codes, bank, target, key=key), gradient_times_code(model.head, codes, bank, target)
+
+
+def _codes(
+    model: SplitModel, units: Collected, dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[Array, "image y x concept"]:
+    """Codes of the pictures; behind a head that isn't affine, of some of them."""
+    if not model.head.affine and len(units) > _SAMPLED_PICTURES:
+        units = units[np.linspace(0, len(units) - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
+    return jnp.asarray(encode_maps(units.maps, dictionary))
 
 
 def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:

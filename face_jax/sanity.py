@@ -202,7 +202,7 @@ def _stage(
     return SanityStage(
         name=name,
         dictionary=cosine,
-        importance=_rank_correlation(explanation.importance.per_class, importance[match]),
+        importance=rank_correlation(explanation.importance.per_class, importance[match]),
         maps=reference.likeness(own),
         logit_agreement=float((seen.logits.argmax(-1) == explanation.target).mean()),
         shown=own[:, 0],
@@ -220,7 +220,8 @@ def _dictionary(
     return np.asarray(factorize(jnp.asarray(rows / largest), rank, solver=solver, start=start, key=key).dictionary)
 
 
-def _rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rank correlation; NaN where one of the two is the same everywhere."""
     from scipy.stats import rankdata
 
     one, two = (rankdata(values) - (len(values) + 1) / 2 for values in (np.asarray(first), np.asarray(second)))
@@ -241,5 +242,5 @@ def _shuffled_channels(dictionary: Float[np.ndarray, "concept channel"], generat
 
 
 def _random_orders(concepts: int, generator: np.random.Generator) -> float:
-    orders = [_rank_correlation(np.arange(concepts), generator.permutation(concepts)) for _ in range(2000)]
+    orders = [rank_correlation(np.arange(concepts), generator.permutation(concepts)) for _ in range(2000)]
     return float(np.quantile(np.abs(orders), 0.95))

@@ -14,7 +14,7 @@ from .explanation import Explanation
 from .photographs import Photograph
 from .sub_concepts import Division, Recursion
 
-FORMAT = 2
+FORMAT = 3
 TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.safetensors"
 
 
@@ -51,6 +51,10 @@ def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
         "total_sobol": explanation.importance.total,
         "total_sobol_low": explanation.importance.low,
         "total_sobol_high": explanation.importance.high,
+        "tcav_derivative": explanation.tcav.derivative,
+        "tcav_random_scores": explanation.tcav.random_scores,
+        "tcav_p_value": explanation.tcav.p_value,
+        "gradient_times_code": explanation.gradient_times_code.contribution,
     }
     if explanation.crops.window is not None:
         arrays["crop_window"] = explanation.crops.window
@@ -78,6 +82,7 @@ def _activations(explanation: Explanation) -> dict[str, np.ndarray]:
 def summary(explanation: Explanation) -> dict[str, Any]:
     """What an explanation says, in plain numbers and words; NaN becomes null."""
     path = explanation.path
+    tcav, gradients = explanation.tcav, explanation.gradient_times_code.per_class
     return plain(
         {
             "format": FORMAT,
@@ -99,6 +104,9 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "importance": concept.importance,
                     "interval": [concept.low, concept.high],
                     "contribution": concept.contribution,
+                    "tcav": tcav.per_class[concept.number - 1],
+                    "tcav_p_value": tcav.p_value[concept.number - 1],
+                    "gradient_times_code": gradients[concept.number - 1],
                     "coverage": concept.coverage,
                     "strongest": _strongest(
                         explanation, concept.strongest, explanation.crop_codes[:, concept.number - 1]

@@ -1,6 +1,5 @@
 """The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
 
-import dataclasses
 import importlib
 import json
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_model import CLASSES, colour_features, colour_model, pictures
+from toy_model import CLASSES, Squared, colour_features, colour_model, pictures
 
 import face_jax as fj
 from face_jax.activations import SignedActivationsError
@@ -19,18 +18,6 @@ from face_jax.selection import NoneOfTheClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Squared:
-    """A head that isn't affine."""
-
-    kernel: jax.Array
-    affine = False
-
-    def __call__(self, maps):
-        return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +50,17 @@ def test_the_most_important_concept_is_the_colour(explanation):
     assert explanation.dictionary[0].argmax() == 0
     assert explanation.concepts[0].importance > 0.5
     assert explanation.concepts[0].contribution > 0
+
+
+def test_other_measures_are_of_the_same_concepts_and_pictures(explanation):
+    sizes = explanation.gradient_times_code
+    assert sizes.contribution.shape == explanation.importance.total.shape == explanation.tcav.derivative.shape
+    # Behind an affine head all are functions of what a concept adds to the logit.
+    added = [concept.contribution for concept in explanation.concepts]
+    np.testing.assert_allclose(sizes.contribution.mean(0), added, rtol=1e-4)
+    squares = sizes.contribution**2
+    np.testing.assert_allclose(squares / squares.sum(1, keepdims=True), explanation.importance.total, atol=1e-5)
+    np.testing.assert_array_equal(explanation.tcav.per_class, np.sign(added) > 0)
 
 
 def test_codes_rebuild_the_crops(explanation):
@@ -155,6 +153,8 @@ def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     assert text["target"]["name"] == "reddish"
     importance = [concept.importance for concept in explanation.concepts]
     assert [concept["importance"] for concept in text["concepts"]] == pytest.approx(importance)
+    for name, measure in (("tcav", explanation.tcav), ("gradient_times_code", explanation.gradient_times_code)):
+        assert [concept[name] for concept in text["concepts"]] == pytest.approx(measure.per_class.tolist())
     assert text["scores"][0]["c_insertion"] == explanation.scores[0].fidelity.c_insertion
     np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["dictionary"], explanation.dictionary)
 

@@ -157,8 +157,8 @@ def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path, files)
     with pytest.raises(SavedFilesError, match=r"has no explanation\.json"):
         fj.load(tmp_path / "nowhere", model)
     text = (folder / "explanation.json").read_text()
-    (folder / "explanation.json").write_text(text.replace('"format": 2', '"format": 1', 1))
-    with pytest.raises(SavedFilesError, match=r"format 1, and this version .* reads format 2"):
+    (folder / "explanation.json").write_text(text.replace('"format": 3', '"format": 2', 1))
+    with pytest.raises(SavedFilesError, match=r"format 2, and this version .* reads format 3"):
         fj.load(folder, model)
     (folder / "explanation.json").write_text(text[:100])
     with pytest.raises(SavedFilesError, match=r"explanation\.json is damaged"):

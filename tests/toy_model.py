@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,18 @@ def colour_features(images: jax.Array) -> jax.Array:
     patches = images.reshape(count, height // 4, 4, width // 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)
     patches = patches.reshape(count, height // 4, width // 4, 48)
     return jax.nn.relu(patches @ jnp.asarray(_FEATURES, images.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Squared:
+    """A head that isn't affine."""
+
+    kernel: jax.Array
+    affine = False
+
+    def __call__(self, maps):
+        return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel
 
 
 def colour_model(**changes) -> SplitModel:

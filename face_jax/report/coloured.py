@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from .pictures import PALETTE
 
 # A concept's area is where its map is above this share of its peak; paint ends softly around that.
-_AREA = 0.5
+AREA = 0.5
 _EDGE = 0.08
 
 
@@ -40,7 +40,7 @@ class ShownConcept:
     @property
     def area(self) -> Bool[np.ndarray, "y x"]:
         """Where it is at least half as strong as at its peak."""
-        return self.strength >= _AREA
+        return self.strength >= AREA
 
 
 def shown_concepts(
@@ -114,7 +114,7 @@ def coloured_pixels(picture: UInt8[np.ndarray, "y x 3"], shown: Sequence[ShownCo
     strengths = np.stack([one.strength for one in shown])
     winner = strengths.argmax(axis=0)
     strongest = strengths.max(axis=0)
-    inside = np.clip((strongest - _AREA + _EDGE) / (2 * _EDGE), 0, 1)
+    inside = np.clip((strongest - AREA + _EDGE) / (2 * _EDGE), 0, 1)
     paint = (inside * (0.3 + 0.5 * strongest))[..., None]
     colour = np.asarray([[int(one.colour[at : at + 2], 16) for at in (1, 3, 5)] for one in shown], np.float64)[winner]
     pale = 70 + 0.7 * grey
@@ -164,9 +164,9 @@ def coloured_figure(
     painted.imshow(coloured_pixels(picture, shown))
     halo = [patheffects.withStroke(linewidth=3.2, foreground="#1a1a1a")]
     for one in shown:
-        lines = painted.contour(one.strength, levels=[_AREA], colors=[one.colour], linewidths=1.8)
+        lines = painted.contour(one.strength, levels=[AREA], colors=[one.colour], linewidths=1.8)
         lines.set_path_effects(halo)
-    places = _apart([one.peak for one in shown], picture.shape)
+    places = apart([one.peak for one in shown], picture.shape)
     for one, (y, x) in zip(shown, places, strict=True):
         painted.annotate(
             str(one.number), xy=one.peak[::-1], xytext=(x, y), color="white", fontsize=10, fontweight="bold",
@@ -198,7 +198,7 @@ def _smoothed(strength: Float[np.ndarray, "y x"], sigma: float) -> Float[np.ndar
     return scipy.ndimage.gaussian_filter(strength, sigma, mode="nearest") if sigma > 0 else strength
 
 
-def _apart(peaks: list[tuple[int, int]], shape: tuple[int, ...]) -> list[tuple[float, float]]:
+def apart(peaks: list[tuple[int, int]], shape: tuple[int, ...]) -> list[tuple[float, float]]:
     """Places for labels, each as near to its peak as the edge and the labels before it allow."""
     rim, distance = 0.06 * shape[0], shape[0] / 9
     grid = np.stack(np.meshgrid(np.arange(rim, shape[0] - rim), np.arange(rim, shape[1] - rim), indexing="ij"), -1)

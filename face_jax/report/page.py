@@ -15,6 +15,8 @@ from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
 from . import figures, pictures
+from .measures import measures
+from .together import together
 from .tree import crop_pictures, tree
 from .verdicts import meanings, verdicts
 
@@ -71,6 +73,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "minor": cards[len(major) :],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
+        "measures": measures(explanation),
         "tree": tree(explanation),
         "where": _where(explanation),
         "gradients": _gradients(explanation),
@@ -95,7 +98,7 @@ def _card(explanation: Explanation, concept: Concept) -> _Card:
 
 
 def _where(explanation: Explanation) -> list[dict[str, Any]]:
-    """Example photographs with their concepts: which is strongest at each place, and each by itself."""
+    """Example photographs with their concepts: the strongest together, and each by itself."""
     # What counts as strong is what a photograph that clearly has the concept reaches at its best place.
     strong = np.maximum(np.quantile(explanation.codes.max(axis=(1, 2)), 0.9, axis=0), 1e-12)
     important = np.asarray([concept.importance >= _MINOR for concept in explanation.concepts])
@@ -123,8 +126,7 @@ def _mapped(
         "name": photograph.name,
         "probability": float(softmax(explanation.collected.logits[number])[explanation.target]),
         "held_out": not explanation.single and number in explanation.held_out,
-        "photograph": pictures.data_uri(pixels),
-        "painted": pictures.data_uri(pictures.painted(pixels, strengths[shown], colours)),
+        "together": together(explanation, number),
         "singles": singles,
     }
 

@@ -51,17 +51,6 @@ def spotlight(
     return picture.astype(np.uint8)
 
 
-def painted(
-    pixels: UInt8[np.ndarray, "y x 3"], strengths: Float[np.ndarray, "concept y x"], colours: list[str]
-) -> UInt8[np.ndarray, "y x 3"]:
-    """A grey photograph, coloured by the strongest concept at each place."""
-    grey = np.repeat(pixels.mean(axis=-1, keepdims=True), 3, axis=-1)
-    strongest = strengths.argmax(axis=0)
-    weight = np.clip(strengths.max(axis=0), 0, 1)[..., None] * 0.72
-    paint = np.asarray([_rgb(colour) for colour in colours])[strongest]
-    return (grey * (1 - weight) + paint * weight).astype(np.uint8)
-
-
 def glow(
     pixels: UInt8[np.ndarray, "y x 3"], strength: Float[np.ndarray, "y x"], colour: str
 ) -> UInt8[np.ndarray, "y x 3"]:

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 from layered_model import layered_model, warm_pictures
-from toy_model import colour_model, pictures
+from toy_model import Squared, colour_model, pictures
 
 import face_jax as fj
 from face_jax.faithfulness.path import Path, Point
-from face_jax.report.pictures import painted, spotlight
+from face_jax.report.pictures import spotlight
+from face_jax.report.together import together
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,6 +23,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="module")
 def explanation():
     return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def squared():
+    """An explanation of a model whose head isn't affine."""
+    model = colour_model(head=Squared(colour_model().head.kernel))
+    return fj.explain(model, pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,38 @@ def test_it_says_what_the_explanation_says(page, explanation):
     for meaning in ("Relative squared error", "KL divergence", "Agreement", "C-Ins", "C-Del", "C-Gini", "Suspicious"):
         assert meaning in text
     assert "itself the λ = 0 row" in text
+
+
+def table_of_measures(text):
+    """The cells of the table, without tags."""
+    (table,) = re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL)
+    rows = re.findall(r'<tr style="--own: #\w+">(.*?)</tr>', table, re.DOTALL)
+    return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_every_concept_is_shown_by_every_measure(page, explanation):
+    rows = table_of_measures(page.read_text())
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    size = explanation.gradient_times_code.per_class
+    for number, (row, concept) in enumerate(zip(rows, explanation.concepts, strict=True)):
+        assert row[1] == f"{100 * concept.importance:.1f}&nbsp;%"
+        assert row[2].split()[0] == f"{explanation.tcav.per_class[number]:.2f}"
+        assert row[2].startswith(("1.00 p", "0.00 p"))
+        assert "*" not in row[2]
+        sign = "−" if concept.contribution < 0 else ""
+        assert row[3] == f"{sign}{size[number]:.3f}"
+    assert "no score can be significant here" in page.read_text()
+
+
+def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_path):
+    text = squared.report(tmp_path).read_text()
+    rows = table_of_measures(text)
+    assert len(rows) == 4
+    for row, concept in zip(rows, squared.concepts, strict=True):
+        assert f"{100 * concept.low:.1f}…{100 * concept.high:.1f}" in row[1]
+    assert [row[2].endswith("*") for row in rows] == squared.tcav.significant().tolist()
+    assert "no score can be significant" not in text
+    assert "500 random directions" in text
 
 
 def test_what_users_name_is_escaped(page):
@@ -75,12 +115,41 @@ def test_spotlight_lights_what_is_strong():
     assert lit[5, 16].tolist() == [200, 200, 200]
 
 
-def test_painting_takes_the_strongest_concepts_colour():
-    pixels = np.full((4, 4, 3), 100, np.uint8)
-    strengths = np.stack([np.eye(4), 1 - np.eye(4)])
-    paint = painted(pixels, strengths, ["#ff0000", "#0000ff"])
-    assert paint[0, 0, 0] > paint[0, 0, 2]
-    assert paint[0, 1, 2] > paint[0, 1, 0]
+def test_concepts_of_a_photograph_are_shown_together(page, explanation):
+    shown = [together(explanation, int(number)) for number in explanation.held_out]
+    text = page.read_text()
+    assert text.count('<ul class="key">') == len(shown)
+    for picture in shown:
+        assert f'<img src="{picture["painted"]}"' in text
+        shares = [entry.share for entry in picture["entries"]]
+        assert shares == sorted(shares, reverse=True)
+        assert min(shares) >= 0.05
+        assert sum(shares) + picture["rest"] == pytest.approx(1)
+        assert len({entry.colour for entry in picture["entries"]}) == len(shares)
+        for entry in picture["entries"]:
+            assert f'd="{entry.outline}" stroke="{entry.colour}"' in text
+            assert f"{'adds' if entry.adds >= 0 else 'takes'} {abs(entry.adds):.2f}" in text
+
+
+def test_what_concepts_add_to_a_photograph_is_in_its_key(explanation):
+    number = int(explanation.held_out[0])
+    added = explanation.codes[number].mean(axis=(0, 1)) * (
+        explanation.dictionary @ np.asarray(explanation.model.head.kernel[:, explanation.target])
+    )
+    for entry in together(explanation, number)["entries"]:
+        assert entry.adds == pytest.approx(added[entry.number - 1], rel=1e-4)
+        assert entry.share == pytest.approx(abs(added[entry.number - 1]) / np.abs(added).sum(), rel=1e-4)
+
+
+def test_an_outline_is_at_half_of_the_peak():
+    from face_jax.report.together import outline
+
+    y, x = np.mgrid[:60, :60]
+    distance = np.hypot(y - 25, x - 35)
+    drawn = outline(np.exp(-(distance**2) / 200))
+    points = np.asarray([pair.split() for pair in re.split("[ML]", drawn)[1:]], float) - 0.5
+    assert drawn.count("M") == 1
+    np.testing.assert_allclose(np.hypot(points[:, 1] - 25, points[:, 0] - 35), np.sqrt(200 * np.log(2)), atol=0.1)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
