@@ -1,9 +1,10 @@
 """How much sooner is the faithful factorization where the published algorithm ends, and what does λ buy on photographs?
 
-    python benchmarks/faithfulness.py speed        # time to the final objective of Adam-and-clamp in torch
+    python benchmarks/faithfulness.py adam         # all 22,000 steps of Adam-and-clamp in torch, kept for the next two
+    python benchmarks/faithfulness.py speed        # time to the final objective of Adam-and-clamp
     python benchmarks/faithfulness.py longer       # objectives, Adam-and-clamp ten times as long
     python benchmarks/faithfulness.py tradeoff     # held-out KL and error along λ, eight classes of photographs
-    python benchmarks/faithfulness.py memory       # peak memory beyond the activations
+    python benchmarks/faithfulness.py memory       # memory beyond the activations
 
 Activations of EfficientNet-Lite0 (1,280 channels, 1,000 classes) on photographs; 512 channels are those with the
 largest mean, with the head's kernel at these. Rows are averages of random windows of the maps. The photographs have to
@@ -16,14 +17,11 @@ import argparse
 import csv
 import pathlib
 import statistics
-import subprocess
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from peak_memory import forget_peak, peak_mib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".cache" / "benchmarks" / "lite0"
@@ -119,15 +117,31 @@ def torch_adam(rows, kernel, bias, codes, dictionary, weight, *, steps=22_000, a
     return losses, time.perf_counter() - begun, ended
 
 
-def problem(count: int, channels: int, weight: float):
+def problem(count: int, channels: int, weight: float, *, kept: bool = True):
     from face_jax.factorize import NNDSVD, SquaredError
     from face_jax.faithfulness import Faithfulness, InMeans
     from face_jax.heads import Affine
 
     rows, kernel, bias = windows(count, channels)
-    objective = SquaredError() + weight * Faithfulness(Affine(jnp.asarray(kernel), jnp.asarray(bias)), unit=InMeans())
+    head = Affine(jnp.asarray(kernel), jnp.asarray(bias))
+    objective = SquaredError() + weight * Faithfulness(head, unit=InMeans(), keep_predictions=kept)
     codes, dictionary = NNDSVD()(jnp.asarray(rows), RANK, signed=False, key=jax.random.key(0))
     return rows, kernel, bias, objective, np.asarray(codes.T), np.asarray(dictionary)
+
+
+def kept_losses(count: int, channels: int, weight: float) -> pathlib.Path:
+    """Where a run of all the steps is kept."""
+    return KEPT / f"adam-{count}-{channels}-{weight:g}.npy"
+
+
+def adam(arguments) -> None:
+    """Every step of the peer without its stopping rule; its objectives don't depend on what else the machine does."""
+    for count, channels, weight in cases(arguments):
+        rows, kernel, bias, _, codes, dictionary = problem(count, channels, weight)
+        losses, seconds, _ = torch_adam(rows, kernel, bias, codes, dictionary, weight, atol=-1.0)
+        np.save(kept_losses(count, channels, weight), losses)
+        shown = ", ".join(f"{step:,}: {losses[step - 1]:.5f}" for step in (10, 100, 1000, 10_000, len(losses)))
+        print(f"n={count:,} p={channels} λ={weight:g}: {seconds:.0f} s; objective after {shown}", flush=True)
 
 
 def ours(rows, objective, goal: float):
@@ -135,76 +149,75 @@ def ours(rows, objective, goal: float):
     from face_jax.factorize import ADMM, factorize
 
     activations = jnp.asarray(rows)
-    for steps in (1, 2, 4, 8, 16, 32, 64, 128, 256):
-        spent = []
-        for _ in range(4):
-            begun = time.perf_counter()
-            found = factorize(activations, RANK, objective=objective, solver=ADMM(max_steps=steps, rtol=0.0))
-            jax.block_until_ready(found.codes)
-            spent.append(time.perf_counter() - begun)
-        value = float(found.stats.final_objective) * 2 / activations.size
+
+    def run(steps: int):
+        begun = time.perf_counter()
+        found = factorize(activations, RANK, objective=objective, solver=ADMM(max_steps=steps, rtol=0.0))
+        jax.block_until_ready(found.codes)
+        return time.perf_counter() - begun, float(found.stats.final_objective) * 2 / activations.size
+
+    for steps in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256):
+        _, value = run(steps)
         if value <= goal:
             break
-    return statistics.median(spent[1:]), steps, value, spent[0]
+    return statistics.median(run(steps)[0] for _ in range(3)), steps, value
 
 
 def speed(arguments) -> None:
-    """The peer as published, and without its stopping rule for `--seconds`; ours to the objective that each ends at."""
+    """The peer as published, without its rule for `--seconds`, and after all its steps where they have been kept."""
     print("| n | p | λ (code's unit) | Adam | steps | s | its objective | ours: s | steps | objective | faster |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for count, channels, weight in cases(arguments):
         rows, kernel, bias, objective, codes, dictionary = problem(count, channels, weight)
         torch_adam(rows, kernel, bias, codes, dictionary, weight, steps=3)  # threads and caches are warm
+        found = []
         for name, atol in (("stops at 1e-3", 1e-3), ("doesn't stop", -1.0)):
             losses, seconds, _ = torch_adam(
                 rows, kernel, bias, codes, dictionary, weight, atol=atol, seconds=arguments.seconds
             )
-            median, steps, value, _ = ours(rows, objective, losses[-1])
+            found.append((name, len(losses), seconds, losses[-1]))
+        if kept_losses(count, channels, weight).exists():
+            every = np.load(kept_losses(count, channels, weight))
+            _, steps, seconds, _ = found[-1]
+            found.append(("doesn't stop, s a step × steps", len(every), seconds / steps * len(every), every[-1]))
+        for name, number, seconds, last in found:
+            median, steps, value = ours(rows, objective, last)
             print(
-                f"| {count:,} | {channels} | {weight:g} | {name} | {len(losses)} | {seconds:.1f} | {losses[-1]:.5f} | "
+                f"| {count:,} | {channels} | {weight:g} | {name} | {number:,} | {seconds:.1f} | {last:.5f} | "
                 f"{median:.3f} | {steps} | {value:.5f} | {seconds / median:.0f} |",
                 flush=True,
             )
 
 
 def longer(arguments) -> None:
+    """Ten times the steps that the published rule allows, and all 22,000 where they have been kept."""
     from face_jax.factorize import ADMM, factorize
 
-    print(
-        "| n | p | λ (code's unit) | Adam: steps | Adam: s | its objective | ours: s | steps | objective | residual |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| n | p | λ (code's unit) | Adam: steps | its objective | ours: s | steps | objective | residual |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for count, channels, weight in cases(arguments):
         rows, kernel, bias, objective, codes, dictionary = problem(count, channels, weight)
-        short, _, _ = torch_adam(rows, kernel, bias, codes, dictionary, weight, seconds=arguments.seconds)
-        losses, seconds, _ = torch_adam(
-            rows,
-            kernel,
-            bias,
-            codes,
-            dictionary,
-            weight,
-            steps=10 * len(short),
-            atol=-1,
-            seconds=10 * arguments.seconds,
-        )
-        label = "" if len(losses) == 10 * len(short) else f" of {10 * len(short)}"
+        short, _, _ = torch_adam(rows, kernel, bias, codes, dictionary, weight)
+        losses, _, _ = torch_adam(rows, kernel, bias, codes, dictionary, weight, steps=10 * len(short), atol=-1)
+        peers = [losses]
+        if kept_losses(count, channels, weight).exists():
+            peers.append(np.load(kept_losses(count, channels, weight)))
         begun = time.perf_counter()
-        found = factorize(
-            jnp.asarray(rows), RANK, objective=objective, solver=ADMM(max_steps=arguments.steps, rtol=1e-4)
-        )
-        value = float(found.stats.final_objective) * 2 / rows.size
-        print(
-            f"| {count:,} | {channels} | {weight:g} | {len(losses)}{label} | {seconds:.1f} | {losses[-1]:.5f} | "
-            f"{time.perf_counter() - begun:.1f} (compilation too) | {int(found.stats.steps)} | {value:.5f} | "
-            f"{float(found.stats.final_residual):.1e} |",
-            flush=True,
-        )
+        solver = ADMM(max_steps=arguments.steps, rtol=1e-4)
+        found = factorize(jnp.asarray(rows), RANK, objective=objective, solver=solver)
+        value, seconds = float(found.stats.final_objective) * 2 / rows.size, time.perf_counter() - begun
+        for peer in peers:
+            print(
+                f"| {count:,} | {channels} | {weight:g} | {len(peer):,} | {peer[-1]:.5f} | "
+                f"{seconds:.1f} (compilation too) | {int(found.stats.steps)} | {value:.5f} | "
+                f"{float(found.stats.final_residual):.1e} |",
+                flush=True,
+            )
 
 
 def cases(arguments):
     if arguments.n:
-        return [(arguments.n, p, arguments.weight) for p in arguments.p]
+        return [(n, p, weight) for n in arguments.n for p in arguments.p for weight in arguments.weight]
     small = [(2000, p, weight) for weight in (PUBLISHED, 1e3 * PUBLISHED) for p in (512, 1280)]
     return small + [(20_000, p, PUBLISHED) for p in (512, 1280)]
 
@@ -263,47 +276,50 @@ def tradeoff(arguments) -> None:
 
 
 def memory(arguments) -> None:
-    """Peak resident memory of a process that factorizes, less one that only has the rows and the head."""
-    for count in (2000, 20_000):
-        found = []
-        for mode in ("rows", "plain", "faithful"):
-            done = subprocess.run(
-                [sys.executable, __file__, "peak", "--n", str(count), "--p", "1280", "--mode", mode],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            found.append(float(done.stdout.split()[-1]))
-        rows = count * 1280 * 4 / 2**20
-        print(
-            f"n={count:,}: rows {rows:.0f} MiB; peak above start: plain {found[1] - found[0]:.0f} MiB, with the term "
-            f"{found[2] - found[0]:.0f} MiB (predictions of the rows: {count * 1000 * 4 / 2**20:.0f} MiB)"
-        )
+    """What the compiled programs ask for beside their input, MiB, and seconds of a step once compiled."""
+    from face_jax.factorize import ADMM, NNDSVD, factorize, with_terms
 
-
-def peak(arguments) -> None:
-    from face_jax.factorize import ADMM, SquaredError, factorize
-
-    rows, _, _, objective, _, _ = problem(arguments.n, arguments.p[0], PUBLISHED)
-    activations = jnp.asarray(rows)
-    # The maps that the rows were cut from took more memory than they do.
-    forget_peak()
-    if arguments.mode != "rows":
-        chosen = objective if arguments.mode == "faithful" else SquaredError()
-        factorize(activations, RANK, objective=chosen, solver=ADMM(max_steps=2)).codes.block_until_ready()
-    print(peak_mib())
+    print("| n | rows | one row × concept | predictions | kept | needs | s a step |")
+    print("|---|---|---|---|---|---|---|")
+    for count in arguments.n or (2000, 20_000, 40_000):
+        for kept in (True, False):
+            rows, _, _, objective, _, _ = problem(count, 1280, PUBLISHED, kept=kept)
+            activations, terms = jnp.asarray(rows), objective.terms
+            prepared = with_terms.prepare(terms, activations)
+            first = with_terms._prepare.lower(tuple(one.term for one in terms), activations)
+            then = with_terms._factorize.lower(
+                activations, RANK, objective, prepared, ADMM(max_steps=12), NNDSVD(), jax.random.key(0)
+            )
+            needs = [one.compile().memory_analysis() for one in (first, then)]
+            most = max(
+                needs[0].temp_size_in_bytes + needs[0].output_size_in_bytes,
+                needs[1].temp_size_in_bytes + needs[1].output_size_in_bytes + needs[0].output_size_in_bytes,
+            )
+            times = []
+            for steps in (2, 12, 2, 12):
+                begun = time.perf_counter()
+                solver = ADMM(max_steps=steps, rtol=0.0)
+                factorize(activations, RANK, objective=objective, solver=solver).codes.block_until_ready()
+                times.append(time.perf_counter() - begun)
+            mib = count * 4 / 2**20
+            print(
+                f"| {count:,} | {1280 * mib:.0f} | {RANK * mib:.1f} | {1000 * mib:.0f} | {'yes' if kept else 'no'} | "
+                f"{most / 2**20:.0f} | {(times[3] - times[2]) / 10:.2f} |",
+                flush=True,
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=["speed", "longer", "tradeoff", "memory", "peak"])
+    parser.add_argument("question", choices=["adam", "speed", "longer", "tradeoff", "memory"])
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
-    parser.add_argument("--n", type=int, default=0)
+    parser.add_argument("--n", type=int, nargs="*", default=[])
     parser.add_argument("--p", type=int, nargs="+", default=[512, 1280])
-    parser.add_argument("--weight", type=float, default=PUBLISHED)
-    parser.add_argument("--seconds", type=float, default=1800.0, help="cut a peer's run off after so long")
+    parser.add_argument("--weight", type=float, nargs="+", default=[PUBLISHED])
+    parser.add_argument("--seconds", type=float, default=60.0, help="cut a peer's run off after so long")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--classes", nargs="*")
     parser.add_argument("--held-out", type=float, default=0.5)
-    parser.add_argument("--mode", default="faithful")
     arguments = parser.parse_args()
     collect(arguments.data)
     globals()[arguments.question](arguments)

@@ -47,7 +47,8 @@ def gradient(
     """Of the squared error and all terms, with respect to codes and dictionary."""
     slopes = objective.quadratic.gradient(activations, codes, dictionary)
     for part in objective.terms:
-        more = part.term.gradient(part.term.prepare(activations), codes, dictionary)
+        known = part.term.recalled(part.term.prepare(activations), activations)
+        more = part.term.gradient(known, codes, dictionary)
         slopes = (slopes[0] + part.weight * more[0], slopes[1] + part.weight * more[1])
     return slopes
 

@@ -60,6 +60,7 @@ def move_together(
     problem: Problem, codes: Codes, dictionary: Dictionary, values: Array
 ) -> tuple[Codes, Dictionary, Array, Float[Array, ""]]:
     """Better codes and dictionary, the terms' values there, and the squared error's change."""
+    problem = problem.recalled()
     quadratic, signed = problem.quadratic, problem.settings.signed
     weights = jnp.ones(codes.shape[0], codes.dtype) if quadratic.row_weights is None else quadratic.row_weights
     eye = jnp.eye(codes.shape[1], dtype=codes.dtype)

@@ -86,6 +86,14 @@ class Term(abc.ABC):
         """What has been prepared, each group's share multiplied; needed if there are several groups."""
         raise NotImplementedError(f"{type(self).__name__} has several groups of rows and doesn't say how to count them")
 
+    def recalled(self, prepared: Any, activations: Float[Array, "row channel"]) -> Any:
+        """What has been prepared, with what wasn't kept computed again from the same rows' activations.
+
+        Whatever else takes `prepared` takes what this returns.
+        """
+        del activations
+        return prepared
+
     def values(
         self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
     ) -> Float[Array, " group"]:

@@ -82,9 +82,11 @@ def _paper_adam(
     unit = jnp.asarray(2 / activations.size, dtype)
     terms = tuple(Weighted(jnp.asarray(one.weight, dtype), one.term) for one in objective.terms)
 
+    known = tuple(one.term.recalled(mine, activations) for one, mine in zip(terms, prepared, strict=True))
+
     def loss(factors: Factors) -> Float[Array, ""]:
         value = objective.quadratic.value(activations, *factors)
-        for weighted, mine in zip(terms, prepared, strict=True):
+        for weighted, mine in zip(terms, known, strict=True):
             value = value + weighted.weight * weighted.term.value(mine, *factors)
         return unit * value
 

@@ -118,24 +118,28 @@ class Problem:
             parts=parts,
         )
 
-    def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Codes, float]:
+    def recalled(self) -> Problem:
+        """With all that the terms have to know of these rows."""
+        parts = tuple(
+            dataclasses.replace(part, prepared=part.term.recalled(part.prepared, self.activations))
+            for part in self.parts
+        )
+        return dataclasses.replace(self, parts=parts)
+
+    def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Float[Array, "some concept"], float]:
         """Terms and codes of evenly spread groups of rows, and how many rows each stands for."""
         groups = self.rows // self.group
         count = max(1, SAMPLE_ROWS // self.group)
         if groups <= count:
-            return self.parts, codes, 1.0
-        chosen = (jnp.arange(count) * groups // count + offset) % groups
-        parts = tuple(
-            dataclasses.replace(
-                part,
-                prepared=jax.tree.map(
-                    lambda x: x.reshape(groups, -1, *x.shape[1:])[chosen].reshape(-1, *x.shape[1:]), part.prepared
-                ),
-            )
-            for part in self.parts
-        )
-        concepts = codes.shape[1]
-        return parts, codes.reshape(groups, -1, concepts)[chosen].reshape(-1, concepts), groups / count
+            return self.recalled().parts, codes, 1.0
+        chosen = (jnp.arange(count, dtype=offset.dtype) * groups // count + offset) % groups
+
+        def taken(x: Array) -> Array:
+            return x.reshape(groups, -1, *x.shape[1:])[chosen].reshape(-1, *x.shape[1:])
+
+        parts = tuple(dataclasses.replace(part, prepared=jax.tree.map(taken, part.prepared)) for part in self.parts)
+        some = dataclasses.replace(self, activations=taken(self.activations), parts=parts)
+        return some.recalled().parts, taken(codes), groups / count
 
     def values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The weighted terms of each group of rows."""
@@ -149,11 +153,12 @@ class Problem:
         """The same for all rows, block by block."""
         size, count = _layout(self.rows, self.group)
         if count == 1:
-            return self.values(codes, dictionary)
+            return self.recalled().values(codes, dictionary)
 
         def body(i: Array, out: Array) -> Array:
             start = jnp.minimum(i * size, self.rows - size)
-            found = self.take(start, size).values(jax.lax.dynamic_slice_in_dim(codes, start, size), dictionary)
+            block = self.take(start, size).recalled()
+            found = block.values(jax.lax.dynamic_slice_in_dim(codes, start, size), dictionary)
             return jax.lax.dynamic_update_slice_in_dim(out, found, start // self.group, axis=0)
 
         return jax.lax.fori_loop(0, count, body, jnp.zeros(self.rows // self.group, codes.dtype))
@@ -164,7 +169,7 @@ class Problem:
         """Improve all codes, or only measure them; `before` is where the change of the squared error counts from."""
         size, count = _layout(self.rows, self.group)
         if count == 1:
-            return _codes_block(self, codes, dictionary, before, None, improve)
+            return _codes_block(self.recalled(), codes, dictionary, before, None, improve)
 
         def body(i: Array, carry: tuple[Codes, Array, Sums]) -> tuple[Codes, Array, Sums]:
             # The last block is moved back so that all are equally long; rows seen before don't count again.
@@ -172,7 +177,8 @@ class Problem:
             fresh = (start + jnp.arange(size) >= i * size).astype(codes.dtype)
             mine = jax.lax.dynamic_slice_in_dim(codes, start, size)
             old = jax.lax.dynamic_slice_in_dim(before, start, size)
-            new, values, sums = _codes_block(self.take(start, size), mine, dictionary, old, fresh, improve)
+            block = self.take(start, size).recalled()
+            new, values, sums = _codes_block(block, mine, dictionary, old, fresh, improve)
             out, all_values, totals = carry
             return (
                 jax.lax.dynamic_update_slice_in_dim(out, new, start, axis=0),

@@ -149,7 +149,8 @@ def _encode(
             slope = objective.quadratic.gradient(activations, codes, dictionary)[0]
             for weighted, mine in zip(objective.terms, prepared, strict=True):
                 weight = jnp.asarray(weighted.weight, codes.dtype)
-                slope = slope + weight * weighted.term.gradient(mine, codes, dictionary)[0]
+                known = weighted.term.recalled(mine, activations)
+                slope = slope + weight * weighted.term.gradient(known, codes, dictionary)[0]
             return jnp.where(positive, slope, codes)
 
         return conditions

@@ -48,15 +48,18 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
 
 def check_prepared(prepared: Any) -> None:
     """Raise `ValueError` if the predictions on the original activations aren't finite, as far as they are known."""
-    target = getattr(prepared, "target", None)
-    if target is None or isinstance(target, jax.core.Tracer):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(prepared)):
         return
-    worst = float(jnp.max(jnp.abs(target)))
-    if np.isfinite(worst):
+    if hasattr(prepared, "finite"):
+        bad = ~np.asarray(prepared.finite)
+    else:
+        # The largest one first: in most cases that's all.
+        fine = np.isfinite(float(jnp.max(jnp.abs(prepared.target))))
+        bad = np.zeros(1, bool) if fine else ~np.isfinite(np.asarray(prepared.target)).all(axis=1)
+    if not bad.any():
         return
-    bad = np.asarray(~np.isfinite(np.asarray(target)).all(axis=1)).reshape(-1)
     raise ValueError(
-        f"head gives logits that are NaN or infinite for {int(bad.sum())} of {len(bad)} images, the first is image "
+        f"head gives logits that are NaN or infinite for {int(bad.sum())} of {bad.size} images, the first is image "
         f"{int(bad.argmax())}; look for NaN in the head's weights, or activations that it wasn't trained for"
     )
 

@@ -145,7 +145,8 @@ def faithfulness_path(
 
 
 def _total(term: Faithfulness, activations: Float[Array, "row channel"], solution: Solution) -> float:
-    return float(term.value(term.prepare(activations), solution.codes, solution.dictionary))
+    known = term.recalled(term.prepare(activations), activations)
+    return float(term.value(known, solution.codes, solution.dictionary))
 
 
 def _point(

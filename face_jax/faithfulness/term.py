@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..factorize.objective import Local, Term
 from ..heads import Affine
@@ -20,6 +20,7 @@ Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 Logits = Float[Array, "image class"]
 _FORWARD_KL, _IN_SUMS = ForwardKL(), InSums()  # both without state
+_TOGETHER = 1024  # rows whose predictions are looked at together where they aren't kept
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +35,21 @@ class Prepared:
     """
 
     target: Logits
+    weights: Float[Array, " image"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unkept:
+    """What it remembers if the logits are to be computed again wherever they're needed.
+
+    **Arguments:**
+
+    - `finite`: whether each image's logits are.
+    - `weights`: each image's factor, the unit included.
+    """
+
+    finite: Bool[Array, " image"]
     weights: Float[Array, " image"]
 
 
@@ -55,6 +71,9 @@ class Faithfulness(Term):
     - `weights`: each image's factor, at least 0; 0 leaves its prediction out. Ones if None.
     - `grid`: height and width of the maps that the rows are places of. None: the head takes rows as they are, as
         `Affine(places=...)` does.
+    - `keep_predictions`: whether the original logits are kept, `image × class`. If not, they are computed again
+        wherever a block of rows needs them: slower by a product of rows, channels and classes each time, and no
+        memory grows with rows × classes.
     """
 
     head: Any
@@ -62,6 +81,7 @@ class Faithfulness(Term):
     unit: Unit = _IN_SUMS
     weights: Float[Array, " image"] | None = None
     grid: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
+    keep_predictions: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
         if self.head is None:
@@ -109,21 +129,38 @@ class Faithfulness(Term):
 
         check(self, activations)
 
-    def check_prepared(self, prepared: Prepared) -> None:
+    def check_prepared(self, prepared: Prepared | Unkept) -> None:
         """Raise `ValueError` if the original predictions are NaN."""
         from .checks import check_prepared
 
         check_prepared(prepared)
 
-    def prepare(self, activations: Float[Array, "row channel"]) -> Prepared:
-        """The original predictions, and the weights in the formula's unit."""
+    def prepare(self, activations: Float[Array, "row channel"]) -> Prepared | Unkept:
+        """The original predictions if they are kept, and the weights in the formula's unit."""
         rows, channels = activations.shape
         images = rows // self.places
         scale = self.unit.scale(rows, channels, images)
         weights = jnp.full((images,), scale, activations.dtype)
         if self.weights is not None:
             weights = weights * jnp.asarray(self.weights, activations.dtype)
-        return Prepared(self.loss.target(self.logits(activations)), weights)
+        if self.keep_predictions:
+            return Prepared(self.loss.target(self.logits(activations)), weights)
+        size = min(images, max(1, _TOGETHER // self.places))
+
+        def look(block: Array, found: Bool[Array, " image"]) -> Bool[Array, " image"]:
+            # The last block is moved back so that all are equally long.
+            start = jnp.minimum(block * size, images - size)
+            rows = jax.lax.dynamic_slice_in_dim(activations, start * self.places, size * self.places)
+            finite = jnp.isfinite(self.logits(rows)).all(axis=1)
+            return jax.lax.dynamic_update_slice_in_dim(found, finite, start, axis=0)
+
+        return Unkept(jax.lax.fori_loop(0, -(-images // size), look, jnp.ones(images, bool)), weights)
+
+    def recalled(self, prepared: Prepared | Unkept, activations: Float[Array, "row channel"]) -> Prepared:
+        """With the original predictions of these rows."""
+        if isinstance(prepared, Prepared):
+            return prepared
+        return Prepared(self.loss.target(self.logits(activations)), prepared.weights)
 
     def logits(self, activations: Float[Array, "row channel"]) -> Float[Array, "..."]:
         """What the head says of rows, as its own type gives it."""

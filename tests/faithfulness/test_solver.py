@@ -309,22 +309,56 @@ def test_certificates_bound_what_they_certify():
         certify(dataclasses.replace(term, loss=SigmoidKL()), activations, found)
 
 
-def test_nothing_of_rows_by_channels_by_classes_is_formed():
-    """The largest array in a step is the activations' or the predictions', with distinct sizes to tell them apart."""
-    rows, channels, classes = 110, 23, 31
+@pytest.mark.parametrize("name", ["places of maps", "a network of maps"])
+def test_predictions_that_are_not_kept_are_computed_again(name):
+    activations, _ = _problem()
+    term = CASES[name][0]()
+    unkept = dataclasses.replace(term, keep_predictions=False)
+    found, expected = (
+        factorize(activations, RANK, objective=fj.SquaredError() + 2.0 * one, solver=ADMM(max_steps=6, rtol=0.0))
+        for one in (unkept, term)
+    )
+    np.testing.assert_allclose(found.codes, expected.codes, atol=1e-9)
+    np.testing.assert_allclose(found.stats.objective, expected.stats.objective, rtol=1e-12)
+    cotangent = jnp.asarray(np.random.default_rng(3).normal(size=found.codes.shape))
+
+    def derivative(term):
+        def scalar(weight):
+            codes = fj.encode(activations, found.dictionary, objective=fj.SquaredError() + weight * term)
+            return jnp.sum(codes * cotangent)
+
+        return jax.grad(scalar)(2.0)
+
+    assert abs(float(derivative(term))) > 1e-4
+    np.testing.assert_allclose(derivative(unkept), derivative(term), rtol=1e-8)
+    bad = Faithfulness(lambda maps: _maps_network(maps) + jnp.nan, grid=(2, 3), keep_predictions=False)
+    with pytest.raises(ValueError, match="NaN or infinite for 8 of 8 images"):
+        factorize(activations, RANK, objective=fj.SquaredError() + 1.0 * bad)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_nothing_of_rows_by_channels_by_classes_is_formed(kept, monkeypatch):
+    """The largest array in a step is the activations' or the predictions', with distinct sizes to tell them apart.
+
+    Without predictions kept it is the activations', and a block's predictions are all of them that there is.
+    """
+    rows, channels, classes, concepts, block = 110, 23, 31, 4, 22
+    monkeypatch.setattr(problem, "BLOCK_ROWS", block)
+    monkeypatch.setattr(problem, "SAMPLE_ROWS", block)
+    if not kept:
+        monkeypatch.setattr(composite, "_JOINT_ROWS", block)
     generator = np.random.default_rng(0)
     activations = jnp.asarray(generator.random((rows, channels)))
     head = Affine(jnp.asarray(generator.normal(size=(channels, classes))), jnp.zeros(classes))
-    terms = (fj.SquaredError() + 1.0 * Faithfulness(head)).terms
-    prepared = with_terms.prepare(terms, activations)
+    objective = fj.SquaredError() + 1.0 * Faithfulness(head, keep_predictions=kept)
+    prepared = with_terms.prepare(objective.terms, activations)
     settings = problem.settings_of(ADMM(max_steps=2))
-    objective = fj.SquaredError() + 1.0 * Faithfulness(head)
 
     def run(activations, codes, dictionary):
         whole = problem.problem_of(activations, objective, prepared, settings)
         return composite.solve(whole, codes, dictionary).codes
 
-    traced = jax.make_jaxpr(run)(activations, jnp.ones((rows, 4)), jnp.ones((4, channels)))
+    traced = jax.make_jaxpr(run)(activations, jnp.ones((rows, concepts)), jnp.ones((concepts, channels)))
     shapes = set()
 
     def collect(jaxpr):
@@ -340,6 +374,6 @@ def test_nothing_of_rows_by_channels_by_classes_is_formed():
                     collect(parameter)
 
     collect(traced.jaxpr)
-    assert (rows, classes) in shapes, "the walk missed the loop's body"
-    sizes = sorted({int(np.prod(shape)) for shape in shapes}, reverse=True)
-    assert sizes[0] == rows * classes
+    assert (block, classes) in shapes, "the walk missed the loop's body"
+    assert ((rows, classes) in shapes) == kept
+    assert max(int(np.prod(shape)) for shape in shapes) == rows * (classes if kept else channels)
