@@ -39,27 +39,35 @@ class Loss(abc.ABC):
         """That matrix seen by some directions in the logits, averaged over the images."""
 
 
-def _softmax_curvature(logits: Logits) -> Callable[[Logits], Logits]:
-    q = jax.nn.softmax(logits, axis=-1)
-    return lambda v: q * (v - jnp.sum(q * v, axis=-1, keepdims=True))
-
-
-def _mean_softmax_curvature(
-    logits: Logits, directions: Float[Array, "concept class"]
-) -> Float[Array, "concept concept"]:
-    q = jax.nn.softmax(logits, axis=-1)
-    seen = q @ directions.T
-    return (directions * jnp.mean(q, axis=0)[None]) @ directions.T - seen.T @ seen / q.shape[0]
-
-
-@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ForwardKL(Loss):
-    """`KL(p ‖ q)`, p the original prediction and q the rebuilt one, in nats (FACE, eq. 2). Convex in the logits."""
+class SoftmaxLoss(Loss):
+    """A divergence between the classes' probabilities, whose curvature is, or stands for, `diag q − q qᵀ`."""
 
     def target(self, logits: Logits) -> Logits:
         """`log p`."""
         return jax.nn.log_softmax(logits, axis=-1)
+
+    def curvature(self, target: Logits, logits: Logits) -> Callable[[Logits], Logits]:
+        """`diag q − q qᵀ`: positive semidefinite everywhere, and every divergence's second derivative where q = p."""
+        q = jax.nn.softmax(logits, axis=-1)
+        return lambda v: q * (v - jnp.sum(q * v, axis=-1, keepdims=True))
+
+    def mean_curvature(
+        self, target: Logits, logits: Logits, directions: Float[Array, "concept class"]
+    ) -> Float[Array, "concept concept"]:
+        """The mean of `M (diag q − q qᵀ) Mᵀ`."""
+        q = jax.nn.softmax(logits, axis=-1)
+        seen = q @ directions.T
+        return (directions * jnp.mean(q, axis=0)[None]) @ directions.T - seen.T @ seen / q.shape[0]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ForwardKL(SoftmaxLoss):
+    """`KL(p ‖ q)`, p the original prediction and q the rebuilt one, in nats (FACE, eq. 2).
+
+    Convex in the logits; the curvature is its second derivative.
+    """
 
     def values(self, target: Logits, logits: Logits) -> Float[Array, " image"]:
         """`Σ p (log p − log q)`."""
@@ -69,25 +77,11 @@ class ForwardKL(Loss):
         """`q − p`."""
         return jax.nn.softmax(logits, axis=-1) - jnp.exp(target)
 
-    def curvature(self, target: Logits, logits: Logits) -> Callable[[Logits], Logits]:
-        """`diag q − q qᵀ`, exactly."""
-        return _softmax_curvature(logits)
-
-    def mean_curvature(
-        self, target: Logits, logits: Logits, directions: Float[Array, "concept class"]
-    ) -> Float[Array, "concept concept"]:
-        """The mean of `M (diag q − q qᵀ) Mᵀ`."""
-        return _mean_softmax_curvature(logits, directions)
-
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class ReverseKL(Loss):
+class ReverseKL(SoftmaxLoss):
     """`KL(q ‖ p)`, p the original prediction and q the rebuilt one, in nats. Not convex in the logits."""
-
-    def target(self, logits: Logits) -> Logits:
-        """`log p`."""
-        return jax.nn.log_softmax(logits, axis=-1)
 
     def values(self, target: Logits, logits: Logits) -> Float[Array, " image"]:
         """`Σ q (log q − log p)`."""
@@ -99,16 +93,6 @@ class ReverseKL(Loss):
         log_q = jax.nn.log_softmax(logits, axis=-1)
         q, ratio = jnp.exp(log_q), log_q - target
         return q * (ratio - jnp.sum(q * ratio, axis=-1, keepdims=True))
-
-    def curvature(self, target: Logits, logits: Logits) -> Callable[[Logits], Logits]:
-        """`diag q − q qᵀ`: the second derivative where q = p, and positive semidefinite everywhere."""
-        return _softmax_curvature(logits)
-
-    def mean_curvature(
-        self, target: Logits, logits: Logits, directions: Float[Array, "concept class"]
-    ) -> Float[Array, "concept concept"]:
-        """The mean of `M (diag q − q qᵀ) Mᵀ`."""
-        return _mean_softmax_curvature(logits, directions)
 
 
 @jax.tree_util.register_static
