@@ -2,19 +2,6 @@
 
 Run: `python benchmarks/bridges.py` (all parts), or with the names of parts: transfers maps gradients pull threads.
 Needs `pip install face-jax[demo]`; EfficientNet-Lite0 with its own weights, images of noise, medians of several runs.
-
-Last answer (two cores that other work loaded 3 to 12 times over, so the times are upper bounds and only ratios taken
-in turns mean much; torch 2.14, jax 0.10):
-
-| question | answer |
-|---|---|
-| 64 × 7 × 7 × 1280 in float32, torch (channels side by side) to JAX | same address, 25 µs |
-| JAX to torch | same address, 6 µs |
-| torch (planes apart) to JAX | a copy, 30 ms: JAX would compile every function anew for the odd order |
-| gradient maps of 25 concepts / one forward and 25 backward passes | 0.8 to 1.4 (averages), 1.0 to 1.2 (places) |
-| ∂U_k/∂X against central differences, float64, largest relative error | 3.5e-7 |
-| torch's forward passes, planes apart and channels side by side | 7 and 12 images/s |
-| threads | not measured to the end |
 """
 
 from __future__ import annotations

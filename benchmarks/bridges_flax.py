@@ -9,8 +9,6 @@ errors: largest difference over largest magnitude, of values and of input gradie
 speed: batch 32, 224 x 224 pixels, float32, threads as torch and JAX choose: milliseconds for torch eager as it is and
     with channels-last memory, and for the jitted network; medians.
 choices: the ways to compute one layer that were tried, in milliseconds.
-
-Last answer: see the end of this file, which also says what was not run.
 """
 
 from __future__ import annotations
@@ -260,35 +258,3 @@ if __name__ == "__main__":
         choices()
     if "errors" in parts:
         errors(parts[parts.index("errors") + 1 :])
-
-# Last answer, two cores (AMD EPYC with AVX-512), torch 2.14.1, jax 0.10.2. The machine was busy with other work all
-# along (load 7 to 10), so milliseconds mean little and ratios are rough; the calls were made in turn.
-#
-# batch 32, 224 x 224            torch torch, last jitted / torch / last
-# mobilenet_v2                    8331        4375   1360    0.16   0.31
-# mobilenet_v2, gradient          9640        7846   6602    0.68   0.84
-# efficientnet_lite0              4514        3151   1631    0.36   0.52
-# efficientnet_lite0, gradient   11763        8713   4587    0.39   0.53
-# efficientnet_b0                 2677        2238    781    0.29   0.35
-# resnet18                        4484        2968   2328    0.52   0.78
-# regnet_y_400mf                  5462        5368   3990    0.73   0.74
-# convnext_tiny                  11272       10820  11412    1.01   1.05
-#
-# The same, less busy (load 2.5), not in turn: mobilenet_v2 868, 426, 276; efficientnet_lite0 1626, 670, 346;
-# efficientnet_b0 997, 601, 504; resnet18 1708, 418, 546.
-#
-#                              float32                        float64
-# family                 values gradients kinks   values gradients  import s  check s
-# alexnet               1.7e-06   1.3e-06     0  4.4e-15   2.4e-15       2.2      7.3
-# vgg11                 1.5e-06   1.4e-06     0  4.9e-15   3.5e-15       1.6     10.3
-# vgg11_bn              1.6e-06   1.8e-06     0  4.8e-15   3.6e-15       4.5     12.6
-# resnet18              6.6e-07   1.1e-06     0  2.1e-15   1.9e-15       4.3     13.2
-# resnext50_32x4d       7.8e-07   2.1e-06     0  2.5e-15   3.2e-15       5.5     11.7
-# wide_resnet50_2       8.8e-07   1.6e-06     1  3.1e-15   4.0e-15       3.5     34.6
-# squeezenet1_0         2.9e-07   6.9e-07     0  5.8e-16   1.4e-15       2.0     11.3
-# squeezenet1_1         3.0e-07   4.8e-07     0  7.5e-16   8.2e-16       1.9      6.5
-# densenet121           4.3e-07   1.8e-04     0  1.7e-15   1.5e-15       9.1     46.1
-# inception_v3          3.9e-07   8.5e-07     0  1.2e-15   1.9e-15      13.0     34.3
-# (stopped there; the families that follow have not been through this part yet)
-#
-# choices: not run to its end.
