@@ -20,7 +20,18 @@ try:
 except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
-from .words import check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
+from .words import (
+    PICTURES,
+    check_depth,
+    checked,
+    cropping_of,
+    earlier_of,
+    forget_extras,
+    last_map,
+    rank_of,
+    strength_of,
+    visualized,
+)
 
 app = typer.Typer(
     name="face-jax",
@@ -45,6 +56,15 @@ Out = Annotated[
 Depth = Annotated[
     int,
     typer.Option(help="Levels of sub-concepts: concepts of mixed crops are taken apart at earlier layers."),
+]
+Visualize = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Make pictures of what the network looks for, for the N most important concepts (minutes)."
+    ),
+]
+Sanity = Annotated[
+    bool, typer.Option("--sanity", help="Check that the explanation falls apart when the model forgets (minutes).")
 ]
 Seed = Annotated[int, typer.Option(help="For crops, the split and the controls; the same seed gives the same report.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep activations of earlier runs.")]
@@ -77,6 +97,8 @@ def explain(
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
     ] = None,
+    visualize: Visualize = 0,
+    sanity: Sanity = False,
     out: Out = pathlib.Path("face-jax-report"),
     batch: Annotated[int, typer.Option(help="Pictures that go through the network together.")] = 32,
     seed: Seed = 0,
@@ -100,6 +122,8 @@ def explain(
             faithfulness,
             depth or len(names or ()),
             names,
+            visualize,
+            sanity,
         )
 
 
@@ -113,6 +137,8 @@ def demo(
     ] = None,
     target: Annotated[str | None, typer.Option(help="The class; by default what the model predicts.")] = None,
     depth: Depth = 0,
+    visualize: Visualize = 0,
+    sanity: Sanity = False,
     out: Out = pathlib.Path("face-jax-report"),
     seed: Seed = 0,
     no_cache: NoCache = False,
@@ -130,7 +156,10 @@ def demo(
 
             source = embedded_photograph(photos)
         model = "efficientnet_lite0"
-        _run(source, model, "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache, depth=depth)
+        _run(
+            source, model, "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache, depth=depth,
+            visualize=visualize, sanity=sanity,
+        )  # fmt: skip
 
 
 @app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
@@ -163,9 +192,13 @@ def _run(
     faithfulness: str = "none",
     depth: int = 0,
     layers: tuple[str, ...] | None = None,
+    visualize: int = 0,
+    sanity: bool = False,
 ) -> None:
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
+    if visualize < 0:
+        raise ValueError(f"--visualize {visualize} is no number of concepts; give 0 or more")
     begun = time.perf_counter()
     _writable(out)
     import jax
@@ -200,15 +233,24 @@ def _run(
     )
     if earlier:
         explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=_bars)
-    explained = time.perf_counter()
-    with _bars("Report", 1) as advance:
-        explanation.save(out)
-        report = explanation.report(out, command=shlex.join(["face-jax", *sys.argv[1:]]))
-        advance(1)
-    known = sum(explanation.seconds.values())
-    more = {"starting and loading the model": ready - begun, "report": time.perf_counter() - explained}
+    more = {"starting and loading the model": ready - begun}
     if earlier:
-        more["sub-concepts"] = explained - ready - known
+        more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.seconds.values())
+    forget_extras(out)
+    pictures = check = None
+    if visualize:
+        with _timed(more, "feature visualization"):
+            pictures = visualized(explanation, visualize, _bars, jax.random.key(seed))
+            pictures.save(out / PICTURES)
+    if sanity:
+        with _timed(more, "sanity check"):
+            check = checked(explanation, loaded, batch, _bars, jax.random.key(seed))
+            check.save(out)
+    with _timed(more, "report"), _bars("Report", 1) as advance:
+        explanation.save(out)
+        command = shlex.join(["face-jax", *sys.argv[1:]])
+        report = explanation.report(out, command=command, visualization=pictures, sanity=check)
+        advance(1)
     _tell(explanation, more)
     print(report)
 
@@ -229,6 +271,13 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
         for work, spent in sorted(seconds.items(), key=lambda item: -item[1])
     )
     _say.print(f"[dim]{total:.1f} s: {parts}[/dim]")
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], work: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[work] = time.perf_counter() - begun
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .activations import Collected, Crops
 from .attribution import Method, attribution_method, upsampled_codes
+from .attribution.visualization import Visualization
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -19,6 +20,7 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, network_input, photographs
+from .progress import Progress, silent
 from .sub_concepts import Recursion
 
 
@@ -118,6 +120,7 @@ class Explanation:
         method: str | Method = "codes",
         concepts: tuple[int, ...] | None = None,
         key: Key[Array, ""] | None = None,
+        progress: Progress = silent,
     ) -> Float[np.ndarray, "concept image y x"]:
         """Where concepts are in photographs, on the pixels that the network sees.
 
@@ -130,11 +133,13 @@ class Explanation:
             the network.
         - `concepts`: which concepts, counted from 0; all by default.
         - `key`: for methods that draw at random.
+        - `progress`: told how far it is, by methods that look at many variants of each picture.
 
         **Returns:** one map a concept and image, in the size of the network's input.
         """
         chosen = attribution_method(method)
-        return chosen(self.model, self.dictionary, self._inputs(images), concepts=concepts, pooled=False, key=key)
+        inputs = self._inputs(images)
+        return chosen(self.model, self.dictionary, inputs, concepts=concepts, pooled=False, key=key, progress=progress)
 
     def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
@@ -154,14 +159,28 @@ class Explanation:
 
         return load(folder, model, images=images)
 
-    def report(self, folder: str | pathlib.Path, *, command: str | None = None) -> pathlib.Path:
+    def report(
+        self,
+        folder: str | pathlib.Path,
+        *,
+        command: str | None = None,
+        visualization: Visualization | None = None,
+        sanity: Any = None,
+    ) -> pathlib.Path:
         """Write `report.html` into a folder: one file that needs no other, readable without explanation.
 
-        `command` is the command line that made the explanation, if one did; the report repeats it.
+        **Arguments:**
+
+        - `folder`: where it goes; made if need be.
+        - `command`: the command line that made the explanation, if one did; the report repeats it.
+        - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
+        - `sanity`: from `face_jax.sanity_check` of this explanation.
+
+        **Returns:** the file.
         """
         from .report import write_report
 
-        return write_report(self, pathlib.Path(folder), command=command)
+        return write_report(self, pathlib.Path(folder), command=command, visualization=visualization, sanity=sanity)
 
     def _inputs(self, images: Any) -> Float[Array, "image y x colour"]:
         pictures = [network_input(photograph.pixels(), self.model.preprocess) for photograph in photographs(images)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from .activations import collect_crops, pooled, survey
+from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Codes, Method
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
@@ -19,10 +22,10 @@ from .factorize.matching import matched
 from .metrics.ssim import structural_similarity
 from .model import SplitModel
 from .photographs import network_input, visible
-from .progress import Progress, silent
+from .progress import Advance, Progress, silent
 from .randomness import generator
 from .ranking import importance_of
-from .selection import place_average, units
+from .selection import of_class, place_average, units
 
 # Maps are compared in pictures that have the concept: in half of what one reaches that clearly has it, or more.
 _PRESENT = 0.5
@@ -74,6 +77,26 @@ class SanityCheck:
     photograph: UInt8[np.ndarray, "y x 3"]
     shown: Float[np.ndarray, "concept y x"]
 
+    def save(self, folder: str | pathlib.Path) -> pathlib.Path:
+        """Writes `sanity.json` (the numbers) and `sanity.png` (the figure) into a folder, which is made if need be.
+
+        **Returns:** the folder.
+        """
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = ("dictionary", "importance", "maps", "logit_agreement")
+        text = {
+            "stages": [
+                {"name": stage.name} | {name: _finite(getattr(stage, name)) for name in numbers}
+                for stage in self.stages
+            ],
+            "floors": {name: _finite(getattr(self, f"{name}_floor")) for name in numbers[:3]},
+        }
+        content = json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "sanity.json").write_text(content + "\n", encoding="utf-8")
+        self.figure(folder / "sanity.png")
+        return folder
+
     def figure(self, path: Any) -> Any:
         """Draw it into a file (`.png`, `.svg`, `.pdf`); see `face_jax.report.sanity.sanity_figure`."""
         from .report.sanity import sanity_figure
@@ -120,12 +143,11 @@ def sanity_check(
     method = method or Codes()
     reference = _Reference.of(explanation, method, pictures, key)
     found = []
+    solver, start = solver or ADMM(), start or NNDSVD()
+    steps = len(explanation.crops) + len(explanation.photographs)
     for name, model in stages:
-        with progress(name, 1) as advance:
-            found.append(
-                _stage(explanation, reference, name, model, method, solver or ADMM(), start or NNDSVD(), batch, key)
-            )
-            advance(1)
+        with progress(f"Sanity check, {name}", steps) as advance:
+            found.append(_stage(explanation, reference, name, model, method, solver, start, batch, advance, key))
     if not found:
         raise ValueError("stages is empty; give the models that forgot, such as those of bridges.randomized")
     random = generator(key)
@@ -183,9 +205,13 @@ def _stage(
     solver: Any,
     start: Any,
     batch: int,
+    advance: Advance,
     key: Key[Array, ""],
 ) -> SanityStage:
-    crops = collect_crops(model, explanation.photographs, explanation.crops, keep=pooled, batch=batch)
+    inside = _part_of(advance)
+    # A single photograph's importance is that in its crops, which a head that isn't affine wants whole.
+    keep = whole_maps if explanation.single and not model.head.affine else pooled
+    crops = collect_crops(model, explanation.photographs, explanation.crops, keep=keep, batch=batch, progress=inside)
     rows = place_average(crops)
     if rows.shape[1] != explanation.dictionary.shape[1] or len(model.classes) != len(explanation.model.classes):
         raise ValueError(
@@ -194,8 +220,12 @@ def _stage(
         )
     start_key, importance_key = jax.random.split(key)
     dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
-    seen = survey(model, explanation.photographs, batch=batch).kept
-    fitted = units(seen[explanation.fitted], affine=model.head.affine)
+    seen = survey(model, explanation.photographs, batch=batch, progress=inside).kept
+    fitted = (
+        of_class(crops, explanation.target)
+        if explanation.single
+        else units(seen[explanation.fitted], affine=model.head.affine)
+    )
     importance = importance_of(model, fitted, dictionary, explanation.target, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)
     own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])
@@ -207,6 +237,22 @@ def _stage(
         logit_agreement=float((seen.logits.argmax(-1) == explanation.target).mean()),
         shown=own[:, 0],
     )
+
+
+def _part_of(advance: Advance) -> Progress:
+    """A `Progress` whose steps count in a stage that has begun already."""
+
+    @contextlib.contextmanager
+    def progress(stage: str, total: int) -> Iterator[Advance]:
+        del stage, total
+        yield advance
+
+    return progress
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None
 
 
 def _dictionary(

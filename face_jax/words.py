@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
 from typing import Any, Literal
+
+# The folder of the pictures of --visualize, beside the report.
+PICTURES = "visualization"
+# Activations of an imported network differ from torch's by less than this, relative to the largest of them.
+_SAME = 1e-3
+# Weights are drawn again in so many steps from the top; each explains all crops anew.
+_STEPS = 4
 
 
 def rank_of(word: str) -> int | Literal["auto"]:
@@ -72,3 +81,64 @@ def last_map(loaded: Any) -> str:
             "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
         )
     return place.name
+
+
+def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
+    """What the option --visualize asks for: pictures of the most important concepts."""
+    from . import visualize
+
+    return visualize(
+        _in_jax(explanation.model),
+        explanation.dictionary,
+        concepts=range(min(count, len(explanation.concepts))),
+        photographs=explanation.photographs,
+        progress=progress,
+        key=key,
+    )
+
+
+def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) -> Any:
+    """What the option --sanity asks for: the explanation of a model that forgets."""
+    from face_jax import bridges
+
+    from . import sanity_check
+
+    stages = bridges.randomized(
+        loaded.model,
+        explanation.model.layer,
+        steps=_STEPS,
+        preprocess=loaded.preprocess,
+        classes=loaded.classes,
+        name=loaded.name,
+    )
+    return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)
+
+
+def forget_extras(folder: pathlib.Path) -> None:
+    """Removes what --visualize and --sanity left of an explanation that was in this folder before."""
+    for file in (*(folder / PICTURES).glob("concept-*.png"), folder / "sanity.json", folder / "sanity.png"):
+        file.unlink(missing_ok=True)
+    if (folder / PICTURES).is_dir() and not any((folder / PICTURES).iterdir()):
+        (folder / PICTURES).rmdir()
+
+
+def _in_jax(split: Any) -> Any:
+    """The split model with features that JAX compiles, several times as fast; as it is if they can't be imported."""
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+
+    from face_jax.bridges import to_flax
+    from face_jax.bridges.flax_import import ExportError, UnsupportedOperatorError
+
+    size = split.preprocess.size
+    noise = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    try:
+        network = to_flax(split.features.module, torch.from_numpy(np.moveaxis(noise, -1, 1)), check=False)
+    except (ExportError, UnsupportedOperatorError):
+        return split
+    own, imported = np.asarray(split.features(jnp.asarray(noise))), np.asarray(network(jnp.asarray(noise)))
+    # Maps with channels last in torch already come out turned, and are no case for this.
+    if own.shape != imported.shape or np.abs(own - imported).max() > _SAME * np.abs(own).max():
+        return split
+    return dataclasses.replace(split, features=lambda images: network(images))

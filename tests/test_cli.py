@@ -79,6 +79,74 @@ def test_a_second_run_uses_the_kept_activations(demo, cache):
     assert "What they are made of" in (folder / "cat" / "report.html").read_text()
 
 
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Runs the command in this process, on a small network; gives the folder of its report."""
+    import torch
+    from toy_model import pictures
+    from typer.testing import CliRunner
+
+    from face_jax import bridges, cli
+    from face_jax.model import Preprocess
+
+    torch.manual_seed(3)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 2, stride=2), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(12, 3),
+    ).eval()  # fmt: skip
+    loaded = bridges.LoadedModel(network, Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
+    monkeypatch.setattr(bridges, "load", lambda *_, **__: loaded, raising=False)
+    # The tests' own settings stay.
+    monkeypatch.setattr(cli, "_keep_compilations", lambda: None)
+    monkeypatch.setattr(bridges, "share_processor", lambda: None, raising=False)
+    (tmp_path / "photos").mkdir()
+    for number, pixels in enumerate(pictures(12, 0)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
+
+    def run(*words):
+        options = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--rank", "3", "--crops", "6"]
+        done = CliRunner().invoke(cli.app, ["explain", *options, "--no-cache", *words])
+        assert done.exit_code == 0, done.output
+        return tmp_path / "out", done
+
+    return run
+
+
+def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tiny):
+    out, done = tiny("--visualize", "2", "--sanity")
+    assert "feature visualization" in done.output
+    assert "sanity check" in done.output
+    for number in (1, 2):
+        with Image.open(out / "visualization" / f"concept-{number}.png") as picture:
+            assert picture.size == (32, 32)
+            assert np.asarray(picture).std() > 1
+    check = json.loads((out / "sanity.json").read_text())
+    first, last = check["stages"][0], check["stages"][-1]
+    assert first["name"] == "as trained"
+    assert first["dictionary"] > 0.99 > last["dictionary"]
+    assert (out / "sanity.png").exists()
+    report = (out / "report.html").read_text()
+    assert report.count("picture made for concept") == 2
+    assert "Does it depend on what was learned?" in report
+    # Another explanation in the same folder leaves nothing of this one.
+    tiny()
+    assert {file.name for file in out.iterdir()} == {
+        "report.html", "explanation.json", "bank.safetensors", "activations.safetensors",
+    }  # fmt: skip
+
+
+def test_a_number_is_the_weight_of_faithfulness(tiny):
+    plain, _ = tiny()
+    without = json.loads((plain / "explanation.json").read_text())
+    out, _ = tiny("--faithfulness", "50")
+    text = json.loads((out / "explanation.json").read_text())
+    assert not without["settings"]["faithfulness"]
+    assert text["settings"]["faithfulness"]
+    assert "50.0" in text["settings"]["objective"]
+    assert any("λ = 0" in row["name"] for row in text["scores"][1:])
+    assert "fitted with a faithfulness term" in (out / "report.html").read_text()
+
+
 def test_help_has_an_example_for_every_command(tmp_path, cache):
     for command in ("explain", "demo", "layers"):
         done = face_jax(command, "--help", folder=tmp_path, cache=cache)
@@ -107,6 +175,8 @@ def test_layers_of_the_embedded_model(tmp_path, cache):
         (["explain", "--images", "photos", "--model", "resnet18", "--weights", "wrong.pth"], "weights"),
         (["explain", "--images", "photos", "--model", "resnet18"], ".pth"),
         (["demo", "--photos", "imagenette"], "internet"),
+        (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
+        (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
         (["demo", "--photos", "dog"], "chelsea"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

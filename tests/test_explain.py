@@ -1,5 +1,6 @@
 """The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
 
+import contextlib
 import importlib
 import json
 
@@ -10,6 +11,7 @@ import pytest
 from toy_model import CLASSES, Squared, colour_features, colour_model, pictures
 
 import face_jax as fj
+from face_jax import attribution
 from face_jax.activations import SignedActivationsError
 from face_jax.classes import UnknownClassError
 from face_jax.crops import NativeCrops
@@ -125,6 +127,36 @@ def test_gradient_maps_are_the_derivative_of_the_code(explanation):
                 for colour in range(3)
             )  # fmt: skip
             assert maps[number, 0, *place] == pytest.approx(difference, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "each"),
+    [
+        (attribution.RISE(masks=10, cells=4, batch=4), 10),
+        (attribution.Occlusion(patch=8, stride=8, batch=4), 4),
+        (attribution.HSIC(grid=2, designs=8, batch=4), 8),
+        (attribution.SmoothGrad(samples=5, batch=4), 5),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_methods_tell_how_far_they_are(explanation, method, each):
+    told = []
+
+    @contextlib.contextmanager
+    def progress(stage, total):
+        told.append([stage, total, 0])
+
+        def advance(steps):
+            told[-1][2] += steps
+
+        yield advance
+
+    quiet = explanation.maps(RED[:2], method=method, key=jax.random.key(0))
+    maps = explanation.maps(RED[:2], method=method, key=jax.random.key(0), progress=progress)
+    np.testing.assert_array_equal(maps, quiet)
+    ((stage, total, done),) = told
+    assert stage
+    assert total == done == 2 * each
 
 
 def test_new_photographs_are_encoded_on_the_grid(explanation):

@@ -1,6 +1,8 @@
 """The sanity check on models that forgot."""
 
+import contextlib
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +94,36 @@ def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
     assert first.stages[0].maps == again.stages[0].maps == pytest.approx(1, abs=0.05)
     assert first.maps_floor == again.maps_floor < 0.95
     assert first.dictionary_floor == again.dictionary_floor
+
+
+def test_a_single_photograph_is_checked_by_its_crops():
+    crops = fj.RandomCrops(per_image=60)
+    one = fj.explain(colour_model(), pictures(1, 0), rank=3, crops=crops, batch=8, key=jax.random.key(1))
+    told = []
+
+    @contextlib.contextmanager
+    def progress(stage, total):
+        told.append([stage, total, 0])
+
+        def advance(steps):
+            told[-1][2] += steps
+
+        yield advance
+
+    found = sanity_check(one, [("as trained", colour_model())], batch=8, progress=progress, key=jax.random.key(1))
+    assert found.stages[0].importance == pytest.approx(1)
+    assert found.stages[0].dictionary == pytest.approx(1, abs=1e-3)
+    assert told == [["Sanity check, as trained", 61, 61]]
+
+
+def test_its_numbers_are_saved(check, tmp_path):
+    check.save(tmp_path / "new")
+    assert (tmp_path / "new" / "sanity.png").stat().st_size > 5000
+    text = json.loads((tmp_path / "new" / "sanity.json").read_text())
+    assert [stage["name"] for stage in text["stages"]] == ["as trained", "head", "everything", "dead"]
+    assert text["stages"][1]["importance"] == check.stages[1].importance
+    assert text["stages"][3]["importance"] is None
+    assert text["floors"]["maps"] == check.maps_floor
 
 
 def test_what_cannot_be_checked_is_said(explanation):

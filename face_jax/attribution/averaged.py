@@ -36,19 +36,23 @@ def averaged_gradients(
     backward pass for it.
     """
     found = []
-    for images in parts(len(asked.pictures), max(1, batch // variants)):
-        number = images.stop - images.start
-        total: list[Any] = [None] * len(asked.concepts)
-        dtype: Any = None
-        for some in parts(variants, max(1, batch // number)):
-            varied = vary(images, some)
-            dtype = varied.dtype
-            flat = varied.reshape(-1, *varied.shape[2:])
-            gradients = each_gradient(asked.model, asked.dictionary, flat, concepts=asked.concepts, pooled=asked.pooled)
-            for place, gradient in enumerate(gradients):
-                total[place] = _add(total[place], gradient, number)
-        maps = [np.asarray(reduce(images, one / variants), dtype) for one in total]
-        found.append(np.stack(maps))
+    with asked.progress("Variants of pictures", variants * len(asked.pictures)) as advance:
+        for images in parts(len(asked.pictures), max(1, batch // variants)):
+            number = images.stop - images.start
+            total: list[Any] = [None] * len(asked.concepts)
+            dtype: Any = None
+            for some in parts(variants, max(1, batch // number)):
+                varied = vary(images, some)
+                dtype = varied.dtype
+                flat = varied.reshape(-1, *varied.shape[2:])
+                gradients = each_gradient(
+                    asked.model, asked.dictionary, flat, concepts=asked.concepts, pooled=asked.pooled
+                )
+                for place, gradient in enumerate(gradients):
+                    total[place] = _add(total[place], gradient, number)
+                advance(len(flat))
+            maps = [np.asarray(reduce(images, one / variants), dtype) for one in total]
+            found.append(np.stack(maps))
     return np.concatenate(found, axis=1)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..model import SplitModel
+from ..progress import Progress, silent
 
 
 @runtime_checkable
@@ -33,6 +34,7 @@ class Method(Protocol):
         concepts: Sequence[int] | None = None,
         pooled: bool = True,
         key: Key[Array, ""] | None = None,
+        progress: Progress = silent,
     ) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of concepts in images.
 
@@ -44,6 +46,7 @@ class Method(Protocol):
         - `concepts`: which concepts, counted from 0, in this order; all by default.
         - `pooled`: explain the code of the average activations, else the sum of the places' codes.
         - `key`: for what is random; the same key gives the same maps. `jax.random.key(0)` by default.
+        - `progress`: told how far it is, by methods that look at many variants of each picture.
 
         **Returns:** the maps, in the size and the precision of the images.
         """
@@ -54,7 +57,7 @@ class Method(Protocol):
 class Asked:
     """What a method was asked, checked.
 
-    **Arguments:** as for `Method`; `concepts` and `key` are what was given or stands for nothing given.
+    **Arguments:** as for `Method`; `concepts`, `key` and `progress` are what was given or stands for nothing given.
     """
 
     model: SplitModel
@@ -63,6 +66,7 @@ class Asked:
     concepts: list[int]
     pooled: bool
     key: Key[Array, ""]
+    progress: Progress
 
 
 class CheckedMethod(abc.ABC):
@@ -77,11 +81,12 @@ class CheckedMethod(abc.ABC):
         concepts: Sequence[int] | None = None,
         pooled: bool = True,
         key: Key[Array, ""] | None = None,
+        progress: Progress = silent,
     ) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of concepts in images; see `Method`."""
         pictures, chosen = checked_images(images), chosen_concepts(concepts, len(dictionary))
         key = jax.random.key(0) if key is None else key
-        return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key))
+        return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key, progress))
 
     @abc.abstractmethod
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:

@@ -47,12 +47,14 @@ def perturbed_codes(
     **Returns:** which masks, the masks, and the codes.
     """
     baselines = baseline_like(baseline, asked.pictures)
-    for part in parts(count, batch):
-        some = masks(part)
-        codes = []
-        for image, hidden in zip(asked.pictures, baselines, strict=True):
-            codes.append(picture_codes(asked, _seen_through(some, image, hidden)))
-        yield part, some, np.stack(codes)
+    with asked.progress("Pictures hidden in part", count * len(asked.pictures)) as advance:
+        for part in parts(count, batch):
+            some = masks(part)
+            codes = []
+            for image, hidden in zip(asked.pictures, baselines, strict=True):
+                codes.append(picture_codes(asked, _seen_through(some, image, hidden)))
+                advance(len(some))
+            yield part, some, np.stack(codes)
 
 
 def region_maps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt8
 
 from ..model import Preprocess, SplitModel
 from ..progress import Progress, silent
@@ -31,10 +32,33 @@ class Visualization:
 
     - `pictures`: values 0…1.
     - `history`: the objective at each step, each on a view of its own: it climbs unevenly.
+    - `concepts`: which concepts these are, counted from 0.
     """
 
     pictures: Float[np.ndarray, "concept y x 3"]
     history: Float[np.ndarray, "concept step"]
+    concepts: tuple[int, ...]
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "concept y x 3"]:
+        """The pictures in 0…255."""
+        return np.round(255 * self.pictures).astype(np.uint8)
+
+    def save(self, folder: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+        """Writes `concept-1.png` and so on, by the concepts' numbers from 1, into a folder, which is made if need be.
+
+        **Returns:** the files.
+        """
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise ImportError("saving pictures needs Pillow: pip install face-jax[report]") from error
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = tuple(folder / f"concept-{concept + 1}.png" for concept in self.concepts)
+        for file, pixels in zip(files, self.pixels, strict=True):
+            Image.fromarray(pixels).save(file)
+        return files
 
 
 def visualize(
@@ -44,7 +68,7 @@ def visualize(
     concepts: Sequence[int] | None = None,
     photographs: Any = None,
     steps: int = 128,
-    rate: float = 0.1,
+    rate: float | None = None,
     power: float = 2.0,
     decay: float = 0.8,
     views: Views | None = None,
@@ -55,9 +79,9 @@ def visualize(
 
     The objective is `⟨a, w⟩ · cos(a, w)^power` (CRAFT, appendix B.3, after Olah et al. 2017), with `a` the average
     activations of a random view of the picture and `w` the concept. The picture's parameters are Fourier coefficients
-    of decorrelated colours, the higher frequencies damped by `1 / frequency^decay`, and Adam climbs. Everything runs
-    in one compiled loop if the model's features are a JAX function (`bridges.to_flax` makes one of a torch network);
-    features with a method `vjp` of their own are called step by step.
+    of decorrelated colours, the higher frequencies damped by `1 / frequency^decay`, and Adam climbs. A step is one
+    compiled program if the model's features are a JAX function (`bridges.to_flax` makes one of a torch network);
+    features with a method `vjp` of their own are called from outside.
 
     **Arguments:**
 
@@ -68,17 +92,20 @@ def visualize(
         phases, or with weak noise if None.
     - `steps`: of Adam; each is one forward and backward pass of the network for each concept (EfficientNet-Lite0 at
         224 × 224 pixels: about 45 ms on two processor cores).
-    - `rate`: Adam's step size; the paper's is 0.1.
+    - `rate`: Adam's step size; by default the paper's 0.1 from weak noise, and half of it from photographs' spectrum:
+        such a picture has its contrast from the start, and most of it ends as black or white at 0.1.
     - `power`: how much the direction counts against the strength; the paper's is 2.
     - `decay`: the paper's is 0.8.
     - `views`: how far a view is moved, turned and scaled.
-    - `progress`: told how far it is where the network is called step by step.
+    - `progress`: told how far it is.
     - `key`: for the start and the views.
 
     **Returns:** the pictures and the objective's history. Raises `ValueError` for options out of range.
     """
     key = jax.random.key(0) if key is None else key
     directions = _directions(dictionary, concepts)
+    if rate is None:
+        rate = 0.1 if photographs is None else 0.05
     if steps < 1 or rate <= 0 or power < 0 or decay < 0:
         raise ValueError(
             f"steps={steps}, rate={rate}, power={power}, decay={decay}: give at least one step, a rate above 0, and "
@@ -95,11 +122,9 @@ def visualize(
     )
     run = _Run(spectrum, views or Views(), model.preprocess, rate, power)
     keys = jax.random.split(step_key, steps)
-    if getattr(model.features, "vjp", None) is None:
-        parameters, history = _climb(run, model.features, directions, start, keys)
-    else:
-        parameters, history = _climb_step_by_step(run, model.features, directions, start, keys, progress)
-    return Visualization(np.asarray(to_picture(spectrum, parameters)), np.asarray(history).T)
+    parameters, history = _climb(run, model.features, directions, start, keys, progress)
+    wanted = tuple(range(len(directions))) if concepts is None else tuple(int(concept) for concept in concepts)
+    return Visualization(np.asarray(to_picture(spectrum, parameters)), history.T, wanted)
 
 
 def _directions(dictionary: Any, concepts: Sequence[int] | None) -> Float[Array, "concept channel"]:
@@ -156,36 +181,44 @@ class _Run:
         return dot * jnp.maximum(cosine, _LEAST_COSINE) ** self.power
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _climb(
-    run: _Run, features: Callable[..., Array], directions: Array, start: Array, keys: Key[Array, " step"]
-) -> tuple[Array, Float[Array, "step concept"]]:
-    def loss(parameters: Array, key: Key[Array, ""]) -> tuple[Array, Array]:
-        values = run.objective(features(run.network_input(parameters, key)), directions)
-        return -jnp.sum(values), values
-
-    def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, Array]:
-        parameters, state = carry
-        gradient, values = jax.grad(loss, has_aux=True)(parameters, key)
-        return run.step(parameters, state, gradient), values
-
-    (parameters, _), history = jax.lax.scan(step, (start, run.begin(start)), keys)
-    return parameters, history
-
-
-def _climb_step_by_step(
-    run: _Run, features: Any, directions: Array, start: Array, keys: Key[Array, " step"], progress: Progress
+    run: _Run,
+    features: Any,
+    directions: Float[Array, "concept channel"],
+    start: Array,
+    keys: Key[Array, " step"],
+    progress: Progress,
 ) -> tuple[Array, Float[np.ndarray, "step concept"]]:
-    """The same loop around features that JAX can't compile."""
+    step = _step_in_jax if getattr(features, "vjp", None) is None else _step_outside
     parameters, state, history = start, run.begin(start), []
     with progress("Feature visualization", len(keys)) as advance:
         for key in keys:
-            maps, pullback = features.vjp(_input(run, parameters, key))
-            values, cotangent = _value_and_cotangent(run, maps, directions)
-            parameters, state = _update(run, parameters, state, key, jnp.asarray(pullback(cotangent)))
+            parameters, state, values = step(run, features, directions, parameters, state, key)
+            # Waits for the step, so that nobody is told of what isn't done.
             history.append(np.asarray(values))
             advance(1)
     return parameters, np.stack(history)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step_in_jax(
+    run: _Run, features: Callable[..., Array], directions: Array, parameters: Array, state: Any, key: Key[Array, ""]
+) -> tuple[Array, Any, Float[Array, " concept"]]:
+    def loss(parameters: Array) -> tuple[Array, Array]:
+        values = run.objective(features(run.network_input(parameters, key)), directions)
+        return -jnp.sum(values), values
+
+    gradient, values = jax.grad(loss, has_aux=True)(parameters)
+    return *run.step(parameters, state, gradient), values
+
+
+def _step_outside(
+    run: _Run, features: Any, directions: Array, parameters: Array, state: Any, key: Key[Array, ""]
+) -> tuple[Array, Any, Float[Array, " concept"]]:
+    """The same step around features that JAX can't compile."""
+    maps, pullback = features.vjp(_input(run, parameters, key))
+    values, cotangent = _value_and_cotangent(run, maps, directions)
+    return *_update(run, parameters, state, key, jnp.asarray(pullback(cotangent))), values
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -10,11 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import softmax
 
+from ..attribution.visualization import Visualization
 from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
+from ..sanity import SanityCheck
 from . import figures, pictures
+from .checks import forgetting, visualized
 from .measures import measures
 from .together import together
 from .tree import crop_pictures, tree
@@ -35,7 +38,14 @@ class _Card:
     crops: list[tuple[str, str]]
 
 
-def write_report(explanation: Explanation, folder: pathlib.Path, *, command: str | None = None) -> pathlib.Path:
+def write_report(
+    explanation: Explanation,
+    folder: pathlib.Path,
+    *,
+    command: str | None = None,
+    visualization: Visualization | None = None,
+    sanity: SanityCheck | None = None,
+) -> pathlib.Path:
     """Draws an explanation as `report.html`.
 
     **Arguments:**
@@ -43,6 +53,7 @@ def write_report(explanation: Explanation, folder: pathlib.Path, *, command: str
     - `explanation`: what is drawn.
     - `folder`: where the page goes; made if need be.
     - `command`: the command line that made it, if one did.
+    - `visualization`, `sanity`: what `face_jax.visualize` and `face_jax.sanity_check` made of it, if they did.
 
     **Returns:** the page's path.
     """
@@ -56,7 +67,12 @@ def write_report(explanation: Explanation, folder: pathlib.Path, *, command: str
         loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    page = environment.get_template("page.html").render(**_contents(explanation), command=command)
+    more = {
+        "command": command,
+        "visualized": None if visualization is None else visualized(visualization),
+        "forgetting": None if sanity is None else forgetting(sanity),
+    }
+    page = environment.get_template("page.html").render(**_contents(explanation), **more)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")

@@ -13,9 +13,11 @@ from layered_model import layered_model, warm_pictures
 from toy_model import Squared, colour_model, pictures
 
 import face_jax as fj
+from face_jax.attribution.visualization import Visualization
 from face_jax.faithfulness.path import Path, Point
 from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
+from face_jax.sanity import SanityCheck, SanityStage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -85,6 +87,43 @@ def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_pa
     assert [row[2].endswith("*") for row in rows] == squared.tcav.significant().tolist()
     assert "no score can be significant" not in text
     assert "500 random directions" in text
+
+
+def forgetful(maps):
+    """A sanity check with made-up numbers, whose maps end with the likeness given."""
+    shown = np.random.default_rng(0).random((4, 16, 16))
+    stages = (
+        SanityStage("as trained", 1.0, 1.0, 0.98, 1.0, shown),
+        SanityStage("all <at> once", 0.41, float("nan"), maps, 0.07, np.zeros_like(shown)),
+    )
+    photograph = np.full((16, 16, 3), 120, np.uint8)
+    return SanityCheck(stages, 0.3, 0.95, 0.4, photograph, shown)
+
+
+def test_a_sanity_check_is_shown(explanation, tmp_path):
+    text = explanation.report(tmp_path, sanity=forgetful(0.45)).read_text()
+    section = text[text.index('<section id="sanity">') :]
+    section = section[: section.index("</section>")]
+    assert "With “all &lt;at&gt; once”, concepts, importance and maps come down" in section
+    assert 'class="warn"' not in section
+    for value in ("0.41", "0.45", "0.98", "7&nbsp;%"):
+        assert value in section
+    assert section.count("none</td>") == 1
+    # Three concepts in three columns: the explanation and two stages.
+    assert section.count("<img") == 9
+
+
+def test_a_sanity_check_that_fails_is_a_warning(explanation, tmp_path):
+    text = explanation.report(tmp_path, sanity=forgetful(0.9)).read_text()
+    assert "concepts and importance come down" in text
+    assert re.search(r'<li class="warn">With “all &lt;at&gt; once”, maps stay nearer', text)
+
+
+def test_feature_visualizations_are_shown_by_their_numbers(page, explanation, tmp_path):
+    made = Visualization(np.full((2, 16, 16, 3), 0.5), np.zeros((2, 3)), (0, 2))
+    text = explanation.report(tmp_path, visualization=made).read_text()
+    assert re.findall(r'alt="picture made for concept (\d)"', text) == ["1", "3"]
+    assert "What the network looks for" not in page.read_text()
 
 
 def test_what_users_name_is_escaped(page):
