@@ -79,12 +79,13 @@ def randomized(model: nn.Module, size: int) -> nn.Module:
             else:
                 parameter.copy_(float(name.endswith("weight")) + 0.2 * noise)
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        model.eval()
         for norm in norms:
             norm.momentum = None  # the plain average
             norm.reset_running_stats()
+            norm.train()
         if norms:
-            torch.manual_seed(0)  # dropout
-            model.train()(torch.randn(8, 3, size, size, generator=generator))
+            model(torch.randn(8, 3, size, size, generator=generator))
     return model.eval()
 
 

@@ -13,7 +13,7 @@ from face_jax.model import Preprocess, SplitModel
 
 from .affine_heads import affine_head
 from .dominators import cut_at
-from .listing import example, find, non_negative_layers, survey
+from .listing import Survey, example, find, non_negative_layers, survey
 from .torch_features import TorchFeatures
 from .torch_head import TorchHead
 from .tracing import UntraceableModelError, evaluating
@@ -27,6 +27,7 @@ def split(
     classes: Sequence[str] | None = None,
     name: str | None = None,
     example_inputs: Any = None,
+    seen: Survey | None = None,
 ) -> SplitModel:
     """A torch classifier as two functions, images to activations and activations to logits.
 
@@ -44,6 +45,7 @@ def split(
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise of `preprocess.size` pixels.
+    - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
     are an affine map of the layer's averages, else a (slow) `TorchHead`. Raises `UnknownLayerError`, `NotACutError` or
@@ -51,7 +53,7 @@ def split(
     """
     preprocess = preprocess or Preprocess()
     images = example(model, example_inputs, preprocess.size)
-    seen = survey(model, images)
+    seen = survey(model, images) if seen is None else seen
     node = find(seen, model, layer)
     count = seen.logits.shape[1]
     if classes is not None and len(classes) != count:

@@ -75,7 +75,9 @@ def _hands_on(kind: str) -> bool:
     return any(word in kind.lower() for word in ("dropout", "identity", "clone", "contiguous", "pad"))
 
 
-def layers(model: nn.Module, *, example_inputs: Any = None, size: int = 224) -> tuple[Layer, ...]:
+def layers(
+    model: nn.Module, *, example_inputs: Any = None, size: int = 224, seen: Survey | None = None
+) -> tuple[Layer, ...]:
     """All places where a classifier can be split, in the order that data flows.
 
     Use it to choose a layer: non-negative ones suit a non-negative factorization, affine heads make importance exact.
@@ -86,11 +88,12 @@ def layers(model: nn.Module, *, example_inputs: Any = None, size: int = 224) -> 
     - `example_inputs`: a batch to look at, preprocessed: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise, which show signs well but no typical values.
     - `size`: height and width of that noise, in pixels.
+    - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the places. Those beside which other tensors flow (inside a residual block) are none; dropouts and
     paddings, which add nothing to the place before them, are left out.
     """
-    seen = survey(model, example(model, example_inputs, size))
+    seen = survey(model, example(model, example_inputs, size)) if seen is None else seen
     position = {node: index for index, node in enumerate(seen.traced.nodes)}
     affine_tail = affine_from(seen.traced)
     found = []

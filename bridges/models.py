@@ -19,6 +19,7 @@ from torch import nn
 from face_jax.model import Preprocess, SplitModel
 
 from .cutting import split
+from .listing import Layer, Survey, example, layers, survey
 
 
 class UnknownModelError(ValueError):
@@ -46,9 +47,27 @@ class LoadedModel:
     classes: tuple[str, ...]
     name: str
 
+    _surveys: dict[Any, Survey] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def seen(self) -> Survey:
+        """Its operations, followed once for each state of the weights, and what two images of noise showed of them."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        state = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors)
+        if state not in self._surveys:
+            self._surveys.clear()
+            self._surveys[state] = survey(self.model, example(self.model, None, self.preprocess.size))
+        return self._surveys[state]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """`face_jax.bridges.layers` of this model."""
+        return layers(self.model, size=self.preprocess.size, seen=self.seen)
+
     def split(self, layer: str) -> SplitModel:
         """`face_jax.bridges.split` at `layer`, with this model's preprocessing and names."""
-        return split(self.model, layer, preprocess=self.preprocess, classes=self.classes, name=self.name)
+        return split(
+            self.model, layer, preprocess=self.preprocess, classes=self.classes, name=self.name, seen=self.seen
+        )
 
 
 LITE0 = "efficientnet_lite0"

@@ -170,7 +170,7 @@ def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") ->
 
         loaded = bridges.load(model, weights=weights)
         table = rich.table.Table("layer", "y × x × channel", "below zero", "head behind it", title=loaded.name)
-        for place in bridges.layers(loaded.model, size=loaded.preprocess.size):
+        for place in loaded.layers():
             below = "none" if place.non_negative else f"{place.negative:.0%}, down to {place.minimum:.2g}"
             head = "pooling, then affine" if place.affine else "not affine"
             table.add_row(place.name, " × ".join(map(str, place.shape)), below, head)

@@ -58,14 +58,12 @@ def check_depth(depth: int, layers: tuple[str, ...] | None) -> None:
 
 def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | None) -> list[Any]:
     """The model cut at the layers of --depth."""
-    from face_jax import bridges
-
     from .earlier import earlier_layers
 
     if depth == 0:
         return []
     if layers is None:
-        layers = earlier_layers(bridges.layers(loaded.model, size=loaded.preprocess.size), layer, depth)
+        layers = earlier_layers(loaded.layers(), layer, depth)
     return [loaded.split(name) for name in layers[:depth]]
 
 
@@ -73,8 +71,7 @@ def last_map(loaded: Any) -> str:
     """The layer that's taken where none is named."""
     from face_jax import bridges
 
-    places = bridges.layers(loaded.model, size=loaded.preprocess.size)
-    place = bridges.suggest_layer(places, classes=len(loaded.classes))
+    place = bridges.suggest_layer(loaded.layers(), classes=len(loaded.classes))
     if place is None:
         raise ValueError(
             f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "

@@ -5,7 +5,7 @@ from toy_model import colour_model
 
 import face_jax as fj
 from face_jax.crops import NativeCrops
-from face_jax.words import check_depth, cropping_of, rank_of, strength_of
+from face_jax.words import check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
 
 
 def test_words_become_options():
@@ -34,3 +34,26 @@ def test_words_become_options():
 def test_other_words_are_refused(mistake, said):
     with pytest.raises(ValueError, match=said):
         mistake()
+
+
+def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from face_jax.bridges import LoadedModel, listing
+
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 2, stride=2), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(12, 3),
+    )  # fmt: skip
+    loaded = LoadedModel(network.eval(), fj.Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
+    followed = []
+    trace = listing.trace
+    monkeypatch.setattr(listing, "trace", lambda *given: followed.append(given) or trace(*given))
+    layer = last_map(loaded)
+    split = loaded.split(layer)
+    (earlier,) = earlier_of(loaded, layer, 1, None)
+    assert (split.layer, earlier.layer) == ("3", "1")
+    assert len(followed) == 1
+    with torch.no_grad():
+        network[0].weight.neg_()
+    assert loaded.layers()
+    assert len(followed) == 2, "new weights have signs of their own"
