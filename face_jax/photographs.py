@@ -170,8 +170,12 @@ def network_input(
     **Returns:** float32, normalized.
     """
     small = visible(pixels, preprocess) if box is None else resized(pixels, box, preprocess.size, preprocess)
-    scaled = small.astype(np.float32) / np.float32(255)
-    return (scaled - np.asarray(preprocess.mean, np.float32)) / np.asarray(preprocess.std, np.float32)
+    # In place and by whole lines: new arrays, and a last axis of three, took four times as long as the resizing.
+    scaled = small.reshape(len(small), -1).astype(np.float32)
+    scaled /= np.float32(255)
+    scaled -= np.tile(np.asarray(preprocess.mean, np.float32), small.shape[1])
+    scaled /= np.tile(np.asarray(preprocess.std, np.float32), small.shape[1])
+    return scaled.reshape(small.shape)
 
 
 def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8[np.ndarray, "size size 3"]:

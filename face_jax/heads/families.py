@@ -34,9 +34,14 @@ class NetworkHead(nnx.Module):
     @property
     def affine(self) -> bool:
         """Whether it's an affine map of the average over places."""
-        averaging = isinstance(self.pooling, layers.Pooling) and self.pooling.grid == (1, 1)
         linear = all(isinstance(layer, (layers.Flatten, layers.Dense)) for layer in self.classifier.layers)
-        return len(self.stages) == 0 and averaging and linear
+        return self.pools_first and linear
+
+    @property
+    def pools_first(self) -> bool:
+        """Whether it sees nothing of maps but their averages over places."""
+        averaging = isinstance(self.pooling, layers.Pooling) and self.pooling.grid == (1, 1)
+        return len(self.stages) == 0 and averaging
 
     def __call__(self, maps: Maps) -> Float[Array, "image class"]:
         """Logits of feature maps, or of rows."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..heads import Affine
 from ..model import Head
 from ..progress import Advance, nobody
+from .gradient_times_code import gradient_times_code
 from .indices import Sobol
 from .sampled import sampled_total_sobol
 
@@ -48,9 +49,18 @@ def total_sobol(
 
     **Returns:** the indices. An image whose logit doesn't depend on any concept has zeros.
     """
-    if isinstance(head, Affine):
-        total = exact_total_sobol(contributions(head, codes, dictionary, target))
+    if head.affine:
+        # Behind any affine head a contribution is its own first-order estimate.
+        exact = (
+            contributions(head, codes, dictionary, target)
+            if isinstance(head, Affine)
+            else gradient_times_code(head, codes, dictionary, target).contribution
+        )
+        total = exact_total_sobol(exact)
         return Sobol(total, total, total, exact=True)
+    if getattr(head, "pools_first", False):
+        # Masks are the same at all places, so that averages of masked codes are masked averages.
+        codes = codes.mean((1, 2), keepdims=True)
     return sampled_total_sobol(
         jax.tree_util.Partial(_masked_logit, head, codes, dictionary, jnp.asarray(target)),
         dictionary.shape[0],

@@ -102,6 +102,45 @@ def test_affine_head_is_exact_and_sampling_agrees(affine):
     np.testing.assert_allclose(sampled.total, exact.total, atol=0.03)
 
 
+def test_any_head_that_says_it_is_affine_is_exact(affine):
+    head, codes, dictionary = affine
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Honest(Disguised):
+        affine = True
+
+    found = total_sobol(Honest(head), codes, dictionary, 2, key=KEY)
+    assert found.exact
+    np.testing.assert_allclose(found.total, total_sobol(head, codes, dictionary, 2, key=KEY).total, atol=1e-6)
+
+
+def test_a_head_that_averages_first_is_sampled_on_averages(affine):
+    _, codes, dictionary = affine
+    seen = []
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Averaging:
+        affine = False
+        pools_first = True
+
+        def __call__(self, maps):
+            seen.append(maps.shape)
+            return jnp.tanh(maps.mean((1, 2))) ** 2
+
+    class Plain(Averaging):
+        pools_first = False
+
+    options = {"designs": 16, "scrambles": 2, "key": KEY}
+    found = total_sobol(Averaging(), codes, dictionary, 2, **options)
+    assert {shape[1:3] for shape in seen} == {(1, 1)}
+    plain = total_sobol(jax.tree_util.register_dataclass(Plain)(), codes, dictionary, 2, **options)
+    assert {shape[1:3] for shape in seen} == {(1, 1), codes.shape[1:3]}
+    np.testing.assert_allclose(found.total, plain.total, atol=1e-5)
+    assert float(found.total.max()) > 0.1
+
+
 def test_closed_form_by_hand():
     np.testing.assert_allclose(exact_total_sobol(np.array([[3.0, -4.0], [0.0, 0.0]])), [[0.36, 0.64], [0.0, 0.0]])
 
