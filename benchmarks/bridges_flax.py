@@ -85,7 +85,7 @@ def randomized(model: nn.Module, size: int) -> nn.Module:
             norm.reset_running_stats()
             norm.train()
         if norms:
-            model(torch.randn(8, 3, size, size, generator=generator))
+            model(torch.randn(32, 3, size, size, generator=generator))
     return model.eval()
 
 
