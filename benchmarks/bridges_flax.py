@@ -42,7 +42,7 @@ FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {
     "squeezenet1_0": (64, {}),
     "squeezenet1_1": (64, {}),
     "densenet121": (64, {}),
-    "inception_v3": (75, {"init_weights": False}),
+    "inception_v3": (139, {"init_weights": False}),
     "googlenet": (64, {"init_weights": False}),
     "shufflenet_v2_x0_5": (64, {}),
     "mobilenet_v2": (64, {}),
