@@ -12,9 +12,13 @@ from PIL import Image
 pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
 
 
-def face_jax(*words, folder, cache, environment=None):
+def face_jax(*words, **where):
+    return python("-m", "face_jax.cli", *words, **where)
+
+
+def python(*words, folder, cache, environment=None):
     return subprocess.run(
-        [sys.executable, "-m", "face_jax.cli", *words],
+        [sys.executable, *words],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -161,39 +165,78 @@ def test_layers_of_the_embedded_model(tmp_path, cache):
     assert "pooling, then affine" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["explain", "--images", "nowhere"], "does not exist"),
-        (["explain", "--images", "photos", "--model", "resnet43", "--weights", "none"], "resnet34"),
-        (["explain", "--images", "photos", "--layer", "_conv_heat"], "_conv_head"),
-        (["explain", "--images", "photos", "--target", "tenchh"], "did you mean tench"),
-        (["explain", "--images", "photos", "--target", "church"], "none of the 2 photographs"),
-        (["explain", "--images", "photos", "--layer", "_blocks.10"], "below zero"),
-        (["explain", "--images", "photos", "--crops", "2", "--rank", "20"], "rank=20"),
-        (["explain", "--images", "photos", "--out", "file/report"], "can't be written to"),
-        (["explain", "--images", "photos", "--model", "resnet18", "--weights", "wrong.pth"], "weights"),
-        (["explain", "--images", "photos", "--model", "resnet18"], ".pth"),
-        (["demo", "--photos", "imagenette"], "internet"),
-        (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
-        (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
-        (["demo", "--photos", "dog"], "chelsea"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_is_wrong_is_said_in_a_line(words, said, tmp_path, cache):
+MISTAKES = [
+    (["explain", "--images", "nowhere"], "does not exist"),
+    (["explain", "--images", "photos", "--model", "resnet43", "--weights", "none"], "resnet34"),
+    (["explain", "--images", "photos", "--layer", "_conv_heat"], "_conv_head"),
+    (["explain", "--images", "photos", "--target", "tenchh"], "did you mean tench"),
+    (["explain", "--images", "photos", "--target", "church"], "none of the 2 photographs"),
+    (["explain", "--images", "photos", "--layer", "_blocks.10"], "below zero"),
+    (["explain", "--images", "photos", "--crops", "2", "--rank", "20"], "rank=20"),
+    (["explain", "--images", "photos", "--out", "file/report"], "can't be written to"),
+    (["explain", "--images", "photos", "--model", "resnet18", "--weights", "wrong.pth"], "weights"),
+    (["explain", "--images", "photos", "--model", "resnet18"], ".pth"),
+    (["demo", "--photos", "imagenette"], "internet"),
+    (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
+    (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
+    (["demo", "--photos", "dog"], "chelsea"),
+]
+# Every mistake in one process, which saves most of the time: it goes into imports.
+ONE_AFTER_ANOTHER = """
+import contextlib, io, json, sys, traceback
+from face_jax.cli import app
+
+ended = []
+for words in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            app(words)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except Exception:
+            code = traceback.format_exc()
+    ended.append((code, said.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """A folder to make mistakes in, and the environment; no machine of the tests' may reach out, whatever it could."""
     import torch
 
-    (tmp_path / "photos").mkdir()
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "photos").mkdir()
     for number in range(2):
         pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
-    (tmp_path / "file").touch()
-    torch.save({"fc.weight": torch.zeros(3, 4), "other": torch.zeros(1)}, tmp_path / "wrong.pth")
-    # No machine of the tests' may reach out, whatever it could reach.
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    (folder / "file").touch()
+    torch.save({"fc.weight": torch.zeros(3, 4), "other": torch.zeros(1)}, folder / "wrong.pth")
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    environment = {**offline, "TORCH_HOME": str(tmp_path / "torch")}
-    done = face_jax(*words, folder=tmp_path, cache=cache, environment=environment)
+    return folder, {**offline, "TORCH_HOME": str(folder / "torch")}
+
+
+@pytest.fixture(scope="module")
+def answers(mistaken, cache):
+    folder, environment = mistaken
+    every = json.dumps([words for words, _ in MISTAKES])
+    done = python("-c", ONE_AFTER_ANOTHER, every, folder=folder, cache=cache, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda number: " ".join(MISTAKES[number][0]))
+def test_what_is_wrong_is_said_in_a_line(number, answers):
+    code, said = answers[number]
+    assert code == 2, f"{code}\n{said}"
+    assert MISTAKES[number][1] in said
+
+
+def test_a_process_ends_with_what_is_wrong(mistaken, cache):
+    folder, environment = mistaken
+    done = face_jax("explain", "--images", "nowhere", folder=folder, cache=cache, environment=environment)
     assert done.returncode == 2, done.stderr + done.stdout
-    assert said in done.stderr
+    assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
