@@ -1,6 +1,5 @@
 """The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
 
-import contextlib
 import importlib
 import json
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_model import CLASSES, Squared, colour_features, colour_model, pictures
+from toy_model import CLASSES, Squared, colour_features, colour_model, pictures, recorded_progress
 
 import face_jax as fj
 from face_jax import attribution
@@ -140,17 +139,7 @@ def test_gradient_maps_are_the_derivative_of_the_code(explanation):
     ids=lambda value: type(value).__name__,
 )
 def test_methods_tell_how_far_they_are(explanation, method, each):
-    told = []
-
-    @contextlib.contextmanager
-    def progress(stage, total):
-        told.append([stage, total, 0])
-
-        def advance(steps):
-            told[-1][2] += steps
-
-        yield advance
-
+    told, progress = recorded_progress()
     quiet = explanation.maps(RED[:2], method=method, key=jax.random.key(0))
     maps = explanation.maps(RED[:2], method=method, key=jax.random.key(0), progress=progress)
     np.testing.assert_array_equal(maps, quiet)

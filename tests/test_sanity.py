@@ -1,6 +1,5 @@
 """The sanity check on models that forgot."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_model import colour_model, pictures
+from toy_model import colour_model, pictures, recorded_progress
 
 import face_jax as fj
 from face_jax.attribution import Saliency
@@ -99,17 +98,7 @@ def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
 def test_a_single_photograph_is_checked_by_its_crops():
     crops = fj.RandomCrops(per_image=60)
     one = fj.explain(colour_model(), pictures(1, 0), rank=3, crops=crops, batch=8, key=jax.random.key(1))
-    told = []
-
-    @contextlib.contextmanager
-    def progress(stage, total):
-        told.append([stage, total, 0])
-
-        def advance(steps):
-            told[-1][2] += steps
-
-        yield advance
-
+    told, progress = recorded_progress()
     found = sanity_check(one, [("as trained", colour_model())], batch=8, progress=progress, key=jax.random.key(1))
     assert found.stages[0].importance == pytest.approx(1)
     assert found.stages[0].dictionary == pytest.approx(1, abs=1e-3)

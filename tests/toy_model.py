@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import jax
@@ -59,3 +60,19 @@ def pictures(count: int, colour: int, seed: int = 0) -> np.ndarray:
     for number, (top, left) in enumerate(generator.integers(2, 12, (count, 2))):
         found[number, top : top + 16, left : left + 16, colour] = 240
     return found
+
+
+def recorded_progress():
+    """A list that fills with `[stage, total, steps told]`, and the progress that fills it."""
+    told = []
+
+    @contextlib.contextmanager
+    def progress(stage, total):
+        told.append([stage, total, 0])
+
+        def advance(steps):
+            told[-1][2] += steps
+
+        yield advance
+
+    return told, progress

@@ -144,13 +144,15 @@ def _encode(
         activations: Any, dictionary: Any, objective: Objective, prepared: tuple[Any, ...]
     ) -> Callable[[Array], Array]:
         """Zero at the solution: slopes where a code is positive, the code itself where it's zero."""
+        known = [
+            weighted.term.recalled(mine, activations) for weighted, mine in zip(objective.terms, prepared, strict=True)
+        ]
 
         def conditions(codes: Array) -> Array:
             slope = objective.quadratic.gradient(activations, codes, dictionary)[0]
-            for weighted, mine in zip(objective.terms, prepared, strict=True):
+            for weighted, mine in zip(objective.terms, known, strict=True):
                 weight = jnp.asarray(weighted.weight, codes.dtype)
-                known = weighted.term.recalled(mine, activations)
-                slope = slope + weight * weighted.term.gradient(known, codes, dictionary)[0]
+                slope = slope + weight * weighted.term.gradient(mine, codes, dictionary)[0]
             return jnp.where(positive, slope, codes)
 
         return conditions

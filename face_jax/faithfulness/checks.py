@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.core
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..heads import Affine
 
 if TYPE_CHECKING:
-    from .term import Faithfulness
+    from .term import Faithfulness, Prepared, Unkept
 
 
 def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
@@ -46,16 +46,12 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
         raise ValueError("head gives no logits; give a classifier with one class or more")
 
 
-def check_prepared(prepared: Any) -> None:
+def check_prepared(prepared: Prepared | Unkept) -> None:
     """Raise `ValueError` if the predictions on the original activations aren't finite, as far as they are known."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(prepared)):
+    finite = prepared.finite
+    if isinstance(finite, jax.core.Tracer):
         return
-    if hasattr(prepared, "finite"):
-        bad = ~np.asarray(prepared.finite)
-    else:
-        # The largest one first: in most cases that's all.
-        fine = np.isfinite(float(jnp.max(jnp.abs(prepared.target))))
-        bad = np.zeros(1, bool) if fine else ~np.isfinite(np.asarray(prepared.target)).all(axis=1)
+    bad = ~np.asarray(finite)
     if not bad.any():
         return
     raise ValueError(

@@ -37,6 +37,11 @@ class Prepared:
     target: Logits
     weights: Float[Array, " image"]
 
+    @property
+    def finite(self) -> Bool[Array, " image"]:
+        """Whether each image's logits are."""
+        return jnp.isfinite(self.target).all(axis=1)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
