@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..factorize import RankScan
 from ..faithfulness import Path
 from ..metrics import Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Matplotlib wants colours; these stand for the page's own, which differ by day and by night.
 _INK, _MUTED, _ACCENT, _GRID = "#010203", "#040506", "#070809", "#0a0b0c"
@@ -110,6 +113,7 @@ def _drawing(name: str) -> Iterator[tuple[Any, Callable[[], str]]]:
             _plain(axes)
             buffer = io.StringIO()
             with mpl.rc_context(settings):
+                settle(figure)
                 figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             drawing = buffer.getvalue()
             for stand_in, variable in _IN_PAGE.items():
@@ -117,6 +121,18 @@ def _drawing(name: str) -> Iterator[tuple[Any, Callable[[], str]]]:
             return _inline(drawing, name)
 
         yield axes, finished
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out now, with axes at rounded places.
+
+    The layout's solver goes through its constraints in the order of their addresses, so that places differ in the
+    last bit from run to run, and with them the names within an SVG file.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(edge, 6) for edge in axes.get_position(original=True).bounds])
 
 
 def _plain(axes: Any) -> None:

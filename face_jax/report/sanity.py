@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from ..sanity import SanityCheck
+from .figures import settle
 from .pictures import PALETTE, concept_colour, spotlight
 
 # Maps of so many concepts are drawn.
@@ -49,6 +50,7 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
                 if row == 0:
                     title = "explanation" if column == 0 else check.stages[column - 1].name
                     axes.set_title(_folded(title), fontsize=7.5, color=_MUTED)
+        settle(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=130, facecolor="white", metadata=metadata)

@@ -331,9 +331,19 @@ def test_predictions_that_are_not_kept_are_computed_again(name):
 
     assert abs(float(derivative(term))) > 1e-4
     np.testing.assert_allclose(derivative(unkept), derivative(term), rtol=1e-8)
-    bad = Faithfulness(lambda maps: _maps_network(maps) + jnp.nan, grid=(2, 3), keep_predictions=False)
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["a number", "traced"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
+def test_predictions_that_are_not_numbers_are_refused(kept, traced):
+    activations, _ = _problem()
+    bad = Faithfulness(lambda maps: _maps_network(maps) + jnp.nan, grid=(2, 3), keep_predictions=kept)
+
+    def objective_value(weight):
+        return factorize(activations, RANK, objective=fj.SquaredError() + weight * bad).stats.objective
+
     with pytest.raises(ValueError, match="NaN or infinite for 8 of 8 images"):
-        factorize(activations, RANK, objective=fj.SquaredError() + 1.0 * bad)
+        (jax.grad(objective_value) if traced else objective_value)(1.0)
 
 
 @pytest.mark.parametrize("kept", [True, False])
