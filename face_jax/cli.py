@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import shlex
 import sys
 import time
-import traceback
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 try:
     import rich.console
-    import rich.markup
-    import rich.progress
     import rich.table
     import typer
 except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
+from .terminal import SAY, bars, errors_in_words, timed
 from .words import (
     PICTURES,
     check_depth,
@@ -41,7 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_say = rich.console.Console(stderr=True, soft_wrap=True)
 
 Model = Annotated[
     str, typer.Option(help="A torchvision classifier's name, such as resnet34, or efficientnet_lite0 (embedded).")
@@ -105,26 +100,13 @@ def explain(
     no_cache: NoCache = False,
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
-    with _errors_in_words():
+    with errors_in_words():
         names = None if layers is None else tuple(name.strip() for name in layers.split(","))
         _run(
-            images,
-            model,
-            weights,
-            layer,
-            target,
-            rank_of(rank),
-            crops,
-            out,
-            batch,
-            seed,
-            no_cache,
-            faithfulness,
-            depth or len(names or ()),
-            names,
-            visualize,
-            sanity,
-        )
+            images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
+            batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
+            layers=names, visualize=visualize, sanity=sanity,
+        )  # fmt: skip
 
 
 @app.command(epilog="Example: face-jax demo --photos coffee --out coffee-report")
@@ -144,7 +126,7 @@ def demo(
     no_cache: NoCache = False,
 ) -> None:
     """Explain one embedded photograph with an embedded pretrained classifier: nothing is downloaded."""
-    with _errors_in_words():
+    with errors_in_words():
         if photos == "imagenette":
             from face_jax.bridges import imagenette
 
@@ -155,9 +137,8 @@ def demo(
             from .embedded import embedded_photograph
 
             source = embedded_photograph(photos)
-        model = "efficientnet_lite0"
         _run(
-            source, model, "DEFAULT", None, target, rank or 6, None, out, 32, seed, no_cache, depth=depth,
+            source, target=target, rank=rank or 6, out=out, seed=seed, no_cache=no_cache, depth=depth,
             visualize=visualize, sanity=sanity,
         )  # fmt: skip
 
@@ -165,7 +146,7 @@ def demo(
 @app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
 def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") -> None:
     """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
-    with _errors_in_words():
+    with errors_in_words():
         from face_jax import bridges
 
         loaded = bridges.load(model, weights=weights)
@@ -179,16 +160,17 @@ def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") ->
 
 def _run(
     images: Any,
-    model: str,
-    weights: str,
-    layer: str | None,
+    *,
     target: str | None,
     rank: int | Literal["auto"],
-    crops: str | None,
     out: pathlib.Path,
-    batch: int,
     seed: int,
     no_cache: bool,
+    model: str = "efficientnet_lite0",
+    weights: str = "DEFAULT",
+    layer: str | None = None,
+    crops: str | None = None,
+    batch: int = 32,
     faithfulness: str = "none",
     depth: int = 0,
     layers: tuple[str, ...] | None = None,
@@ -229,24 +211,24 @@ def _run(
         batch=batch,
         key=jax.random.key(seed),
         cache=keep,
-        progress=_bars,
+        progress=bars,
     )
     if earlier:
-        explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=_bars)
+        explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=bars)
     more = {"starting and loading the model": ready - begun}
     if earlier:
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.seconds.values())
     forget_extras(out)
     pictures = check = None
     if visualize:
-        with _timed(more, "feature visualization"):
-            pictures = visualized(explanation, visualize, _bars, jax.random.key(seed))
+        with timed(more, "feature visualization"):
+            pictures = visualized(explanation, visualize, bars, jax.random.key(seed))
             pictures.save(out / PICTURES)
     if sanity:
-        with _timed(more, "sanity check"):
-            check = checked(explanation, loaded, batch, _bars, jax.random.key(seed))
+        with timed(more, "sanity check"):
+            check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
             check.save(out)
-    with _timed(more, "report"), _bars("Report", 1) as advance:
+    with timed(more, "report"), bars("Report", 1) as advance:
         explanation.save(out)
         command = shlex.join(["face-jax", *sys.argv[1:]])
         report = explanation.report(out, command=command, visualization=pictures, sanity=check)
@@ -257,62 +239,20 @@ def _run(
 
 def _tell(explanation: Any, more: dict[str, float]) -> None:
     first = explanation.scores[0]
-    _say.print(
+    SAY.print(
         f"[bold]{explanation.target_name}[/bold] ({explanation.target_chosen}): {len(explanation.concepts)} concepts; "
         f"the first three have {sum(one.importance for one in explanation.concepts[:3]):.0%} of the importance. "
         f"Rebuilt from concepts, {first.agreement:.0%} of the held-out predictions stay."
     )
     for note in explanation.notes:
-        _say.print(f"[yellow]Note:[/yellow] {note}")
+        SAY.print(f"[yellow]Note:[/yellow] {note}")
     seconds = explanation.seconds | more
     total = sum(seconds.values())
     parts = ", ".join(
         f"{work} {spent:.1f} s ({spent / total:.0%})"
         for work, spent in sorted(seconds.items(), key=lambda item: -item[1])
     )
-    _say.print(f"[dim]{total:.1f} s: {parts}[/dim]")
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], work: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    yield
-    seconds[work] = time.perf_counter() - begun
-
-
-@contextlib.contextmanager
-def _bars(stage: str, total: int) -> Iterator[Any]:
-    """A progress bar on a terminal, and nothing in a pipe."""
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeElapsedColumn(),
-    )
-    with rich.progress.Progress(*columns, console=_say, disable=not _say.is_terminal) as progress:
-        task = progress.add_task(stage, total=total)
-        yield lambda steps: progress.advance(task, steps)
-
-
-@contextlib.contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """What the user can mend is said in a line; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        if not _ours(error):
-            raise
-        _say.print(f"[bold red]error:[/bold red] {rich.markup.escape(str(error))}")
-        raise typer.Exit(2) from error
-
-
-def _ours(error: BaseException) -> bool:
-    """Whether the error was raised by this package's own code, whose errors say what to do."""
-    from face_jax import bridges
-
-    homes = {pathlib.Path(file).resolve().parent for file in (__file__, bridges.__file__)}
-    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-    return any(home in raised_in.parents for home in homes)
+    SAY.print(f"[dim]{total:.1f} s: {parts}[/dim]")
 
 
 def _writable(out: pathlib.Path) -> None:
@@ -334,6 +274,8 @@ def _folder() -> pathlib.Path:
 def _keep_compilations() -> None:
     import jax
 
+    if jax.config.jax_compilation_cache_dir is not None:
+        return  # the user keeps them already, by JAX_COMPILATION_CACHE_DIR
     jax.config.update("jax_compilation_cache_dir", str(_folder() / "compilations"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

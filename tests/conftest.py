@@ -1,4 +1,4 @@
-"""Strict mode for every test: float64 on, no silent promotion of ranks or dtypes, compilations kept between runs."""
+"""Strict mode for every test: float64 on, no silent promotion of ranks or dtypes, compilations cheap and kept."""
 
 import gc
 import os
@@ -11,6 +11,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import jax
 import pytest
+
+# Most of the suite's time would be LLVM's, for programs that run once on small matrices. XLA reads its flags when the
+# first device is asked for; they are put back, so that the command and the notebooks are compiled as for their users.
+_FLAGS = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {_FLAGS or ''}"
+jax.devices()
+if _FLAGS is None:
+    del os.environ["XLA_FLAGS"]
+else:
+    os.environ["XLA_FLAGS"] = _FLAGS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -101,7 +101,6 @@ def tiny(monkeypatch, tmp_path):
     loaded = bridges.LoadedModel(network, Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
     monkeypatch.setattr(bridges, "load", lambda *_, **__: loaded, raising=False)
     # The tests' own settings stay.
-    monkeypatch.setattr(cli, "_keep_compilations", lambda: None)
     monkeypatch.setattr(bridges, "share_processor", lambda: None, raising=False)
     (tmp_path / "photos").mkdir()
     for number, pixels in enumerate(pictures(12, 0)):

@@ -16,7 +16,7 @@ STREAM = (
     "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "choices", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
     "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
-    "cli",
+    "terminal", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 

@@ -1,0 +1,61 @@
+"""What the command says: progress, times, and errors in a line."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import rich.console
+import rich.markup
+import rich.progress
+import typer
+
+# The report's address alone goes to standard output.
+SAY = rich.console.Console(stderr=True, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], work: str) -> Iterator[None]:
+    """Note the seconds that some work took under its name."""
+    begun = time.perf_counter()
+    yield
+    seconds[work] = time.perf_counter() - begun
+
+
+@contextlib.contextmanager
+def bars(stage: str, total: int) -> Iterator[Any]:
+    """A progress bar on a terminal, and nothing in a pipe."""
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+    )
+    with rich.progress.Progress(*columns, console=SAY, disable=not SAY.is_terminal) as progress:
+        task = progress.add_task(stage, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+@contextlib.contextmanager
+def errors_in_words() -> Iterator[None]:
+    """What the user can mend is said in a line; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        if not _ours(error):
+            raise
+        SAY.print(f"[bold red]error:[/bold red] {rich.markup.escape(str(error))}")
+        raise typer.Exit(2) from error
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether the error was raised by this package's own code, whose errors say what to do."""
+    from face_jax import bridges
+
+    homes = {pathlib.Path(file).resolve().parent for file in (__file__, bridges.__file__)}
+    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    return any(home in raised_in.parents for home in homes)
