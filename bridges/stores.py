@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import json
 import os
 import pathlib
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 
-class Store(Protocol):
+class Store(abc.ABC):
     """Rows of activations that grow batch by batch."""
 
-    names: list[str]
-    skipped: list[tuple[str, str]]
-    picture_shape: tuple[int, ...] | None
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.names: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.picture_shape: tuple[int, ...] | None = None
+        self.rows: Any = None
 
     @property
     def done(self) -> int:
         """How many pictures were seen, kept or skipped."""
-        ...
+        return len(self.names) + len(self.skipped)
 
     def append(
         self,
@@ -31,49 +35,36 @@ class Store(Protocol):
         picture_shape: tuple[int, ...] | None,
     ) -> None:
         """Keep a batch's activations; None if the whole batch failed."""
-        ...
-
-    def finish(self) -> Any:
-        """The array of all rows."""
-        ...
-
-
-class MemoryStore:
-    """Rows in memory, allocated once."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.names, self.skipped = total, [], []
-        self.picture_shape: tuple[int, ...] | None = None
-        self.rows: np.ndarray | None = None
-
-    @property
-    def done(self) -> int:
-        """How many pictures were seen."""
-        return len(self.names) + len(self.skipped)
-
-    def append(
-        self,
-        values: np.ndarray | None,
-        names: list[str],
-        failed: list[tuple[str, str]],
-        picture_shape: tuple[int, ...] | None,
-    ) -> None:
-        """Keep a batch."""
         if values is not None:
             if self.rows is None:
-                self.rows = np.empty((self.total, *values.shape[1:]), values.dtype)
+                self.rows = self._room((self.total, *values.shape[1:]), values.dtype)
             self.rows[len(self.names) : len(self.names) + len(values)] = values
         self.names += names
         self.skipped += failed
         self.picture_shape = picture_shape or self.picture_shape
+
+    @abc.abstractmethod
+    def finish(self) -> Any:
+        """The array of all rows that were filled."""
+
+    @abc.abstractmethod
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """Where all rows will be."""
+
+
+class MemoryStore(Store):
+    """Rows in memory, allocated once."""
 
     def finish(self) -> np.ndarray:
         """The rows that were filled."""
         assert self.rows is not None  # finish is called only if a name was kept
         return self.rows[: len(self.names)]
 
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
 
-class DiskStore:
+
+class DiskStore(Store):
     """Rows on disk, with a note beside them of what they are and how far the work is.
 
     The note is written after the rows that it tells of, and in one step, so that a run that's killed at any moment
@@ -81,23 +72,15 @@ class DiskStore:
     """
 
     def __init__(self, path: pathlib.Path, identity: dict[str, Any], total: int) -> None:
+        super().__init__(total)
         self.path, self.note = path, path.with_name(path.name + ".json")
-        self.identity, self.total = identity, total
-        self.names: list[str] = []
-        self.skipped: list[tuple[str, str]] = []
-        self.picture_shape: tuple[int, ...] | None = None
-        self.rows: Any = None
+        self.identity = identity
         if self.note.exists():
             self._resume()
         elif path.exists():
             raise ValueError(
                 f"store={str(path)!r} exists and no note says what it holds; delete it, or give another path"
             )
-
-    @property
-    def done(self) -> int:
-        """How many pictures were seen."""
-        return len(self.names) + len(self.skipped)
 
     def append(
         self,
@@ -107,15 +90,9 @@ class DiskStore:
         picture_shape: tuple[int, ...] | None,
     ) -> None:
         """Keep a batch, then note it."""
-        if values is not None:
-            if self.rows is None:
-                self.rows = self._create((self.total, *values.shape[1:]), values.dtype)
-            self.rows[len(self.names) : len(self.names) + len(values)] = values
-            if isinstance(self.rows, np.memmap):
-                self.rows.flush()
-        self.names += names
-        self.skipped += failed
-        self.picture_shape = picture_shape or self.picture_shape
+        super().append(values, names, failed, picture_shape)
+        if isinstance(self.rows, np.memmap):
+            self.rows.flush()
         self._write_note()
 
     def finish(self) -> Any:
@@ -132,7 +109,7 @@ class DiskStore:
         self.rows = np.load(self.path, mmap_mode="r")
         return self.rows
 
-    def _create(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".zarr":
             # A chunk holds a batch's worth of rows, at most some 8 MB: what one block of a later reading takes.

@@ -13,22 +13,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from .history import History, begun
 from .objective import SquaredError
 from .passes import Codes, Dictionary, Sums, pass_over, squared_error
-from .results import RESULTS, Result
-from .solution import Solution, Stats, count_dead, count_duplicated, normalized
+from .solution import Solution
 from .solvers import Memory, Solver, sweep
 
-# Ang & Gillis 2019, section 3.3: growth of the extrapolation, growth of its bound, cut at a restart.
-_FIRST, _GROWTH, _BOUND_GROWTH, _CUT = 0.5, 1.05, 1.01, 1.5
+_PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where the loop is: the accepted factors, what they are extrapolated from, and the histories."""
+    """Where the loop is: the accepted factors, what they are extrapolated from, and the history."""
 
     codes: Codes
     plain_codes: Codes
@@ -37,16 +36,7 @@ class State:
     plain_dictionary: Dictionary
     dictionary_memory: tuple[Array, ...]
     sums: Sums
-    objective: Float[Array, ""]
-    residual: Float[Array, ""]
-    beta: Float[Array, ""]
-    bound: Float[Array, ""]
-    rejected: Int[Array, ""]
-    restarts: Int[Array, ""]
-    step: Int[Array, ""]
-    code: Int[Array, ""]
-    objectives: Float[Array, " step"]
-    residuals: Float[Array, " step"]
+    history: History
 
 
 def solve(
@@ -77,28 +67,14 @@ def solve(
     state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
 
     def going(state: State) -> Bool[Array, ""]:
-        return (state.code < 0) & (state.step < solver.max_steps)
+        return state.history.going(solver.max_steps)
 
     if unrolled:
         state = _unrolled(going, lambda state: _step(problem, state), state, solver.max_steps)
     else:
         state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
     objective_value, residual = problem.measure(state.codes, state.dictionary)
-    finite = jnp.isfinite(objective_value)
-    ended = jnp.where(state.code < 0, RESULTS.max_steps_reached.value, state.code)
-    ended = jnp.where(finite, ended, RESULTS.nonfinite.value).astype(jnp.int32)
-    codes, dictionary, scale = normalized(state.codes, state.dictionary)
-    stats = Stats(
-        objective=state.objectives * unit,
-        residual=state.residuals,
-        steps=state.step,
-        restarts=state.restarts,
-        final_objective=objective_value * unit,
-        final_residual=residual,
-        dead=count_dead(codes),
-        duplicated=count_duplicated(dictionary),
-    )
-    return Solution(codes.T, dictionary, scale, Result(ended), stats)
+    return state.history.solution(state.codes, state.dictionary, objective_value, residual, unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,15 +177,13 @@ class _Problem:
 
 
 def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
-    solver, dtype = problem.solver, codes.dtype
-    zero = jnp.zeros((), dtype)
+    solver = problem.solver
+    zero = jnp.zeros((), codes.dtype)
     _, _, _, sums = pass_over(
         problem.activations, problem.objective, None, dictionary, codes, codes, (), zero, block_rows=problem.block_rows
     )
     objective = problem.value(dictionary, sums)
     residual = _ratio(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
-    empty = jnp.full((solver.max_steps + 1,), jnp.nan, dtype)
-    arrived = jnp.where(residual <= solver.rtol, RESULTS.successful.value, -1)
     return State(
         codes=codes,
         plain_codes=codes,
@@ -218,23 +192,16 @@ def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
         plain_dictionary=dictionary,
         dictionary_memory=() if solver.signed_dictionary else solver.remember(dictionary),
         sums=sums,
-        objective=objective,
-        residual=residual,
-        beta=jnp.asarray(_FIRST if solver.extrapolate else 0.0, dtype),
-        bound=jnp.ones((), dtype),
-        rejected=jnp.zeros((), jnp.int32),
-        restarts=jnp.zeros((), jnp.int32),
-        step=jnp.zeros((), jnp.int32),
-        code=jnp.where(jnp.isfinite(objective), arrived, RESULTS.nonfinite.value).astype(jnp.int32),
-        objectives=empty.at[0].set(objective),
-        residuals=empty.at[0].set(residual),
+        history=begun(
+            objective, residual, rtol=solver.rtol, max_steps=solver.max_steps, extrapolate=solver.extrapolate
+        ),
     )
 
 
 def _step(problem: _Problem, state: State) -> State:
-    solver = problem.solver
-    beta = jnp.where(state.rejected > 0, 0, state.beta)
-    cautious = state.rejected > 1
+    solver, history = problem.solver, state.history
+    beta = history.extrapolation
+    cautious = history.rejected > 1
 
     # 1. The dictionary moves on from where it is, in the direction that it came.
     ahead = state.dictionary + beta * (state.dictionary - state.plain_dictionary)
@@ -253,10 +220,10 @@ def _step(problem: _Problem, state: State) -> State:
     if problem.objective.weights is None:
         measured = problem.value(dictionary, sums)
         # Small changes are known better than two values' difference, large ones worse than the value itself.
-        objective = jnp.where(jnp.abs(change) > 0.01 * measured, measured, state.objective + change)
+        objective = jnp.where(jnp.abs(change) > 0.01 * measured, measured, history.objective + change)
     else:
         objective = problem.value(ahead, sums) + last
-        change = objective - state.objective
+        change = objective - history.objective
 
     # 4. Keep it if the objective fell.
     # This is the residual of the pair (codes, ahead) that the pass started from: the one whose gradients are known.
@@ -264,13 +231,6 @@ def _step(problem: _Problem, state: State) -> State:
     residual = _ratio(moves, problem.size)
     accepted = change <= 0
     keep = _chooser(accepted)
-    kept_objective = jnp.where(accepted, objective, state.objective)
-    kept_residual = jnp.where(accepted, residual, state.residual)
-    rejected = jnp.where(accepted, 0, state.rejected + 1).astype(jnp.int32)
-    code = jnp.where(accepted & (residual <= solver.rtol), RESULTS.successful.value, -1)
-    code = jnp.where(rejected > 2, RESULTS.stalled.value, code)
-    code = jnp.where(jnp.isfinite(change), code, RESULTS.nonfinite.value)
-    grown = jnp.minimum(state.bound, _GROWTH * state.beta)
     return State(
         codes=keep(codes, state.codes),
         plain_codes=keep(plain, state.codes),
@@ -279,16 +239,14 @@ def _step(problem: _Problem, state: State) -> State:
         plain_dictionary=state.dictionary,
         dictionary_memory=tuple(keep(a, b) for a, b in zip(dictionary_memory, state.dictionary_memory, strict=True)),
         sums=jax.tree.map(keep, sums, state.sums),
-        objective=kept_objective,
-        residual=kept_residual,
-        beta=keep(jnp.where(state.rejected > 0, state.beta, grown), state.beta / _CUT),
-        bound=keep(jnp.minimum(1, _BOUND_GROWTH * state.bound), state.beta),
-        rejected=rejected,
-        restarts=state.restarts + jnp.where(accepted, 0, 1).astype(jnp.int32),
-        step=state.step + 1,
-        code=code.astype(jnp.int32),
-        objectives=state.objectives.at[state.step + 1].set(kept_objective),
-        residuals=state.residuals.at[state.step + 1].set(kept_residual),
+        history=history.after(
+            accepted,
+            objective,
+            residual,
+            rtol=solver.rtol,
+            stalled=history.rejected_with(accepted) > _PATIENCE,
+            finite=jnp.isfinite(change),
+        ),
     )
 
 
@@ -296,12 +254,11 @@ def _unrolled(
     going: Callable[[State], Bool[Array, ""]], step: Callable[[State], State], state: State, length: int
 ) -> State:
     """The loop as a scan, whose steps are done as long as it's going."""
-    told = ("objective", "residual", "beta", "bound", "objectives", "residuals")
 
     def one(state: State, _: None) -> tuple[State, None]:
         state = jax.lax.cond(going(state), step, lambda state: state, state)
         # What's only told, or chosen by comparisons, has no derivative that would be of use.
-        return dataclasses.replace(state, **{name: jax.lax.stop_gradient(getattr(state, name)) for name in told}), None
+        return dataclasses.replace(state, history=jax.lax.stop_gradient(state.history)), None
 
     return jax.lax.scan(one, state, None, length=length)[0]
 
