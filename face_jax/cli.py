@@ -274,7 +274,7 @@ def _folder() -> pathlib.Path:
 def _keep_compilations() -> None:
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return  # the user keeps them already, by JAX_COMPILATION_CACHE_DIR
     jax.config.update("jax_compilation_cache_dir", str(_folder() / "compilations"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..factorize import Solution, encode
+from ..factorize import Objective, Solution, SquaredError, encode
 from ..metrics import Certificates, certificates, relative_squared_error
 from .losses import SigmoidKL
 from .term import Faithfulness
@@ -51,10 +51,12 @@ def certify(
     solution: Solution,
     *,
     held_out: Float[Array, "other channel"] | None = None,
+    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
 ) -> Certified:
     """Certificates of a solution: per-image KL, L1, both bounds and agreement, fitted and held out.
 
-    Rows are encoded by non-negative least squares, the rule by which new images are encoded too.
+    Rows are encoded by non-negative least squares, the rule by which new images are encoded too; with a term in
+    `objective` faithfully, as `encode` does then, which asks the head about every image that is encoded.
 
     **Arguments:**
 
@@ -62,6 +64,7 @@ def certify(
     - `activations`: the rows that were fitted.
     - `solution`: their factorization.
     - `held_out`: rows of other images.
+    - `objective`: what codes minimize; without weights of rows or images, which belong to one set of rows.
 
     **Returns:** certificates with quantiles. Raises `ValueError` for a term of several labels, whose predictions are
     no single distribution.
@@ -71,15 +74,20 @@ def certify(
             "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
             "term.loss.values of each image instead"
         )
-    fitted, error = _certified(term, activations, solution.dictionary)
-    other, other_error = (None, None) if held_out is None else _certified(term, held_out, solution.dictionary)
+    fitted, error = _certified(term, activations, solution.dictionary, objective)
+    other, other_error = (
+        (None, None) if held_out is None else _certified(term, held_out, solution.dictionary, objective)
+    )
     return Certified(fitted, other, error, other_error)
 
 
 def _certified(
-    term: Faithfulness, activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
+    term: Faithfulness,
+    activations: Float[Array, "row channel"],
+    dictionary: Float[Array, "concept channel"],
+    objective: SquaredError | Objective,
 ) -> tuple[Certificates, float]:
-    codes = encode(activations, dictionary)
+    codes = encode(activations, dictionary, objective=objective)
     original, rebuilt = predictions(dataclasses.replace(term, weights=None), activations, codes, dictionary)
     error = relative_squared_error(np.asarray(activations), np.asarray(codes @ dictionary))
     return certificates(np.asarray(original), np.asarray(rebuilt)), error
