@@ -48,6 +48,9 @@ Out = Annotated[
     pathlib.Path,
     typer.Option(help="Folder for report.html and the explanation itself (explanation.json and others)."),
 ]
+Faithfulness = Annotated[
+    str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
+]
 Depth = Annotated[
     int,
     typer.Option(help="Levels of sub-concepts: concepts of mixed crops are taken apart at earlier layers."),
@@ -85,9 +88,7 @@ def explain(
             help="Random crops of each photograph (by default at least 10, and 300 in all), grid, or native (FACE's)."
         ),
     ] = None,
-    faithfulness: Annotated[
-        str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
-    ] = "none",
+    faithfulness: Faithfulness = "none",
     depth: Depth = 0,
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
@@ -118,6 +119,7 @@ def demo(
         int | None, typer.Option(help="Number of concepts; 6 for one photograph, 25 for a class, by default.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The class; by default what the model predicts.")] = None,
+    faithfulness: Faithfulness = "none",
     depth: Depth = 0,
     visualize: Visualize = 0,
     sanity: Sanity = False,
@@ -138,8 +140,8 @@ def demo(
 
             source = embedded_photograph(photos)
         _run(
-            source, target=target, rank=rank or 6, out=out, seed=seed, no_cache=no_cache, depth=depth,
-            visualize=visualize, sanity=sanity,
+            source, target=target, rank=rank or 6, out=out, seed=seed, no_cache=no_cache, faithfulness=faithfulness,
+            depth=depth, visualize=visualize, sanity=sanity,
         )  # fmt: skip
 
 

@@ -32,6 +32,12 @@ class Meaning:
     suspicious: str
 
 
+_REMEDY = (
+    ' A faithfulness term makes the concepts keep it: --faithfulness auto on the command line, faithfulness="auto" in '
+    "face_jax.explain."
+)
+
+
 def verdicts(explanation: Explanation) -> list[Verdict]:
     """Judgements that follow from the scores and their controls, warnings first."""
     own = explanation.scores[0]
@@ -52,6 +58,7 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
         yield (
             f"Only {own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
             f"concepts; the others become {become}. What the concepts leave out decides between these classes."
+            + ("" if explanation.settings.get("faithfulness") else _REMEDY)
         )
     if own.kl > 0.5:
         yield (

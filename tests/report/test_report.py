@@ -17,6 +17,7 @@ from face_jax.attribution.visualization import Visualization
 from face_jax.faithfulness.path import Path, Point
 from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
+from face_jax.report.verdicts import verdicts
 from face_jax.sanity import SanityCheck, SanityStage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,6 +56,16 @@ def test_it_says_what_the_explanation_says(page, explanation):
     for meaning in ("Relative squared error", "KL divergence", "Agreement", "C-Ins", "C-Del", "C-Gini", "Suspicious"):
         assert meaning in text
     assert "itself the λ = 0 row" in text
+
+
+def test_a_low_agreement_names_the_remedy(explanation):
+    poor = dataclasses.replace(explanation.scores[0], agreement=0.4)
+    low = dataclasses.replace(explanation, scores=(poor, *explanation.scores[1:]))
+    asked = dataclasses.replace(low, settings={**low.settings, "faithfulness": True})
+    for one, remedy in ((low, True), (asked, False)):
+        warning = verdicts(one)[0].text
+        assert warning.startswith("Only 40% of the held-out predictions")
+        assert ("--faithfulness auto" in warning) == remedy
 
 
 def table_of_measures(text):
