@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Matplotlib wants colours; these stand for the page's own, which differ by day and by night.
 _INK, _MUTED, _ACCENT, _GRID = "#010203", "#040506", "#070809", "#0a0b0c"
 _IN_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _ACCENT: "var(--accent)", _GRID: "var(--line)"}
+_LABEL = (75, 14)  # room for a label of one λ, in points
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 3)))
 
 
@@ -62,19 +63,36 @@ def path_figure(path: Path) -> str:
         loss = [point.held_out_loss for point in path.points]
         axes.plot(error, loss, color=_MUTED, linewidth=1.3, marker="o", markersize=5, markerfacecolor=_GRID)
         axes.plot(error[path.chosen], loss[path.chosen], color=_ACCENT, marker="o", markersize=9)
-        for number, point in enumerate(path.points):
-            axes.annotate(
-                f"λ = {point.weight:.3g}",
-                (error[number], loss[number]),
-                xytext=(7, 5),
-                textcoords="offset points",
-                color=_INK if number == path.chosen else _MUTED,
-            )
         axes.set_xlabel("relative squared error")
         axes.set_ylabel("KL")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * max(loss) or 1)
         axes.margins(x=0.2)
+        middle = sum(axes.get_xlim()) / 2
+        axes.locator_params(axis="x", nbins=5)
+        for number in _legible(axes, list(zip(error, loss, strict=True)), path.chosen):
+            right = error[number] > middle
+            # The one that was chosen has others above it, as a rule.
+            axes.annotate(
+                f"λ = {path.points[number].weight:.3g}",
+                (error[number], loss[number]),
+                xytext=(-7 if right else 7, -16 if number == path.chosen else 5),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                color=_INK if number == path.chosen else _MUTED,
+            )
     return finished()
+
+
+def _legible(axes: Any, points: list[tuple[float, float]], chosen: int) -> list[int]:
+    """The points whose labels have room beside each other: the one chosen, both ends, then what else fits."""
+    places = axes.transData.transform(points) * 72 / axes.figure.dpi
+    order = dict.fromkeys([chosen, 0, len(points) - 1, *range(len(points))])
+    labelled: list[int] = []
+    for number in order:
+        away = np.abs(places[labelled] - places[number])
+        if np.all((away[:, 0] > _LABEL[0]) | (away[:, 1] > _LABEL[1])):
+            labelled.append(number)
+    return labelled
 
 
 def rank_figure(scan: RankScan) -> str:

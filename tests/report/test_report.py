@@ -15,6 +15,7 @@ from toy_model import Squared, colour_model, pictures
 import face_jax as fj
 from face_jax.attribution.visualization import Visualization
 from face_jax.faithfulness.path import Path, Point
+from face_jax.report.figures import path_figure
 from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
 from face_jax.report.verdicts import verdicts
@@ -263,6 +264,21 @@ def test_choices_are_drawn(explanation, tmp_path):
     assert any("path curves" in drawing and "λ = 3" in drawing for drawing in drawings)
     for drawing in drawings:
         xml.etree.ElementTree.fromstring(drawing)
+
+
+def test_labels_of_a_path_have_room():
+    # As in a real path: λ = 11 and 35 lie beside the chosen one.
+    points = tuple(
+        Point(weight, 0.1, 0.1, error, loss, 0.9, 1.0, 1e-4, 30)
+        for weight, error, loss in (
+            (0.0, 0.1771, 0.167), (11.0, 0.1774, 0.145), (35.0, 0.1781, 0.137), (118.0, 0.1762, 0.133),
+            (1e3, 0.189, 0.153),
+        )
+    )  # fmt: skip
+    drawing = path_figure(Path(points=points, chosen=3, solution=None, most_error=1.1))
+    labels = re.findall(r"λ = [\d.e+]+", drawing)
+    assert {"λ = 118", "λ = 0", "λ = 1e+03"} <= set(labels)
+    assert "λ = 35" not in labels
 
 
 @pytest.fixture(scope="module")
