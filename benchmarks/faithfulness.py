@@ -225,7 +225,7 @@ def cases(arguments):
 
 def tradeoff(arguments) -> None:
     """A share of a class's photographs is held out; a quarter of the others chooses λ, then all of them are fitted."""
-    from face_jax.factorize import ADMM, SquaredError, factorize
+    from face_jax.factorize import ADMM, NNDSVD, Given, SquaredError, factorize
     from face_jax.faithfulness import Faithfulness, certify, faithfulness_path
     from face_jax.heads import Affine
 
@@ -247,18 +247,16 @@ def tradeoff(arguments) -> None:
         quarter = half // 4
         begun = time.perf_counter()
         path = faithfulness_path(rows_of(fitted[quarter:]), RANK, term, rows_of(fitted[:quarter]), solver=solver)
+        heeding = SquaredError() + FAITHFUL_CODES * path.weight * term
         both = []
         start = None
         for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
-            from face_jax.factorize import NNDSVD, Given
-
             found = factorize(
                 rows_of(fitted), RANK, objective=SquaredError() + weight * term, solver=solver,
                 start=NNDSVD() if start is None else Given(start.codes, start.dictionary),
             )  # fmt: skip
             start = found
             if weight in (0.0, path.weight):
-                heeding = SquaredError() + FAITHFUL_CODES * path.weight * term
                 for objective in (SquaredError(), heeding):
                     both.append(certify(term, rows_of(fitted), found, held_out=rows_of(held_out), objective=objective))
         plain, plain_heeding, chosen, chosen_heeding = both[:2] + both[-2:]

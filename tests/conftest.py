@@ -14,13 +14,9 @@ import pytest
 
 # Most of the suite's time would be LLVM's, for programs that run once on small matrices. XLA reads its flags when the
 # first device is asked for; they are put back, so that the command and the notebooks are compiled as for their users.
-_FLAGS = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {_FLAGS or ''}"
-jax.devices()
-if _FLAGS is None:
-    del os.environ["XLA_FLAGS"]
-else:
-    os.environ["XLA_FLAGS"] = _FLAGS
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XLA_FLAGS", f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}")
+    jax.devices()
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -19,9 +20,9 @@ def test_committed_without_output(path):
 # The kernel's sockets are closed by the garbage collector, after the test.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path, tmp_path, monkeypatch, pytestconfig):
+def test_runs(path, tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(pytestconfig.rootpath / ".cache" / "jax"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.values["jax_compilation_cache_dir"])
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .history import History, begun
+from .history import History, begun, chooser
 from .moves import improve_dictionary, move_together
 from .problem import Codes, Dictionary, Problem, Settings, ratio
 from .solution import Solution
@@ -106,9 +106,7 @@ def _step(problem: Problem, state: State) -> State:
     residual = ratio(sums.moves + moves, problem.size)
 
     accepted = change <= 0
-    keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
-    # Without extrapolation no block can raise the objective by more than rounding.
-    stalled = (history.rejected_with(accepted) > 1) | (accepted & (change == 0) & (beta == 0))
+    keep = chooser(accepted)
     return State(
         codes=keep(new_codes, state.codes),
         dictionary=keep(new_dictionary, state.dictionary),
@@ -122,7 +120,9 @@ def _step(problem: Problem, state: State) -> State:
             history.objective + change,
             residual,
             rtol=settings.rtol,
-            stalled=stalled,
+            # Without extrapolation no block can raise the objective by more than rounding.
+            patience=1,
+            still=accepted & (change == 0) & (beta == 0),
             finite=jnp.isfinite(change),
         ),
     )

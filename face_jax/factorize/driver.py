@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
-from .history import History, begun
+from .history import History, begun, chooser
 from .objective import SquaredError
 from .passes import Codes, Dictionary, Sums, pass_over, squared_error
 from .solution import Solution
@@ -230,7 +230,7 @@ def _step(problem: _Problem, state: State) -> State:
     moves = problem.codes_move(ahead, sums) + problem.dictionary_move(ahead, state.sums)
     residual = _ratio(moves, problem.size)
     accepted = change <= 0
-    keep = _chooser(accepted)
+    keep = chooser(accepted)
     return State(
         codes=keep(codes, state.codes),
         plain_codes=keep(plain, state.codes),
@@ -244,7 +244,7 @@ def _step(problem: _Problem, state: State) -> State:
             objective,
             residual,
             rtol=solver.rtol,
-            stalled=history.rejected_with(accepted) > _PATIENCE,
+            patience=_PATIENCE,
             finite=jnp.isfinite(change),
         ),
     )
@@ -276,10 +276,6 @@ def _guarded(
         )
 
     return guarded
-
-
-def _chooser(condition: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
-    return lambda new, old: jnp.where(condition, new, old)
 
 
 def _size(activations: Float[Array, "row channel"], objective: SquaredError) -> Float[Array, ""]:

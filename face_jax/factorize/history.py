@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +57,9 @@ class History:
         residual: Float[Array, ""],
         *,
         rtol: Float[Array, ""] | float,
-        stalled: Bool[Array, ""],
+        patience: int,
         finite: Bool[Array, ""],
+        still: Bool[Array, ""] | bool = False,
     ) -> History:
         """One step later.
 
@@ -65,14 +67,16 @@ class History:
 
         - `accepted`: whether the step is kept; `objective`, `residual`: what it came to.
         - `rtol`: the residual to end at.
-        - `stalled`: whether no further step can help.
+        - `patience`: steps that may be taken back in a row; at one more the loop has stalled.
         - `finite`: whether the step came to numbers at all.
+        - `still`: whether the step changed nothing, so that no further one can help.
 
         **Returns:** the history with this step in it.
         """
-        keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
+        keep = chooser(accepted)
+        rejected = jnp.where(accepted, 0, self.rejected + 1).astype(jnp.int32)
         code = jnp.where(accepted & (residual <= rtol), RESULTS.successful.value, -1)
-        code = jnp.where(stalled, RESULTS.stalled.value, code)
+        code = jnp.where((rejected > patience) | still, RESULTS.stalled.value, code)
         code = jnp.where(finite, code, RESULTS.nonfinite.value)
         objective, residual = keep(objective, self.objective), keep(residual, self.residual)
         grown = jnp.minimum(self.bound, _GROWTH * self.beta)
@@ -81,17 +85,13 @@ class History:
             residual=residual,
             beta=keep(jnp.where(self.rejected > 0, self.beta, grown), self.beta / _CUT),
             bound=keep(jnp.minimum(1, _BOUND_GROWTH * self.bound), self.beta),
-            rejected=self.rejected_with(accepted),
+            rejected=rejected,
             restarts=self.restarts + jnp.where(accepted, 0, 1).astype(jnp.int32),
             step=self.step + 1,
             code=code.astype(jnp.int32),
             objectives=self.objectives.at[self.step + 1].set(objective),
             residuals=self.residuals.at[self.step + 1].set(residual),
         )
-
-    def rejected_with(self, accepted: Bool[Array, ""]) -> Int[Array, ""]:
-        """Steps taken back in a row, this one counted."""
-        return jnp.where(accepted, 0, self.rejected + 1).astype(jnp.int32)
 
     def solution(
         self,
@@ -125,6 +125,11 @@ class History:
             duplicated=count_duplicated(dictionary),
         )
         return Solution(codes.T, dictionary, scale, Result(ended), stats)
+
+
+def chooser(accepted: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
+    """The function that takes the new of two arrays if a step was accepted, else the old."""
+    return lambda new, old: jnp.where(accepted, new, old)
 
 
 def begun(
