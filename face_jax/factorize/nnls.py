@@ -11,16 +11,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .linear import conjugate_gradient
+from .masked import (
+    CG_STEPS,
+    Columns,
+    Grams,
+    Support,
+    by_blocks,
+    in_rounds,
+    masked_cholesky,
+    masked_solve,
+    solve_on,
+    times,
+)
 from .solvers import sweep
 
-Columns = Float[Array, "concept item"]
-Support = Bool[Array, "concept item"]
-# one matrix for all columns, or one for each (with weighted entries), the columns last
-Grams = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
-
-_BLOCK = 1024  # columns that are solved together; 25 concepts then stay in a CPU core's second cache
-_TOGETHER = 4  # columns that the Cholesky factorization subtracts at a time
-_ROUNDS, _SWEEPS, _CG_STEPS = 6, 10, 16
+_SWEEPS = 10
 _BACKUP = 3  # full exchanges without progress before single ones, Kim & Park 2011
 
 
@@ -40,19 +45,7 @@ def nnls(gram: Grams, cross: Columns) -> Columns:
 
     **Returns:** the x's.
     """
-    columns = cross.shape[1]
-    if columns <= _BLOCK:
-        return _solve_block(gram, cross)
-    count = -(-columns // _BLOCK)
-    size = -(-columns // count)
-
-    def body(i: Array, out: Columns) -> Columns:
-        start = jnp.minimum(i * size, columns - size)
-        block = jax.lax.dynamic_slice_in_dim(cross, start, size, axis=1)
-        mine = gram if gram.ndim == 2 else jax.lax.dynamic_slice_in_dim(gram, start, size, axis=2)
-        return jax.lax.dynamic_update_slice_in_dim(out, _solve_block(mine, block), start, axis=1)
-
-    return jax.lax.fori_loop(0, count, body, jnp.zeros_like(cross))
+    return by_blocks(_solve_block, gram, cross)
 
 
 @nnls.defjvp
@@ -73,115 +66,6 @@ def _nnls_jvp(primals: tuple[Grams, Columns], tangents: tuple[Grams, Columns]) -
     return x, jax.lax.custom_linear_solve(product, right, solve, symmetric=True)
 
 
-def solve_on(gram: Grams, support: Support, right: Columns) -> Columns:
-    """The solution on each column's support, zero elsewhere, block by block so that it stays in a CPU's cache."""
-    columns = support.shape[1]
-    if columns <= _BLOCK or jax.default_backend() != "cpu":
-        return _solve_some(gram, support, right)
-    count = -(-columns // _BLOCK)
-    size = -(-columns // count)
-
-    def body(i: Array, out: Columns) -> Columns:
-        start = jnp.minimum(i * size, columns - size)
-        take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=x.ndim - 1)  # noqa: E731
-        solved = _solve_some(gram if gram.ndim == 2 else take(gram), take(support), take(right))
-        return jax.lax.dynamic_update_slice_in_dim(out, solved, start, axis=1)
-
-    return jax.lax.fori_loop(0, count, body, jnp.zeros_like(right))
-
-
-def _solve_some(gram: Grams, support: Support, right: Columns) -> Columns:
-    """As many conjugate directions as a system has unknowns end at its solution, and cost less than its factors.
-
-    Whether they do, in finite precision, is checked: to a backward error of a few roundings. If not, with dependent
-    or nearly dependent concepts, factors are made.
-    """
-    eps = float(jnp.finfo(right.dtype).eps)
-    steps = min(right.shape[0], _CG_STEPS)
-    size = jnp.max(jnp.sum(jnp.abs(gram), axis=0), axis=0)
-
-    def product(v: Columns) -> Columns:
-        return jnp.where(support, times(gram, v), 0)
-
-    def open_columns(x: Columns) -> Bool[Array, " item"]:
-        goal = 8 * eps * (jnp.max(jnp.abs(right), axis=0) + size * jnp.max(jnp.abs(x), axis=0))
-        return ~(jnp.max(jnp.abs(right - product(x)), axis=0) <= goal)
-
-    def going(carry: tuple[Columns, Array, Array]) -> Bool[Array, ""]:
-        return jnp.any(carry[1]) & (carry[2] < _ROUNDS)
-
-    def round_(carry: tuple[Columns, Array, Array]) -> tuple[Columns, Array, Array]:
-        x = conjugate_gradient(product, right, carry[0], steps, eps / 4)
-        return x, open_columns(x), carry[2] + 1
-
-    zeros = jnp.zeros_like(right)
-    x, left, _ = jax.lax.while_loop(going, round_, (zeros, open_columns(zeros), jnp.zeros((), jnp.int32)))
-    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), right), lambda: x)
-
-
-def times(gram: Grams, x: Columns) -> Columns:
-    """`G x`, column by column."""
-    return gram @ x if gram.ndim == 2 else jnp.einsum("klm,lm->km", gram, x)
-
-
-def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
-    """`L Lᵀ` of the rows and columns in each item's support: L, column by column, and its diagonal's inverse.
-
-    A pivot that is zero to rounding belongs to a concept that depends on earlier ones; its inverse is set to 0,
-    and so it drops out.
-    """
-    concepts = support.shape[0]
-    diagonal = jnp.diagonal(gram).T if gram.ndim == 3 else jnp.diagonal(gram)[:, None]
-    floor = 4 * concepts * jnp.finfo(gram.dtype).eps * diagonal
-
-    def finish(schur: Columns, pivot: Float[Array, " item"], k: int | Array) -> tuple[Columns, Array]:
-        used = support[k] & (pivot > floor[k])
-        inverse = jnp.where(used, jax.lax.rsqrt(jnp.where(used, pivot, 1)), 0)
-        return schur * inverse[None], inverse
-
-    def body(k: Array, carry: tuple[Array, Columns]) -> tuple[Array, Columns]:
-        columns, inverses = carry
-        mine = jax.lax.dynamic_index_in_dim(gram, k, axis=1, keepdims=False)
-        schur = jnp.broadcast_to(mine if gram.ndim == 3 else mine[:, None], support.shape)
-
-        def subtract(i: Array, schur: Columns) -> Columns:
-            some = jax.lax.dynamic_slice_in_dim(columns, i * _TOGETHER, _TOGETHER)
-            at_k = jax.lax.dynamic_index_in_dim(some, k, axis=1, keepdims=False)
-            # Written out, not as a sum over an axis: on a CPU that is 20 times faster.
-            for j in range(_TOGETHER):
-                schur = schur - some[j] * at_k[j][None]
-            return schur
-
-        schur = jax.lax.fori_loop(0, (k + _TOGETHER - 1) // _TOGETHER, subtract, schur)
-        pivot = jax.lax.dynamic_index_in_dim(schur, k, axis=0, keepdims=False)
-        used = support[k] & (pivot > floor[k])
-        inverse = jnp.where(used, jax.lax.rsqrt(jnp.where(used, pivot, 1)), 0)
-        below = support & (jnp.arange(concepts) >= k)[:, None]
-        return columns.at[k].set(jnp.where(below, schur * inverse[None], 0)), inverses.at[k].set(inverse)
-
-    padded = -(-concepts // _TOGETHER) * _TOGETHER
-    start = (jnp.zeros((padded, *support.shape), gram.dtype), jnp.zeros(support.shape, gram.dtype))
-    return jax.lax.fori_loop(0, concepts, body, start)
-
-
-def masked_solve(factor: tuple[Array, Columns], right: Columns) -> Columns:
-    """The solution on the support for right-hand sides that are zero elsewhere; zero elsewhere."""
-    columns, inverses = factor
-    concepts = right.shape[0]
-
-    def forward(k: Array, y: Columns) -> Columns:
-        mine = y[k] * inverses[k]
-        after = (jnp.arange(concepts) > k)[:, None]
-        return jnp.where(after, y - columns[k] * mine[None], y).at[k].set(mine)
-
-    def backward(i: Array, x: Columns) -> Columns:
-        k = concepts - 1 - i
-        after = (jnp.arange(concepts) > k)[:, None]
-        return x.at[k].set((x[k] - jnp.sum(jnp.where(after, columns[k] * x, 0), axis=0)) * inverses[k])
-
-    return jax.lax.fori_loop(0, concepts, backward, jax.lax.fori_loop(0, concepts, forward, right))
-
-
 def _solve_block(gram: Grams, cross: Columns) -> Columns:
     """Rounds of coordinate descent and conjugate gradients on the support, then pivoting if it's needed.
 
@@ -191,27 +75,21 @@ def _solve_block(gram: Grams, cross: Columns) -> Columns:
     # float32 has digits for little more than the tolerance; float64 has some to spare.
     tolerance = 4 * eps if eps > 1e-10 else 64 * eps
     goal = tolerance * jnp.max(jnp.abs(cross), axis=0)
-    steps = min(cross.shape[0], _CG_STEPS)
+    steps = min(cross.shape[0], CG_STEPS)
 
     def open_columns(x: Columns) -> Bool[Array, " item"]:
         return _residual(gram, cross, x) > goal
 
-    def going(carry: tuple[Columns, Array, Array]) -> Bool[Array, ""]:
-        return jnp.any(carry[1]) & (carry[2] < _ROUNDS)
-
-    def round_(carry: tuple[Columns, Array, Array]) -> tuple[Columns, Array, Array]:
-        x, _, count = carry
+    def improve(x: Columns) -> Columns:
         x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: _sweep(x, gram, cross), x)
         support = x > 0
         y = conjugate_gradient(
             lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0), x, steps, eps / 4
         )
         fits = jnp.all(y >= 0, axis=0) & (_residual(gram, cross, y) <= _residual(gram, cross, x))
-        x = jnp.where(fits[None], y, x)
-        return x, open_columns(x), count + 1
+        return jnp.where(fits[None], y, x)
 
-    x = jnp.zeros_like(cross)
-    x, left, _ = jax.lax.while_loop(going, round_, (x, open_columns(x), jnp.zeros((), jnp.int32)))
+    x, left = in_rounds(improve, open_columns, jnp.zeros_like(cross))
     return jax.lax.cond(jnp.any(left), lambda: _polish(gram, cross, x), lambda: x)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from face_jax.factorize.nnls import masked_cholesky, masked_solve, nnls
+from face_jax.factorize.masked import masked_cholesky, masked_solve
+from face_jax.factorize.nnls import nnls
 
 ff = importlib.import_module("face_jax.factorize")  # the name face_jax.factorize is the function
 
