@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from .activations import Survey
+from .fitting import Fitted
 from .model import SplitModel
 from .photographs import Photograph
 
@@ -44,9 +45,7 @@ def settings_of(
     model: SplitModel,
     rank: int,
     crops: Any,
-    objective: Any,
-    solver: Any,
-    start: Any,
+    fitting: Fitted,
     held_out: float,
     key: Key[Array, ""],
     target: int,
@@ -60,10 +59,10 @@ def settings_of(
         "target": target,
         "rank": rank,
         "crops": repr(crops),
-        "objective": repr(objective),
-        "faithfulness": bool(objective.terms),
-        "solver": repr(solver),
-        "start": repr(start),
+        "objective": repr(fitting.objective),
+        "faithfulness": bool(fitting.objective.terms),
+        "solver": repr(fitting.solver),
+        "start": repr(fitting.start),
         "held_out": held_out,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "preprocess": dataclasses.asdict(model.preprocess),

@@ -1,19 +1,9 @@
-"""How many concepts, and how much faithfulness: what may be asked for, and how it's chosen when it isn't."""
+"""How many concepts, and how much faithfulness: what may be asked for."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
-
-from .activations import Collected
-from .faithfulness import Path, faithful_rows, faithfulness_path
-from .model import SplitModel
-from .selection import split
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
@@ -50,33 +40,3 @@ def check_rank(rank: int | str, crops: int, channels: int) -> None:
             f"rank={least} is more than {crops} crops of {channels} channels allow; give at most "
             f"{min(crops, channels)}, or more photographs or crops"
         )
-
-
-def choose_path(
-    model: SplitModel,
-    rows: Float[np.ndarray, "row channel"],
-    pictures: Collected,
-    rank: int,
-    solver: Any,
-    start: Any,
-    keys: dict[str, Any],
-) -> Path:
-    """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
-    if len(pictures) < 2:
-        raise ValueError(
-            'faithfulness="auto" chooses λ on some of the pictures, and there is only one; give λ as a number, such as '
-            "faithfulness=1e3, or more photographs"
-        )
-    learned, judged = split(len(pictures), 0.25, key=jax.random.fold_in(keys["controls"], 1))
-    learned_rows, term = faithful_rows(model.head, rows, pictures.maps[learned])
-    other, other_term = faithful_rows(model.head, rows[:0], pictures.maps[judged])
-    return faithfulness_path(
-        jnp.asarray(learned_rows),
-        rank,
-        term,
-        jnp.asarray(other),
-        held_out_term=other_term,
-        solver=solver,
-        start=start,
-        key=keys["start"],
-    )

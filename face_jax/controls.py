@@ -11,21 +11,20 @@ from jaxtyping import Array, Float, Key
 
 from . import metrics
 from .activations import Collected
-from .factorize import NNDSVD, SquaredError, factorize
+from .factorize import NNDSVD, factorize
+from .fitting import Fitted
 from .model import SplitModel
 from .progress import Progress, silent
 from .ranking import importance_of
 
 
-def control_banks(
-    rows: Float[np.ndarray, "row channel"], rank: int, objective: Any, solver: Any, start: Any, keys: dict[str, Any]
-) -> dict[str, Float[np.ndarray, "concept channel"]]:
+def control_banks(fitting: Fitted, rank: int, keys: dict[str, Any]) -> dict[str, Float[np.ndarray, "concept channel"]]:
     """Banks whose scores say what this explanation's are worth."""
     first, second = jax.random.split(keys["controls"])
-    activations = jnp.asarray(rows)
+    rows, activations = fitting.rows, jnp.asarray(fitting.rows)
     banks = {}
-    if objective.terms:
-        plain = factorize(activations, rank, objective=SquaredError(), solver=solver, start=start, key=keys["start"])
+    if fitting.objective.terms:
+        plain = factorize(activations, rank, solver=fitting.solver, start=fitting.start, key=keys["start"])
         banks["λ = 0: the same without the faithfulness term"] = np.asarray(plain.dictionary)
     begun = np.asarray(NNDSVD()(activations, rank, signed=False, key=keys["start"])[1])
     banks["NNDSVD start, no steps taken"] = metrics.unit_length(begun)

@@ -16,14 +16,13 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops
 from .cache import no_cache
-from .choices import check_faithfulness, check_rank, check_settings, choose_path
+from .choices import check_faithfulness, check_rank, check_settings
 from .classes import class_index
 from .concepts import encode_maps
 from .controls import control_banks, control_scores
 from .explanation import Explanation
-from .factorize import ADMM, NNDSVD, SquaredError, encode, factorize, rank_scan
-from .faithfulness import faithful_rows
-from .faithfulness.path import SOLVER as FAITHFUL_SOLVER
+from .factorize import rank_scan
+from .fitting import fit
 from .model import SplitModel
 from .photographs import photographs
 from .progress import Progress, Stopwatch, silent
@@ -103,9 +102,11 @@ def explain(
         rows = place_average(crop_data)
         if single:
             others = _crops_of(crops, shapes, held, keys["more crops"])
-            fit_units = of_class(crop_data, target_number)
-            score_units = of_class(activator.crops(kept, others, maps=not affine), target_number)
+            other_data = activator.crops(kept, others, maps=not affine)
+            pictures, crop_of = of_class(crop_data, target_number), np.arange(len(rows))
+            fit_units, score_units = crop_data[pictures], other_data[of_class(other_data, target_number)]
         else:
+            pictures, crop_of = fitted, boxes.image
             fit_units, score_units = (units(seen.kept[index], affine=affine) for index in (fitted, held))
 
         scan = None
@@ -116,23 +117,12 @@ def explain(
                 rank = scan.suggested
                 advance(1)
         with stopwatch("factorization"), progress("Factorizing", 1) as advance:
-            objective = SquaredError() if objective is None else objective
-            solver = (ADMM() if faithfulness is None else FAITHFUL_SOLVER) if solver is None else solver
-            start = NNDSVD() if start is None else start
-            fit_rows, path = rows, None
-            if faithfulness is not None:
-                fit_rows, term = faithful_rows(model.head, rows, fit_units.maps)
-                if faithfulness == "auto":
-                    path = choose_path(model, rows, fit_units, rank, solver, start, keys)
-                objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
-            solution = factorize(
-                jnp.asarray(fit_rows), rank, objective=objective, solver=solver, start=start, key=keys["start"]
-            )
-            dictionary = np.asarray(solution.dictionary)
-            # Rows that the term needed are behind the crops', or in their place.
-            crop_codes = np.asarray(solution.codes)[: len(rows)]
-            if not (affine or faithfulness is None):
-                crop_codes = np.asarray(encode(jnp.asarray(rows), solution.dictionary))
+            fitting = fit(
+                model.head, rows, crop_of, fit_units, pictures, rank,
+                faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+                key=keys["start"], path_key=jax.random.fold_in(keys["controls"], 1),
+            )  # fmt: skip
+            dictionary, crop_codes = np.asarray(fitting.solution.dictionary), fitting.crop_codes
             advance(1)
         with stopwatch("importance"):
             importance = importance_of(model, fit_units, dictionary, target_number, keys["importance"], progress)
@@ -140,7 +130,7 @@ def explain(
             dictionary, crop_codes = dictionary[order], crop_codes[:, order]
             directions, gradients = other_measures(model, fit_units, dictionary, target_number, keys["directions"])
         with stopwatch("scores and controls"):
-            banks = control_banks(fit_rows, rank, objective, solver, start, keys)
+            banks = control_banks(fitting, rank, keys)
             own = metrics.score(
                 "this explanation", model.head, score_units, dictionary, target_number, importance.per_class
             )
@@ -171,10 +161,10 @@ def explain(
         concepts=concepts,
         scores=scores,
         accuracy_of_nothing=float(nothing.argmax(-1)[0] == target_number),
-        fit=fit_summary(solution),
-        notes=notes_on(every, seen, len(fit_units), len(score_units), solution),
-        settings=settings_of(model, rank, crops, objective, solver, start, held_out, key, target_number),
-        path=path,
+        fit=fit_summary(fitting.solution),
+        notes=notes_on(every, seen, len(fit_units), len(score_units), fitting.solution),
+        settings=settings_of(model, rank, crops, fitting, held_out, key, target_number),
+        path=fitting.path,
         rank_scan=scan,
         seconds=dict(stopwatch.seconds),
     )

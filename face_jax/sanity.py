@@ -222,7 +222,7 @@ def _stage(
     dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
     seen = survey(model, explanation.photographs, batch=batch, progress=inside).kept
     fitted = (
-        of_class(crops, explanation.target)
+        crops[of_class(crops, explanation.target)]
         if explanation.single
         else units(seen[explanation.fitted], affine=model.head.affine)
     )

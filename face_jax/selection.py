@@ -137,14 +137,14 @@ def split(
     return np.sort(shuffled[held:]), np.sort(shuffled[:held])
 
 
-def of_class(crops: Collected, target: int) -> Collected:
-    """Crops that the model itself puts in the class; if there are hardly any, the quarter that comes closest."""
+def of_class(crops: Collected, target: int) -> Int[np.ndarray, " some"]:
+    """Which crops the model itself puts in the class; if there are hardly any, the quarter that comes closest."""
     mask = crops.logits.argmax(-1) == target
     if mask.sum() < min(5, len(mask)):
         quarter = max(5, len(mask) // 4)
         mask = np.zeros(len(mask), bool)
         mask[np.argsort(-crops.logits[:, target], kind="stable")[:quarter]] = True
-    return crops[mask]
+    return np.flatnonzero(mask)
 
 
 def units(collected: Collected, *, affine: bool) -> Collected:

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 STREAM = (
     "model", "classes", "progress", "randomness", "cache", "photographs", "crops", "activations", "factorize",
     "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
-    "choices", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
+    "choices", "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
     "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
     "terminal", "cli",
 )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from toy_model import colour_model
 
 import face_jax as fj
+from face_jax import fitting
 from face_jax.heads import Affine
 
 SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": jax.random.key(0)}
@@ -54,6 +55,23 @@ def test_auto_chooses_along_a_path_that_comes_with_it():
     assert chosen.held_out_error <= found.path.most_error * first.held_out_error
     assert found.scores[0].kl < found.scores[1].kl
     assert set(found.path.table()[0]) >= {"weight", "held_out_error", "held_out_loss"}
+
+
+def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkeypatch):
+    seen = []
+
+    def looked_at(rows, rank, term, held_out, *, held_out_term, **others):
+        seen.append((np.asarray(rows), np.asarray(held_out), np.asarray(term.weights)))
+        return fj.faithfulness_path(rows, rank, term, held_out, held_out_term=held_out_term, **others)
+
+    monkeypatch.setattr(fitting, "faithfulness_path", looked_at)
+    found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
+    [(rows, judged, weights)] = seen
+    averages = found.collected.maps[found.fitted].mean(axis=(1, 2))
+    judging = found.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
+    assert len(judging) == len(judged) == len(found.fitted) // 4
+    learned = ~np.isin(found.crops.image, judging)
+    np.testing.assert_array_equal(rows[weights == 0], found.crop_activations[learned])
 
 
 def test_heads_that_are_not_affine():
