@@ -33,7 +33,7 @@ class ArrayCache:
     - `limit`: bytes that all files together may take.
     """
 
-    folder: pathlib.Path
+    folder: str | pathlib.Path
     limit: int = 4 * 1024**3
 
     def __call__(self, depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -> Arrays:
@@ -42,7 +42,7 @@ class ArrayCache:
         for part in depends_on:
             raw = part.encode() if isinstance(part, str) else part
             digest.update(len(raw).to_bytes(8, "big") + raw)
-        file = self.folder / f"{digest.hexdigest()[:40]}.npz"
+        file = pathlib.Path(self.folder) / f"{digest.hexdigest()[:40]}.npz"
         found = _read(file)
         if found is None:
             found = compute()
@@ -52,16 +52,16 @@ class ArrayCache:
     def _write(self, file: pathlib.Path, arrays: Arrays) -> None:
         # A cache that can't be written to costs time, not results.
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
                 np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
             os.replace(part.name, file)
-            self._trim()
+            self._trim(file.parent)
         except OSError:
             return
 
-    def _trim(self) -> None:
-        files = sorted(self.folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
+    def _trim(self, folder: pathlib.Path) -> None:
+        files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
         total = 0
         for file in files:
             total += file.stat().st_size

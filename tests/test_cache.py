@@ -19,8 +19,8 @@ def counted():
 
 def test_computed_once_for_each_dependence(tmp_path, counted):
     compute, calls = counted
-    cache = ArrayCache(tmp_path)
-    for _ in range(2):
+    for folder in (tmp_path, str(tmp_path)):
+        cache = ArrayCache(folder)
         found = cache(["model", b"image"], compute)
         np.testing.assert_array_equal(found["a"], [0, 1, 2])
         assert found["names"].tolist() == ["x", "yz"]
