@@ -86,8 +86,9 @@ def crop_rows(
     progress: Progress,
 ) -> Float[np.ndarray, "crop channel"]:
     """Averaged activations of some of the explanation's crops at another layer."""
-    # Nobody needs the rest of the network here, which is most of the work.
-    headless = dataclasses.replace(model, head=_NoHead())
+    # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
+    # gives has no logits, and is kept apart from what the whole one gives.
+    headless = dataclasses.replace(model, head=_NoHead(), fingerprint=f"{model.fingerprint} without a head")
     activator = Activator(headless, batch, cache, progress, Stopwatch())
     return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
 

@@ -10,7 +10,9 @@ from layered_model import layered_model, warm_pictures
 import face_jax as fj
 from face_jax.earlier import earlier_layers
 from face_jax.photographs import network_input
+from face_jax.progress import Stopwatch, silent
 from face_jax.recursion import suggest_recursion
+from face_jax.selection import Activator
 from face_jax.sub_concepts import coherence, spreads, top_crops
 
 RANK = {"rank": 2, "threshold": 0.3}
@@ -67,6 +69,15 @@ def test_at_the_earlier_layer_the_mixed_concept_spreads(explanation):
     assert hint.spread[0] < 0.5 * found.spread[0]
     none = fj.recurse(explanation, [layered_model("middle")], batch=8, rank=2, threshold=1e9).recursion
     assert (none.suggested, none.divisions) == ((), ())
+
+
+def test_what_it_keeps_of_crops_is_not_taken_for_what_an_explanation_keeps(explanation, tmp_path):
+    cache, earlier = fj.ArrayCache(tmp_path), layered_model("middle")
+    fj.recurse(explanation, [earlier], batch=8, cache=cache, **RANK)
+    seen = Activator(earlier, 8, cache, silent, Stopwatch()).crops(
+        explanation.photographs, explanation.crops, maps=False
+    )
+    assert seen.logits.shape == (len(explanation.crops), 2)
 
 
 def test_the_concept_that_mixes_two_colours_is_taken_apart_into_them(recursive, explanation):
