@@ -1,22 +1,34 @@
-"""How many concepts, and how much faithfulness: what may be asked for."""
+"""How many concepts, crops and pictures, and how much faithfulness: what may be asked for."""
 
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 
 
-def check_settings(rank: int | str, held_out: float, batch: int) -> None:
+def check_count(name: str, value: Any, what: str) -> None:
+    """Refuses what is no whole number from 1 on."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} is no number of {what}; give 1 or more, a whole number")
+
+
+def check_settings(rank: int | str, held_out: float, strongest: Any, batch: Any, crops: Any) -> None:
     """Refuses settings of `explain` that make no sense, before any work."""
     if rank != "auto" and (isinstance(rank, str) or rank < 1):
         raise ValueError(f"rank={rank!r} is no number of concepts; give 1 or more, or 'auto'")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out={held_out} is no share; give a number between 0 and 1, such as 0.2")
-    if batch < 1:
-        raise ValueError(f"batch={batch} is no number of pictures; give 1 or more")
+    check_count("strongest", strongest, "crops")
+    check_count("batch", batch, "pictures")
+    if crops is not None and (isinstance(crops, type) or not callable(crops)):
+        raise ValueError(
+            f"crops={crops!r} is no rule for crops; give an object such as RandomCrops(), GridCrops() or "
+            "NativeCrops(model.preprocess)"
+        )
 
 
 def check_faithfulness(faithfulness: Any, objective: Any) -> None:

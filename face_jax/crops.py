@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from .choices import check_count
 from .model import Preprocess
 
 
@@ -59,6 +60,14 @@ class RandomCrops:
     smallest: float = 0.25
     largest: float = 0.6
 
+    def __post_init__(self) -> None:
+        check_count("per_image", self.per_image, "crops from each photograph")
+        if not 0 < self.smallest <= self.largest <= 1:
+            raise ValueError(
+                f"smallest={self.smallest}, largest={self.largest} are no sides of crops; give shares of the "
+                "photograph's short side, above 0 and at most 1, the smallest first"
+            )
+
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Draw sizes uniformly, then places uniformly where the crop fits."""
         draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
@@ -82,6 +91,14 @@ class GridCrops:
 
     size: float = 0.5
     overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= 1:
+            raise ValueError(
+                f"size={self.size} is no side of a crop; give a share of the photograph's short side, above 0 and at "
+                "most 1, such as 0.5"
+            )
+        _check_overlap(self.overlap)
 
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Lay the grid; nothing is random."""
@@ -119,12 +136,17 @@ class NativeCrops:
     size: int = 64
     overlap: float = 0.2
 
+    def __post_init__(self) -> None:
+        check_count("size", self.size, "pixels")
+        whole = self.preprocess.size
+        if self.size > whole:
+            raise ValueError(f"size={self.size} is no part of a network's input of {whole} pixels; give 1 to {whole}")
+        _check_overlap(self.overlap)
+
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Lay the grid; nothing is random."""
         del key
         whole, short = self.preprocess.size, self.preprocess.resize
-        if not 1 <= self.size <= whole:
-            raise ValueError(f"size={self.size} is no part of a network's input of {whole} pixels; give 1 to {whole}")
         corners = np.arange(0, whole - self.size + 1, max(1, int(self.size * (1 - self.overlap))))
         top, left = (each.ravel() for each in np.meshgrid(corners, corners, indexing="ij"))
         window = np.stack([top, left, top + self.size, left + self.size], axis=1)
@@ -138,4 +160,12 @@ class NativeCrops:
             image=np.repeat(np.arange(len(shapes)), len(window)),
             box=np.concatenate(box).astype(np.int64),
             window=np.tile(window, (len(shapes), 1)),
+        )
+
+
+def _check_overlap(overlap: float) -> None:
+    if not 0 <= overlap < 1:
+        raise ValueError(
+            f"overlap={overlap} is no share of a crop that the next one covers again; give 0 or more and less than 1, "
+            "such as 0.5"
         )

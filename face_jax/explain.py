@@ -81,7 +81,7 @@ def explain(
             strict=True,
         )
     )
-    check_settings(rank, held_out, batch)
+    check_settings(rank, held_out, strongest, batch, crops)
     check_faithfulness(faithfulness, objective)
     stopwatch = Stopwatch()
     with stopwatch("everything else"):

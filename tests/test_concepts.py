@@ -84,5 +84,31 @@ def test_native_crops_are_the_papers_sixteen_windows():
     np.testing.assert_array_equal(crops.box[:16], crops.window[:16] + 16)
     np.testing.assert_array_equal(crops.box[16:, 0], 2 * (crops.window[16:, 0] + 16))
     np.testing.assert_array_equal(crops.box[16:, 1], 2 * crops.window[16:, 1] + 32 + (700 - 512) // 2)
-    with pytest.raises(ValueError, match="size=225"):
-        NativeCrops(preprocess, size=225)(shapes, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: RandomCrops(per_image=0), "per_image=0"),
+        (lambda: RandomCrops(largest=2.0), r"largest=2\.0"),
+        (lambda: RandomCrops(smallest=0.9, largest=0.2), r"smallest=0\.9, largest=0\.2"),
+        (lambda: RandomCrops(smallest=-1.0), r"smallest=-1\.0"),
+        (lambda: GridCrops(size=2.0), r"size=2\.0"),
+        (lambda: GridCrops(size=0.0), r"size=0\.0"),
+        (lambda: GridCrops(size=float("nan")), "size=nan"),
+        (lambda: GridCrops(overlap=1.0), r"overlap=1\.0"),
+        (lambda: GridCrops(overlap=-0.1), r"overlap=-0\.1"),
+        (lambda: NativeCrops(Preprocess(), size=0), "size=0"),
+        (lambda: NativeCrops(Preprocess(), size=225), "size=225 is no part of a network's input of 224"),
+        (lambda: NativeCrops(Preprocess(), overlap=1.0), r"overlap=1\.0"),
+    ],
+)
+def test_crops_that_would_lie_outside_or_stand_still_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        wrong()
+
+
+def test_crops_may_be_as_large_as_the_short_side():
+    crops = RandomCrops(per_image=5, smallest=1.0, largest=1.0)([(30, 40)], key=KEY)
+    assert (crops.box[:, [0, 2]] == [0, 30]).all()
+    assert len(GridCrops(size=1.0, overlap=0.0)([(30, 30)], key=KEY)) == 1

@@ -12,6 +12,7 @@ from toy_model import CLASSES, Squared, colour_features, colour_model, pictures,
 import face_jax as fj
 from face_jax import attribution
 from face_jax.activations import SignedActivationsError
+from face_jax.choices import check_settings
 from face_jax.classes import UnknownClassError
 from face_jax.crops import NativeCrops
 from face_jax.photographs import UnreadablePhotographError
@@ -292,11 +293,20 @@ def test_signed_activations_are_refused_before_the_work():
         ({"rank": 15}, "rank=15 is more than"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"batch": 0}, "batch=0"),
+        ({"strongest": -1}, "strongest=-1"),
     ],
 )
 def test_settings_out_of_range(wrong, said):
     with pytest.raises(ValueError, match=said):
         fj.explain(colour_model(), RED, "reddish", **(SETTINGS | wrong))
+
+
+def test_settings_of_another_kind():
+    """As of callers whose types nobody checks."""
+    with pytest.raises(ValueError, match=r"batch=2\.5 is no number of pictures"):
+        check_settings(4, 0.2, 8, 2.5, None)
+    with pytest.raises(ValueError, match=r"crops='grid' is no rule.*RandomCrops"):
+        check_settings(4, 0.2, 8, 32, "grid")
 
 
 def test_classes_are_what_the_model_has():

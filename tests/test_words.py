@@ -9,7 +9,8 @@ from face_jax.words import check_depth, cropping_of, earlier_of, last_map, rank_
 
 
 def test_words_become_options():
-    model = colour_model()
+    # Native crops are 64 pixels wide.
+    model = colour_model(preprocess=fj.Preprocess(size=64, resize=64))
     assert cropping_of(None, model) is None
     assert cropping_of("12", model) == fj.RandomCrops(per_image=12)
     assert cropping_of("grid", model) == fj.GridCrops()
