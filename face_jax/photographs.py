@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
+import io
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +31,16 @@ class Photograph:
 
     **Arguments:**
 
-    - `name`: what reports call it.
+    - `name`: what reports call it. It can be written anywhere, whatever the file's name is made of.
     - `source`: a file, or the pixels themselves (`y x 3`, 0…255). None in an explanation that was loaded, for
         pixels that were in no file.
+    - `expected`: in an explanation that was loaded, the digest that it had when it was saved; a file with another
+        one isn't read.
     """
 
     name: str
     source: pathlib.Path | UInt8[np.ndarray, "y x 3"] | None
+    expected: bytes | None = None
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
         """The picture in red, green and blue, upright as its camera meant it.
@@ -46,13 +52,21 @@ class Photograph:
         file = self._file()
         image_module, ops = _pillow()
         try:
-            with image_module.open(file) as picture:
+            content = file.read_bytes()
+            if self.expected not in (None, hashlib.sha256(content).digest()):
+                raise UnreadablePhotographError(
+                    f"{self.name}: {str(file)!r} is another picture now than the one that was explained; put that one "
+                    "back, or give the photographs to face_jax.load as images="
+                )
+            with image_module.open(io.BytesIO(content)) as picture:
                 return np.asarray(ops.exif_transpose(picture).convert("RGB"))
         except FileNotFoundError as error:
             raise UnreadablePhotographError(
                 f"{self.name}: there is no file {str(file)!r} any more; put it back, or give the photographs to "
                 "face_jax.load as images="
             ) from error
+        except UnreadablePhotographError:
+            raise
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             reason = "not a picture" if isinstance(error, image_module.UnidentifiedImageError) else str(error)
             raise UnreadablePhotographError(f"{self.name}: {reason}") from error
@@ -83,9 +97,11 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
         `.npz`/`.npy` with an array of images; an array `image y x 3` or `y x 3` (integers 0…255, or real numbers
         0…1); a `Photograph`; a Pillow image; or a sequence of these.
 
-    **Returns:** the photographs, at least one. Raises `NoPhotographsError` or `ValueError` otherwise.
+    **Returns:** the photographs, at least one. Files are called as below the folder that was given; those of several
+    folders that would be called the same have their folders before their names. Raises `NoPhotographsError` or
+    `ValueError` if there are none.
     """
-    found = tuple(_walk(source, "image"))
+    found = tuple(_told_apart(list(_walk(source, "image"))))
     if not found:
         raise NoPhotographsError(
             f"images={source!r} holds no files; give a folder with photographs, a picture, or an .npz"
@@ -93,9 +109,31 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
     return found
 
 
-def _walk(source: Any, name: str) -> Iterable[Photograph]:
+def _told_apart(found: list[tuple[Photograph, pathlib.Path | None]]) -> Iterator[Photograph]:
+    """Photographs with as much of the folder that they were found in before their names as sets equal ones apart."""
+    folders: dict[str, set[tuple[str, ...]]] = collections.defaultdict(set)
+    for photograph, folder in found:
+        folders[photograph.name].add(() if folder is None else folder.absolute().parts)
+    for photograph, folder in found:
+        alike = folders[photograph.name]
+        if folder is None or len(alike) == 1:
+            yield photograph
+            continue
+        parts = folder.absolute().parts
+        shortest = (parts[-count:] for count in range(1, len(parts)))
+        prefix = next((p for p in shortest if sum(other[-len(p) :] == p for other in alike) == 1), parts)
+        yield dataclasses.replace(photograph, name=f"{_shown(pathlib.Path(*prefix))}/{photograph.name}")
+
+
+def _shown(path: pathlib.Path) -> str:
+    """A path as text; what isn't UTF-8 in it becomes `\\xe9` and the like."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _walk(source: Any, name: str) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
+    """Photographs, and the folder that was given or that the file given lies in."""
     if isinstance(source, Photograph):
-        yield source
+        yield source, None
     elif isinstance(source, str | pathlib.Path):
         yield from _files(pathlib.Path(source))
     elif isinstance(source, Sequence):
@@ -108,13 +146,13 @@ def _walk(source: Any, name: str) -> Iterable[Photograph]:
                 f"{name} has shape {array.shape}; give images as y x 3 or image y x 3 (colours last, red green blue)"
             )
         if array.ndim == 3:
-            yield Photograph(name, _to_uint8(array, name))
+            yield Photograph(name, _to_uint8(array, name)), None
         else:
             for number, pixels in enumerate(_to_uint8(array, name)):
-                yield Photograph(f"{name} {number}", pixels)
+                yield Photograph(f"{name} {number}", pixels), None
 
 
-def _files(path: pathlib.Path) -> Iterable[Photograph]:
+def _files(path: pathlib.Path) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
     if not path.exists():
         raise NoPhotographsError(
             f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz"
@@ -123,11 +161,11 @@ def _files(path: pathlib.Path) -> Iterable[Photograph]:
         for file in sorted(path.rglob("*")):
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
             if file.is_file() and not hidden:
-                yield Photograph(str(file.relative_to(path)), file)
+                yield Photograph(_shown(file.relative_to(path)), file), path
     elif path.suffix in (".npz", ".npy"):
-        loaded = np.load(path, allow_pickle=False)
+        loaded, name = np.load(path, allow_pickle=False), _shown(pathlib.Path(path.stem))
         if isinstance(loaded, np.ndarray):
-            yield from _walk(loaded, path.stem)
+            yield from ((photograph, path.parent) for photograph, _ in _walk(loaded, name))
             return
         names = [name for name in loaded.files if loaded[name].ndim in (3, 4)]
         if len(names) != 1:
@@ -135,9 +173,9 @@ def _files(path: pathlib.Path) -> Iterable[Photograph]:
                 f"images={str(path)!r} holds the arrays {loaded.files}, of which {names} look like images; "
                 "keep exactly one array image y x 3 in it"
             )
-        yield from _walk(loaded[names[0]], path.stem)
+        yield from ((photograph, path.parent) for photograph, _ in _walk(loaded[names[0]], name))
     else:
-        yield Photograph(path.name, path)
+        yield Photograph(_shown(pathlib.Path(path.name)), path), path.parent
 
 
 def _to_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:

@@ -1,5 +1,8 @@
 """Photographs from every source, and what the network gets of them."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,51 @@ def test_a_folder_is_read_in_the_order_of_names_below_it_too(tmp_path, picture):
     found = photographs(tmp_path)
     assert [one.name for one in found] == ["a.png", "b/d.png", "c.png"]
     np.testing.assert_array_equal(found[0].pixels(), picture)
+
+
+def test_equal_names_in_several_folders_are_told_apart_by_the_folders(tmp_path, picture):
+    for folder in ("one/left", "one/right", "other/left"):
+        (tmp_path / folder / "below").mkdir(parents=True)
+        for name in ("0.png", "below/0.png"):
+            Image.fromarray(picture).save(tmp_path / folder / name)
+    np.save(tmp_path / "one" / "demo.npy", picture)
+    np.save(tmp_path / "other" / "demo.npy", picture)
+    Image.fromarray(picture).save(tmp_path / "alone.png")
+    one, other = tmp_path / "one", tmp_path / "other"
+
+    def names(source):
+        return [photograph.name for photograph in photographs(source)]
+
+    assert names([one / "left", str(one / "right")]) == [
+        "left/0.png", "left/below/0.png", "right/0.png", "right/below/0.png",
+    ]  # fmt: skip
+    assert names([[one / "left"], other / "left", tmp_path / "alone.png"]) == [
+        "one/left/0.png", "one/left/below/0.png", "other/left/0.png", "other/left/below/0.png", "alone.png",
+    ]  # fmt: skip
+    assert names([one / "left" / "0.png", one / "right" / "0.png"]) == ["left/0.png", "right/0.png"]
+    assert names([one / "demo.npy", other / "demo.npy"]) == ["one/demo", "other/demo"]
+    # There's nothing to tell apart in one photograph given twice.
+    assert names([tmp_path / "alone.png"] * 2) == ["alone.png"] * 2
+
+
+def test_a_name_that_is_not_utf8_is_shown_and_its_file_is_read(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "plain.png")
+    for letter in (b"\xe9", b"\xe8"):
+        shutil.copy(os.fsencode(tmp_path / "plain.png"), os.fsencode(tmp_path) + b"/caf" + letter + b".png")
+    found = photographs(tmp_path)
+    assert [one.name for one in found] == [r"caf\xe8.png", r"caf\xe9.png", "plain.png"]
+    for one in found:
+        np.testing.assert_array_equal(one.pixels(), picture)
+
+
+def test_a_file_with_other_content_than_expected_is_not_read(tmp_path, picture):
+    file = tmp_path / "0.png"
+    Image.fromarray(picture).save(file)
+    expecting = Photograph("0.png", file, Photograph("0.png", file).digest())
+    np.testing.assert_array_equal(expecting.pixels(), picture)
+    Image.fromarray(picture[::-1]).save(file)
+    with pytest.raises(UnreadablePhotographError, match=r"0.png: '.*' is another picture now than the one .*images="):
+        expecting.pixels()
 
 
 def test_npz_of_images(tmp_path, picture):
