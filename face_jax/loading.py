@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ from .faithfulness.path import Point
 from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Curve, Fidelity, Score
 from .model import SplitModel
-from .photographs import Photograph, photographs
-from .saving import ACTIVATIONS, BANK, FORMAT, TEXT
+from .photographs import Photograph, UnreadablePhotographError, photographs
+from .saving import ACTIVATIONS, BANK, FORMAT, TEXT, plain
 from .sub_concepts import Division, Recursion, SubConcept
 
 
 class WrongModelError(ValueError):
-    """An explanation of another model, or of the model cut at another layer."""
+    """An explanation of another model, or of the model cut at another layer or preprocessed otherwise."""
 
 
 class SavedFilesError(ValueError):
@@ -39,44 +40,56 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     **Arguments:**
 
     - `folder`: what was given to `Explanation.save`.
-    - `model`: the same model, cut at the same layer; functions aren't saved.
+    - `model`: the same model, cut at the same layer, with the same preprocessing; functions aren't saved.
     - `images`: where the photographs are now, if not where they were: anything that `face_jax.photographs` takes.
-        They are found again by their names.
+        They are found again by their content (a file's bytes, or pixels that were in no file), whatever their names
+        and their order.
 
-    **Returns:** the explanation. Photographs are read when their pixels are needed: one that's gone is an
-    `UnreadablePhotographError` then. `path.solution` of a choice of λ is None; it's the explanation's own. Raises
-    `WrongModelError` for another model or layer, `SavedFilesError` for files that are missing, damaged, of another
-    format or of different explanations.
+    **Returns:** the explanation. Photographs are read when their pixels are needed: one that's gone, or another
+    picture by now, is an `UnreadablePhotographError` then. `path.solution` of a choice of λ is None; it's the
+    explanation's own. Raises `WrongModelError` for another model, layer or preprocessing, `SavedFilesError` for files
+    that are missing, damaged, of another format or of different explanations, and for `images` without the
+    photographs that were explained.
     """
+    folder = pathlib.Path(folder)
+    text = _text(folder / TEXT)
+    given = None if images is None else photographs(images)
+    try:
+        _check_model(folder, text["settings"], model)
+        bank, seen = _stores(folder, text["digest"])
+        found = tuple(_photographs(text["photographs"], given))
+        return _restored(text, bank, seen, model, found)
+    except (WrongModelError, SavedFilesError, UnreadablePhotographError):
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise SavedFilesError(
+            f"folder={str(folder)!r}: its files don't fit together ({type(error).__name__}: {error}); copy all files "
+            "of one explanation, or explain again"
+        ) from error
+
+
+def _stores(folder: pathlib.Path, identity: str) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of both files."""
     try:
         import safetensors
     except ImportError as error:
         raise ImportError("loading an explanation needs safetensors: pip install face-jax[cli]") from error
-    folder = pathlib.Path(folder)
-    text = _text(folder / TEXT)
-    settings = text["settings"]
-    _check_model(folder, settings, model)
-    stores = []
     for name in (BANK, ACTIVATIONS):
         try:
             with safetensors.safe_open(folder / name, framework="numpy") as opened:
-                fingerprint = (opened.metadata() or {}).get("fingerprint")
-                stores.append({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118 (no mapping)
+                digest = (opened.metadata() or {}).get("digest")
+                arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, safetensors.SafetensorError) as error:
             raise SavedFilesError(
                 f"folder={str(folder)!r}: {name} is missing or damaged ({error}); copy all files of the explanation, "
                 "or explain again"
             ) from error
-        if fingerprint != settings["fingerprint"]:
-            raise SavedFilesError(f"folder={str(folder)!r}: {name} and {TEXT} are of different explanations")
-    bank, seen = stores
-    try:
-        return _restored(text, bank, seen, model, images)
-    except (KeyError, TypeError, IndexError) as error:
-        raise SavedFilesError(
-            f"folder={str(folder)!r}: its files don't fit together ({type(error).__name__}: {error}); copy all files "
-            "of one explanation, or explain again"
-        ) from error
+        if digest != identity:
+            raise SavedFilesError(
+                f"folder={str(folder)!r}: {name} and {TEXT} are of different explanations (digests {str(digest)[:12]} "
+                f"and {identity[:12]}); copy all files of one explanation, or explain again"
+            )
+        yield arrays
 
 
 def _text(file: pathlib.Path) -> dict[str, Any]:
@@ -98,23 +111,34 @@ def _text(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_model(folder: pathlib.Path, settings: dict[str, Any], model: SplitModel) -> None:
-    if settings["fingerprint"] == model.fingerprint and settings["layer"] == model.layer:
-        return
-    raise WrongModelError(
-        f"folder={str(folder)!r} explains {settings['model']} at layer {settings['layer']!r} (fingerprint "
-        f"{settings['fingerprint'][:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
-        f"{model.fingerprint[:12]}); load the same weights and cut them at the same layer"
-    )
+    if settings["fingerprint"] != model.fingerprint or settings["layer"] != model.layer:
+        raise WrongModelError(
+            f"folder={str(folder)!r} explains {settings['model']} at layer {settings['layer']!r} (fingerprint "
+            f"{settings['fingerprint'][:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
+            f"{model.fingerprint[:12]}); load the same network with the same weights and cut it at the same layer"
+        )
+    before, now = settings["preprocess"], plain(dataclasses.asdict(model.preprocess))
+    changed = [name for name in now if before[name] != now[name]]
+    if changed:
+        old, new = (", ".join(f"{name}={each[name]}" for name in changed) for each in (before, now))
+        raise WrongModelError(
+            f"folder={str(folder)!r} explains {settings['model']} with {old} in its preprocessing, and "
+            f"model.preprocess has {new}; give the model the preprocessing that was explained"
+        )
 
 
 def _restored(
-    text: dict[str, Any], bank: dict[str, np.ndarray], seen: dict[str, np.ndarray], model: SplitModel, images: Any
+    text: dict[str, Any],
+    bank: dict[str, np.ndarray],
+    seen: dict[str, np.ndarray],
+    model: SplitModel,
+    found: tuple[Photograph, ...],
 ) -> Explanation:
     return Explanation(
         model=model,
         target=text["target"]["index"],
         target_chosen=text["target"]["chosen"],
-        photographs=tuple(_photographs(text["photographs"], images)),
+        photographs=found,
         collected=Collected(seen["maps"], seen["logits"]),
         fitted=np.asarray(text["photographs"]["fitted"], np.int64),
         held_out=np.asarray(text["photographs"]["held_out"], np.int64),
@@ -152,16 +176,29 @@ def _restored(
     )
 
 
-def _photographs(saved: dict[str, Any], images: Any) -> Iterator[Photograph]:
-    given = {} if images is None else {photograph.name: photograph for photograph in photographs(images)}
-    missing = [name for name in saved["kept"] if given and name not in given]
+def _photographs(saved: dict[str, Any], given: tuple[Photograph, ...] | None) -> Iterator[Photograph]:
+    names = saved["kept"]
+    contents = [None if digest is None else bytes.fromhex(digest) for digest in saved["digests"]]
+    if given is None:
+        for name, file, content in zip(names, saved["files"], contents, strict=True):
+            yield Photograph(name, None if file is None else pathlib.Path(file), content)
+        return
+    by_name = {photograph.name: photograph for photograph in given}
+    by_content = {photograph.digest(): photograph for photograph in given}
+    missing = []
+    for name, content in zip(names, contents, strict=True):
+        # One whose file was gone when it was saved is known by its name only.
+        photograph = by_name.get(name) if content is None else by_content.get(content)
+        if photograph is None:
+            missing.append(name)
+        else:
+            yield Photograph(name, photograph.source, content)
     if missing:
+        what = "another picture under the name" if missing[0] in by_name else "no"
         raise SavedFilesError(
-            f"images has no {missing[0]!r}, nor {len(missing) - 1} others of the {len(saved['kept'])} photographs that "
-            "were explained; give the folder or the arrays that were explained"
+            f"images has {what} {missing[0]!r}, and {len(missing)} of the {len(names)} photographs that were explained "
+            "aren't among them; give the very files or arrays that were explained"
         )
-    for name, file in zip(saved["kept"], saved["files"], strict=True):
-        yield given.get(name) or Photograph(name, None if file is None else pathlib.Path(file))
 
 
 def _score(row: dict[str, Any], number: int, bank: dict[str, np.ndarray]) -> Score:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from .explanation import Explanation
-from .photographs import Photograph
+from .photographs import Photograph, UnreadablePhotographError
 from .sub_concepts import Division, Recursion
 
-FORMAT = 3
+FORMAT = 4
 TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.safetensors"
 
 
@@ -23,7 +25,10 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
 
     `explanation.json` has everything that can be read, `bank.safetensors` the concepts and their codes, and
     `activations.safetensors` what the model made of photographs and crops, by far the largest. Photographs aren't
-    copied: the JSON says where they are.
+    copied: the JSON says where they are, and has digests of them.
+
+    Each file is written under another name first and then put in the place of an older one, the JSON last. All three
+    carry a digest of the arrays, so that files of two explanations are never read together.
 
     **Returns:** the folder.
     """
@@ -33,12 +38,34 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
         raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
     folder.mkdir(parents=True, exist_ok=True)
     model = explanation.model
-    metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint}
-    for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation))):
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / file, metadata)
-    text = json.dumps(summary(explanation), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / TEXT).write_text(text + "\n", encoding="utf-8")
+    stores = {
+        file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))
+    }
+    identity = _digest(stores)
+    metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint, "digest": identity}
+    text = json.dumps({**summary(explanation), "digest": identity}, indent=2, ensure_ascii=False, allow_nan=False)
+    new = {file: folder / f"{file}.new" for file in (*stores, TEXT)}
+    try:
+        for file, arrays in stores.items():
+            save_file(arrays, new[file], metadata)
+        # What a file's name has that isn't UTF-8 is escaped, as JSON has it.
+        new[TEXT].write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+        for file, written in new.items():
+            os.replace(written, folder / file)
+    finally:
+        for written in new.values():
+            written.unlink(missing_ok=True)
     return folder
+
+
+def _digest(stores: dict[str, dict[str, np.ndarray]]) -> str:
+    digest = hashlib.sha256()
+    for arrays in stores.values():
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape};".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
@@ -94,6 +121,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
             "photographs": {
                 "kept": [photograph.name for photograph in explanation.photographs],
                 "files": [_file(photograph) for photograph in explanation.photographs],
+                "digests": [_content(photograph) for photograph in explanation.photographs],
                 "fitted": explanation.fitted,
                 "held_out": explanation.held_out,
             },
@@ -197,6 +225,14 @@ def _tree(explanation: Explanation, recursion: Recursion) -> dict[str, Any]:
 def _file(photograph: Photograph) -> str | None:
     """Where a photograph lies; None for one whose pixels were given."""
     return str(photograph.source.resolve()) if isinstance(photograph.source, pathlib.Path) else None
+
+
+def _content(photograph: Photograph) -> str | None:
+    """A photograph's digest; None for one that can't be read any more and wasn't loaded with a digest."""
+    try:
+        return (photograph.expected or photograph.digest()).hex()
+    except (OSError, UnreadablePhotographError):
+        return None
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +131,14 @@ def test_another_model_or_layer_is_refused(folder, other):
     assert other.fingerprint[:12] in said
 
 
+def test_another_preprocessing_is_refused(folder):
+    model = layered_model("last")
+    other = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, std=(0.5, 0.5, 0.5)))
+    said = r"with std=\[1.0, 1.0, 1.0\] in its preprocessing, and model.preprocess has std=\[0.5, 0.5, 0.5\]; give"
+    with pytest.raises(WrongModelError, match=said):
+        fj.load(folder, other)
+
+
 def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):
     text = json.loads((folder / "explanation.json").read_text())
     text["photographs"]["files"] = [str(tmp_path / "gone" / name) for name in text["photographs"]["kept"]]
@@ -140,38 +151,128 @@ def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, 
     np.testing.assert_array_equal(found_again.photographs[0].pixels(), explanation.photographs[0].pixels())
 
 
+def test_photographs_are_found_again_by_their_content(folder, files, tmp_path):
+    kept = json.loads((folder / "explanation.json").read_text())["photographs"]["kept"]
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for number, name in enumerate(kept[::-1]):
+        shutil.copy(files / name, renamed / f"{number}.png")
+    loaded = fj.load(folder, layered_model("last"), images=renamed)
+    assert [photograph.name for photograph in loaded.photographs] == kept
+    for photograph in loaded.photographs:
+        np.testing.assert_array_equal(photograph.pixels(), fj.photographs(files / photograph.name)[0].pixels())
+    # Under a name that was explained lies another picture.
+    shutil.copytree(files, tmp_path / "changed")
+    shutil.copy(files / kept[0], tmp_path / "changed" / kept[3])
+    with pytest.raises(SavedFilesError, match=f"another picture under the name '{kept[3]}', and 1 of the 14 photogr"):
+        fj.load(folder, layered_model("last"), images=tmp_path / "changed")
+
+
+def test_an_explanation_is_saved_when_its_photographs_are_gone(files, tmp_path):
+    shutil.copytree(files, tmp_path / "moving")
+    found = fj.explain(layered_model("last"), tmp_path / "moving", "warm", rank=3, batch=8, key=jax.random.key(0))
+    (tmp_path / "moving").rename(tmp_path / "moved")
+    saved = found.save(tmp_path / "saved")
+    loaded = fj.load(saved, layered_model("last"), images=tmp_path / "moved")
+    np.testing.assert_array_equal(loaded.photographs[0].pixels(), warm_pictures()[0])
+
+
+def test_names_that_are_not_utf8_are_saved(files, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for file in files.iterdir():
+        shutil.copy(file, os.fsencode(odd) + b"/caf\xe9 " + os.fsencode(file.name))
+    model, cache = layered_model("last"), fj.ArrayCache(tmp_path / "cache")
+    found = fj.explain(model, odd, "warm", rank=3, batch=8, key=jax.random.key(0), cache=cache)
+    loaded = fj.load(found.save(tmp_path / "saved"), model)
+    assert loaded.photographs[0].name == r"caf\xe9 00.png"
+    assert loaded.photographs[0].source == found.photographs[0].source
+    np.testing.assert_array_equal(loaded.photographs[0].pixels(), found.photographs[0].pixels())
+
+
 def test_photographs_that_were_arrays_are_given_again(tmp_path):
     model, pixels = layered_model("last"), warm_pictures()
     saved = fj.explain(model, pixels, "warm", rank=3, batch=8).save(tmp_path)
     loaded = fj.load(saved, model)
     with pytest.raises(UnreadablePhotographError, match="in no file"):
         loaded.photographs[0].pixels()
-    loaded = fj.Explanation.load(saved, model, images=pixels)
-    np.testing.assert_array_equal(loaded.photographs[0].pixels(), pixels[0])
-    with pytest.raises(SavedFilesError, match="images has no 'image 2'"):
+    for images in (pixels, pixels[::-1]):
+        loaded = fj.Explanation.load(saved, model, images=images)
+        np.testing.assert_array_equal(loaded.photographs[0].pixels(), pixels[0])
+    with pytest.raises(SavedFilesError, match="images has no 'image 2', and 12 of the 14 photographs"):
         fj.load(saved, model, images=pixels[:2])
 
 
-def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path, files):
+@pytest.fixture(scope="module")
+def another(files, tmp_path_factory):
+    # The same network and layer, other concepts.
+    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(1))
+    return found, found.save(tmp_path_factory.mktemp("another"))
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "activations.safetensors"])
+def test_files_of_two_explanations_of_one_model_are_not_read_together(folder, another, name):
+    shutil.copy(another[1] / name, folder / name)
+    with pytest.raises(SavedFilesError, match=rf"{name} and explanation\.json are of different .*copy all files"):
+        fj.load(folder, layered_model("last"))
+
+
+@pytest.mark.parametrize("stopped_at", range(6))
+def test_saving_that_is_stopped_leaves_the_old_files_or_is_noticed(
+    explanation, folder, another, monkeypatch, stopped_at
+):
+    import safetensors.numpy
+
+    steps = []
+
+    def counted(function):
+        def step(*arguments):
+            steps.append(1)
+            if len(steps) > stopped_at:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return step
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", counted(safetensors.numpy.save_file))
+    monkeypatch.setattr("pathlib.Path.write_bytes", counted(pathlib.Path.write_bytes))
+    monkeypatch.setattr(os, "replace", counted(os.replace))
+    with pytest.raises(KeyboardInterrupt):
+        another[0].save(folder)
+    monkeypatch.undo()
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "activations.safetensors", "bank.safetensors", "explanation.json",
+    ]  # fmt: skip
+    if stopped_at <= 3:
+        same(explanation, fj.load(folder, layered_model("last")))
+    else:
+        with pytest.raises(SavedFilesError, match=r"are of different explanations"):
+            fj.load(folder, layered_model("last"))
+
+
+def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path):
     model = layered_model("last")
     with pytest.raises(SavedFilesError, match=r"has no explanation\.json"):
         fj.load(tmp_path / "nowhere", model)
     text = (folder / "explanation.json").read_text()
-    (folder / "explanation.json").write_text(text.replace('"format": 3', '"format": 2', 1))
-    with pytest.raises(SavedFilesError, match=r"format 2, and this version .* reads format 3"):
+    (folder / "explanation.json").write_text(text.replace('"format": 4', '"format": 3', 1))
+    with pytest.raises(SavedFilesError, match=r"format 3, and this version .* reads format 4"):
         fj.load(folder, model)
     (folder / "explanation.json").write_text(text[:100])
     with pytest.raises(SavedFilesError, match=r"explanation\.json is damaged"):
         fj.load(folder, model)
-    (folder / "explanation.json").write_text(text.replace('"crop": 1', '"crap": 1'))
-    with pytest.raises(SavedFilesError, match="don't fit together"):
-        fj.load(folder, model)
+    for old, new in (
+        ('"crop": 1', '"crap": 1'),
+        ('"settings"', '"sittings"'),
+        ('"kl_quantiles": {', '"kl_quantiles": {"10 %": 0.0, '),
+        ('"files": [', '"files": [null, '),
+    ):
+        assert old in text
+        (folder / "explanation.json").write_text(text.replace(old, new))
+        with pytest.raises(SavedFilesError, match=r"don't fit together .*; copy all files of one"):
+            fj.load(folder, model)
     (folder / "explanation.json").write_text(text)
     bank = (folder / "bank.safetensors").read_bytes()
     (folder / "bank.safetensors").write_bytes(bank[:50])
     with pytest.raises(SavedFilesError, match=r"bank\.safetensors is missing or damaged"):
-        fj.load(folder, model)
-    other = fj.explain(layered_model("last", scale=2.0), files, "warm", rank=3, batch=8).save(tmp_path / "other")
-    (folder / "bank.safetensors").write_bytes((other / "bank.safetensors").read_bytes())
-    with pytest.raises(SavedFilesError, match=r"bank\.safetensors and explanation\.json are of different"):
         fj.load(folder, model)
