@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Shaped
+
+from .choices import check_count
 
 
 @runtime_checkable
@@ -40,14 +43,29 @@ class Preprocess:
     - `size`: height and width of the network's input, in pixels.
     - `resize`: short side before the centre crop, in pixels.
     - `interpolation`: the resampling filter of both resizings.
-    - `mean`, `std`: per colour, for values in 0…1.
+    - `mean`, `std`: per colour, for values in 0…1; kept as tuples.
     """
 
     size: int = 224
     resize: int = 256
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "resize"):
+            check_count(name, getattr(self, name), "pixels")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation={self.interpolation!r} is unknown; give 'bilinear' or 'bicubic'")
+        for name in ("mean", "std"):
+            # Tuples of plain numbers, whatever was given: compiled functions look equal ones up.
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                raise ValueError(
+                    f"{name}={values} is none; give one number for each of red, green and blue, for values in 0…1"
+                    + (", above 0" if name == "std" else "")
+                )
+            object.__setattr__(self, name, values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Photographs from every source, and what the network gets of them."""
 
+import dataclasses
 import os
 import shutil
 
@@ -182,3 +183,32 @@ def test_the_visible_box_is_what_is_visible():
     top, left, bottom, right = visible_box((100, 140), preprocess)
     pixels[top:bottom, left:right] = 255
     assert visible(pixels, preprocess).min() == 255
+
+
+def test_preprocessing_holds_tuples_whatever_was_given():
+    given = Preprocess(mean=[0.5, 0.5, 0.5], std=[0.25] * 3)
+    assert given == Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert hash(given) == hash(dataclasses.replace(given))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": 0}, "size=0"),
+        ({"resize": -1}, "resize=-1"),
+        ({"mean": (0.5,)}, r"mean=\(0\.5,\)"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std=\(0\.2, 0\.0, 0\.2\).*above 0"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean=.*nan"),
+    ],
+)
+def test_preprocessing_that_is_none_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Preprocess(**wrong)
+
+
+def test_another_interpolation_is_refused_by_name():
+    preprocess = Preprocess()
+    # Past the annotation, as without a type checker.
+    object.__setattr__(preprocess, "interpolation", "lanczos")
+    with pytest.raises(ValueError, match="interpolation='lanczos' is unknown; give 'bilinear' or 'bicubic'"):
+        preprocess.__post_init__()

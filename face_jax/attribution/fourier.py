@@ -53,18 +53,15 @@ def to_picture(
     return jax.nn.sigmoid(values @ jnp.asarray(_COLOURS.T, parameters.dtype))
 
 
-def weak_noise(
-    spectrum: Spectrum, count: int, dtype: np.dtype, *, key: Key[Array, ""]
-) -> Float[Array, "image 2 y half 3"]:
-    """Parameters of almost grey pictures."""
-    shape = (count, 2, spectrum.size, spectrum.size // 2 + 1, 3)
-    return jnp.asarray(0.01, dtype) * jax.random.normal(key, shape, dtype)
+def weak_noise(spectrum: Spectrum, dtype: np.dtype, *, keys: Key[Array, " image"]) -> Float[Array, "image 2 y half 3"]:
+    """Parameters of almost grey pictures, one a key."""
+    return jnp.asarray(0.01, dtype) * _normal(keys, (2, spectrum.size, spectrum.size // 2 + 1, 3), dtype)
 
 
 def mean_spectrum(
-    spectrum: Spectrum, images: Any, preprocess: Preprocess, count: int, dtype: np.dtype, *, key: Key[Array, ""]
+    spectrum: Spectrum, images: Any, preprocess: Preprocess, dtype: np.dtype, *, keys: Key[Array, " image"]
 ) -> Float[Array, "image 2 y half 3"]:
-    """Parameters of pictures with the mean amplitudes of photographs and random phases: clouds in their colours."""
+    """Parameters of clouds in photographs' colours, one a key: their mean amplitudes and random phases."""
     pictures = np.stack([visible(photograph.pixels(), preprocess) for photograph in read(images)]) / 255
     bounded = np.clip(pictures, _DARKEST, 1 - _DARKEST)
     values = np.log(bounded / (1 - bounded)) @ np.linalg.inv(_COLOURS).T
@@ -73,9 +70,13 @@ def mean_spectrum(
     # The constant is the mean colour, which has a sign and no phase.
     constant = coefficients[:, 0, 0].real.mean(0) / spectrum.damping()[0, 0]
     # Phases of noise in the pixels: an uneven picture's coefficients are then those of a real one, every pair of them.
-    noise = jax.random.normal(key, (count, spectrum.size, spectrum.size, 3), dtype)
+    noise = _normal(keys, (spectrum.size, spectrum.size, 3), dtype)
     turned = jnp.fft.rfft2(noise, axes=(1, 2), norm="ortho")
     length = jnp.maximum(jnp.abs(turned), jnp.finfo(dtype).tiny)
     parts = jnp.stack([turned.real / length, turned.imag / length], axis=1) * jnp.asarray(amplitude, dtype)[None, None]
     start = jnp.stack([jnp.asarray(constant, dtype), jnp.zeros(3, dtype)])
     return parts.at[:, :, 0, 0, :].set(start[None])
+
+
+def _normal(keys: Key[Array, " image"], shape: tuple[int, ...], dtype: np.dtype) -> Float[Array, "image ..."]:
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)

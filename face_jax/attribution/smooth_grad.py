@@ -24,7 +24,7 @@ class SmoothGrad(CheckedMethod):
 
     - `noise`: σ as a share of each picture's range, from its smallest to its largest value; the paper's 10–20 %.
     - `samples`: noisy copies of each picture.
-    - `batch`: pictures that go through the network together; which noise a picture gets doesn't depend on it.
+    - `batch`: pictures that go through the network together.
     """
 
     noise: float = 0.15
@@ -37,13 +37,16 @@ class SmoothGrad(CheckedMethod):
         at_least("batch", self.batch, 1)
 
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
-        """Maps in codes per unit of network input, never negative. `key` is for the noise."""
+        """Maps in codes per unit of network input, never negative.
+
+        `key` is for the noise, which is the same for every picture but for its scale: a picture's map doesn't depend
+        on the pictures beside it.
+        """
         pictures = asked.pictures
         spread = self.noise * (pictures.max(axis=(1, 2, 3)) - pictures.min(axis=(1, 2, 3)))
 
         def noisy(part: slice, some: slice) -> Float[Array, "image variant height width colour"]:
-            images, samples = np.arange(part.start, part.stop), np.arange(some.start, some.stop)
-            return _noisy(pictures[part], spread[part], images, samples, asked.key)
+            return _noisy(pictures[part], spread[part], np.arange(some.start, some.stop), asked.key)
 
         return averaged_gradients(
             asked,
@@ -58,13 +61,10 @@ class SmoothGrad(CheckedMethod):
 def _noisy(
     pictures: Float[Array, "image height width colour"],
     spread: Float[Array, " image"],
-    images: Any,
     samples: Any,
     key: Key[Array, ""],
 ) -> Float[Array, "image variant height width colour"]:
-    def one(picture: Array, sigma: Array, image: Array, sample: Array) -> Float[Array, "height width colour"]:
-        own = jax.random.fold_in(jax.random.fold_in(key, image), sample)
-        return picture + sigma * jax.random.normal(own, picture.shape, picture.dtype)
+    def noise(sample: Array) -> Float[Array, "height width colour"]:
+        return jax.random.normal(jax.random.fold_in(key, sample), pictures.shape[1:], pictures.dtype)
 
-    every = jax.vmap(one, in_axes=(None, None, None, 0))
-    return jax.vmap(every, in_axes=(0, 0, 0, None))(pictures, spread, images, samples)
+    return pictures[:, None] + spread[:, None, None, None, None] * jax.vmap(noise)(samples)[None]

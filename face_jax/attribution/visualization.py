@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -98,46 +99,63 @@ def visualize(
     - `decay`: the paper's is 0.8.
     - `views`: how far a view is moved, turned and scaled.
     - `progress`: told how far it is.
-    - `key`: for the start and the views.
+    - `key`: for the start and the views; a concept's are the same whichever others are asked for.
 
     **Returns:** the pictures and the objective's history. Raises `ValueError` for options out of range.
     """
     key = jax.random.key(0) if key is None else key
-    directions = _directions(dictionary, concepts)
+    wanted, directions = _directions(dictionary, concepts)
     if rate is None:
         rate = 0.1 if photographs is None else 0.05
-    if steps < 1 or rate <= 0 or power < 0 or decay < 0:
+    if not (steps >= 1 and 0 < rate < math.inf and 0 <= power < math.inf and 0 <= decay < math.inf):
         raise ValueError(
             f"steps={steps}, rate={rate}, power={power}, decay={decay}: give at least one step, a rate above 0, and "
             "neither power nor decay below 0"
         )
     start_key, step_key = jax.random.split(key)
-    size = model.preprocess.size
-    spectrum = Spectrum(size, decay)
-    shape = (len(directions), size)
+    spectrum = Spectrum(model.preprocess.size, decay)
+    own = _keys_of_concepts(start_key, wanted)
     start = (
-        weak_noise(spectrum, shape[0], directions.dtype, key=start_key)
+        weak_noise(spectrum, directions.dtype, keys=own)
         if photographs is None
-        else mean_spectrum(spectrum, photographs, model.preprocess, shape[0], directions.dtype, key=start_key)
+        else mean_spectrum(spectrum, photographs, model.preprocess, directions.dtype, keys=own)
     )
     run = _Run(spectrum, views or Views(), model.preprocess, rate, power)
-    keys = jax.random.split(step_key, steps)
-    parameters, history = _climb(run, model.features, directions, start, keys, progress)
-    wanted = tuple(range(len(directions))) if concepts is None else tuple(int(concept) for concept in concepts)
+    keys = jax.vmap(lambda step: _keys_of_concepts(step, wanted))(jax.random.split(step_key, steps))
+    parameters, history = _climb(run, _findable(model.features), directions, start, keys, progress)
     return Visualization(np.asarray(to_picture(spectrum, parameters)), history.T, wanted)
 
 
-def _directions(dictionary: Any, concepts: Sequence[int] | None) -> Float[Array, "concept channel"]:
+def _keys_of_concepts(key: Key[Array, ""], concepts: tuple[int, ...]) -> Key[Array, " concept"]:
+    return jax.vmap(lambda concept: jax.random.fold_in(key, concept))(jnp.asarray(concepts))
+
+
+def _findable(features: Any) -> Any:
+    """Features that compiled steps can be looked up by: themselves, or else a name that lives as long as this call."""
+    try:
+        hash(features)
+    except TypeError:
+        return functools.partial(features)
+    return features
+
+
+def _directions(
+    dictionary: Any, concepts: Sequence[int] | None
+) -> tuple[tuple[int, ...], Float[Array, "concept channel"]]:
     bank = jnp.asarray(dictionary)
     if bank.ndim != 2 or not jnp.issubdtype(bank.dtype, jnp.floating):
         raise ValueError(
             f"dictionary has shape {bank.shape} and type {bank.dtype}; give real numbers, concept × channel"
         )
-    wanted = list(range(len(bank))) if concepts is None else [int(concept) for concept in concepts]
+    if not jnp.isfinite(bank).all():
+        raise ValueError("dictionary has numbers that are infinite or NaN; give concepts as factorize finds them")
+    wanted = tuple(range(len(bank))) if concepts is None else tuple(int(concept) for concept in concepts)
     wrong = [concept for concept in wanted if not 0 <= concept < len(bank)]
     if wrong or not wanted:
-        raise ValueError(f"concepts={wrong or wanted} of a dictionary with {len(bank)}; give 0 to {len(bank) - 1}")
-    return bank[np.asarray(wanted)]
+        raise ValueError(
+            f"concepts={wrong or list(wanted)} of a dictionary with {len(bank)}; give 0 to {len(bank) - 1}"
+        )
+    return wanted, bank[np.asarray(wanted)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +178,9 @@ class _Run:
             updates, state = optax.adam(self.rate).update(gradient, state)
         return parameters + jnp.asarray(updates), state
 
-    def network_input(self, parameters: Array, key: Key[Array, ""]) -> Float[Array, "concept y x 3"]:
+    def network_input(self, parameters: Array, keys: Key[Array, " concept"]) -> Float[Array, "concept y x 3"]:
         """A random view of each picture, as the network takes it."""
         pictures = to_picture(self.spectrum, parameters)
-        keys = jax.random.split(key, len(pictures))
         seen = jax.vmap(lambda picture, key: self.views(picture, key=key))(pictures, keys)
         mean, std = (
             jnp.asarray(value, seen.dtype)[None, None, None] for value in (self.preprocess.mean, self.preprocess.std)
@@ -171,8 +188,13 @@ class _Run:
         return (seen - mean) / std
 
     def objective(
-        self, maps: Float[Array, "concept y x channel"], directions: Float[Array, "concept channel"]
+        self, maps: Float[Array, "concept y x layer_channel"], directions: Float[Array, "concept channel"]
     ) -> Float[Array, " concept"]:
+        if maps.shape[-1] != directions.shape[1]:
+            raise ValueError(
+                f"dictionary has {directions.shape[1]} channels, and the model's layer {maps.shape[-1]}; give concepts "
+                "that were found at this layer"
+            )
         activations = jnp.mean(maps.astype(directions.dtype), axis=(1, 2))
         dot = jnp.sum(activations * directions, axis=1)
         lengths = jnp.sum(directions**2, axis=1) * jnp.sum(activations**2, axis=1)
@@ -186,14 +208,14 @@ def _climb(
     features: Any,
     directions: Float[Array, "concept channel"],
     start: Array,
-    keys: Key[Array, " step"],
+    keys: Key[Array, "step concept"],
     progress: Progress,
 ) -> tuple[Array, Float[np.ndarray, "step concept"]]:
     step = _step_in_jax if getattr(features, "vjp", None) is None else _step_outside
     parameters, state, history = start, run.begin(start), []
     with progress("Feature visualization", len(keys)) as advance:
-        for key in keys:
-            parameters, state, values = step(run, features, directions, parameters, state, key)
+        for views in keys:
+            parameters, state, values = step(run, features, directions, parameters, state, views)
             # Waits for the step, so that nobody is told of what isn't done.
             history.append(np.asarray(values))
             advance(1)
@@ -202,10 +224,15 @@ def _climb(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _step_in_jax(
-    run: _Run, features: Callable[..., Array], directions: Array, parameters: Array, state: Any, key: Key[Array, ""]
+    run: _Run,
+    features: Callable[..., Array],
+    directions: Array,
+    parameters: Array,
+    state: Any,
+    keys: Key[Array, " concept"],
 ) -> tuple[Array, Any, Float[Array, " concept"]]:
     def loss(parameters: Array) -> tuple[Array, Array]:
-        values = run.objective(features(run.network_input(parameters, key)), directions)
+        values = run.objective(features(run.network_input(parameters, keys)), directions)
         return -jnp.sum(values), values
 
     gradient, values = jax.grad(loss, has_aux=True)(parameters)
@@ -213,17 +240,17 @@ def _step_in_jax(
 
 
 def _step_outside(
-    run: _Run, features: Any, directions: Array, parameters: Array, state: Any, key: Key[Array, ""]
+    run: _Run, features: Any, directions: Array, parameters: Array, state: Any, keys: Key[Array, " concept"]
 ) -> tuple[Array, Any, Float[Array, " concept"]]:
     """The same step around features that JAX can't compile."""
-    maps, pullback = features.vjp(_input(run, parameters, key))
+    maps, pullback = features.vjp(_input(run, parameters, keys))
     values, cotangent = _value_and_cotangent(run, maps, directions)
-    return *_update(run, parameters, state, key, jnp.asarray(pullback(cotangent))), values
+    return *_update(run, parameters, state, keys, jnp.asarray(pullback(cotangent))), values
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _input(run: _Run, parameters: Array, key: Key[Array, ""]) -> Array:
-    return run.network_input(parameters, key)
+def _input(run: _Run, parameters: Array, keys: Key[Array, " concept"]) -> Array:
+    return run.network_input(parameters, keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -233,6 +260,8 @@ def _value_and_cotangent(run: _Run, maps: Array, directions: Array) -> tuple[Arr
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _update(run: _Run, parameters: Array, state: Any, key: Key[Array, ""], cotangent: Array) -> tuple[Array, Any]:
-    seen, pull = jax.vjp(lambda parameters: run.network_input(parameters, key), parameters)
+def _update(
+    run: _Run, parameters: Array, state: Any, keys: Key[Array, " concept"], cotangent: Array
+) -> tuple[Array, Any]:
+    seen, pull = jax.vjp(lambda parameters: run.network_input(parameters, keys), parameters)
     return run.step(parameters, state, pull(cotangent.astype(seen.dtype))[0])

@@ -1,6 +1,7 @@
 """Pictures made for concepts."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,37 @@ def test_a_key_fixes_the_picture(made):
     assert np.abs(other.pictures - made.pictures).max() > 0.01
 
 
+def test_a_concept_has_its_own_picture_whichever_others_are_made(made):
+    alone = visualize(colour_model(), COLOURS, concepts=[1], key=jax.random.key(0), **STEPS)
+    assert alone.concepts == (1,)
+    np.testing.assert_allclose(alone.pictures[0], made.pictures[1], atol=1e-3)
+    few = {"steps": 1, "photographs": pictures(2, 1), "key": jax.random.key(0)}
+    several = visualize(colour_model(), COLOURS, concepts=[2, 0], **few)
+    np.testing.assert_allclose(
+        visualize(colour_model(), COLOURS, concepts=[0], **few).pictures[0], several.pictures[1], atol=1e-3
+    )
+    assert np.abs(several.pictures[0] - several.pictures[1]).max() > 0.01
+
+
+@dataclasses.dataclass
+class Unhashable:
+    """Features that compare by value, as plain dataclasses do."""
+
+    features: Any
+
+    def __call__(self, images):
+        return self.features(images)
+
+
+def test_features_and_preprocessing_need_no_hash(made):
+    model = colour_model(
+        features=Unhashable(colour_model().features),
+        preprocess=Preprocess(size=16, resize=16, mean=[0.0] * 3, std=[1.0] * 3),
+    )
+    found = visualize(model, COLOURS, key=jax.random.key(0), **STEPS)
+    np.testing.assert_allclose(found.pictures, made.pictures, atol=1e-6)
+
+
 def test_features_of_another_framework_give_the_same_picture(made):
     features = OfAnotherFramework()
     model = dataclasses.replace(colour_model(), features=features)
@@ -75,7 +107,8 @@ def test_the_objective_is_the_papers():
     direction = np.abs(np.random.default_rng(0).normal(size=(1, 14))).astype(np.float32)
     key = jax.random.key(5)
     found = visualize(model, direction, steps=1, rate=1e-6, views=still, key=key)
-    start = to_picture(Spectrum(16, 0.8), weak_noise(Spectrum(16, 0.8), 1, FLOAT, key=jax.random.split(key)[0]))
+    own = jax.random.fold_in(jax.random.split(key)[0], 0)[None]
+    start = to_picture(Spectrum(16, 0.8), weak_noise(Spectrum(16, 0.8), FLOAT, keys=own))
     a = np.asarray(model.features(start)).mean(axis=(1, 2))[0]
     dot, cosine = a @ direction[0], a @ direction[0] / np.linalg.norm(a) / np.linalg.norm(direction[0])
     assert cosine > 0.1
@@ -86,8 +119,8 @@ def test_a_start_from_photographs_has_their_colour_and_spectrum():
     spectrum, count = Spectrum(16, 0.8), 40
     preprocess = Preprocess(size=16, resize=16)
     images = pictures(6, 1)
-    key = jax.random.key(2)
-    parameters = mean_spectrum(spectrum, images, preprocess, count, FLOAT, key=key)
+    keys = jax.random.split(jax.random.key(2), count)
+    parameters = mean_spectrum(spectrum, images, preprocess, FLOAT, keys=keys)
     start = np.asarray(to_picture(spectrum, parameters))
     from face_jax.photographs import photographs, visible
 
@@ -100,7 +133,7 @@ def test_a_start_from_photographs_has_their_colour_and_spectrum():
     assert start.std(axis=0).min() > 0.01
     power = lambda values: (np.abs(np.fft.rfft2(logit(values), axes=(1, 2))) ** 2).mean(axis=(0, 3))  # noqa: E731
     assert np.corrcoef(np.log(power(real)).ravel(), np.log(power(start)).ravel())[0, 1] > 0.7
-    np.testing.assert_array_equal(parameters, mean_spectrum(spectrum, images, preprocess, count, FLOAT, key=key))
+    np.testing.assert_array_equal(parameters, mean_spectrum(spectrum, images, preprocess, FLOAT, keys=keys))
 
 
 def test_coefficients_are_damped_by_their_frequency():
@@ -145,6 +178,7 @@ def test_views_are_moved_and_turned():
     [
         ({"steps": 0}, "steps=0"),
         ({"rate": 0.0}, "rate=0.0"),
+        ({"rate": float("nan")}, "rate=nan"),
         ({"power": -1.0}, "power=-1.0"),
         ({"concepts": [3]}, r"concepts=\[3\] of a dictionary with 3"),
         ({"concepts": []}, r"concepts=\[\]"),
@@ -158,5 +192,10 @@ def test_what_cannot_be_made_is_said(change, message):
 def test_a_dictionary_has_two_axes_and_views_have_a_range():
     with pytest.raises(ValueError, match="dictionary has shape"):
         visualize(colour_model(), COLOURS[0])
+    with pytest.raises(ValueError, match="dictionary has numbers that are infinite or NaN"):
+        visualize(colour_model(), np.full_like(COLOURS, np.nan))
+    for features in (colour_model().features, OfAnotherFramework()):
+        with pytest.raises(ValueError, match="dictionary has 5 channels, and the model's layer 14"):
+            visualize(colour_model(features=features), COLOURS[:, :5], steps=1)
     with pytest.raises(ValueError, match="give a shift"):
         Views(smallest=1.2, largest=1.1)
