@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from face_jax.model import Preprocess, SplitModel
 
 from .affine_heads import affine_head
 from .dominators import cut_at
+from .fingerprints import fingerprint
 from .listing import Survey, example, find, non_negative_layers, survey
 from .torch_features import TorchFeatures
 from .torch_head import TorchHead
@@ -40,7 +40,10 @@ def split(
     - `model`: a torch module of one input, images to logits.
     - `layer`: the name of a module or operation that all data flows through, such as `"layer4"` or `"features.18"`.
         A module that runs several times has a name for each run: `"relu"`, `"relu_1"`, …
-    - `preprocess`: how photographs become its input; torchvision's usual way by default.
+    - `preprocess`: how photographs become its input. By default as for most of ImageNet's classifiers: the short side
+        at 256 pixels, the centre 224 × 224, colours less ImageNet's mean and over its deviation. Nothing in a module
+        says how it was trained: for one that takes other sizes or colours, the default gives other predictions
+        without a warning.
     - `classes`: the classes' names, one a logit; numbered by default.
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
@@ -68,23 +71,11 @@ def split(
         preprocess=preprocess,
         classes=tuple(classes) if classes is not None else tuple(f"class {index}" for index in range(count)),
         name=name or type(model).__name__,
-        fingerprint=fingerprint(model, layer),
+        fingerprint=fingerprint(model, seen.traced, layer),
         non_negative_layers=lambda: non_negative_layers(
             model, near=layer, example_inputs=example_inputs, size=preprocess.size
         ),
     )
-
-
-def fingerprint(model: nn.Module, layer: str) -> str:
-    """The sha256 digest of a model's parameters and buffers (names, types, shapes, bytes) and of a layer's name."""
-    digest = hashlib.sha256()
-    for key, tensor in model.state_dict().items():
-        if not isinstance(tensor, torch.Tensor):
-            continue
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    digest.update(layer.encode())
-    return digest.hexdigest()
 
 
 def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images: torch.Tensor) -> None:

@@ -203,6 +203,59 @@ def test_names_classes_and_fingerprint():
     assert bridges.split(model, "body", preprocess=EIGHT).fingerprint != split.fingerprint
 
 
+class Variable(small.Plain):
+    """The same tensors in every state_dict, and something else done with them."""
+
+    def __init__(self, limit=None, offset=1.0, hidden=0.0, higher=False, reduced=torch.mean, power=1):
+        super().__init__()
+        if limit:
+            self.body[5] = torch.nn.Hardtanh(0, limit)
+        self.offset = torch.full((6,), offset)
+        self.register_buffer("hidden", torch.full((6,), hidden), persistent=False)
+        self.higher, self.reduced, self.power = higher, reduced, power
+
+    def forward(self, x):
+        x = self.reduced(self.body(x), (2, 3)) * self.offset + self.hidden
+        return self.fc(x**self.power).clamp(max=8 if self.higher else 9)
+
+
+CHANGES = [{"limit": 0.05}, {"limit": 0.06}, {"offset": 2.0}, {"hidden": 1.0}, {"higher": True}, {"power": 2}]
+CHANGES.append({"reduced": torch.amax})
+
+
+def test_fingerprints_tell_apart_what_models_do_with_the_same_weights():
+    def fingerprint(changes):
+        model = small.randomized(Variable(**changes))
+        assert set(model.state_dict()) == set(small.Plain().state_dict())
+        return bridges.split(model, "body", preprocess=EIGHT).fingerprint
+
+    found = [fingerprint(changes) for changes in [{}, *CHANGES]]
+    assert len(set(found)) == len(found)
+    assert [fingerprint(changes) for changes in [{}, *CHANGES]] == found
+
+
+@pytest.mark.parametrize("build", [small.Branching, small.Tokens, Variable])
+def test_fingerprints_of_one_model_are_the_same_however_often_it_is_split_or_built(build):
+    model = small.randomized(build())
+    layer = "final" if build is small.Tokens else "act" if build is small.Branching else "body"
+    # Both are alive, so that an address in what is digested would show.
+    first, again, other = (
+        bridges.split(each, layer, preprocess=EIGHT).fingerprint for each in (model, model, small.randomized(build()))
+    )
+    assert first == again == other
+
+
+def test_fingerprints_of_exported_models_see_numbers_in_the_code():
+    class Scaled(small.Branching):
+        def forward(self, x):
+            return super().forward(x, 3.0)
+
+    split, other = (
+        bridges.split(small.randomized(build()), "act", preprocess=EIGHT) for build in (small.Branching, Scaled)
+    )
+    assert split.fingerprint != other.fingerprint
+
+
 def test_layers_near_a_signed_one_that_are_never_negative():
     split = bridges.split(small.randomized(small.Plain()), "body.4", preprocess=EIGHT)
     assert float(split.features(IMAGES.astype(np.float32)).min()) < 0
