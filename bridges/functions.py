@@ -39,8 +39,8 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
                 )
         if not tensors:
             raise TypeError("no arguments; give at least one torch tensor, which says where the results go")
-        results = _Function.apply(compiled, *tensors)
-        return jax.tree.unflatten(compiled.structure, results)
+        structure, *results = _Function.apply(compiled, *tensors)
+        return jax.tree.unflatten(structure, results)
 
     return apply
 
@@ -50,32 +50,28 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.structure: Any = None
-        self.value = jax.jit(self._leaves)
+        self.value = jax.jit(function)
         self.linearized = jax.jit(self._linearize, static_argnums=0)
         # What `jax.vjp` returns is a pytree with the residuals as leaves, so it passes between two compiled functions.
         self.pullback = jax.jit(lambda pull, cotangents: pull(cotangents))
 
-    def _leaves(self, *arrays: Any) -> list[Any]:
-        leaves, self.structure = jax.tree.flatten(self.function(*arrays))
-        return [jnp.asarray(leaf) for leaf in leaves]
-
-    def _linearize(self, wanted: tuple[bool, ...], *arrays: Any) -> tuple[list[Any], Any]:
+    def _linearize(self, wanted: tuple[bool, ...], *arrays: Any) -> tuple[Any, Any]:
         moving = [array for array, want in zip(arrays, wanted, strict=True) if want]
 
-        def of_moving(*values: Any) -> tuple[list[Any], list[Any]]:
+        def of_moving(*values: Any) -> tuple[list[Any], Any]:
             given = iter(values)
-            leaves = self._leaves(*(next(given) if w else a for a, w in zip(arrays, wanted, strict=True)))
-            floating = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-            return floating, leaves
+            result = self.function(*(next(given) if w else a for a, w in zip(arrays, wanted, strict=True)))
+            result = jax.tree.map(jnp.asarray, result)
+            floating = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+            return floating, result
 
-        _, pull, leaves = jax.vjp(of_moving, *moving, has_aux=True)
-        return leaves, pull
+        _, pull, result = jax.vjp(of_moving, *moving, has_aux=True)
+        return result, pull
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: _Compiled, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, compiled: _Compiled, *tensors: torch.Tensor) -> tuple[Any, ...]:
         device = tensors[0].device
         arrays = [share_with_jax(tensor) for tensor in tensors]
         wanted = tuple(
@@ -83,25 +79,30 @@ class _Function(torch.autograd.Function):
             for needed, array in zip(ctx.needs_input_grad[1:], arrays, strict=True)
         )
         if any(wanted):
-            leaves, pull = compiled.linearized(wanted, *arrays)
+            result, pull = compiled.linearized(wanted, *arrays)
         else:
-            leaves, pull = compiled.value(*arrays), None
-        inputs = {tensor.data_ptr() for tensor in tensors}
+            result, pull = compiled.value(*arrays), None
+        leaves, structure = jax.tree.flatten(result)
+        taken = {tensor.data_ptr() for tensor in tensors}
         results = []
         for leaf in leaves:
-            result = to_torch(leaf, device=device)
-            # JAX hands an unchanged argument through; torch must not see one memory as two tensors.
-            results.append(result.clone() if result.data_ptr() in inputs else result)
+            tensor = to_torch(leaf, device=device)
+            # JAX hands an unchanged argument through, and one value out twice; torch must not see one memory as two
+            # tensors.
+            results.append(tensor.clone() if tensor.data_ptr() in taken else tensor)
+            taken.add(tensor.data_ptr())
         ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
         if pull is not None:
             ctx.compiled, ctx.pull, ctx.wanted = compiled, pull, wanted
             ctx.floating = [result.is_floating_point() for result in results]
             # The residuals may share these tensors' memory: saved, torch notices if someone overwrites them.
             ctx.save_for_backward(*tensors, *results)
-        return tuple(results)
+        # Another shape may have another structure: it goes out with its results, not by way of `compiled`.
+        return structure, *results
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Any) -> tuple[torch.Tensor | None, ...]:
+        cotangents = cotangents[1:]  # the first is the structure's, and None
         tensors = ctx.saved_tensors[: len(ctx.wanted)]
         given = [
             share_with_jax(cotangent.contiguous())

@@ -39,6 +39,32 @@ def test_several_results_keep_their_structure():
     torch.testing.assert_close(gradient, 2 * a)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_each_shape_has_its_own_structure(gradients):
+    function = bridges.as_torch(lambda x: [2 * x[i] for i in range(x.shape[0])])
+    for count in (2, 3, 2):
+        results = function(torch.ones(count, dtype=torch.float64, requires_grad=gradients))
+        assert [result.item() for result in results] == [2.0] * count
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_one_value_handed_out_twice_is_not_the_same_memory(gradients):
+    first, second = bridges.as_torch(lambda x: (2 * x,) * 2)(random(3).requires_grad_(gradients))
+    expected = first.detach().clone()
+    with torch.no_grad():
+        second += 1
+    torch.testing.assert_close(first.detach(), expected)
+
+
+def test_integers_that_jax_cannot_hold_are_refused():
+    function = bridges.as_torch(lambda x: x)
+    with jax.enable_x64(False):
+        assert int(function(torch.tensor([2**30]))) == 2**30
+        with pytest.raises(ValueError, match=r"torch\.int64 has values from 3 to 1099511627776, and JAX's 64-bit"):
+            function(torch.tensor([2**40, 3]))
+    assert int(function(torch.tensor([2**40]))) == 2**40
+
+
 def test_only_what_needs_a_gradient_gets_one():
     a, b = random(3), random(3, seed=1).detach()
     numbers = torch.arange(3)
