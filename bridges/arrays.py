@@ -38,6 +38,9 @@ def to_torch(array: Any, *, device: torch.device, dtype: torch.dtype | None = No
         tensor = torch.from_dlpack(array.block_until_ready())
     else:
         array = np.asarray(array)
+        if array.dtype == jnp.bfloat16:
+            # torch takes only NumPy's own types.
+            return to_torch(array.view(np.int16), device=device).view(torch.bfloat16).to(dtype or torch.bfloat16)
         with warnings.catch_warnings():
             # torch warns that a read-only array could be written to; nothing here does.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -58,8 +61,8 @@ def share_with_jax(tensor: torch.Tensor) -> Array:
     """A torch tensor as a JAX array, without a copy where its elements lie in order.
 
     A tensor whose axes are permuted in memory is put in order by torch first: JAX could share it, but would
-    compile every later function once more for the odd layout. float64 becomes float32 unless JAX has 64-bit
-    numbers switched on.
+    compile every later function once more for the odd layout. Unless JAX has 64-bit numbers switched on, float64
+    becomes float32, and 64-bit integers become 32-bit ones, or raise `ValueError` where they don't fit.
 
     **Arguments:**
 
@@ -68,12 +71,39 @@ def share_with_jax(tensor: torch.Tensor) -> Array:
     **Returns:** the array, on the tensor's device where JAX has it, else on the host.
     """
     tensor = tensor.detach()
-    if tensor.dtype == torch.float64 and jnp.zeros((), float).dtype != jnp.float64:
-        tensor = tensor.float()
+    if not _jax_has_64_bits():
+        tensor = tensor.float() if tensor.dtype == torch.float64 else narrow(tensor)
     tensor = tensor.contiguous()
     if tensor.is_cuda and not _jax_has_cuda():
         tensor = tensor.cpu()
     return jax.dlpack.from_dlpack(tensor)
+
+
+def narrow(tensor: torch.Tensor) -> torch.Tensor:
+    """64-bit integers in 32 bits where they fit; where they don't, as they are if JAX has 64-bit numbers, else refused.
+
+    **Arguments:**
+
+    - `tensor`: of any type; all but 64-bit integers are passed on.
+    """
+    shorter = {torch.int64: torch.int32, torch.uint64: torch.uint32}.get(tensor.dtype)
+    if shorter is None:
+        return tensor
+    # By NumPy: torch has no minimum of unsigned numbers.
+    values = tensor.detach().cpu().numpy()
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if torch.iinfo(shorter).min <= low and high <= torch.iinfo(shorter).max:
+        return tensor.to(shorter)
+    if _jax_has_64_bits():
+        return tensor
+    raise ValueError(
+        f"a tensor of {tensor.dtype} has values from {low} to {high}, and JAX's 64-bit types are off; call "
+        'jax.config.update("jax_enable_x64", True) first, or give values that fit into 32 bits'
+    )
+
+
+def _jax_has_64_bits() -> bool:
+    return jnp.zeros((), float).dtype == jnp.float64
 
 
 @functools.cache

@@ -9,6 +9,8 @@ import jax
 import torch
 from jaxtyping import PRNGKeyArray
 
+from ..arrays import narrow
+from .affine import refuse_unless_affine
 from .check import compare, to_jax
 from .export import evaluating, exported_program
 from .module import ImportedNetwork
@@ -20,7 +22,8 @@ def _examples(example_inputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[to
     for place, value in enumerate(inputs):
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             raise ValueError(
-                f"example_inputs[{place}] is {type(value).__name__}; give a tensor whose first axis is the batch"
+                f"example_inputs[{place}] is {type(value).__name__}; give a torch tensor whose first axis is the batch "
+                "(image, channel, y, x)"
             )
     batches = {value.shape[0] for value in inputs}
     if len(batches) != 1 or 0 in batches:
@@ -31,14 +34,14 @@ def _examples(example_inputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[to
     return tuple(value.detach().cpu().repeat(repeats, *(1,) * (value.ndim - 1)) for value in inputs)
 
 
-def _narrow(tensor: torch.Tensor) -> torch.Tensor:
-    """64-bit integers in 32 bits where they fit: positions in tables, which JAX has no 64-bit types for by default."""
-    limits = torch.iinfo(torch.int32)
-    if tensor.dtype != torch.int64 or (tensor.numel() and not limits.min <= tensor.min() <= tensor.max() <= limits.max):
-        return tensor
-    return tensor.int()
+def _torch_module(module: object) -> torch.nn.Module:
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"module is a {type(module).__name__}; give a torch.nn.Module")
+    return module
 
 
+# torch records no graph, and so has no gradients to compare with, under a caller's inference_mode
+@torch.inference_mode(False)
 def to_flax(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[torch.Tensor],
@@ -65,7 +68,7 @@ def to_flax(
         is kept.
     - `example_inputs`: one tensor, or all that the module's forward takes by position; shapes as in torch, the
         batch along the first axis of each. Only shapes and types matter.
-    - `check`: whether to compare values and input gradients with torch's on random inputs.
+    - `check`: whether to compare values and input gradients with torch's on random inputs, and to try `affine`.
     - `rtol`: largest difference of a value from torch's, over torch's largest; None for 1e-4 in float32, 1e-10 in
         float64, and in half precision four times torch's own distance from float32.
     - `gradient_rtol`: the same for input gradients; None for 1e-3 in float32, else as for `rtol` (but 1e-7 in float64
@@ -73,7 +76,8 @@ def to_flax(
     - `transpose_input`: whether four-axis inputs are pictures that torch takes as `image channel y x` and the network
         shall take as `image y x channel`. False for those that torch has channels-last already (inside Swin).
     - `transpose_output`: the same for four-axis outputs.
-    - `affine`: whether the module is average pooling and an affine map, which the factorization can exploit.
+    - `affine`: whether the module is average pooling and an affine map, which the factorization can exploit. Such a
+        network takes maps of any height and width, and rows.
     - `key`: for the random inputs of the check; None for a fixed one.
 
     **Returns:**
@@ -85,23 +89,24 @@ def to_flax(
     - `UnsupportedOperatorError`: torch operators without a counterpart, with the modules that call them.
     - `ExportError`: torch cannot trace the module with a free batch size.
     - `ImportMismatchError`: the check failed, with the measured numbers.
-    - `ValueError`: inputs or weights that cannot be used.
+    - `ValueError`: inputs or weights that cannot be used, or `affine=True` of a module that is not.
     """
-    examples = _examples(example_inputs)
+    module, examples = _torch_module(module), _examples(example_inputs)
     weights = [*module.parameters(), *module.buffers()]
     if any(weight.dtype == torch.float64 for weight in weights) and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "module has float64 weights and JAX's 64-bit types are off; call "
             'jax.config.update("jax_enable_x64", True) first, or pass module.float()'
         )
-    if any(weight.device.type != "cpu" for weight in weights):
+    if any(weight.device.type != "cpu" or weight.is_inference() for weight in weights):
         module = copy.deepcopy(module).cpu()
     with evaluating(module):
         program, parameters, buffers = exported_program(module, examples)
         network = ImportedNetwork(
             program,
             {name: to_jax(value) for name, value in parameters.items()},
-            {name: to_jax(_narrow(value)) for name, value in buffers.items()},
+            # Positions in tables, which JAX has no 64-bit types for by default.
+            {name: to_jax(narrow(value)) for name, value in buffers.items()},
             transpose_input=transpose_input,
             transpose_output=transpose_output,
             affine=affine,
@@ -109,4 +114,6 @@ def to_flax(
         if check:
             key = jax.random.key(0) if key is None else key
             network.errors = compare(network, module, examples, rtol=rtol, gradient_rtol=gradient_rtol, key=key)
+            if affine:
+                refuse_unless_affine(module, examples, channels_second=transpose_input, key=key)
     return network

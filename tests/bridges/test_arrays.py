@@ -62,6 +62,22 @@ def test_read_only_and_reversed_numpy_arrays():
     np.testing.assert_array_equal(to_torch(array[::-1], device=CPU), array[::-1])
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+def test_long_integers_where_jax_has_none(dtype):
+    with jax.enable_x64(False):
+        np.testing.assert_array_equal(share_with_jax(torch.tensor([0, 2**30], dtype=dtype)), [0, 2**30])
+        assert share_with_jax(torch.tensor([], dtype=dtype)).shape == (0,)
+        with pytest.raises(ValueError, match="values from 0 to 1099511627776"):
+            share_with_jax(torch.tensor([0, 2**40], dtype=dtype))
+
+
+def test_bfloat16_of_numpy():
+    array = np.asarray([1.5, -2.0, 0.25]).astype(jnp.bfloat16)
+    assert to_torch(array, device=CPU).tolist() == [1.5, -2.0, 0.25]
+    assert to_torch(array[::-1], device=CPU).dtype == torch.bfloat16
+    assert to_torch(array, device=CPU, dtype=torch.float64).dtype == torch.float64
+
+
 def test_empty_tensors():
     assert to_jax(torch.zeros(0, 3)).shape == (0, 3)
     assert to_torch(jnp.zeros((0, 3)), device=CPU).shape == (0, 3)
