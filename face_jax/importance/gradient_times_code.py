@@ -55,9 +55,11 @@ def gradient_times_code(
     - `dictionary`: the concepts.
     - `target`: the class whose logit is looked at.
 
-    **Returns:** signed contributions, and their sizes per image and per class.
+    **Returns:** signed contributions, and their sizes per image and per class, as NumPy arrays: it can't be part of a
+    program under `jax.jit`. Raises `ValueError` for concepts that don't fit the head and where the derivative isn't
+    finite, `UnknownClassError` for a class that the head doesn't have.
     """
-    gradient = logit_gradient(head, codes, dictionary, jnp.asarray(target))
+    gradient = logit_gradient(head, codes, dictionary, target)
     return GradientTimesCode(np.asarray(_times(gradient, codes, dictionary)))
 
 

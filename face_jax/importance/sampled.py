@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..progress import Advance, nobody
 from ..randomness import generator
@@ -17,7 +17,7 @@ from .indices import Sobol
 
 
 def sampled_total_sobol(
-    function: Callable[[Float[Array, " concept"]], Float[Array, " image"]],
+    function: Callable[[Float[Array, " concept"]], Float[Array, ""] | Float[Array, " image"]],
     concepts: int,
     *,
     designs: int = 32,
@@ -40,7 +40,7 @@ def sampled_total_sobol(
 
     **Arguments:**
 
-    - `function`: from one mask in `[0, 1]` to one or more values, each of which gets indices of its own. A
+    - `function`: from one mask in `[0, 1]` to one value or a vector of them, each of which gets indices of its own. A
         `jax.tree_util.Partial` with arrays bound in it is compiled once for all values of these arrays.
     - `concepts`: the number of inputs.
     - `designs`: points of each scramble, a power of two.
@@ -49,7 +49,8 @@ def sampled_total_sobol(
     - `advance`: told after each scramble.
     - `key`: for the scrambles.
 
-    **Returns:** the indices and their 95 % intervals. A value that depends on nothing has zeros.
+    **Returns:** the indices and their 95 % intervals, as NumPy arrays: it can't be part of a program under `jax.jit`. A
+    value that depends on nothing has zeros. Raises `ValueError` where the function isn't finite.
     """
     if designs < 2 or designs & (designs - 1):
         raise ValueError(f"designs={designs} is no power of two, which Sobol' points need; try 64")
@@ -62,7 +63,13 @@ def sampled_total_sobol(
     differences, variances = [], []
     for _ in range(scrambles):
         masks = jnp.asarray(jansen_points(concepts, designs, random), dtype)
-        difference, variance = _jansen(bound, masks)
+        difference, variance, bad = _jansen(bound, masks)
+        if bad:
+            raise ValueError(
+                f"function (behind total_sobol, the head) gives NaN or infinity for {int(bad)} of {len(masks)} masks; "
+                "indices need a number wherever masks are from 0 to 1: clip what has a logarithm, a root or a division "
+                "there"
+            )
         differences.append(np.asarray(difference))
         variances.append(np.asarray(variance))
         advance(1)
@@ -116,6 +123,7 @@ def jansen(values: Any, inputs: int) -> tuple[Any, Any]:
 @jax.jit
 def _jansen(
     function: Any, masks: Float[Array, "mask concept"]
-) -> tuple[Float[Array, "image concept"], Float[Array, " image"]]:
-    """The numerators and the denominator of Jansen's estimator from one scramble."""
-    return jansen(jax.lax.map(function, masks), masks.shape[1])
+) -> tuple[Float[Array, "image concept"], Float[Array, " image"], Int[Array, ""]]:
+    """The numerators and the denominator of Jansen's estimator from one scramble; for how many masks it has none."""
+    values = jax.lax.map(lambda mask: jnp.atleast_1d(function(mask)), masks)
+    return *jansen(values, masks.shape[1]), jnp.sum(~jnp.isfinite(values).all(1))

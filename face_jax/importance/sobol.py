@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..heads import Affine
 from ..model import Head
 from ..progress import Advance, nobody
+from .checks import check_asked
 from .gradient_times_code import gradient_times_code
 from .indices import Sobol
 from .sampled import sampled_total_sobol
@@ -47,17 +48,14 @@ def total_sobol(
     - `advance`: told after each scramble.
     - `key`: for the scrambles.
 
-    **Returns:** the indices. An image whose logit doesn't depend on any concept has zeros.
+    **Returns:** the indices, as NumPy arrays: it can't be part of a program under `jax.jit`. An image whose logit
+    doesn't depend on any concept has zeros. Raises `ValueError` for concepts that don't fit the head and for a head
+    that isn't finite for masked concepts, `UnknownClassError` for a class that the head doesn't have.
     """
     if head.affine:
-        # Behind any affine head a contribution is its own first-order estimate.
-        exact = (
-            contributions(head, codes, dictionary, target)
-            if isinstance(head, Affine)
-            else gradient_times_code(head, codes, dictionary, target).contribution
-        )
-        total = exact_total_sobol(exact)
+        total = exact_total_sobol(contributions(head, codes, dictionary, target))
         return Sobol(total, total, total, exact=True)
+    check_asked(head, codes, dictionary, target)
     if getattr(head, "pools_first", False):
         # Masks are the same at all places, so that averages of masked codes are masked averages.
         codes = codes.mean((1, 2), keepdims=True)
@@ -73,17 +71,26 @@ def total_sobol(
 
 
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
-    """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance."""
+    """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN."""
     squares = contribution**2
     total = squares.sum(-1, keepdims=True)
-    return np.divide(squares, total, out=np.zeros_like(squares), where=total > 0)
+    return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
 
 
 def contributions(
-    head: Affine, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: int
+    head: Head, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: int
 ) -> Float[np.ndarray, "image concept"]:
-    """What each concept adds to (or takes from) the class's logit through an affine head."""
-    weights = np.asarray(dictionary) @ np.asarray(head.kernel[:, target])
+    """What each concept adds to (or takes from) the class's logit through an affine head.
+
+    Raises what `gradient_times_code` raises, which it is behind such a head.
+    """
+    if not isinstance(head, Affine):
+        return gradient_times_code(head, codes, dictionary, target).contribution
+    check_asked(head, codes, dictionary, target)
+    column = np.asarray(head.kernel[:, target])
+    if not np.isfinite(column).all():
+        raise ValueError(f"head.kernel has NaN or infinity in class {target}'s column; load the model's weights again")
+    weights = np.asarray(dictionary) @ column
     return np.asarray(codes).mean(axis=(1, 2)) * weights
 
 

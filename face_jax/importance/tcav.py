@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float, Key
@@ -75,11 +74,13 @@ def tcav(
     - `directions`: how many random directions (normal numbers), at least 2; Kim et al. use 500 runs.
     - `key`: for these directions.
 
-    **Returns:** derivatives, scores and p-values.
+    **Returns:** derivatives, scores and p-values, as NumPy arrays: it can't be part of a program under `jax.jit`.
+    Raises `ValueError` for concepts that don't fit the head and where the derivative isn't finite,
+    `UnknownClassError` for a class that the head doesn't have.
     """
     if directions < 2:
         raise ValueError(f"directions={directions} leaves nothing to test against; give at least 2, such as 500")
-    gradient = np.asarray(logit_gradient(head, codes, dictionary, jnp.asarray(target))).sum(axis=(1, 2))
+    gradient = np.asarray(logit_gradient(head, codes, dictionary, target)).sum(axis=(1, 2))
     derivative = gradient @ np.asarray(dictionary).T
     random = np.asarray(jax.random.normal(key, (directions, gradient.shape[1]), gradient.dtype))
     random_scores = (gradient @ random.T > 0).astype(gradient.dtype).mean(0)

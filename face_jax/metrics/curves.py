@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..importance.checks import check_asked
 from ..model import Head
 
 
@@ -62,8 +63,10 @@ def fidelity(
     - `target`: the class that should be predicted.
     - `order`: concepts, the most important first.
 
-    **Returns:** curves and areas.
+    **Returns:** curves and areas. Raises `ValueError` for concepts that don't fit the head and for logits that are NaN,
+    `UnknownClassError` for a class that the head doesn't have.
     """
+    check_asked(head, codes, dictionary, target)
     concepts = len(order)
     rank = np.empty(concepts, np.int64)
     rank[order] = np.arange(concepts)
@@ -72,6 +75,11 @@ def fidelity(
     accuracy, probability = (
         np.asarray(values) for values in _masked(head, codes, dictionary, jnp.asarray(target), jnp.asarray(masks))
     )
+    if np.isnan(probability).any():
+        raise ValueError(
+            f"head gives NaN for images with {int(np.isnan(probability).sum())} of {len(masks)} choices of concepts; "
+            "clip what has a logarithm, a root or a division there"
+        )
     half = concepts + 1
     insertion = Curve(accuracy[:half], probability[:half])
     deletion = Curve(accuracy[half:], probability[half:])

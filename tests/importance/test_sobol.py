@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from face_jax.heads import Affine
-from face_jax.importance import exact_total_sobol, sampled_total_sobol, total_sobol
+from face_jax.importance import contributions, exact_total_sobol, sampled_total_sobol, total_sobol
 
 KEY = jax.random.key(3)
 # Closed form for a = 7, b = 0.1; rounded, 0.5576, 0.4424, 0.2437.
@@ -66,6 +66,13 @@ def test_the_interval_covers_the_truth_in_nine_of_ten_seeds(function, truth):
     assert (np.mean(widths, axis=0) < 0.35).all()
 
 
+def test_a_function_of_one_value_is_a_vector_of_one():
+    found = sampled_total_sobol(lambda mask: WEIGHTS @ mask, 5, designs=64, dtype=jnp.float64, key=KEY)
+    same = sampled_total_sobol(linear, 5, designs=64, dtype=jnp.float64, key=KEY)
+    assert found.total.shape == (1, 5)
+    np.testing.assert_allclose(found.total, same.total, rtol=1e-12)
+
+
 def test_values_and_classes(affine):
     head, codes, dictionary = affine
     found = total_sobol(head, codes, dictionary, 2, key=KEY)
@@ -113,11 +120,17 @@ def test_any_head_that_says_it_is_affine_is_exact(affine):
     found = total_sobol(Honest(head), codes, dictionary, 2, key=KEY)
     assert found.exact
     np.testing.assert_allclose(found.total, total_sobol(head, codes, dictionary, 2, key=KEY).total, atol=1e-6)
+    added = contributions(Honest(head), codes, dictionary, 2)
+    np.testing.assert_allclose(added, contributions(head, codes, dictionary, 2), rtol=1e-9)
 
 
 def test_a_head_that_averages_first_is_sampled_on_averages(affine):
     _, codes, dictionary = affine
-    seen = []
+    shapes = []
+
+    def places():
+        # How many classes there are is asked with a single image.
+        return {shape[1:3] for shape in shapes if shape[0] == len(codes)}
 
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)
@@ -126,7 +139,7 @@ def test_a_head_that_averages_first_is_sampled_on_averages(affine):
         pools_first = True
 
         def __call__(self, maps):
-            seen.append(maps.shape)
+            shapes.append(maps.shape)
             return jnp.tanh(maps.mean((1, 2))) ** 2
 
     class Plain(Averaging):
@@ -134,15 +147,16 @@ def test_a_head_that_averages_first_is_sampled_on_averages(affine):
 
     options = {"designs": 16, "scrambles": 2, "key": KEY}
     found = total_sobol(Averaging(), codes, dictionary, 2, **options)
-    assert {shape[1:3] for shape in seen} == {(1, 1)}
+    assert places() == {(1, 1)}
     plain = total_sobol(jax.tree_util.register_dataclass(Plain)(), codes, dictionary, 2, **options)
-    assert {shape[1:3] for shape in seen} == {(1, 1), codes.shape[1:3]}
+    assert places() == {(1, 1), codes.shape[1:3]}
     np.testing.assert_allclose(found.total, plain.total, atol=1e-5)
     assert float(found.total.max()) > 0.1
 
 
 def test_closed_form_by_hand():
     np.testing.assert_allclose(exact_total_sobol(np.array([[3.0, -4.0], [0.0, 0.0]])), [[0.36, 0.64], [0.0, 0.0]])
+    assert np.isnan(exact_total_sobol(np.array([[np.nan, 1.0]]))).all()
 
 
 def test_a_logit_that_depends_on_nothing_has_zeros(affine):

@@ -1,0 +1,61 @@
+"""What measures of importance refuse before any work, and how they say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..classes import UnknownClassError
+
+
+def check_asked(head: Any, codes: Any, dictionary: Any, target: int) -> None:
+    """Refuses concepts that don't fit together or to the head, entries that aren't finite, and unknown classes.
+
+    **Arguments:**
+
+    - `head`: from activations to logits; it's only traced.
+    - `codes`: should be `image y x concept`.
+    - `dictionary`: should be `concept channel`.
+    - `target`: should be the number of one of the head's classes. JAX would take the last for any greater one.
+    """
+    shape, bank = np.shape(codes), np.shape(dictionary)
+    if len(bank) != 2 or 0 in bank:
+        raise ValueError(f"dictionary has shape {bank}; give concept × channel")
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(
+            f"codes has shape {shape}; give image × y × x × concept, codes[:, None, None, :] where they are of averages"
+        )
+    if shape[3] != bank[0]:
+        raise ValueError(
+            f"codes has {shape[3]} concepts and dictionary has {bank[0]}; give the codes of this dictionary, "
+            "face_jax.encode(activations, dictionary)"
+        )
+    for name, values in (("codes", codes), ("dictionary", dictionary)):
+        bad = int((~np.isfinite(np.asarray(values))).sum())
+        if bad:
+            raise ValueError(f"{name} has {bad} entries that are NaN or infinite; leave their images or concepts out")
+    classes = _classes(head, (1, *shape[1:3], bank[1]), jnp.result_type(codes))
+    if not 0 <= target < classes:
+        raise UnknownClassError(f"target={target} is out of range: the head has {classes} classes (0 to {classes - 1})")
+
+
+def _classes(head: Any, shape: tuple[int, ...], dtype: Any) -> int:
+    """How many classes the head has."""
+    try:
+        logits = _logits.eval_shape(head, jax.ShapeDtypeStruct(shape, dtype))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"head doesn't take activations of shape {shape} (image × y × x × channel), which codes and dictionary "
+            f"rebuild: {error}; give the concepts of the layer that it was cut behind"
+        ) from error
+    if logits.ndim != 2:
+        raise ValueError(f"head gives shape {logits.shape} for one image; it should give logits, image × class")
+    return logits.shape[1]
+
+
+@jax.jit
+def _logits(head: Any, maps: Any) -> Any:
+    return head(maps)
