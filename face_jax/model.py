@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Shaped
 
 from .choices import check_count
@@ -18,6 +19,10 @@ class Head(Protocol):
 
     `affine` says whether the logits are an affine function of the activations averaged over places, which
     makes importance exact and every block of the faithful factorization convex.
+
+    Heads are given to compiled programs as arguments, so that a head must be a pytree whose leaves are arrays: a
+    dataclass under `jax.tree_util.register_dataclass`, with its arrays as fields, or a `flax.nnx.Module`. A function or
+    an object of any other class is refused by `SplitModel`.
     """
 
     @property
@@ -76,7 +81,8 @@ class SplitModel:
 
     - `features`: from network input (`image y x colour`, preprocessed) to that layer's activations
         (`image y x channel`); the papers' g.
-    - `head`: from those activations to logits (`image class`); the papers' h.
+    - `head`: from those activations to logits (`image class`); the papers' h. Raises `ValueError` for one that isn't
+        what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
     - `preprocess`: how photographs become network input.
     - `classes`: the classes' names, in the order of the logits.
@@ -95,3 +101,26 @@ class SplitModel:
     name: str
     fingerprint: str
     non_negative_layers: Callable[[], Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a head that would fail in the middle of an explanation."""
+        check_head(self.head)
+
+
+def check_head(head: Any) -> None:
+    """Raises `ValueError` for a head that JAX can't pass to programs, or that doesn't say if it's affine."""
+    remedy = (
+        "write it as a dataclass under jax.tree_util.register_dataclass with its arrays as fields, or as a "
+        "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
+    )
+    kind = type(head).__name__
+    if not (callable(head) and hasattr(head, "affine")):
+        raise ValueError(f"head is a {kind} that isn't callable or doesn't say if it's affine; {remedy}")
+    try:
+        jax.eval_shape(_nothing, head)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"head is a {kind}, which JAX can't pass to programs; {remedy}") from error
+
+
+def _nothing(head: Any) -> None:
+    """Takes a head as programs do."""
