@@ -85,6 +85,8 @@ class CheckedMethod(abc.ABC):
     ) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of concepts in images; see `Method`."""
         pictures, chosen = checked_images(images), chosen_concepts(concepts, len(dictionary))
+        if not np.isfinite(np.asarray(dictionary)).all():
+            raise ValueError("dictionary has entries that are NaN or infinite; give the concepts of a factorization")
         key = jax.random.key(0) if key is None else key
         return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key, progress))
 
@@ -113,7 +115,11 @@ def checked_images(images: Any) -> Float[Array, "image height width colour"]:
         raise ValueError(
             f"images has dtype {dtype}; give network input, which is real (face_jax.photographs reads any)"
         )
-    return jnp.asarray(images)
+    pictures = jnp.asarray(images)
+    lost = int((~np.isfinite(np.asarray(pictures))).any((1, 2, 3)).sum())
+    if lost:
+        raise ValueError(f"images has NaN or infinity in {lost} of {len(pictures)} pictures; leave these out")
+    return pictures
 
 
 def parts(count: int, most: int) -> Iterator[slice]:

@@ -106,6 +106,10 @@ def test_concepts_share_the_forward_passes(method):
 def test_images_that_are_none_are_refused(method):
     with pytest.raises(ValueError, match=r"images has shape \(8, 8, 3\); give network input, image × height"):
         method(AFFINE, DICTIONARY, IMAGES[0])
+    with pytest.raises(ValueError, match="images has NaN or infinity in 1 of 2 pictures"):
+        method(AFFINE, DICTIONARY, np.where(np.arange(2)[:, None, None, None] == 1, np.nan, IMAGES))
+    with pytest.raises(ValueError, match="dictionary has entries that are NaN or infinite"):
+        method(AFFINE, DICTIONARY * np.nan, IMAGES)
     with pytest.raises(ValueError, match="images has dtype uint8; give network input"):
         method(AFFINE, DICTIONARY, np.zeros((1, 8, 8, 3), np.uint8))
 
