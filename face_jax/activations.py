@@ -202,11 +202,29 @@ def _forward(
             with watch("the network's forward passes"):
                 device_maps = model.features(jnp.asarray(stack))
                 maps = np.asarray(device_maps)[: len(pictures)]
+            _refuse_not_finite(maps, model)
             _refuse_signed(maps, model)
             with watch("the head"):
                 logits = np.asarray(head(device_maps))[: len(pictures)]
+            lost = int(np.isnan(logits).any(-1).sum())
+            if lost:
+                raise ValueError(
+                    f"the head of {model.name} gives NaN for {lost} of {len(pictures)} pictures of a batch, from "
+                    f"finite activations of layer={model.layer!r}; look at the head and its weights"
+                )
             yield maps, logits
             advance(len(pictures))
+
+
+def _refuse_not_finite(maps: np.ndarray, model: SplitModel) -> None:
+    # NaN survives both, infinity one of them.
+    if np.isfinite(float(maps.min())) and np.isfinite(float(maps.max())):
+        return
+    lost = int((~np.isfinite(maps)).any((1, 2, 3)).sum())
+    raise ValueError(
+        f"layer={model.layer!r} of {model.name} has activations that are NaN or infinite in {lost} of {len(maps)} "
+        "pictures of a batch; look at the model's weights and its preprocessing, and compute in float32 if it's coarser"
+    )
 
 
 def _refuse_signed(maps: np.ndarray, model: SplitModel) -> None:

@@ -26,7 +26,7 @@ from .fitting import fit
 from .model import SplitModel
 from .photographs import photographs
 from .progress import Progress, Stopwatch, silent
-from .ranking import by_importance, describe, importance_of, other_measures
+from .ranking import by_importance, describe, importance_of, looked_at, other_measures
 from .selection import Activator, choose_class, of_class, place_average, split, units
 
 
@@ -156,6 +156,7 @@ def explain(
         dictionary=dictionary,
         codes=codes,
         importance=importance,
+        importance_index=pictures[looked_at(model, len(pictures))],
         tcav=directions,
         gradient_times_code=gradients,
         concepts=concepts,

@@ -43,6 +43,8 @@ class Explanation:
     - `dictionary`: the concepts, of unit length.
     - `codes`: how much of each concept is at each place of each photograph, by non-negative least squares.
     - `importance`: total Sobol indices in the pictures fitted; behind a head that isn't affine, in some of them.
+    - `importance_index`: which pictures the rows of `importance`, `tcav` and `gradient_times_code` are of: numbers in
+        `photographs`, or in `crops` if a single photograph is explained.
     - `tcav`, `gradient_times_code`: what these say of the concepts in the same pictures, to compare.
     - `concepts`: one entry a concept, the most important first.
     - `scores`: this explanation first, then its controls; on pictures held out.
@@ -69,6 +71,7 @@ class Explanation:
     dictionary: Float[np.ndarray, "concept channel"]
     codes: Float[np.ndarray, "image y x concept"]
     importance: Sobol
+    importance_index: Int[np.ndarray, " looked_at"]
     tcav: TCAV
     gradient_times_code: GradientTimesCode
     concepts: tuple[Concept, ...]

@@ -150,6 +150,7 @@ def _restored(
         importance=Sobol(
             bank["total_sobol"], bank["total_sobol_low"], bank["total_sobol_high"], text["importance_is_exact"]
         ),
+        importance_index=bank["importance_index"],
         tcav=TCAV(bank["tcav_derivative"], bank["tcav_random_scores"], bank["tcav_p_value"]),
         gradient_times_code=GradientTimesCode(bank["gradient_times_code"]),
         concepts=tuple(

@@ -10,13 +10,20 @@ from jaxtyping import Array, Float, Int, Key
 
 from .activations import Collected, Crops
 from .concepts import Concept, coverage, encode_maps, strongest_crops
-from .heads import Affine
 from .importance import TCAV, GradientTimesCode, Sobol, contributions, gradient_times_code, tcav, total_sobol
 from .model import SplitModel
 from .progress import Progress
 
 # Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
 _SAMPLED_PICTURES = 12
+
+
+def looked_at(model: SplitModel, count: int) -> Int[np.ndarray, " some"]:
+    """Which of the pictures fitted have indices: behind a head that isn't affine, some of them."""
+    every = np.arange(count)
+    if model.head.affine or count <= _SAMPLED_PICTURES:
+        return every
+    return every[np.linspace(0, count - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
 
 
 def importance_of(
@@ -27,7 +34,7 @@ def importance_of(
     key: Key[Array, ""],
     progress: Progress,
 ) -> Sobol:
-    """Total Sobol indices of concepts in pictures; behind a head that isn't affine, in some of them."""
+    """Total Sobol indices of concepts in the pictures that are looked at."""
     codes = _codes(model, units, dictionary)
     scrambles = 4
     with progress("Importance", scrambles) as advance:
@@ -51,10 +58,8 @@ def other_measures(
 def _codes(
     model: SplitModel, units: Collected, dictionary: Float[np.ndarray, "concept channel"]
 ) -> Float[Array, "image y x concept"]:
-    """Codes of the pictures; behind a head that isn't affine, of some of them."""
-    if not model.head.affine and len(units) > _SAMPLED_PICTURES:
-        units = units[np.linspace(0, len(units) - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
-    return jnp.asarray(encode_maps(units.maps, dictionary))
+    """Codes of the pictures that are looked at."""
+    return jnp.asarray(encode_maps(units[looked_at(model, len(units))].maps, dictionary))
 
 
 def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:
@@ -79,7 +84,7 @@ def describe(
     share = coverage(crop_codes, boxes)
     total, low, high = (values.mean(0) for values in (importance.total, importance.low, importance.high))
     added = None
-    if isinstance(model.head, Affine):
+    if model.head.affine:
         codes = jnp.asarray(encode_maps(fit_units.maps, dictionary))
         added = contributions(model.head, codes, jnp.asarray(dictionary), target).mean(0)
     return tuple(

@@ -78,6 +78,7 @@ def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
         "total_sobol": explanation.importance.total,
         "total_sobol_low": explanation.importance.low,
         "total_sobol_high": explanation.importance.high,
+        "importance_index": explanation.importance_index,
         "tcav_derivative": explanation.tcav.derivative,
         "tcav_random_scores": explanation.tcav.random_scores,
         "tcav_p_value": explanation.tcav.p_value,

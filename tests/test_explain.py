@@ -1,5 +1,6 @@
 """The whole river on a small model in pure JAX, and every way in which its input can be wrong."""
 
+import dataclasses
 import importlib
 import json
 
@@ -10,11 +11,12 @@ import pytest
 from toy_model import CLASSES, Squared, colour_features, colour_model, pictures, recorded_progress
 
 import face_jax as fj
-from face_jax import attribution
+from face_jax import attribution, ranking
 from face_jax.activations import SignedActivationsError
 from face_jax.choices import check_settings
 from face_jax.classes import UnknownClassError
 from face_jax.crops import NativeCrops
+from face_jax.heads import Affine
 from face_jax.photographs import UnreadablePhotographError
 from face_jax.selection import NoneOfTheClassError
 
@@ -43,6 +45,7 @@ def test_concepts_come_by_importance(explanation):
     importance = [concept.importance for concept in explanation.concepts]
     assert importance == sorted(importance, reverse=True)
     assert sum(importance) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(explanation.importance_index, explanation.fitted)
     assert [concept.number for concept in explanation.concepts] == [1, 2, 3, 4]
     np.testing.assert_allclose(explanation.importance.total.mean(0), importance, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(explanation.dictionary, axis=1), 1, atol=1e-5)
@@ -230,16 +233,43 @@ def test_a_single_photograph_is_explained_from_its_crops():
     assert found.target_name == "reddish"
     assert found.target_chosen == "the model's own prediction"
     assert len(found.crops) == 60
+    # The indices are of those crops that the model puts in the class.
+    logits = np.asarray(found.model.head(jnp.asarray(found.crop_activations)))
+    np.testing.assert_array_equal(found.importance_index, np.flatnonzero(logits.argmax(-1) == 0))
+    assert len(found.importance.total) == len(found.importance_index)
     assert any("One photograph" in note for note in found.notes)
 
 
-def test_a_head_that_is_not_affine_is_sampled():
+def test_a_head_that_is_not_affine_is_sampled(monkeypatch):
+    monkeypatch.setattr(ranking, "_SAMPLED_PICTURES", 5)
     model = colour_model(head=Squared(colour_model().head.kernel))
     found = fj.explain(model, RED, "reddish", **SETTINGS)
     assert not found.importance.exact
     assert found.concepts[0].low < found.concepts[0].importance < found.concepts[0].high
     assert found.concepts[0].contribution is None
     assert found.dictionary[0].argmax() == 0
+    # Five of the eleven photographs fitted are looked at, and it says which.
+    assert set(found.importance_index) < set(found.fitted)
+    codes, bank = jnp.asarray(found.codes[found.importance_index]), jnp.asarray(found.dictionary)
+    again = fj.gradient_times_code(model.head, codes, bank, 0)
+    np.testing.assert_allclose(found.gradient_times_code.contribution, again.contribution, rtol=1e-3, atol=1e-5)
+    assert len(found.importance.total) == len(found.tcav.derivative) == 5
+
+
+def test_a_concept_adds_to_the_logit_of_any_affine_head(explanation):
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Own:
+        inside: Affine
+        affine = True
+
+        def __call__(self, maps):
+            return self.inside(maps)
+
+    found = fj.explain(colour_model(head=Own(colour_model().head)), np.concatenate([RED, GREEN]), "reddish", **SETTINGS)
+    assert [concept.contribution for concept in found.concepts] == pytest.approx(
+        [concept.contribution for concept in explanation.concepts], rel=1e-4
+    )
 
 
 def test_files_that_are_no_pictures_are_skipped_by_name(tmp_path):
@@ -284,6 +314,22 @@ def test_signed_activations_are_refused_before_the_work():
     with pytest.raises(SignedActivationsError, match=r"'patches'.*below zero.*relu3, relu4"):
         fj.explain(model, RED, "reddish", **SETTINGS)
     assert len(calls) == 1
+
+
+def test_activations_that_are_nan_are_no_signed_ones():
+    def broken(images):
+        return jnp.where(jnp.arange(len(images))[:, None, None, None] < 3, jnp.nan, 1.0) * colour_features(images)
+
+    model = colour_model(features=broken)
+    with pytest.raises(ValueError, match=r"'patches' of colours has activations that are NaN or infinite in 3 of 8"):
+        fj.explain(model, RED, "reddish", **SETTINGS)
+
+
+def test_logits_that_are_nan_are_no_class():
+    head = colour_model().head
+    model = colour_model(head=dataclasses.replace(head, bias=head.bias.at[1].set(jnp.nan)))
+    with pytest.raises(ValueError, match=r"the head of colours gives NaN for 8 of 8 pictures"):
+        fj.explain(model, RED, "reddish", **SETTINGS)
 
 
 @pytest.mark.parametrize(
