@@ -47,7 +47,8 @@ def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> t
     **Arguments:**
 
     - `source`: a file that the page saved (`.json` or `.csv`; a CSV may hold several participants one below the
-        other), a folder of such files, or several of either. In a folder, keys (`*.key.json`) are passed over.
+        other), a folder of such files, or several of either. In a folder, keys (`*.key.json`) are passed over. Who
+        saved both JSON and CSV answered once: an answer that is there again, to the millisecond, is passed over too.
 
     **Returns:** every answer once. Raises `AnswerError` with the file, the place in it and the remedy.
     """
@@ -62,13 +63,13 @@ def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> t
     first: dict[tuple[str, str, str], Answer] = {}
     for answer in answers:
         earlier = first.setdefault((answer.study, answer.participant, answer.trial), answer)
-        if earlier is not answer:
+        if (earlier.choice, earlier.seconds) != (answer.choice, answer.seconds):
             raise AnswerError(
-                f"{answer.file}: participant {answer.participant!r} answers trial {answer.trial} a second time (the "
-                f"first is in {earlier.file}); keep one file a participant, JSON or CSV, and give everybody a name "
-                "of their own"
+                f"{answer.file}: participant {answer.participant!r} answers trial {answer.trial} a second time, "
+                f"choice={answer.choice} after {answer.seconds:g} s (the first, in {earlier.file}, is {earlier.choice} "
+                f"after {earlier.seconds:g} s); keep the answers that count, and give everybody a name of their own"
             )
-    return tuple(answers)
+    return tuple(first.values())
 
 
 def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:

@@ -21,55 +21,85 @@ class Utility:
     **Arguments:**
 
     - `score`: mean accuracy over sessions of predicting the model with the explanation, over the same without; 1 says
-        that the explanation is of no use.
-    - `low`, `high`: its interval, by resampling people.
-    - `baseline`, `explained`: accuracy in each session, without and with the explanation.
+        that the explanation is of no use. Infinite if nobody was right without it, NaN if nobody was with it either.
+    - `low`, `high`: its interval, by resampling people; infinite where they are right without it in too few resamples.
+    - `sessions`: those that count, which people answered in both conditions.
+    - `baseline`, `explained`: accuracy in each of them, without and with the explanation.
     - `baseline_participants`, `explained_participants`: how many people.
+    - `notes`: what a reader should know before believing it.
     """
 
     score: float
     low: float
     high: float
+    sessions: tuple[int, ...]
     baseline: tuple[float, ...]
     explained: tuple[float, ...]
     baseline_participants: int
     explained_participants: int
+    notes: tuple[str, ...]
 
 
 def utility_score(
     predictions: Predictions, confidence: float, resamples: int, key: Key[Array, ""] | None
 ) -> Utility | None:
-    """The score from right and wrong predictions by condition, participant and session; None if a condition is missing.
+    """The score from right and wrong predictions by condition, participant and session; None without two conditions.
 
-    People who answered in both conditions are drawn together; of those who answered in one, each condition's number
-    is kept.
+    Sessions count that were answered in both conditions; None if there is none. People who answered in both are drawn
+    together; of those who answered in one, each condition's number is kept.
     """
     if not {BASELINE, EXPLAINED} <= set(predictions):
         return None
-    sessions = sorted({session for people in predictions.values() for own in people.values() for session in own})
-    people = sorted({person for group in predictions.values() for person in group})
-    tables = {name: _table(predictions[name], people, sessions) for name in (BASELINE, EXPLAINED)}
-    baseline, explained = (_by_session(tables[name], np.ones((1, len(people))))[0] for name in (BASELINE, EXPLAINED))
-    groups = [[person in predictions[name] for name in (BASELINE, EXPLAINED)] for person in people]
-    weights = _drawn(np.asarray(groups), resamples, key)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.nanmean(_by_session(tables[EXPLAINED], weights), axis=1) / np.nanmean(
-            _by_session(tables[BASELINE], weights), axis=1
-        )
-        value = float(np.mean(explained) / np.mean(baseline))
+    answered = [{session for own in predictions[name].values() for session in own} for name in (BASELINE, EXPLAINED)]
+    sessions = sorted(answered[0] & answered[1])
+    if not sessions:
+        return None
+    groups = {
+        name: {person: own for person, own in predictions[name].items() if set(own) & set(sessions)}
+        for name in (BASELINE, EXPLAINED)
+    }
+    people = sorted({person for group in groups.values() for person in group})
+    tables = [_table(groups[name], people, sessions) for name in (BASELINE, EXPLAINED)]
+    baseline, explained = (_by_session(table, np.ones((1, len(people))))[0] for table in tables)
+    weights = _drawn(np.asarray([[person in group for group in groups.values()] for person in people]), resamples, key)
+    ratios = _ratios(*(_by_session(table, weights) for table in tables))
     tail = (1 - confidence) / 2
-    low, high = (
-        np.quantile(ratios[~np.isnan(ratios)], [tail, 1 - tail]) if not np.isnan(ratios).all() else (np.nan,) * 2
-    )
+    there = ratios[~np.isnan(ratios)]
+    # Quantiles that are among the resamples' own ratios: between a number and infinity there is nothing.
+    low, high = np.quantile(there, [tail, 1 - tail], method="inverted_cdf") if len(there) else (np.nan, np.nan)
     return Utility(
-        score=value,
+        score=float(_ratios(baseline[None], explained[None])[0]),
         low=float(low),
         high=float(high),
+        sessions=tuple(sessions),
         baseline=tuple(baseline.tolist()),
         explained=tuple(explained.tolist()),
-        baseline_participants=len(predictions[BASELINE]),
-        explained_participants=len(predictions[EXPLAINED]),
+        baseline_participants=len(groups[BASELINE]),
+        explained_participants=len(groups[EXPLAINED]),
+        notes=_notes(sorted(answered[0] ^ answered[1]), ratios),
     )
+
+
+def _notes(lonely: list[int], ratios: Float[np.ndarray, " sample"]) -> tuple[str, ...]:
+    notes = []
+    if lonely:
+        notes.append(f"sessions {lonely} were answered in one condition only, and don't count")
+    unbounded = float((~np.isfinite(ratios)).mean())
+    if unbounded:
+        notes.append(
+            f"in {unbounded:.1%} of the resamples nobody was right without the explanation, where the score is "
+            "infinite, or no number; ask more people"
+        )
+    return tuple(notes)
+
+
+def _ratios(
+    baseline: Float[np.ndarray, "sample session"], explained: Float[np.ndarray, "sample session"]
+) -> Float[np.ndarray, " sample"]:
+    """Explained over baseline, of their means over the sessions that a sample has answers of in both."""
+    both = ~(np.isnan(baseline) | np.isnan(explained))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(both, explained, 0).sum(axis=1) / np.where(both, baseline, 0).sum(axis=1)
 
 
 def _table(
@@ -78,7 +108,8 @@ def _table(
     """Right predictions and all predictions of each participant in each session."""
     table = np.zeros((2, len(people), len(sessions)))
     for person, own in group.items():
-        for session, right in own.items():
+        for session in set(own) & set(sessions):
+            right = own[session]
             table[:, people.index(person), sessions.index(session)] = sum(right), len(right)
     return table
 

@@ -126,6 +126,62 @@ def test_utility_before_and_after_draws_people_together(tmp_path):
     assert wider.high - wider.low > first.high - first.low
 
 
+def predicted(trials: list[Trial], right: dict[str, int], skip: tuple[str, int] | None = None) -> dict[str, int]:
+    """In each session of each condition the first so many correct; the session skipped isn't answered."""
+    choices = {}
+    for condition, count in right.items():
+        for session in range(3):
+            own = [trial for trial in trials if trial.condition == condition and trial.session == session]
+            if (condition, session) != skip:
+                choices |= answered(own, count) | answered([trial for trial in own if trial.catch], 1)
+    return choices
+
+
+def test_a_session_without_a_condition_does_not_count(tmp_path):
+    trials = [*utility("baseline"), *utility("explained")]
+    key, loose = make_key(trials), Screening(unanswered=10)
+    write(tmp_path, "ada", predicted(trials, {"baseline": 2, "explained": 4}, skip=("explained", 1)))
+    found = score(tmp_path, key, screening=loose, resamples=50).utility
+    assert found.sessions == (0, 2)
+    assert found.score == found.low == found.high == 2
+    assert found.baseline == (0.5, 0.5)
+    assert found.notes == ("sessions [1] were answered in one condition only, and don't count",)
+    only = {
+        name: choice for name, choice in predicted(trials, {"baseline": 2}).items() if name.startswith("baseline-0")
+    }
+    only |= {name: choice for name, choice in predicted(trials, {"explained": 2}).items() if "-2-" in name}
+    write(tmp_path, "ada", only)
+    assert score(tmp_path, key, screening=Screening(unanswered=30), resamples=50).utility is None
+
+
+def test_who_is_never_right_without_the_explanation_makes_it_infinite(tmp_path):
+    trials = [*utility("baseline"), *utility("explained")]
+    key = make_key(trials)
+    write(tmp_path, "ada", predicted(trials, {"baseline": 0, "explained": 4}))
+    every = score(tmp_path, key, resamples=50).utility
+    assert every.score == every.low == every.high == np.inf
+    assert "in 100.0% of the resamples nobody was right without" in every.notes[0]
+    write(tmp_path, "bob", predicted(trials, {"baseline": 2, "explained": 4}))
+    found = score(tmp_path, key, resamples=500).utility
+    assert (found.score, found.low, found.high) == (4, 2, np.inf)
+    write(tmp_path, "ada", predicted(trials, {"baseline": 0, "explained": 0}))
+    (tmp_path / "bob.json").unlink()
+    nothing = score(tmp_path, key, resamples=50).utility
+    assert np.isnan([nothing.score, nothing.low, nothing.high]).all()
+
+
+def test_both_files_of_one_participant_count_once(tmp_path):
+    trials = intruders(4)
+    choices = answered(trials, 3)
+    write(tmp_path, "ada", choices)
+    write(tmp_path, "ada", choices, kind="csv")
+    (one,) = score(tmp_path, make_key(trials)).accuracies
+    assert (one.correct, one.total, one.participants) == (3, 4, 1)
+    write(tmp_path, "ada", answered(trials, 2), kind="csv")
+    with pytest.raises(AnswerError, match="participant 'ada' answers trial concept2 a second time"):
+        score(tmp_path, make_key(trials))
+
+
 def test_without_a_baseline_there_is_no_utility(tmp_path):
     trials = utility("explained")
     write(tmp_path, "ada", answered(trials, len(trials)))
@@ -195,7 +251,8 @@ def test_spreadsheets_that_write_semicolons_are_read(tmp_path):
         ("a.csv", "study,participant,trial,choice,seconds\ns2,x,concept0,0,1\n", "answers study 's2'"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,other,0,1\n", "trial 'other' is not in the key"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,5,1\n", "which has 5 options"),
-        ("a.csv", "study,participant,trial,choice,seconds\n" + 2 * "s1,x,concept0,0,1\n", "a second time"),
+        ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,1,1\n", "a second time"),
+        ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,0,2\n", "after 2 s"),
         ("a.txt", "", "is no .json or .csv file"),
     ],
 )
