@@ -6,7 +6,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from .from_torch import tensor
 
 
 @jax.tree_util.register_dataclass
@@ -18,15 +21,27 @@ class Affine:
 
     **Arguments:**
 
-    - `kernel`: one column a class.
-    - `bias`: one number a class.
+    - `kernel`: one column a class; a torch `Linear`'s `weight.T`, whose numbers are copied.
+    - `bias`: one number a class; a torch `Linear`'s `bias` likewise.
     - `places`: how many consecutive rows belong to one image when the head is given rows; 1 for pooled rows,
         49 for the rows of a 7 × 7 map. Maps with four axes are averaged over their places whatever it is.
+
+    Raises `ValueError` for places that count nothing.
     """
 
     kernel: Float[Array, "channel class"]
     bias: Float[Array, " class"]
     places: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.places, int | np.integer) or self.places < 1:
+            raise ValueError(
+                f"places={self.places!r} is no number of rows; give 1 for pooled rows, or how many rows an image has"
+            )
+        for name in ("kernel", "bias"):
+            value = getattr(self, name)
+            if hasattr(value, "detach"):
+                object.__setattr__(self, name, tensor(value))
 
     @property
     def affine(self) -> bool:

@@ -1,17 +1,19 @@
 """The heads of torchvision's families, behind any of their stages: parameters are copied from the torch module.
 
-Each function takes the classifier and where it is cut; the head computes everything behind that.
+Each function takes the classifier and where it is cut; the head computes everything behind that. Its pooling
+and its last layers may have been replaced, as fine-tuning does: what isn't known is refused, nothing is passed over.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from . import layers
-from .from_torch import as_maps, chain, converted, dense, require
+from .from_torch import as_maps, chain, converted, of_vectors, require
 
 Maps = Float[Array, "image y x channel"] | Float[Array, "row channel"]
 
@@ -43,8 +45,21 @@ class NetworkHead(nnx.Module):
         averaging = isinstance(self.pooling, layers.Pooling) and self.pooling.grid == (1, 1)
         return len(self.stages) == 0 and averaging
 
+    @property
+    def channels(self) -> int | None:
+        """How many channels it takes; None if its layers don't say."""
+        known = layers.channels_taken(self.stages)
+        if known is not None:
+            return known
+        known = layers.channels_taken(self.classifier)
+        if known is None or not isinstance(self.classifier.layers[0], layers.Flatten):
+            return known
+        # Its classifier's first layer sees all places of the grid.
+        return known // math.prod(self.pooling.grid) if isinstance(self.pooling, layers.Pooling) else None
+
     def __call__(self, maps: Maps) -> Float[Array, "image class"]:
-        """Logits of feature maps, or of rows."""
+        """Logits of feature maps, or of rows. Raises `ValueError` for another number of channels."""
+        _check_channels("maps", maps, self.channels)
         return self.classifier(self.pooling(self.stages(as_maps(maps))))
 
 
@@ -66,12 +81,29 @@ class TokenHead(nnx.Module):
         """Never: the norm is in the way."""
         return False
 
+    @property
+    def channels(self) -> int | None:
+        """How many channels it takes."""
+        return layers.channels_taken(self.norm)
+
     def __call__(
         self, tokens: Float[Array, "image token channel"] | Float[Array, "image y x channel"]
     ) -> Float[Array, "image class"]:
-        """Logits of tokens, the class token first; with four axes, y and x together count the tokens."""
+        """Logits of tokens, the class token first; with four axes, y and x together count the tokens.
+
+        Raises `ValueError` for another number of channels.
+        """
+        _check_channels("tokens", tokens, self.channels)
         tokens = tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])
         return self.classifier(self.norm(self.blocks(tokens))[:, 0])
+
+
+def _check_channels(name: str, given: Array, channels: int | None) -> None:
+    if channels is not None and given.shape[-1] != channels:
+        raise ValueError(
+            f"{name} has {given.shape[-1]} channels and the head takes {channels}; give it the activations of the "
+            "layer that it was cut behind"
+        )
 
 
 _AVERAGE = (1, 1)
@@ -87,16 +119,16 @@ def resnet(module: Any, *, after: str = "layer4") -> NetworkHead:
 
     **Returns:** the head.
     """
-    require(module, ("layer1", "layer4", "fc"), "ResNets")
+    require(module, ("layer1", "layer4", "avgpool", "fc"), "ResNet")
     names = ("layer1", "layer2", "layer3", "layer4")
     if after not in names:
         raise ValueError(f"after={after!r} is no stage; give one of {', '.join(names)}")
     stages = chain([getattr(module, name) for name in names[names.index(after) + 1 :]])
-    return NetworkHead(stages, layers.Pooling(_AVERAGE), layers.Chain([layers.Flatten(), dense(module.fc)]))
+    return NetworkHead(stages, converted(module.avgpool), of_vectors(module.fc))
 
 
-def _of_features(module: Any, after: int | None, family: str) -> layers.Chain:
-    require(module, ("features", "classifier"), family)
+def _of_features(module: Any, after: int | None, family: str, *attributes: str) -> layers.Chain:
+    require(module, ("features", "classifier", *attributes), family)
     parts = list(module.features)
     last = len(parts) - 1 if after is None else after
     if not 0 <= last < len(parts):
@@ -114,32 +146,37 @@ def mobilenet_v2(module: Any, *, after: int | None = None) -> NetworkHead:
 
     **Returns:** the head.
     """
-    stages = _of_features(module, after, "MobileNetV2s")
-    classifier = layers.Chain([layers.Flatten(), *chain(module.classifier).layers])
-    return NetworkHead(stages, layers.Pooling(_AVERAGE), classifier)
+    # It pools by a function, not by a module.
+    return NetworkHead(
+        _of_features(module, after, "MobileNetV2"), layers.Pooling(_AVERAGE), of_vectors(module.classifier)
+    )
 
 
 def mobilenet_v3(module: Any, *, after: int | None = None) -> NetworkHead:
     """The head of a MobileNetV3: two layers behind all features. Arguments as for `mobilenet_v2`."""
-    return mobilenet_v2(module, after=after)
+    return _pooled(module, after, "MobileNetV3")
 
 
 def efficientnet(module: Any, *, after: int | None = None) -> NetworkHead:
     """The head of an EfficientNet (V2 too): affine behind all features. Arguments as for `mobilenet_v2`."""
-    return mobilenet_v2(module, after=after)
+    return _pooled(module, after, "EfficientNet")
 
 
 def convnext(module: Any, *, after: int | None = None) -> NetworkHead:
     """The head of a ConvNeXt: a layer norm of the averages, then affine. Arguments as for `mobilenet_v2`."""
-    stages = _of_features(module, after, "ConvNeXts")
-    return NetworkHead(stages, layers.Pooling(_AVERAGE), chain(module.classifier))
+    # Its classifier norms maps, and flattens them itself.
+    stages = _of_features(module, after, "ConvNeXt", "avgpool")
+    return NetworkHead(stages, converted(module.avgpool), chain([module.classifier]))
 
 
 def vgg(module: Any, *, after: int | None = None) -> NetworkHead:
     """The head of a VGG: three layers on a 7 × 7 grid. Arguments as for `mobilenet_v2`."""
-    stages = _of_features(module, after, "VGGs")
-    classifier = layers.Chain([layers.Flatten(), *chain(module.classifier).layers])
-    return NetworkHead(stages, converted(module.avgpool), classifier)
+    return _pooled(module, after, "VGG")
+
+
+def _pooled(module: Any, after: int | None, family: str) -> NetworkHead:
+    stages = _of_features(module, after, family, "avgpool")
+    return NetworkHead(stages, converted(module.avgpool), of_vectors(module.classifier))
 
 
 def densenet(module: Any, *, after: str = "relu") -> NetworkHead:
@@ -152,12 +189,11 @@ def densenet(module: Any, *, after: str = "relu") -> NetworkHead:
 
     **Returns:** the head.
     """
-    require(module, ("features", "classifier"), "DenseNets")
+    require(module, ("features", "classifier"), "DenseNet")
     if after not in ("relu", "denseblock4"):
         raise ValueError(f"after={after!r} is no place to cut; give 'relu' or 'denseblock4'")
     between = [] if after == "relu" else [converted(module.features.norm5), layers.Activation("ReLU")]
-    classifier = layers.Chain([layers.Flatten(), dense(module.classifier)])
-    return NetworkHead(layers.Chain(between), layers.Pooling(_AVERAGE), classifier)
+    return NetworkHead(layers.Chain(between), layers.Pooling(_AVERAGE), of_vectors(module.classifier))
 
 
 def vit(module: Any, *, after: int | None = None) -> TokenHead:
@@ -170,9 +206,9 @@ def vit(module: Any, *, after: int | None = None) -> TokenHead:
 
     **Returns:** the head, which takes tokens with the class token first.
     """
-    require(module, ("encoder", "heads"), "vision transformers")
+    require(module, ("encoder", "heads"), "VisionTransformer")
     blocks = list(module.encoder.layers)
     last = len(blocks) - 1 if after is None else after
     if not 0 <= last < len(blocks):
         raise ValueError(f"after={after} is no encoder block; give a number from 0 to {len(blocks) - 1}")
-    return TokenHead(chain(blocks[last + 1 :]), converted(module.encoder.ln), chain(module.heads))
+    return TokenHead(chain(blocks[last + 1 :]), converted(module.encoder.ln), chain([module.heads]))

@@ -17,7 +17,10 @@ from . import layers
 
 def tensor(value: Any) -> Array:
     """A torch tensor's numbers as a JAX array of its own memory."""
-    return jnp.array(np.asarray(value.detach().cpu().numpy()))
+    value = value.detach().cpu()
+    if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks; float32 has all of its numbers
+        return jnp.array(value.float().numpy()).astype(jnp.bfloat16)
+    return jnp.array(np.asarray(value.numpy()))
 
 
 def _optional(value: Any) -> Array | None:
@@ -36,6 +39,8 @@ def converted(module: Any) -> layers.Layer:
     name = type(module).__name__
     if name in _CONVERTERS:
         return _CONVERTERS[name](module)
+    if name == "GELU" and module.approximate != "none":
+        raise ValueError(f"a GELU has approximate={module.approximate!r}; import it with face_jax.bridges.to_flax")
     if hasattr(module, "inplace") or name in ("Sigmoid", "GELU"):
         return layers.Activation(name)
     raise ValueError(
@@ -45,11 +50,21 @@ def converted(module: Any) -> layers.Layer:
 
 
 def chain(modules: Any) -> layers.Chain:
-    """Modules one after the other; what does nothing in eval mode is left out."""
-    return layers.Chain([converted(one) for one in modules if type(one).__name__ not in _IDENTITIES])
+    """Modules one after the other, chains within chains too; what does nothing in eval mode is left out."""
+    found: list[layers.Layer] = []
+    for one in map(converted, modules):
+        found.extend(one.layers if isinstance(one, layers.Chain) else [one])
+    return layers.Chain(found)
 
 
-_IDENTITIES = ("Dropout", "Identity", "StochasticDepth")
+def of_vectors(classifier: Any) -> layers.Chain:
+    """What follows the pooling: a `Linear` or a `Sequential`, on the flattened grid."""
+    return layers.Chain([layers.Flatten(), *chain([classifier]).layers])
+
+
+def _nothing(module: Any) -> layers.Chain:
+    del module
+    return layers.Chain([])
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -132,7 +147,10 @@ def _encoder_block(module: Any) -> layers.Chain:
 
 
 def _adaptive_pool(module: Any) -> layers.Pooling:
-    return layers.Pooling(_pair(module.output_size))
+    size = module.output_size
+    if size is None or (isinstance(size, tuple) and None in size):
+        raise ValueError(f"a pooling has output_size={size}, as large as what it's given; give it numbers")
+    return layers.Pooling(_pair(size))
 
 
 _CONVERTERS: dict[str, Callable[[Any], layers.Layer]] = {
@@ -143,9 +161,11 @@ _CONVERTERS: dict[str, Callable[[Any], layers.Layer]] = {
     "CNBlock": _convnext_block,
     "Conv2d": _convolution,
     "Conv2dNormActivation": chain,
+    "Dropout": _nothing,
     "EncoderBlock": _encoder_block,
     "Flatten": lambda module: layers.Flatten(),
     "FusedMBConv": _inverted_residual,
+    "Identity": _nothing,
     "InvertedResidual": _inverted_residual,
     "LayerNorm": layer_norm,
     "LayerNorm2d": layer_norm,
@@ -157,17 +177,34 @@ _CONVERTERS: dict[str, Callable[[Any], layers.Layer]] = {
     "NonDynamicallyQuantizableLinear": dense,
     "Sequential": chain,
     "SqueezeExcitation": _squeeze_excitation,
+    "StochasticDepth": _nothing,
+}
+
+# Other families have attributes of the same names, and mean something else by them.
+_FAMILIES = {
+    "ConvNeXt": "face_jax.heads.convnext",
+    "DenseNet": "face_jax.heads.densenet",
+    "EfficientNet": "face_jax.heads.efficientnet",
+    "MobileNetV2": "face_jax.heads.mobilenet_v2",
+    "MobileNetV3": "face_jax.heads.mobilenet_v3",
+    "ResNet": "face_jax.heads.resnet",
+    "SqueezeNet": "face_jax.bridges.split",
+    "VGG": "face_jax.heads.vgg",
+    "VisionTransformer": "face_jax.heads.vit",
 }
 
 
 def require(module: Any, attributes: tuple[str, ...], family: str) -> None:
-    """Raise `ValueError` unless a module has what its family has."""
+    """Raise `ValueError` unless a module has what its family has, or if it's known to be of another one."""
     missing = [name for name in attributes if not hasattr(module, name)]
     if missing:
         raise ValueError(
-            f"module is a {type(module).__name__} without {', '.join(missing)}, which torchvision's {family} have; use "
-            "the function of its own family, or face_jax.bridges.split"
+            f"module is a {type(module).__name__} without {', '.join(missing)}, which torchvision's {family}s have; "
+            "use the function of its own family, or face_jax.bridges.split"
         )
+    known = [one.__name__ for one in type(module).__mro__ if one.__name__ in _FAMILIES]
+    if known and family not in known:
+        raise ValueError(f"module is a {known[0]} and no {family}; use {_FAMILIES[known[0]]}")
 
 
 def as_maps(activations: Array) -> Array:

@@ -174,8 +174,8 @@ def _windows(size: int, count: int) -> np.ndarray:
 class Flatten(nnx.Module):
     """Maps as vectors in torch's order, channels first."""
 
-    def __call__(self, x: Maps) -> Float[Array, "image number"]:
-        """The vectors."""
+    def __call__(self, x: Float[Array, "image *place channel"]) -> Float[Array, "image number"]:
+        """The vectors; vectors as they are."""
         return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
 
 
@@ -232,3 +232,21 @@ class Attention(nnx.Module):
         scores = jnp.einsum("nqhd,nkhd->nhqk", query, key) / np.sqrt(channels // self.heads).astype(x.dtype)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), value)
         return self.outward(mixed.reshape(x.shape))
+
+
+def channels_taken(layer: Layer) -> int | None:
+    """How many channels a layer takes; None if it takes any number."""
+    match layer:
+        case Dense():
+            return layer.kernel.shape[0]
+        case Convolution():
+            return layer.kernel.shape[2] * layer.groups
+        case BatchNormalization() | LayerNormalization() | Scaling():
+            return layer.scale.shape[0]
+        case Residual() | Gate():
+            return channels_taken(layer.body)
+        case Attention():
+            return channels_taken(layer.inward)
+        case Chain():
+            return next((known for one in layer.layers if (known := channels_taken(one)) is not None), None)
+    return None

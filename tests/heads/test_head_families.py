@@ -51,8 +51,23 @@ def _resnet(block, width, after, channels):
     return heads.resnet(module, after=after), run, channels
 
 
-def _features(kind, build, after, channels, **settings):
-    module = _randomized(kind(weights=None, num_classes=10, **settings))
+def _small_resnet():
+    return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+
+
+def _fine_tuned_resnet(pooling):
+    module = _small_resnet()
+    nn = torch.nn
+    module.avgpool, module.fc = pooling, nn.Sequential(nn.Dropout(), nn.Sequential(nn.Flatten(), nn.Linear(512, 10)))
+    module = _randomized(module)
+    return heads.resnet(module), lambda x: module.fc(module.avgpool(x).flatten(1)), 512
+
+
+def _features(kind, build, after, channels, classifier=None, **settings):
+    module = kind(weights=None, num_classes=10, **settings)
+    if classifier is not None:
+        module.classifier = classifier
+    module = _randomized(module)
     return build(module, after=after), _pooled_head(module, list(module.features)[after + 1 :]), channels
 
 
@@ -89,21 +104,32 @@ def _vgg():
     return heads.vgg(module, after=0), run, 8
 
 
-def _densenet(after):
-    module = _randomized(models.DenseNet(4, (1, 1, 1, 1), 16, num_classes=10))
+def _densenet(after, fine_tuned=False):
+    module = models.DenseNet(4, (1, 1, 1, 1), 16, num_classes=10)
+    channels = module.classifier.in_features
+    if fine_tuned:
+        module.classifier = torch.nn.Sequential(torch.nn.Dropout(), module.classifier)
+    module = _randomized(module)
 
     def run(x):
         x = module.features.norm5(x).relu() if after == "denseblock4" else x
         return module.classifier(x.mean((2, 3)))
 
-    return heads.densenet(module, after=after), run, module.classifier.in_features
+    return heads.densenet(module, after=after), run, channels
 
 
 CASES = {
     "resnet after layer4": lambda: _resnet(models.resnet.BasicBlock, 64, "layer4", 512),
     "resnet after layer3": lambda: _resnet(models.resnet.BasicBlock, 64, "layer3", 256),
     "resnet of bottlenecks after layer3": lambda: _resnet(models.resnet.Bottleneck, 4, "layer3", 1024),
+    "resnet with a sequence of layers": lambda: _fine_tuned_resnet(torch.nn.AdaptiveAvgPool2d(1)),
+    "resnet with the largest of two rows": lambda: _fine_tuned_resnet(
+        torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((2, 1)), torch.nn.MaxPool2d((2, 1)))
+    ),
     "mobilenet_v2 after all": lambda: _features(models.mobilenet_v2, heads.mobilenet_v2, 18, 1280),
+    "mobilenet_v2 with one layer": lambda: _features(
+        models.mobilenet_v2, heads.mobilenet_v2, 18, 1280, classifier=torch.nn.Linear(1280, 10)
+    ),
     "mobilenet_v2 after 13": lambda: _features(models.mobilenet_v2, heads.mobilenet_v2, 13, 96),
     "mobilenet_v3 after all": lambda: _features(models.mobilenet_v3_small, heads.mobilenet_v3, 12, 576),
     "mobilenet_v3 after 9": lambda: _features(models.mobilenet_v3_small, heads.mobilenet_v3, 9, 96),
@@ -112,13 +138,17 @@ CASES = {
     "convnext after 5": _convnext,
     "vgg on another grid": _vgg,
     "densenet after relu": lambda: _densenet("relu"),
+    "densenet with a sequence of layers": lambda: _densenet("relu", fine_tuned=True),
     "densenet after denseblock4": lambda: _densenet("denseblock4"),
 }
 AFFINE = {
     "resnet after layer4",
+    "resnet with a sequence of layers",
     "mobilenet_v2 after all",
+    "mobilenet_v2 with one layer",
     "efficientnet after all",
     "densenet after relu",
+    "densenet with a sequence of layers",
 }
 
 
@@ -189,12 +219,83 @@ def test_heads_are_pytrees_of_their_weights():
 
 
 def test_another_family_is_refused():
-    with pytest.raises(ValueError, match="without layer1, layer4, fc"):
+    with pytest.raises(ValueError, match="without layer1, layer4, avgpool, fc"):
         heads.resnet(models.DenseNet(4, (1, 1, 1, 1), 16))
     with pytest.raises(ValueError, match="after='layer5'"):
         heads.resnet(models.resnet18(weights=None), after="layer5")
     with pytest.raises(ValueError, match="from 0 to 18"):
         heads.mobilenet_v2(models.mobilenet_v2(weights=None), after=19)
+
+
+def _empty_vgg():
+    with torch.device("meta"):
+        return models.VGG(torch.nn.Sequential(), num_classes=10, init_weights=False)
+
+
+@pytest.mark.parametrize("build", [heads.mobilenet_v2, heads.efficientnet, heads.convnext, heads.densenet])
+def test_a_family_with_the_same_attributes_is_refused(build):
+    with pytest.raises(ValueError, match=r"module is a VGG and no \w+; use face_jax\.heads\.vgg"):
+        build(_empty_vgg())
+    if build is not heads.densenet:
+        with pytest.raises(ValueError, match=r"module is a DenseNet .*"):
+            build(models.DenseNet(4, (1, 1, 1, 1), 16))
+
+
+def test_a_module_of_ones_own_with_a_familys_attributes_is_taken():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            known = models.mobilenet_v2(weights=None, num_classes=10)
+            self.features, self.classifier = known.features, known.classifier
+
+    assert heads.mobilenet_v2(Own()).affine
+
+
+@pytest.mark.parametrize(
+    ("kind", "build"),
+    [
+        (_small_resnet, heads.resnet),
+        (lambda: models.efficientnet_b0(weights=None), heads.efficientnet),
+        (lambda: models.mobilenet_v3_small(weights=None), heads.mobilenet_v3),
+        (lambda: models.ConvNeXt([models.convnext.CNBlockConfig(8, None, 2)]), heads.convnext),
+    ],
+)
+def test_poolings_other_than_averages_are_refused(kind, build):
+    module = kind()
+    module.avgpool = torch.nn.AdaptiveMaxPool2d(1)
+    with pytest.raises(ValueError, match=r"AdaptiveMaxPool2d is none of the modules.*to_flax"):
+        build(module)
+    module.avgpool = torch.nn.AdaptiveAvgPool2d((1, None))
+    with pytest.raises(ValueError, match=r"output_size=\(1, None\)"):
+        build(module)
+
+
+def test_weights_of_half_precision_keep_their_type():
+    module = _randomized(_small_resnet())
+    expected = np.asarray(heads.resnet(module).classifier.layers[1].kernel[...])
+    for name in ("float16", "bfloat16"):
+        head = heads.resnet(module.to(getattr(torch, name)))
+        logits = head(jnp.ones((2, 512), name))
+        assert logits.dtype == name
+        np.testing.assert_allclose(
+            head.classifier.layers[1].kernel[...].astype(jnp.float32), expected, atol=1e-2 * np.abs(expected).max()
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet after layer4", "mobilenet_v2 after 13", "convnext after 5", "vgg on another grid"]
+)
+def test_another_number_of_channels_is_refused(name):
+    head, _, channels = CASES[name]()
+    assert head.channels == channels
+    with pytest.raises(ValueError, match=f"maps has 6 channels and the head takes {channels}"):
+        head(jnp.ones((1, 9, 7, 6), jnp.float32))
+
+
+def test_a_grid_of_vectors_says_its_channels():
+    module = _empty_vgg()
+    module.features, module.classifier = torch.nn.Sequential(torch.nn.ReLU()), torch.nn.Linear(7 * 7 * 6, 10)
+    assert heads.vgg(module).channels == 6
 
 
 def test_unknown_modules_are_named():
