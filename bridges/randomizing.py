@@ -32,7 +32,9 @@ class Fresh(Protocol):
 class Reinitialized:
     """As before training: each module's own `reset_parameters`, which also forgets a batch norm's statistics.
 
-    Parameters of modules without one are drawn from normal numbers with the mean and the spread that they have.
+    Parameters of modules without one, and what else of real numbers they save (a frozen batch norm's statistics), are
+    drawn from normal numbers with the mean and the spread that they have; a single number, or equal ones, with its own
+    size for a spread. What has no number below zero, such as variances, gets none.
     """
 
     def __call__(self, module: nn.Module) -> None:
@@ -41,24 +43,43 @@ class Reinitialized:
         if callable(reset):
             reset()
             return
-        for tensor in module.parameters(recurse=False):
-            spread, mean = torch.std_mean(tensor, correction=0)
-            tensor.copy_(torch.randn_like(tensor) * spread + mean)
+        for tensor in _trained(module):
+            _draw(tensor)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
     """The trained values in random order, tensor by tensor: nothing learned is left but their distribution.
 
-    Activations keep their scale, which they don't in a deep network that is reinitialized without being trained.
+    Activations keep their scale, which they don't in a deep network that is reinitialized without being trained. A
+    single number has no order, and is drawn as `Reinitialized` draws it.
     """
 
     def __call__(self, module: nn.Module) -> None:
         """Shuffle the module's parameters and statistics."""
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            if tensor.is_floating_point():
+        for tensor in _trained(module):
+            if tensor.numel() == 1:
+                _draw(tensor)
+            else:
                 order = torch.randperm(tensor.numel()).to(tensor.device)
                 tensor.copy_(tensor.flatten()[order].reshape(tensor.shape))
+
+
+def _trained(module: nn.Module) -> list[torch.Tensor]:
+    """A module's own parameters, and its buffers that are saved with them: others are computed anew. Finite ones only,
+    as masks of minus infinity are no weights."""
+    saved = module.state_dict(keep_vars=True)
+    buffers = [buffer for name, buffer in module.named_buffers(recurse=False) if name in saved]
+    every = (*module.parameters(recurse=False), *buffers)
+    return [each for each in every if each.is_floating_point() and each.numel() and bool(each.isfinite().all())]
+
+
+def _draw(tensor: torch.Tensor) -> None:
+    spread, mean = torch.std_mean(tensor, correction=0)
+    lowest = tensor.min()
+    tensor.copy_(torch.randn_like(tensor) * torch.where(spread > 0, spread, mean.abs()) + mean)
+    if lowest >= 0:
+        tensor.abs_()
 
 
 def randomized(

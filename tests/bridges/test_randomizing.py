@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from face_jax.bridges.randomizing import Reinitialized, Shuffled, randomized
 from torch import nn
 
@@ -112,6 +113,44 @@ def test_shuffled_modules_keep_their_values():
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+class Gain(nn.Module):
+    """A number of its own, statistics that are saved, a table that isn't, and a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([3.0]))
+        self.register_buffer("mean", torch.full((4,), -2.0))
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        self.register_buffer("table", torch.linspace(0, 1, 4), persistent=False)
+
+
+@pytest.mark.parametrize("fresh", [Reinitialized(), Shuffled()])
+def test_nothing_trained_is_left(fresh):
+    frozen = torchvision.ops.FrozenBatchNorm2d(200)
+    generator = torch.Generator().manual_seed(1)
+    for name, buffer in frozen.named_buffers():
+        buffer.copy_(torch.rand(200, generator=generator) - (0.5 if name in ("bias", "running_mean") else 0))
+    gain = Gain()
+    before = [
+        {name: tensor.clone() for name, tensor in module.named_buffers()} | dict(module.named_parameters())
+        for module in (frozen, gain)
+    ]
+    before[1]["gain"] = gain.gain.detach().clone()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh(frozen)
+        fresh(gain)
+    assert all((tensor != before[0][name]).float().mean() > 0.9 for name, tensor in frozen.named_buffers())
+    assert frozen.running_var.min() >= 0
+    assert frozen.weight.min() >= 0
+    assert frozen.running_mean.min() < 0
+    assert gain.gain.item() != 3
+    assert gain.gain.item() > 0
+    assert isinstance(fresh, Shuffled) or (gain.mean != before[1]["mean"]).all()
+    assert torch.equal(gain.mask, before[1]["mask"])
+    assert torch.equal(gain.table, before[1]["table"])
 
 
 def test_what_cannot_be_forgotten_is_said():
