@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from .cache import no_cache
+from .choices import check_count
 from .concepts import clearly_have, strongest_crops
 from .earlier import check_same_model, crop_rows
 from .explanation import Explanation
@@ -27,7 +28,7 @@ _MINOR = 0.01
 
 def recurse(
     explanation: Explanation,
-    earlier: Sequence[SplitModel] | Callable[[int], SplitModel],
+    earlier: SplitModel | Sequence[SplitModel] | Callable[[int], SplitModel],
     *,
     depth: int | None = None,
     concepts: Sequence[int] | None = None,
@@ -57,8 +58,8 @@ def recurse(
     **Arguments:**
 
     - `explanation`: whose concepts; its photographs must be at hand.
-    - `earlier`: the same model cut at earlier layers, the nearest first; or a function from the level (1 is the
-        first) to the cut, called when a level is reached. `face_jax.bridges.layers` lists a torch model's layers.
+    - `earlier`: the same model cut at an earlier layer, or at several, the nearest first; or a function from the level
+        (1 is the first) to the cut, called when a level is reached. `face_jax.bridges.layers` lists a torch model's.
     - `depth`: how many levels; by default one for each model in `earlier`, and 1 if that's a function.
     - `concepts`: which concepts, counted from 0, whether they spread or not (measuring that takes every crop through
         the network again); by default those that spread.
@@ -76,9 +77,13 @@ def recurse(
     `SignedActivationsError` for a layer with activations below zero.
     """
     key = jax.random.key(0) if key is None else key
+    earlier = (earlier,) if isinstance(earlier, SplitModel) else earlier
     cut = functools.cache(earlier if callable(earlier) else _in_order(earlier))
     levels = (1 if callable(earlier) else len(earlier)) if depth is None else depth
     _check(explanation, earlier, levels, concepts, rank, percentile, threshold)
+    for name, value in (("fewest", fewest), ("strongest", strongest)):
+        check_count(name, value, "crops")
+    check_count("batch", batch, "pictures")
     settings = _Settings(
         rank, percentile, fewest, threshold, strongest, solver or ADMM(), start or NNDSVD(), batch, cache, progress
     )

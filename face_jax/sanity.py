@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activations import collect_crops, pooled, survey, whole_maps
-from .attribution import Codes, Method
+from .attribution import Method, attribution_method
+from .choices import check_count
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
 from .factorize.matching import matched
@@ -108,7 +109,7 @@ def sanity_check(
     explanation: Explanation,
     stages: Iterable[tuple[str, SplitModel]],
     *,
-    method: Method | None = None,
+    method: str | Method = "codes",
     pictures: int = 8,
     solver: Any = None,
     start: Any = None,
@@ -127,7 +128,8 @@ def sanity_check(
     - `explanation`: what is checked.
     - `stages`: names and models, each the explained model with some of its weights drawn again
         (`bridges.randomized` makes them from a torch model); may be made one by one.
-    - `method`: how maps are made; by default the codes on the layer's grid, `attribution.Codes()`.
+    - `method`: how maps are made, a word of `face_jax.attribution.METHODS` or an object; by default the codes on the
+        layer's grid.
     - `pictures`: photographs whose maps are compared.
     - `solver`, `start`: for `factorize`; no faithfulness term is used.
     - `batch`: pictures that go through the network together.
@@ -138,16 +140,21 @@ def sanity_check(
     `SignedActivationsError` for activations below zero.
     """
     key = jax.random.key(0) if key is None else key
-    if pictures < 1:
-        raise ValueError(f"pictures={pictures} is too few; give at least 1")
-    method = method or Codes()
-    reference = _Reference.of(explanation, method, pictures, key)
+    check_count("pictures", pictures, "pictures")
+    check_count("batch", batch, "pictures")
+    chosen = attribution_method(method)
+    reference = _Reference.of(explanation, chosen, pictures, key)
     found = []
     solver, start = solver or ADMM(), start or NNDSVD()
     steps = len(explanation.crops) + len(explanation.photographs)
-    for name, model in stages:
+    for stage in stages:
+        if not isinstance(stage, tuple) or len(stage) != 2:
+            raise ValueError(
+                f"stages holds a {type(stage).__name__}; give pairs of a name and a model, as bridges.randomized does"
+            )
+        name, model = stage
         with progress(f"Sanity check, {name}", steps) as advance:
-            found.append(_stage(explanation, reference, name, model, method, solver, start, batch, advance, key))
+            found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))
     if not found:
         raise ValueError("stages is empty; give the models that forgot, such as those of bridges.randomized")
     random = generator(key)

@@ -158,6 +158,9 @@ def test_a_function_gives_cuts_level_by_level(explanation, recursive):
     (division,) = found.recursion.divisions
     np.testing.assert_array_equal(division.dictionary, recursive.recursion.divisions[0].dictionary)
     assert all(part.division is None for part in division.parts)
+    # A single cut stands for a list of one.
+    (alone,) = fj.recurse(explanation, layered_model("middle"), concepts=[0], batch=8, **RANK).recursion.divisions
+    np.testing.assert_array_equal(alone.dictionary, division.dictionary)
 
 
 def test_a_cut_of_another_model_is_refused(explanation):
@@ -181,6 +184,8 @@ def test_too_few_crops_are_said(explanation):
         ({"rank": 1}, "rank=1"),
         ({"percentile": 100.0}, "percentile=100"),
         ({"threshold": -1.0}, "threshold=-1"),
+        ({"strongest": -1}, "strongest=-1"),
+        ({"batch": 0}, "batch=0"),
     ],
 )
 def test_settings_that_make_no_sense(explanation, wrong, said):

@@ -88,7 +88,8 @@ def test_a_model_that_answers_nothing_has_no_concepts(check):
 def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
     stages = [("as trained", colour_model())]
     first, again = (
-        sanity_check(explanation, stages, method=Saliency(), pictures=2, batch=8, key=jax.random.key(2)) for _ in (0, 1)
+        sanity_check(explanation, stages, method=method, pictures=2, batch=8, key=jax.random.key(2))
+        for method in (Saliency(), "gradient")
     )
     assert first.stages[0].maps == again.stages[0].maps == pytest.approx(1, abs=0.05)
     assert first.maps_floor == again.maps_floor < 0.95
@@ -120,6 +121,10 @@ def test_what_cannot_be_checked_is_said(explanation):
         sanity_check(explanation, [], batch=8)
     with pytest.raises(ValueError, match="pictures=0"):
         sanity_check(explanation, [], pictures=0, batch=8)
+    with pytest.raises(ValueError, match="batch=0 is no number of pictures"):
+        sanity_check(explanation, [], batch=0)
+    with pytest.raises(ValueError, match="stages holds a SplitModel; give pairs"):
+        sanity_check(explanation, iter([colour_model()]), batch=8)
     fewer = dataclasses.replace(colour_model(), classes=("a", "b"))
     with pytest.raises(ValueError, match="'fewer' has 14 channels and 2 classes"):
         sanity_check(explanation, [("fewer", fewer)], batch=8)
