@@ -87,8 +87,8 @@ class SplitModel:
     - `preprocess`: how photographs become network input.
     - `classes`: the classes' names, in the order of the logits.
     - `name`: the model's name, for reports.
-    - `fingerprint`: a digest of the model's weights and of the layer's name; saved explanations carry it, so that
-        they are refused by any other model.
+    - `fingerprint`: a digest of the model's weights, of what is done with them and of the layer's name; saved
+        explanations and kept activations carry it, so that they are refused by any other model.
     - `non_negative_layers`: names the layers near this one whose activations are never negative, for whom this
         one's are; None if nobody knows.
     """
