@@ -75,7 +75,8 @@ def write_report(
     page = environment.get_template("page.html").render(**_contents(explanation), **more)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    # The command may have a file's name in it that isn't UTF-8.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

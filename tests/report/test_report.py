@@ -38,7 +38,7 @@ def squared():
 
 @pytest.fixture(scope="module")
 def page(explanation, tmp_path_factory) -> pathlib.Path:
-    return explanation.report(tmp_path_factory.mktemp("report"), command="face-jax explain --images <red> & co")
+    return explanation.report(tmp_path_factory.mktemp("report"), command="face-jax explain --images <red> & co\udce9")
 
 
 def test_it_needs_no_other_file(page):
@@ -139,7 +139,7 @@ def test_feature_visualizations_are_shown_by_their_numbers(page, explanation, tm
 
 
 def test_what_users_name_is_escaped(page):
-    assert "--images &lt;red&gt; &amp; co" in page.read_text()
+    assert r"--images &lt;red&gt; &amp; co\udce9" in page.read_text()
 
 
 def test_every_concept_has_its_crops(page, explanation):
