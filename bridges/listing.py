@@ -13,7 +13,7 @@ from torch import fx, nn
 from .affine_heads import affine_from, affine_head
 from .arrays import Layout, to_torch
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
-from .layouts import layouts, shape_of
+from .layouts import Marks
 from .torch_features import home_of
 from .tracing import Traced, evaluating, run_watched, trace
 
@@ -180,12 +180,13 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
     minimum: dict[fx.Node, float] = {}
     negative: dict[fx.Node, float] = {}
     candidates = set(cuttable(traced))
+    marks = Marks(traced, len(images))
 
     def watch(node: fx.Node, value: Any) -> None:
-        shape = shape_of(value)
-        if shape is None:
+        marks.watch(node, value)
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return
-        shapes[node] = shape
+        shapes[node] = tuple(value.shape)
         if node in candidates and value.numel():
             minimum[node] = float(value.min())
             negative[node] = float((value < 0).float().mean())
@@ -196,10 +197,8 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
             f"model={type(model).__name__} gives a tensor of shape {tuple(logits.shape)} for {len(images)} images; "
             "a classifier gives one row of logits an image"
         )
-    known = layouts(traced, shapes)
-    places = tuple(
-        node for node in traced.nodes if node in candidates and node in known and shapes[node][0] == len(images)
-    )
+    known = {node: layout for node in candidates if (layout := marks.layout(node)) is not None}
+    places = tuple(node for node in traced.nodes if node in known)
     return Survey(traced, places, shapes, known, minimum, negative, logits)
 
 

@@ -43,8 +43,8 @@ class Traced:
     **Arguments:**
 
     - `root`: the module that the graph's parameters and leaf modules live in.
-    - `nodes`: every operation that the logits depend on, the input first.
-    - `input`, `logits`: the first and the last of them.
+    - `nodes`: every operation that the logits depend on, the input and parameters among them.
+    - `input`, `logits`: those that the images come in by and the logits go out by.
     - `names`: every name of every operation; the first is the one to show.
     - `calls`: names of modules in `root`, to the operations that return each call's result.
     """
@@ -187,7 +187,7 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
         name = str(own.get(node, node.name))
         if name not in names[node]:
             names[node].append(name)
-    return Traced(root, nodes, nodes[0], result, {node: tuple(found) for node, found in names.items()}, calls)
+    return Traced(root, nodes, placeholders[0], result, {node: tuple(found) for node, found in names.items()}, calls)
 
 
 _INPLACE_OPERATORS = {
