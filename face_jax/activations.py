@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .crops import Cropping as Cropping
 from .crops import Crops as Crops
 from .crops import GridCrops as GridCrops
 from .crops import RandomCrops as RandomCrops
-from .model import SplitModel
+from .model import Preprocess, SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
 
@@ -64,6 +64,40 @@ class Survey:
     skipped: tuple[str, ...]
 
 
+class Readable:
+    """Photographs one after another as the network takes them; those that can't be read are left out, by name.
+
+    **Arguments:**
+
+    - `photographs`: what to read.
+    - `preprocess`: how photographs become the network's input.
+
+    `index` says which could be read so far, `skipped` why each other one could not.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], preprocess: Preprocess) -> None:
+        self.photographs, self.preprocess = photographs, preprocess
+        self.index: list[int] = []
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, "_ _ 3"]]:
+        for number, photograph in enumerate(self.photographs):
+            try:
+                pixels = photograph.pixels()
+            except UnreadablePhotographError as error:
+                self.skipped.append(str(error))
+                continue
+            self.index.append(number)
+            yield network_input(pixels, self.preprocess)
+        if not self.index:
+            raise UnreadablePhotographError(
+                f"none of the {len(self)} files can be read as a picture; the first is {self.skipped[0]}"
+            )
+
+
 def survey(
     model: SplitModel,
     photographs: Sequence[Photograph],
@@ -85,38 +119,22 @@ def survey(
 
     **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read.
     """
-    readable: list[int] = []
-    skipped: list[str] = []
-
-    def inputs() -> Iterator[Float[np.ndarray, "_ _ 3"]]:
-        for number, photograph in enumerate(photographs):
-            try:
-                pixels = photograph.pixels()
-            except UnreadablePhotographError as error:
-                skipped.append(str(error))
-                continue
-            readable.append(number)
-            yield network_input(pixels, model.preprocess)
-
+    readable = Readable(photographs, model.preprocess)
     all_maps, all_logits, masks = [], [], []
     stage = "Photographs through the network"
-    for maps, logits in _forward(model, inputs(), len(photographs), stage, batch, progress, stopwatch):
+    for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch):
         mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
         all_maps.append(maps[mask])
         all_logits.append(logits)
         masks.append(mask)
-    if not all_maps:
-        raise UnreadablePhotographError(
-            f"none of the {len(photographs)} files can be read as a picture; the first is {skipped[0]}"
-        )
     logits, mask = np.concatenate(all_logits), np.concatenate(masks)
-    where = np.asarray(readable)
+    where = np.asarray(readable.index)
     return Survey(
         kept=Collected(np.concatenate(all_maps), logits[mask]),
         index=where[mask],
         readable=where,
         prediction=logits.argmax(-1),
-        skipped=tuple(skipped),
+        skipped=tuple(readable.skipped),
     )
 
 
@@ -191,6 +209,28 @@ def _forward(
 ) -> Iterator[tuple[Float[np.ndarray, "image y x channel"], Float[np.ndarray, "image class"]]]:
     watch = stopwatch or Stopwatch()
     head = jax.jit(lambda maps: model.head(maps))
+    for device_maps, maps in activations_of(model, inputs, total, stage, batch, progress, watch):
+        with watch("the head"):
+            logits = np.asarray(head(device_maps))[: len(maps)]
+        lost = int(np.isnan(logits).any(-1).sum())
+        if lost:
+            raise ValueError(
+                f"the head of {model.name} gives NaN for {lost} of {len(maps)} pictures of a batch, from "
+                f"finite activations of layer={model.layer!r}; look at the head and its weights"
+            )
+        yield maps, logits
+
+
+def activations_of(
+    model: SplitModel,
+    inputs: Iterator[Float[np.ndarray, "_ _ 3"]],
+    total: int,
+    stage: str,
+    batch: int,
+    progress: Progress,
+    watch: Stopwatch,
+) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
+    """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
     with progress(stage, total) as advance:
         while True:
             with watch("reading and resizing pictures"):
@@ -204,15 +244,7 @@ def _forward(
                 maps = np.asarray(device_maps)[: len(pictures)]
             _refuse_not_finite(maps, model)
             _refuse_signed(maps, model)
-            with watch("the head"):
-                logits = np.asarray(head(device_maps))[: len(pictures)]
-            lost = int(np.isnan(logits).any(-1).sum())
-            if lost:
-                raise ValueError(
-                    f"the head of {model.name} gives NaN for {lost} of {len(pictures)} pictures of a batch, from "
-                    f"finite activations of layer={model.layer!r}; look at the head and its weights"
-                )
-            yield maps, logits
+            yield device_maps, maps
             advance(len(pictures))
 
 

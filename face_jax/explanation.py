@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from .activations import Collected, Crops
+from .activations import Collected, Crops, Readable, activations_of
+from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
+from .choices import check_count
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
 from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
-from .photographs import Photograph, network_input, photographs
-from .progress import Progress, silent
+from .photographs import Photograph, photographs
+from .progress import Progress, Stopwatch, silent
 from .sub_concepts import Recursion
 
 
@@ -96,11 +100,15 @@ class Explanation:
         return len(self.photographs) == 1
 
     @overload
-    def encode(self, images: Any, *, pooled: Literal[False] = False) -> Float[np.ndarray, "image y x concept"]: ...
-    @overload
-    def encode(self, images: Any, *, pooled: Literal[True]) -> Float[np.ndarray, "image concept"]: ...
     def encode(
-        self, images: Any, *, pooled: bool = False
+        self, images: Any, *, pooled: Literal[False] = False, batch: int = 32, progress: Progress = silent
+    ) -> Float[np.ndarray, "image y x concept"]: ...
+    @overload
+    def encode(
+        self, images: Any, *, pooled: Literal[True], batch: int = 32, progress: Progress = silent
+    ) -> Float[np.ndarray, "image concept"]: ...
+    def encode(
+        self, images: Any, *, pooled: bool = False, batch: int = 32, progress: Progress = silent
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
         """How much of each concept other photographs have, by non-negative least squares.
 
@@ -108,20 +116,32 @@ class Explanation:
 
         - `images`: anything that `face_jax.photographs` takes.
         - `pooled`: encode each photograph's average activations, as its crops were, in place of every place.
+        - `batch`: photographs that go through the network together.
+        - `progress`: told how far it is.
 
-        **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph.
+        **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph. They are in the
+        order of `face_jax.photographs(images)`: a file that can't be read has NaN for codes, and a warning names it.
         """
-        maps = self._activations(images)
-        if pooled:
-            return encode_maps(maps.mean(axis=(1, 2), keepdims=True), self.dictionary)[:, 0, 0, :]
-        return encode_maps(maps, self.dictionary)
+        check_count("batch", batch, "pictures")
+        readable = Readable(photographs(images), self.model.preprocess)
+        batches = activations_of(
+            self.model,
+            iter(readable),
+            len(readable),
+            "Photographs through the network",
+            min(batch, len(readable)),
+            progress,
+            Stopwatch(),
+        )
+        codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
+        return _in_place(codes[:, 0, 0] if pooled else codes, readable)
 
     def maps(
         self,
         images: Any,
         *,
         method: str | Method = "codes",
-        concepts: tuple[int, ...] | None = None,
+        concepts: int | Sequence[int] | None = None,
         key: Key[Array, ""] | None = None,
         progress: Progress = silent,
     ) -> Float[np.ndarray, "concept image y x"]:
@@ -134,20 +154,55 @@ class Explanation:
             `"codes"` enlarges the codes on the layer's grid, which is no attribution; `"gradient"` is `|∂ΣU_k/∂X|`
             (the sum over places) summed over colours; all white-box methods are exact through the factorization and
             the network.
-        - `concepts`: which concepts, counted from 0; all by default.
+        - `concepts`: which concepts, or which one, counted from 0; all by default.
         - `key`: for methods that draw at random.
         - `progress`: told how far it is, by methods that look at many variants of each picture.
 
-        **Returns:** one map a concept and image, in the size of the network's input.
+        **Returns:** one map a concept and image, in the size of the network's input and in the order of
+        `face_jax.photographs(images)`: a file that can't be read has NaN for maps, and a warning names it. How many
+        pictures go through the network together is the method's own setting.
         """
         chosen = attribution_method(method)
-        inputs = self._inputs(images)
-        return chosen(self.model, self.dictionary, inputs, concepts=concepts, pooled=False, key=key, progress=progress)
+        wanted = (concepts,) if isinstance(concepts, int) else concepts
+        readable = Readable(photographs(images), self.model.preprocess)
+        inputs = jnp.asarray(np.stack(list(readable)))
+        maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
+        return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)
 
     def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
         enlarged = upsampled_codes(jnp.asarray(self.codes[number : number + 1]), self.model.preprocess.size)
         return np.moveaxis(enlarged[0], -1, 0)
+
+    def picture(
+        self,
+        image: Any,
+        path: str | pathlib.Path | None = None,
+        *,
+        method: str | Method = "codes",
+        most: int = 4,
+        title: str = "",
+        key: Key[Array, ""] | None = None,
+    ) -> Any:
+        """A photograph beside itself with its strongest concepts in colour, numbered, with a legend (CRAFT, figure 1).
+
+        Strong is what changes the class's logit most there, by `|gradient × code|`. Each concept has the colour that it
+        has in the report.
+
+        **Arguments:**
+
+        - `image`: one photograph: anything that `face_jax.photographs` takes.
+        - `path`: where to save it (`.png`, `.svg`, `.pdf`), if anywhere; its folder is made if need be.
+        - `method`: where concepts are, as for `maps`.
+        - `most`: at most that many concepts.
+        - `title`: above the picture.
+        - `key`: for methods that draw at random.
+
+        **Returns:** a `matplotlib.figure.Figure`. Raises `ValueError` for several photographs.
+        """
+        from .report.one_picture import picture_of
+
+        return picture_of(self, image, path, method=method, most=most, title=title, key=key)
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""
@@ -185,9 +240,16 @@ class Explanation:
 
         return write_report(self, pathlib.Path(folder), command=command, visualization=visualization, sanity=sanity)
 
-    def _inputs(self, images: Any) -> Float[Array, "image y x colour"]:
-        pictures = [network_input(photograph.pixels(), self.model.preprocess) for photograph in photographs(images)]
-        return jnp.asarray(np.stack(pictures))
 
-    def _activations(self, images: Any) -> Float[np.ndarray, "image y x channel"]:
-        return np.asarray(self.model.features(self._inputs(images)))
+def _in_place(values: Float[np.ndarray, "readable ..."], readable: Readable) -> Float[np.ndarray, "image ..."]:
+    """Values of the photographs that could be read, in the places of all; NaN in the others', and a warning."""
+    if not readable.skipped:
+        return values
+    warnings.warn(
+        f"{len(readable.skipped)} of {len(readable)} files can't be read, and have NaN in their places: "
+        + "; ".join(readable.skipped),
+        stacklevel=3,
+    )
+    every = np.full((len(readable), *values.shape[1:]), np.nan, values.dtype)
+    every[readable.index] = values
+    return every

@@ -17,11 +17,16 @@ from face_jax.choices import check_settings
 from face_jax.classes import UnknownClassError
 from face_jax.crops import NativeCrops
 from face_jax.heads import Affine
-from face_jax.photographs import UnreadablePhotographError
+from face_jax.photographs import UnreadablePhotographError, network_input
 from face_jax.selection import NoneOfTheClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
+
+
+def inputs(images):
+    """Network input of arrays of pictures."""
+    return np.stack([network_input(pixels, colour_model().preprocess) for pixels in images])
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +121,7 @@ def test_gradient_maps_are_the_derivative_of_the_code(explanation):
     maps = explanation.maps(RED[:1], method="gradient", concepts=(0, 2))
     assert maps.shape == (2, 1, 16, 16)
     dictionary = jnp.asarray(explanation.dictionary, jnp.float64)
-    pixels = jnp.asarray(explanation._inputs(RED[:1]), jnp.float64)
+    pixels = jnp.asarray(inputs(RED[:1]), jnp.float64)
 
     def code(images, concept):
         return fj.encode(colour_features(images).reshape(-1, 14), dictionary)[:, concept].sum()
@@ -156,7 +161,7 @@ def test_new_photographs_are_encoded_on_the_grid(explanation):
     codes = explanation.encode(GREEN)
     assert codes.shape == (4, 4, 4, 4)
     assert (codes >= 0).all()
-    activations = np.asarray(explanation._activations(GREEN))
+    activations = np.asarray(explanation.model.features(inputs(GREEN)))
     expected = fj.encode(jnp.asarray(activations.reshape(-1, 14)), jnp.asarray(explanation.dictionary))
     np.testing.assert_allclose(codes.reshape(-1, 4), expected, atol=1e-5)
 
@@ -164,10 +169,62 @@ def test_new_photographs_are_encoded_on_the_grid(explanation):
 def test_new_photographs_are_encoded_pooled(explanation):
     codes = explanation.encode(GREEN, pooled=True)
     assert codes.shape == (4, 4)
-    means = np.asarray(explanation._activations(GREEN)).mean(axis=(1, 2))
+    means = np.asarray(explanation.model.features(inputs(GREEN))).mean(axis=(1, 2))
     expected = fj.encode(jnp.asarray(means), jnp.asarray(explanation.dictionary))
     np.testing.assert_allclose(codes, expected, atol=1e-5)
     assert (codes > 0).any()
+
+
+def test_encoding_takes_few_photographs_at_a_time(explanation):
+    sizes = []
+
+    def features(images):
+        sizes.append(len(images))
+        return colour_features(images)
+
+    told, progress = recorded_progress()
+    watched = dataclasses.replace(explanation, model=colour_model(features=features))
+    codes = watched.encode(RED, pooled=True, batch=4, progress=progress)
+    assert sizes == [4, 4, 4, 4]
+    assert [entry[1:] for entry in told] == [[14, 14]]
+    np.testing.assert_allclose(codes, explanation.encode(RED, pooled=True), atol=1e-5)
+    # The default doesn't fill a single photograph up to a whole batch.
+    watched.encode(RED[:1])
+    assert sizes[4:] == [1]
+    with pytest.raises(ValueError, match="batch=0 is no number of pictures"):
+        explanation.encode(RED, batch=0)
+
+
+def test_files_that_cannot_be_read_keep_their_places(explanation, tmp_path):
+    from PIL import Image
+
+    for number, pixels in enumerate(RED[:3]):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_text("not a picture")
+    with pytest.warns(UserWarning, match=r"1 of 3 files can't be read, and have NaN.*1\.png: not a picture"):
+        codes = explanation.encode(tmp_path, pooled=True)
+    assert np.isnan(codes[1]).all()
+    np.testing.assert_allclose(codes[[0, 2]], explanation.encode(RED[[0, 2]], pooled=True), atol=1e-5)
+    with pytest.warns(UserWarning, match="1 of 3 files"):
+        maps = explanation.maps(tmp_path, concepts=1)
+    assert maps.shape == (1, 3, 16, 16)
+    assert np.isnan(maps[:, 1]).all()
+    np.testing.assert_allclose(maps[:, [0, 2]], explanation.maps(RED[[0, 2]], concepts=(1,)), atol=1e-5)
+    with pytest.raises(UnreadablePhotographError, match="none of the 1 files"):
+        explanation.encode(tmp_path / "1.png")
+
+
+def test_a_photographs_concepts_are_drawn_in_one_picture(explanation, tmp_path):
+    from matplotlib.text import Text
+
+    figure = explanation.picture(RED[0], tmp_path / "new" / "red.png", most=2, title="a red square")
+    assert (tmp_path / "new" / "red.png").stat().st_size > 5000
+    said = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "a red square" in said
+    assert "concept 1, " in said
+    assert explanation.picture(RED[0], method="gradient").axes
+    with pytest.raises(ValueError, match="image holds 2 photographs; give one"):
+        explanation.picture(RED[:2])
 
 
 def test_saved_files_say_what_the_object_says(explanation, tmp_path):
@@ -213,7 +270,7 @@ def test_native_crops_are_parts_of_the_networks_own_input():
     crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
     found = fj.explain(model, RED, "reddish", crops=crops, **SETTINGS)
     assert len(found.crops) == 9 * len(found.fitted)
-    whole = np.asarray(found._inputs(RED))
+    whole = inputs(RED)
     for crop in (0, 5, 40):
         top, left, bottom, right = found.crops.window[crop]
         number = found.crops.image[crop]

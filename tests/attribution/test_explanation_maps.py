@@ -8,6 +8,7 @@ from toy_model import colour_model, pictures
 import face_jax as fj
 from face_jax.attribution import METHODS, IntegratedGradients, Occlusion
 from face_jax.attribution.table import UnknownMethodError
+from face_jax.photographs import network_input
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 
@@ -22,8 +23,9 @@ def test_words_and_objects_are_the_same(explanation):
     by_object = explanation.maps(RED[:2], method=IntegratedGradients(), concepts=(2, 0))
     assert by_word.shape == (2, 2, 16, 16)
     np.testing.assert_array_equal(by_word, by_object)
+    inputs = np.stack([network_input(pixels, explanation.model.preprocess) for pixels in RED[:2]])
     given = METHODS["integrated_gradients"](
-        explanation.model, explanation.dictionary, explanation._inputs(RED[:2]), concepts=(2, 0), pooled=False
+        explanation.model, explanation.dictionary, inputs, concepts=(2, 0), pooled=False
     )
     np.testing.assert_array_equal(by_word, given)
 
