@@ -138,6 +138,8 @@ class Layout:
 
     def from_maps(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps `image y x channel` seen as the tensor that torch expects; a view."""
+        if maps.shape[self.axes - 1 : 3] != (1,) * (4 - self.axes):
+            raise ValueError(f"maps have {maps.shape[1]} × {maps.shape[2]} places; one column of tokens, or one place")
         if self.axes == 3:
             maps = maps.squeeze(2)
         elif self.axes == 2:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Array, Float
 from torch import nn
 
+from face_jax.model import SplitModel
+
 from .arrays import Layout, to_jax, to_torch
 from .tracing import evaluating
 
@@ -19,6 +21,17 @@ def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
         if tensor.is_floating_point():
             return tensor.device, tensor.dtype
     return torch.device("cpu"), torch.float32
+
+
+def result_of(module: nn.Module, tensor: torch.Tensor, *, axes: int) -> torch.Tensor:
+    """A module's result for a batch, which has `axes` axes; one image alone counts as a batch of one.
+
+    Where the module takes that one for an axis too many (with `.squeeze()`), the image goes in twice.
+    """
+    result = module(tensor)
+    if len(tensor) == 1 and result.ndim != axes:
+        result = module(torch.cat([tensor, tensor]))[:1]
+    return result
 
 
 class TorchFeatures:
@@ -52,38 +65,53 @@ class TorchFeatures:
 
         Half precision is returned as float32. Raises `TypeError` inside `jax.jit`: torch can't be compiled by JAX.
         """
-        device, dtype = home_of(self.module)
-        if getattr(images, "ndim", 4) != 4:
-            raise ValueError(f"images has shape {tuple(images.shape)}; give four axes: image y x colour")
-        tensor = to_torch(images, device=device, dtype=dtype).movedim(-1, 1)
-        with torch.no_grad(), evaluating(self.module):
-            return to_jax(self.layout.to_maps(self.module(tensor)))
+        with torch.no_grad():
+            return to_jax(self.maps_of(self._tensor(images)))
 
-    def vjp(
-        self, images: Float[Any, "image height width colour"]
-    ) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Array]]:
+    def vjp(self, images: Any) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Array]]:
         """Activations, and the function that takes cotangents of them back to the images: one forward pass for many.
 
-        The function may be called as often as one likes; it keeps the network's intermediate values alive.
+        The function may be called as often as one likes; it keeps the network's intermediate values alive. It works
+        under `torch.inference_mode()` too.
         """
-        device, dtype = home_of(self.module)
-        tensor = to_torch(images, device=device, dtype=dtype).movedim(-1, 1).detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            tensor = self._tensor(images).detach().requires_grad_()
             maps = self.maps_of(tensor)
 
         def pullback(cotangent: Array) -> Array:
-            given = to_torch(cotangent, device=device, dtype=maps.dtype)
-            (gradient,) = torch.autograd.grad(maps, tensor, given, retain_graph=True)
-            return to_jax(gradient.movedim(1, -1))
+            with torch.inference_mode(False):
+                given = to_torch(cotangent, device=maps.device, dtype=maps.dtype)
+                (gradient,) = torch.autograd.grad(maps, tensor, given, retain_graph=True)
+                return to_jax(gradient.movedim(1, -1))
 
         return to_jax(maps.detach()), pullback
 
     def maps_of(self, images: torch.Tensor) -> Float[torch.Tensor, "image y x channel"]:
-        """Activations of a torch tensor `image colour y x`, inside torch's autograd."""
+        """Activations of a torch tensor `image colour y x` of any device and type, inside torch's autograd."""
+        if images.ndim != 4:
+            raise ValueError(f"images has shape {tuple(images.shape)}; give four axes: image colour y x")
+        device, dtype = home_of(self.module)
         # Torch's convolutions are faster with colours side by side, and hand channels on as JAX wants them.
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         with evaluating(self.module):
-            return self.layout.to_maps(self.module(images))
+            return self.layout.to_maps(result_of(self.module, images, axes=self.layout.axes))
+
+    def _tensor(self, images: Any) -> torch.Tensor:
+        if getattr(images, "ndim", 4) != 4:
+            raise ValueError(f"images has shape {tuple(images.shape)}; give four axes: image y x colour")
+        device, dtype = home_of(self.module)
+        return to_torch(images, device=device, dtype=dtype).movedim(-1, 1)
 
     def __repr__(self) -> str:
         return f"TorchFeatures({self.layout}, device={str(self.device)!r}, dtype={self.dtype})"
+
+
+def features_of(split: Any) -> TorchFeatures:
+    """The torch features of a split model; anything else is refused."""
+    if not isinstance(split, SplitModel):
+        raise TypeError(f"split is a {type(split).__name__}; give a model from face_jax.bridges.split(model, layer)")
+    if not isinstance(split.features, TorchFeatures):
+        raise TypeError(
+            f"split.features is a {type(split.features).__name__}; give a model from face_jax.bridges.split"
+        )
+    return split.features

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .arrays import Layout, to_torch
-from .torch_features import home_of
+from .torch_features import home_of, result_of
 from .torch_primitives import value_p
 from .tracing import evaluating
 
@@ -36,17 +37,21 @@ class TorchHead:
 
     def __init__(self, module: nn.Module, layout: Layout, *, grid: tuple[int, int], classes: int) -> None:
         self.module, self.layout, self.grid, self.classes = module, layout, grid, classes
+        self._accepted: set[tuple[int, ...]] = set()
 
     @property
     def affine(self) -> bool:
         """Never: affine heads are given as `face_jax.heads.Affine`."""
         return False
 
-    def __call__(
-        self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]
-    ) -> Float[Array, "image class"]:
-        """Logits of feature maps, or of all their places as rows, image by image; in the maps' precision."""
+    def __call__(self, maps: Shaped[Any, "..."]) -> Float[Array, "image class"]:
+        """Logits of feature maps (`image y x channel`), or of all their places as rows (`row channel`), image by image.
+
+        They are in the maps' precision. Raises `ValueError` for maps that aren't this layer's.
+        """
         maps = jnp.asarray(maps)
+        if not jnp.issubdtype(maps.dtype, jnp.floating):
+            raise ValueError(f"maps has dtype {maps.dtype}, and so would the logits; give maps.astype('float32')")
         if maps.ndim == 2:
             places = math.prod(self.grid)
             if maps.shape[0] % places:
@@ -55,18 +60,21 @@ class TorchHead:
                     "layer; this head isn't affine, so give it all places of each image, not averages"
                 )
             maps = maps.reshape(-1, *self.grid, maps.shape[-1])
+        elif maps.ndim != 4:
+            raise ValueError(f"maps has shape {maps.shape}; give image y x channel, or all places as row channel")
+        self._check(maps.shape[1:])
         return value_p.bind(maps, runner=self)
 
     def run(self, maps: np.ndarray) -> np.ndarray:
         """Logits of NumPy maps."""
         with torch.no_grad(), evaluating(self.module):
-            return _host(self.module(self._tensor(maps)), maps)
+            return _host(self._logits(self._tensor(maps)), maps)
 
     def run_pull(self, maps: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
         """The derivative's transpose at `maps`, applied to a cotangent `image class`."""
-        with torch.enable_grad(), evaluating(self.module):
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.module):
             tensor = self._tensor(maps).requires_grad_()
-            (gradient,) = torch.autograd.grad(self.module(tensor), tensor, self._like(cotangent))
+            (gradient,) = torch.autograd.grad(self._logits(tensor), tensor, self._like(cotangent))
         return _host(self.layout.to_maps(gradient), maps)
 
     def run_push(self, maps: np.ndarray, tangent: np.ndarray) -> np.ndarray:
@@ -75,13 +83,34 @@ class TorchHead:
         The pull is linear in its cotangent, and the push is that map's transpose: two backward passes, for which
         every operation of torch's is equipped, where forward derivatives are missing for some.
         """
-        with torch.enable_grad(), evaluating(self.module), sdpa_kernel(SDPBackend.MATH):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            evaluating(self.module),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             tensor = self._tensor(maps).requires_grad_()
-            logits = self.module(tensor)
+            logits = self._logits(tensor)
             cotangent = torch.zeros_like(logits).requires_grad_()
             (gradient,) = torch.autograd.grad(logits, tensor, cotangent, create_graph=True)
             (along,) = torch.autograd.grad(gradient, cotangent, self._tensor(tangent))
         return _host(along, maps)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Try a shape once, here where an error can be told, and not when the compiled program calls back."""
+        if shape in self._accepted:
+            return
+        try:
+            self.run(np.zeros((1, *shape), np.float32))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"maps has shape {shape} for each image, which the network behind this layer doesn't take ({error}); "
+                f"give activations of this layer: y × x = {self.grid[0]} × {self.grid[1]}, then channels"
+            ) from error
+        self._accepted.add(shape)
+
+    def _logits(self, tensor: torch.Tensor) -> torch.Tensor:
+        return result_of(self.module, tensor, axes=2).reshape(len(tensor), self.classes)
 
     def _like(self, array: np.ndarray) -> torch.Tensor:
         device, dtype = home_of(self.module)

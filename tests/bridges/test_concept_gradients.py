@@ -64,6 +64,13 @@ def test_layer_of_tokens():
     assert bridges.concept_gradients(model, jnp.abs(jnp.ones((2, 8))) / 8**0.5, IMAGES).shape == (2, 2, 8, 8, 3)
 
 
+def test_under_torchs_inference_mode():
+    model = split()
+    with torch.inference_mode():
+        given = bridges.concept_gradients(model, dictionary(), IMAGES)
+    np.testing.assert_allclose(given, bridges.concept_gradients(model, dictionary(), IMAGES), rtol=1e-12)
+
+
 def test_parameters_get_no_gradients():
     model = split()
     bridges.concept_gradients(model, dictionary(), IMAGES)

@@ -119,6 +119,56 @@ def test_precision_of_the_maps_is_kept(split, maps):
     assert jax.grad(lambda a: split.head(a).sum())(maps.astype(jnp.float32)).dtype == jnp.float32
 
 
+def test_bfloat16_maps(split, maps):
+    logits = split.head(maps.astype(jnp.bfloat16))
+    assert logits.dtype == jnp.bfloat16
+    np.testing.assert_allclose(logits.astype(jnp.float64), split.head(maps), rtol=0.1, atol=0.05)
+
+
+def test_maps_that_are_not_the_layers_are_refused(split, maps):
+    with pytest.raises(ValueError, match=r"maps has dtype int64, and so would the logits; give maps\.astype"):
+        split.head(jnp.ones(maps.shape, int))
+    with pytest.raises(ValueError, match=r"maps has shape \(4,\); give image y x channel, or all places"):
+        split.head(maps[0, 0, 0])
+    for call in (split.head, jax.jit(split.head)):
+        with pytest.raises(ValueError, match=r"shape \(8, 8, 3\) for each image, .* doesn't take .*y × x = 8 × 8"):
+            call(maps[..., :3])
+    flat = bridges.split(small.randomized(small.FlatHead()).double(), "conv", preprocess=EIGHT).head
+    with pytest.raises(ValueError, match=r"maps has shape \(8, 7, 6\) for each image"):
+        flat(jnp.ones((2, 8, 7, 6)))
+    tokens = bridges.split(small.randomized(small.Tokens()).double(), "final", preprocess=EIGHT).head
+    with pytest.raises(ValueError, match="maps have 5 × 2 places; one column of tokens"):
+        tokens(jnp.ones((2, 5, 2, 8)))
+
+
+def test_other_grids_of_the_same_channels_are_taken(split, maps):
+    np.testing.assert_allclose(split.head(jnp.tile(maps, (1, 2, 1, 1))).shape, (3, 5))
+
+
+@pytest.mark.parametrize("layer", ["conv", "hidden"])
+def test_one_image_alone_where_the_network_squeezes(layer):
+    split = bridges.split(small.randomized(small.Squeezing()).double(), layer, preprocess=EIGHT)
+    images = np.random.default_rng(0).standard_normal((3, 8, 8, 3))
+    maps = split.features(images)
+    alone = split.features(images[:1])
+    np.testing.assert_allclose(alone, maps[:1], rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(split.head(alone), split.head(maps)[:1], rtol=1e-10)
+    gradient = jax.grad(lambda a: split.head(a)[:, 1].sum())
+    np.testing.assert_allclose(gradient(alone), gradient(maps)[:1], rtol=1e-10, atol=1e-14)
+    pushed = jax.jvp(split.head, (maps,), (maps,))[1][:1]
+    np.testing.assert_allclose(jax.jvp(split.head, (alone,), (alone,))[1], pushed, rtol=1e-9)
+    cotangent = jnp.ones(maps.shape)
+    np.testing.assert_allclose(
+        split.features.vjp(images[:1])[1](cotangent[:1]), split.features.vjp(images)[1](cotangent)[:1], rtol=1e-9
+    )
+
+
+def test_derivatives_under_torchs_inference_mode(split, maps):
+    with torch.inference_mode():
+        given = jax.grad(lambda a: split.head(a).sum())(maps)
+    np.testing.assert_allclose(given, jax.grad(lambda a: split.head(a).sum())(maps), rtol=1e-12)
+
+
 def test_tokens_as_maps():
     split = bridges.split(small.randomized(small.Tokens()).double(), "final", preprocess=EIGHT)
     maps = split.features(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
