@@ -13,7 +13,10 @@ from face_jax.model import SplitModel
 
 from .arrays import to_torch
 from .functions import as_torch
-from .torch_features import TorchFeatures
+from .torch_features import features_of
+
+# Here and not in each module, so that a module can be pickled.
+_encode = as_torch(encode)
 
 
 class ConceptModule(nn.Module):
@@ -30,7 +33,7 @@ class ConceptModule(nn.Module):
     **Arguments:**
 
     - `split`: from `face_jax.bridges.split`.
-    - `dictionary`: the concepts, `concept channel`, JAX or NumPy.
+    - `dictionary`: the concepts, `concept channel`, JAX or NumPy, all finite.
     - `pooled`: encode each image's average activations, which gives codes `image concept`; else each place, which
         gives codes `image y x concept`.
     """
@@ -39,26 +42,24 @@ class ConceptModule(nn.Module):
 
     def __init__(self, split: SplitModel, dictionary: Any, *, pooled: bool = False) -> None:
         super().__init__()
-        if not isinstance(split.features, TorchFeatures):
-            raise TypeError(
-                f"split.features is a {type(split.features).__name__}; give a model from face_jax.bridges.split"
-            )
-        if getattr(dictionary, "ndim", 0) != 2:
-            raise ValueError(f"dictionary has shape {getattr(dictionary, 'shape', None)}; give concept × channel")
-        features = split.features
+        features = features_of(split)
         values = to_torch(dictionary, device=features.device)
+        if values.ndim != 2:
+            raise ValueError(f"dictionary has shape {tuple(values.shape)}; give concept × channel")
+        bad = int((~values.isfinite()).sum())
+        if bad:
+            raise ValueError(f"dictionary has {bad} entries that are NaN or infinite; give finite concepts")
         self.features = features.module
         self.activations = nn.Identity()
         # Cloned: a buffer may be written to (by load_state_dict), a JAX array may not.
         self.register_buffer("dictionary", values.clone())
         self.pooled = pooled
         self._maps_of = features.maps_of
-        self._encode = as_torch(encode)
 
     def forward(
-        self, images: Float[torch.Tensor, "image colour y x"]
+        self, images: torch.Tensor
     ) -> Float[torch.Tensor, "image concept"] | Float[torch.Tensor, "image h w concept"]:
-        """Codes of preprocessed images."""
+        """Codes of preprocessed images `image colour y x`, which are brought to the network's device and precision."""
         maps = self.activations(self._maps_of(images).movedim(-1, 1)).movedim(1, -1)
         concepts, channels = self.dictionary.shape
         if maps.shape[-1] != channels:
@@ -66,8 +67,9 @@ class ConceptModule(nn.Module):
                 f"dictionary has {channels} channels and the layer {maps.shape[-1]}; "
                 "give concepts that were found at this layer"
             )
+        if maps.dtype in (torch.float16, torch.bfloat16):
+            # Before averages are taken, which need the digits.
+            maps = maps.float()
         rows = maps.mean(dim=(1, 2)) if self.pooled else maps.reshape(-1, channels)
-        if rows.dtype in (torch.float16, torch.bfloat16):
-            rows = rows.float()
-        codes = self._encode(rows, self.dictionary.to(rows.dtype))
+        codes = _encode(rows, self.dictionary.to(rows.dtype))
         return codes if self.pooled else codes.reshape(*maps.shape[:3], concepts)

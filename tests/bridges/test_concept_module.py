@@ -8,6 +8,7 @@ import small_models as small
 import torch
 import torchvision
 from captum._utils.models.linear_model import SkLearnLinearRegression
+from face_jax.bridges.torch_features import features_of
 
 from face_jax import bridges
 from face_jax.factorize import encode
@@ -143,7 +144,7 @@ def test_captum_layer_grad_cam(module, images):
     with torch.no_grad():
         maps = module.features(images)
     maps.requires_grad_()
-    codes = module._encode(maps.mean((2, 3)), module.dictionary)[:, 1]
+    codes = bridges.as_torch(encode)(maps.mean((2, 3)), module.dictionary)[:, 1]
     (gradient,) = torch.autograd.grad(codes.sum(), maps)
     expected = (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True)
     torch.testing.assert_close(given, expected.detach())
@@ -210,6 +211,31 @@ def test_float32_network_and_float64_dictionary(images):
     assert codes.dtype == torch.float32
 
 
+def test_averages_of_half_precision_are_not_rounded(images):
+    model = small.randomized(small.Plain(channels=CHANNELS), seed=3).to(torch.bfloat16)
+    split = bridges.split(model, "body", preprocess=Preprocess(size=8, resize=8))
+    rows = jnp.mean(split.features(images.movedim(1, -1).numpy()), axis=(1, 2))
+    codes = bridges.ConceptModule(split, dictionary(), pooled=True)(images)
+    expected = encode(rows, dictionary().astype(jnp.float32))
+    np.testing.assert_allclose(codes.numpy(force=True), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_images_of_another_precision_are_brought_to_the_networks(module, images):
+    single = images.float().requires_grad_()
+    codes = module(single)
+    torch.testing.assert_close(codes, module(single.detach().double()))
+    codes.sum().backward()
+    assert single.grad.dtype == torch.float32
+
+
+def test_can_be_saved_whole(module, images, tmp_path):
+    torch.save(module, tmp_path / "module.pt")
+    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
+    torch.testing.assert_close(loaded(images), module(images), rtol=0, atol=0)
+    # What is trained or moved is what runs.
+    assert loaded._maps_of.__self__.module is loaded.features
+
+
 def test_training_mode_of_the_network_is_not_used(split, images):
     module = bridges.ConceptModule(split, dictionary(), pooled=True)
     expected = module.eval()(images)
@@ -227,9 +253,24 @@ def test_dictionary_of_another_layer_is_refused(split, images):
         bridges.ConceptModule(split, dictionary(9))(images)
     with pytest.raises(ValueError, match=r"dictionary has shape \(3,\); give concept × channel"):
         bridges.ConceptModule(split, dictionary()[:, 0])
+    with pytest.raises(ValueError, match="dictionary has 1 entries that are NaN or infinite; give finite concepts"):
+        bridges.ConceptModule(split, dictionary().at[1, 2].set(jnp.nan))
+
+
+def test_a_list_is_a_dictionary_too(split, module, images):
+    listed = bridges.ConceptModule(split, dictionary().tolist(), pooled=True)
+    torch.testing.assert_close(listed(images), module(images))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), ()])
+def test_images_of_other_axes_are_refused(module, shape):
+    with pytest.raises(ValueError, match=r"images has shape \(.*\); give four axes: image colour y x"):
+        module(torch.zeros(shape, dtype=torch.float64))
 
 
 def test_other_features_than_torchs_are_refused(split):
     other = SplitModel(lambda x: x, split.head, "a", split.preprocess, split.classes, "b", "c")
     with pytest.raises(TypeError, match=r"split\.features is a function; give a model from face_jax\.bridges\.split"):
         bridges.ConceptModule(other, dictionary())
+    with pytest.raises(TypeError, match=r"split is a Plain; give a model from face_jax\.bridges\.split"):
+        features_of(small.Plain())
