@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,8 +17,7 @@ from face_jax.model import SplitModel
 from face_jax.progress import Progress, silent
 
 from .stores import MemoryStore, Store, open_store
-from .torch_features import TorchFeatures
-from .tracing import evaluating
+from .torch_features import features_of
 
 Picture = Any
 """A preprocessed picture `y x colour`, or a function without arguments that returns one (and may fail)."""
@@ -41,7 +41,7 @@ class Pulled:
 
 def pull(
     split: SplitModel,
-    pictures: Iterable[tuple[str, Picture]],
+    pictures: Iterable[tuple[str | os.PathLike[str], Picture]],
     *,
     batch: int = 32,
     pooled: bool = False,
@@ -52,7 +52,8 @@ def pull(
 
     Use it where they may not fit into memory, or where the work may be stopped and taken up again. The next batch
     is read while the network works on this one; on a GPU it travels through pinned memory meanwhile. A picture that
-    fails (its function raises `OSError` or `ValueError`, or its shape isn't the others') is left out and reported.
+    fails (its function raises an exception, or its shape isn't the others') is left out and reported. The others' shape
+    is the most frequent one of the first batch that the network takes.
 
     **Arguments:**
 
@@ -61,7 +62,8 @@ def pull(
     - `batch`: pictures that go through the network together.
     - `pooled`: keep each picture's average activations, which is a row a picture.
     - `store`: None for memory, else a path that ends in `.npy` (opened as a memory map) or `.zarr`. If it holds
-        the beginning of the same work, that is kept and the rest is done.
+        the beginning of the same work, that is kept and the rest is done; pictures that were left out stay so until
+        you delete it.
     - `progress`: told how far it is.
 
     **Returns:** the activations with names, in the order of `pictures`. Raises `ValueError` if none could be read, or
@@ -69,84 +71,130 @@ def pull(
     """
     if batch < 1:
         raise ValueError(f"batch={batch}; give 1 or more")
-    features = split.features
-    if not isinstance(features, TorchFeatures):
-        raise TypeError(f"split.features is a {type(features).__name__}; give a model from face_jax.bridges.split")
-    pictures = list(pictures)
-    if not pictures:
+    forward = _Forward(split, pooled)
+    named = _named(pictures)
+    if not named:
         raise ValueError("pictures is empty; give at least one")
     kept: Store = (
-        MemoryStore(len(pictures))
+        MemoryStore(len(named))
         if store is None
-        else open_store(pathlib.Path(store), split.fingerprint, tuple(name for name, _ in pictures), pooled)
+        else open_store(pathlib.Path(store), split.fingerprint, tuple(name for name, _ in named), pooled)
     )
-    forward = _Forward(features, pooled)
-    with progress("Activations", len(pictures)) as advance:
+    forward.shape = kept.picture_shape
+    with progress("Activations", len(named)) as advance:
         advance(kept.done)
-        for stack, names, failed in _batches(pictures[kept.done :], batch, kept.picture_shape, forward.pin):
-            values = forward(stack) if stack is not None else None
-            picture_shape = None if stack is None else tuple(stack.shape[1:])
-            kept.append(values, names, failed, picture_shape)
-            advance(len(names) + len(failed))
+        for read in _batches(named[kept.done :], batch, forward.pin):
+            values, places = forward.of_one_shape(read)
+            failed = [(read.names[place], read.failed[place]) for place in sorted(read.failed)]
+            kept.append(values, [read.names[place] for place in places], failed, forward.shape)
+            advance(len(read.names))
     if not kept.names:
-        raise ValueError(f"none of the {len(pictures)} pictures could be used; first: {': '.join(kept.skipped[0])}")
+        raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")
     return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped))
 
 
-class _Forward:
-    """Batches through the network; on a GPU with copies that don't wait."""
+def _named(pictures: Iterable[Any]) -> list[tuple[str, Picture]]:
+    named = []
+    for place, pair in enumerate(pictures):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str | os.PathLike):
+            raise TypeError(
+                f"pictures[{place}] is a {type(pair).__name__}, not a name (a string or a path) and a picture; "
+                "give for instance [('cat.jpg', array)]"
+            )
+        named.append((os.fspath(pair[0]), pair[1]))
+    return named
 
-    def __init__(self, features: TorchFeatures, pooled: bool) -> None:
-        self.features, self.pooled = features, pooled
-        self.cuda = features.device.type == "cuda"
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """Pictures that were read: all their names; by places, what failed, and stacks of pictures of one shape each."""
+
+    names: list[str]
+    failed: dict[int, str]
+    stacks: list[tuple[list[int], torch.Tensor]]
+
+
+class _Forward:
+    """Batches through the network; on a GPU with copies that don't wait.
+
+    `shape` is the pictures', once the network has taken some.
+    """
+
+    def __init__(self, split: SplitModel, pooled: bool) -> None:
+        self.features, self.pooled = features_of(split), pooled
+        self.cuda = self.features.device.type == "cuda"
+        size = split.preprocess.size
+        self.own = (size, size, len(split.preprocess.mean))
+        self.shape: tuple[int, ...] | None = None
 
     def pin(self, stack: Float[np.ndarray, "image y x colour"]) -> torch.Tensor:
         tensor = torch.from_numpy(stack)
         return tensor.pin_memory() if self.cuda else tensor
 
+    def of_one_shape(self, batch: _Batch) -> tuple[np.ndarray | None, list[int]]:
+        """Activations of the pictures of the common shape, and their places; the others get a reason in `failed`."""
+        values, kept = None, []
+        # The sort is stable: among shapes that are as frequent, the network's own comes first, then the earliest.
+        for places, stack in sorted(batch.stacks, key=lambda s: (len(s[0]), s[1].shape[1:] == self.own), reverse=True):
+            shape = tuple(stack.shape[1:])
+            if shape == (self.shape or self.own):
+                # An error here is the network's or the machine's, not the pictures'.
+                values, kept = self(stack), places
+            elif self.shape is not None:
+                batch.failed.update(dict.fromkeys(places, f"shape {shape}, and the other pictures have {self.shape}"))
+                continue
+            else:
+                try:
+                    values, kept = self(stack), places
+                except torch.OutOfMemoryError:
+                    raise
+                except (RuntimeError, ValueError, IndexError) as error:
+                    batch.failed.update(dict.fromkeys(places, f"shape {shape}, which the network refuses: {error}"))
+                    continue
+            self.shape = shape
+        return values, kept
+
     def __call__(self, stack: torch.Tensor) -> Float[np.ndarray, "image ..."]:
-        features = self.features
-        with torch.no_grad(), evaluating(features.module):
-            images = stack.to(features.device, non_blocking=self.cuda).to(features.dtype).movedim(-1, 1)
-            maps = features.layout.to_maps(features.module(images))
-            values = maps.mean(dim=(1, 2)) if self.pooled else maps
-            if values.dtype in (torch.float16, torch.bfloat16):
-                values = values.float()
-            return values.cpu().numpy()
-
-
-Batch = tuple[torch.Tensor | None, list[str], list[tuple[str, str]]]
+        with torch.no_grad():
+            images = stack.to(self.features.device, non_blocking=self.cuda)
+            maps = self.features.maps_of(images.movedim(-1, 1))
+            if maps.dtype in (torch.float16, torch.bfloat16):
+                # Before averages are taken, which need the digits.
+                maps = maps.float()
+            return (maps.mean(dim=(1, 2)) if self.pooled else maps).cpu().numpy()
 
 
 def _batches(
-    pictures: list[tuple[str, Picture]],
-    batch: int,
-    shape: tuple[int, ...] | None,
-    pin: Callable[[np.ndarray], torch.Tensor],
-) -> Iterator[Batch]:
+    pictures: list[tuple[str, Picture]], batch: int, pin: Callable[[np.ndarray], torch.Tensor]
+) -> Iterator[_Batch]:
     """Read batches one ahead, on another thread."""
 
-    def read(start: int, shape: tuple[int, ...] | None) -> tuple[Batch, tuple[int, ...] | None]:
-        arrays, names, failed = [], [], []
-        for name, picture in pictures[start : start + batch]:
+    def read(start: int) -> _Batch:
+        some = pictures[start : start + batch]
+        failed: dict[int, str] = {}
+        shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+        for place, (_, picture) in enumerate(some):
             try:
                 array = np.asarray(picture() if callable(picture) else picture)
                 if array.ndim != 3 or not np.issubdtype(array.dtype, np.floating):
                     raise ValueError(f"shape {array.shape} of {array.dtype}; expected real numbers y x colour")
-                shape = shape or array.shape
-                if array.shape != shape:
-                    raise ValueError(f"shape {array.shape}, and the pictures before it have {shape}")
-            except (OSError, ValueError) as error:
-                failed.append((name, str(error)))
+            except Exception as error:
+                # A reader may raise anything at a broken file (Pillow has SyntaxError, and exceptions of its own).
+                failed[place] = _reason(error)
             else:
-                arrays.append(array)
-                names.append(name)
-        return (pin(np.stack(arrays)) if arrays else None, names, failed), shape
+                shapes.setdefault(array.shape, {})[place] = array
+        stacks = [(list(arrays), pin(np.stack(list(arrays.values())))) for arrays in shapes.values()]
+        return _Batch([name for name, _ in some], failed, stacks)
 
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, 0, shape)
+        coming = reader.submit(read, 0)
         for start in range(0, len(pictures), batch):
-            ready, shape = coming.result()
+            ready = coming.result()
             if start + batch < len(pictures):
-                coming = reader.submit(read, start + batch, shape)
+                coming = reader.submit(read, start + batch)
             yield ready
+
+
+def _reason(error: Exception) -> str:
+    said = str(error)
+    return said if said and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"

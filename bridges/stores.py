@@ -67,8 +67,8 @@ class MemoryStore(Store):
 class DiskStore(Store):
     """Rows on disk, with a note beside them of what they are and how far the work is.
 
-    The note is written after the rows that it tells of, and in one step, so that a run that's killed at any moment
-    leaves a store to go on with.
+    The first note tells of no rows and is written before there is room for them; each other one is written after the
+    rows that it tells of, in one step. So a run that's killed at any moment leaves a store to go on with.
     """
 
     def __init__(self, path: pathlib.Path, identity: dict[str, Any], total: int) -> None:
@@ -110,7 +110,8 @@ class DiskStore(Store):
         return self.rows
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a note, the file of a run that was killed before its first rows would be taken for somebody else's.
+        self._write_note()
         if self.path.suffix == ".zarr":
             # A chunk holds a batch's worth of rows, at most some 8 MB: what one block of a later reading takes.
             rows = max(1, min(shape[0], 2**23 // max(1, int(np.prod(shape[1:])) * dtype.itemsize)))
@@ -131,11 +132,12 @@ class DiskStore(Store):
                 f"store={str(self.path)!r} holds other work: its {' and '.join(different)} "
                 f"{'is' if len(different) == 1 else 'are'} not this one's; delete it, or give another path"
             )
+        if not noted["names"]:
+            # Nothing to go on with, and pictures that could none be read may be there again.
+            return
         self.names = list(noted["names"])
         self.skipped = [(name, reason) for name, reason in noted["skipped"]]
         self.picture_shape = tuple(noted["picture_shape"]) if noted["picture_shape"] else None
-        if not self.names:
-            return
         if not self.path.exists():
             raise ValueError(f"store={str(self.path)!r} is gone and its note is left; delete {self.note.name}")
         if self.path.suffix == ".zarr":

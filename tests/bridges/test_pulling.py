@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import pathlib
 
 import numpy as np
 import pytest
 import small_models as small
 import torch
+from face_jax.bridges import stores
 
 from face_jax import bridges
 from face_jax.model import Preprocess
@@ -74,6 +76,71 @@ def test_pictures_of_another_shape_or_type_are_skipped(split):
     assert pulled.names == ("good",)
     assert [name for name, _ in pulled.skipped] == ["flat", "large", "bytes"]
     assert "(9, 8, 3)" in pulled.skipped[1][1]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (8, 8, 1), (12, 8, 3)])
+def test_a_first_picture_of_another_shape_does_not_take_the_others_with_it(split, shape):
+    pulled = bridges.pull(split, [("odd", np.zeros(shape, np.float32)), *pictures()], batch=4)
+    assert len(pulled.names) == COUNT
+    assert pulled.skipped == (("odd", f"shape {shape}, and the other pictures have (8, 8, 3)"),)
+
+
+def test_a_shape_that_the_network_refuses_is_not_the_pictures(split):
+    transparent = [(f"t{n}", np.zeros((8, 8, 4), np.float32)) for n in range(3)]
+    pulled = bridges.pull(split, [*transparent, *pictures()], batch=2)
+    assert len(pulled.names) == COUNT
+    assert [name for name, _ in pulled.skipped] == ["t0", "t1", "t2"]
+    assert "shape (8, 8, 4), which the network refuses" in pulled.skipped[0][1]
+
+
+def test_an_error_of_the_network_is_not_the_pictures(split, monkeypatch):
+    monkeypatch.setattr(type(split.features), "maps_of", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        bridges.pull(split, pictures())
+
+
+def test_whatever_a_reader_raises_is_a_pictures_failure(split):
+    def bomb():
+        raise SyntaxError("broken PNG file")
+
+    def nothing():
+        raise OSError
+
+    pulled = bridges.pull(split, [*pictures()[:2], ("bomb", bomb), ("nothing", nothing)])
+    assert len(pulled.names) == 2
+    assert pulled.skipped == (("bomb", "SyntaxError: broken PNG file"), ("nothing", "OSError: "))
+
+
+def test_names_may_be_paths(split, store):
+    named = [(pathlib.Path("folder") / name, picture) for name, picture in pictures()]
+    pulled = bridges.pull(split, named, batch=4, store=store)
+    assert pulled.names == tuple(str(pathlib.Path("folder") / f"{n}.jpg") for n in range(COUNT))
+
+
+def test_a_run_killed_before_its_first_rows_can_be_taken_up(split, store, monkeypatch):
+    if store is None:
+        pytest.skip("memory doesn't outlive a run")
+
+    make_room = stores.DiskStore._room
+
+    def killed(self, shape, dtype):
+        make_room(self, shape, dtype)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stores.DiskStore, "_room", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bridges.pull(split, pictures(), batch=4, store=store)
+    monkeypatch.undo()
+    assert store.exists()
+    pulled = bridges.pull(split, pictures(), batch=4, store=store)
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_that_all_failed_are_tried_again(split, tmp_path):
+    path = tmp_path / "a.npy"
+    with pytest.raises(ValueError, match="none of the 11 pictures could be used"):
+        bridges.pull(split, pictures(failing=range(COUNT)), store=path)
+    assert len(bridges.pull(split, pictures(), store=path).names) == COUNT
 
 
 def test_a_stopped_run_goes_on_where_it_was(split, store):
@@ -155,7 +222,10 @@ def test_note_names_what_was_done(split, tmp_path):
 def test_half_precision_networks_give_float32():
     model = small.randomized(small.Plain()).to(torch.bfloat16)
     split = bridges.split(model, "body", preprocess=Preprocess(size=8))
-    assert bridges.pull(split, pictures()).activations.dtype == np.float32
+    maps = bridges.pull(split, pictures()).activations
+    assert maps.dtype == np.float32
+    # Averages have more digits than what they are of.
+    np.testing.assert_allclose(bridges.pull(split, pictures(), pooled=True).activations, maps.mean((1, 2)), rtol=1e-6)
 
 
 def test_bad_arguments_are_named(split, tmp_path):
@@ -163,6 +233,8 @@ def test_bad_arguments_are_named(split, tmp_path):
         bridges.pull(split, pictures(), batch=0)
     with pytest.raises(ValueError, match="pictures is empty"):
         bridges.pull(split, [])
+    with pytest.raises(TypeError, match=r"pictures\[0\] is a ndarray, not a name \(a string or a path\) and a picture"):
+        bridges.pull(split, (pixels(n) for n in range(2)))
     with pytest.raises(ValueError, match=r"none of the 1 pictures could be used; first: 0\.jpg: truncated"):
         bridges.pull(split, pictures(failing=(0,))[:1])
     with pytest.raises(ValueError, match=r"ends in '\.h5'; give a path that ends in \.npy or \.zarr"):
