@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -130,6 +131,8 @@ def parts(count: int, most: int) -> Iterator[slice]:
 
 
 def at_least(name: str, value: int | float, least: int | float) -> None:
-    """Raises `ValueError` for a setting that is too small."""
+    """Raises `ValueError` for a setting that is too small, or for no whole number where the least is one."""
+    if isinstance(least, int) and not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}={value!r} is no whole number; give at least {least}")
     if not value >= least:
         raise ValueError(f"{name}={value!r} is too small; give at least {least}")

@@ -26,6 +26,7 @@ from face_jax.attribution import (
     SobolRegions,
     attribution_method,
 )
+from face_jax.attribution.method import at_least
 from face_jax.attribution.table import UnknownMethodError
 
 SMALL = [
@@ -122,6 +123,7 @@ def test_images_that_are_none_are_refused(method):
         (lambda: SmoothGrad(noise=-0.1), r"noise=-0\.1 is too small"),
         (lambda: SmoothGrad(noise=float("nan")), "noise=nan is too small"),
         (lambda: SmoothGrad(samples=0), "samples=0 is too small"),
+        (lambda: at_least("batch", 2.5, 1), r"batch=2\.5 is no whole number"),
         (lambda: Occlusion(patch=4, stride=5), "stride=5 leaves pixels between patches of 4; give at most 4"),
         (lambda: RISE(probability=1.0), r"probability=1\.0 hides nothing or all"),
         (lambda: RISE(masks=0), "masks=0 is too small"),
