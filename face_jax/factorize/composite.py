@@ -16,12 +16,10 @@ from jaxtyping import Array, Float
 
 from .history import History, begun, chooser
 from .moves import improve_dictionary, move_together
-from .problem import Codes, Dictionary, Problem, Settings, ratio
+from .problem import Codes, Dictionary, Problem, ratio
 from .solution import Solution
 
 _JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
-# What encoding takes: rows alone, solved more exactly.
-ENCODING = Settings(inner=3, steps=10, joint=0, cg_rtol=0.01, rtol=0.0, max_steps=50, extrapolate=False, signed=False)
 
 
 @jax.tree_util.register_dataclass
@@ -126,21 +124,3 @@ def _step(problem: Problem, state: State) -> State:
             finite=jnp.isfinite(change),
         ),
     )
-
-
-def encode(problem: Problem, codes: Codes, dictionary: Dictionary) -> Codes:
-    """Codes that minimize the whole objective for a dictionary that stands still, from the given ones."""
-    scale = jnp.sqrt(jnp.finfo(codes.dtype).eps)
-
-    def going(carry: tuple[Codes, Array, Array]) -> Array:
-        _, moving, step = carry
-        return moving & (step < problem.settings.max_steps)
-
-    def step(carry: tuple[Codes, Array, Array]) -> tuple[Codes, Array, Array]:
-        codes, _, count = carry
-        new, _, sums = problem.codes_pass(codes, dictionary, codes, improve=True)
-        far = ratio(sums.moves, problem.size) > scale * 1e-3
-        return new, far & jnp.any(new != codes), count + 1
-
-    start = (codes, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(going, step, start)[0]

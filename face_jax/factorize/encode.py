@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from . import validate, with_terms
+from . import encode_terms, validate, with_terms
 from .nnls import nnls
 from .objective import Objective, SquaredError
 from .solvers import ADMM
@@ -47,7 +47,7 @@ def encode(
     quadratic = validate.weights_of(objective, activations)
     if terms := with_terms.active(objective):
         with_terms.check_solver(objective, ADMM())
-        return with_terms.encode(activations, dictionary, Objective(quadratic, terms))
+        return encode_terms.encode(activations, dictionary, Objective(quadratic, terms))
     return _encode(activations, dictionary, quadratic)
 
 

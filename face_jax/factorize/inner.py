@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Product = Callable[[Array], Array]
 
@@ -40,6 +40,10 @@ class Groups:
     def spread(self, x: Float[Array, " group"]) -> Float[Array, "a 1"]:
         """A number of each group, given to all its rows."""
         return (x if self.rows == 1 else jnp.repeat(x, self.rows))[:, None]
+
+    def where(self, condition: Bool[Array, " group"], x: Float[Array, "a b"], y: Array) -> Float[Array, "a b"]:
+        """x for the groups that the condition holds for, else y."""
+        return jnp.where((condition if self.rows == 1 else jnp.repeat(condition, self.rows))[:, None], x, y)
 
 
 def conjugate_gradient(

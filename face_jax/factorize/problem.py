@@ -141,6 +141,12 @@ class Problem:
         some = dataclasses.replace(self, activations=taken(self.activations), parts=parts)
         return some.recalled().parts, taken(codes), groups / count
 
+    def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+        """A matrix that resembles the curvature of a row's codes."""
+        gram = dictionary @ dictionary.T + self.penalty("l2_codes") * jnp.eye(codes.shape[1], dtype=codes.dtype)
+        found = ((part.weight, part.term.local_codes(part.prepared, codes, dictionary).gram) for part in self.parts)
+        return sum((weight * mine for weight, mine in found if mine is not None), gram)
+
     def values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The weighted terms of each group of rows."""
         total = jnp.zeros(codes.shape[0] // self.group, codes.dtype)
@@ -151,7 +157,7 @@ class Problem:
 
     def all_values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The same for all rows, block by block."""
-        size, count = _layout(self.rows, self.group)
+        size, count = layout(self.rows, self.group)
         if count == 1:
             return self.recalled().values(codes, dictionary)
 
@@ -167,7 +173,7 @@ class Problem:
         self, codes: Codes, dictionary: Dictionary, before: Codes, *, improve: bool
     ) -> tuple[Codes, Float[Array, " group"], Sums]:
         """Improve all codes, or only measure them; `before` is where the change of the squared error counts from."""
-        size, count = _layout(self.rows, self.group)
+        size, count = layout(self.rows, self.group)
         if count == 1:
             return _codes_block(self.recalled(), codes, dictionary, before, None, improve)
 
@@ -239,7 +245,8 @@ def problem_of(
     return Problem(activations, objective.quadratic, parts, settings, rows if rows % group else group, size)
 
 
-def _layout(rows: int, group: int) -> tuple[int, int]:
+def layout(rows: int, group: int) -> tuple[int, int]:
+    """Rows of a block, and how many blocks there are; the last one overlaps if they don't come out even."""
     groups = rows // group
     count = -(-groups // max(1, BLOCK_ROWS // group))
     size = -(-groups // count)

@@ -1,28 +1,24 @@
-"""Factorizations and encodings whose objective has terms besides the squared error."""
+"""Factorizations whose objective has terms besides the squared error."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
-import jax.scipy.sparse.linalg
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from . import composite, driver
-from .nnls import nnls
 from .objective import Objective, SquaredError, Weighted
 from .problem import problem_of, settings_of
 from .solution import Solution
 from .solvers import ADMM, SemiNMF, Solver
 from .starts import Given, Start
 
-_POLISHES = 2
 _WARM_STEPS = 20  # steps without the terms, which cost next to nothing beside those with them
 
 
@@ -114,75 +110,3 @@ def _penalized(quadratic: SquaredError) -> bool:
     """Whether a penalty may be there: one whose value isn't known yet counts."""
     penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
     return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)
-
-
-def encode(
-    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"], objective: Objective
-) -> Float[Array, "row concept"]:
-    """Codes for a given dictionary that weigh the terms too, the input already checked except for the terms'.
-
-    Differentiable in both modes with respect to activations, dictionary, weights and what the terms hold, through
-    the optimality conditions: a code of zero stays zero.
-    """
-    prepared = prepare(objective.terms, activations)
-    return _encode(activations, dictionary, objective, prepared)
-
-
-@jax.jit
-def _encode(
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
-    objective: Objective,
-    prepared: tuple[Any, ...],
-) -> Float[Array, "row concept"]:
-    fixed = jax.lax.stop_gradient((activations, dictionary, objective, prepared))
-    codes = _minimized(*fixed)
-    positive = codes > 0
-    tolerance = 10 * float(jnp.finfo(codes.dtype).eps)
-
-    def conditions_of(
-        activations: Any, dictionary: Any, objective: Objective, prepared: tuple[Any, ...]
-    ) -> Callable[[Array], Array]:
-        """Zero at the solution: slopes where a code is positive, the code itself where it's zero."""
-        known = [
-            weighted.term.recalled(mine, activations) for weighted, mine in zip(objective.terms, prepared, strict=True)
-        ]
-
-        def conditions(codes: Array) -> Array:
-            slope = objective.quadratic.gradient(activations, codes, dictionary)[0]
-            for weighted, mine in zip(objective.terms, known, strict=True):
-                weight = jnp.asarray(weighted.weight, codes.dtype)
-                slope = slope + weight * weighted.term.gradient(mine, codes, dictionary)[0]
-            return jnp.where(positive, slope, codes)
-
-        return conditions
-
-    def solved(product: Callable[[Array], Array], right: Array) -> Array:
-        # Symmetric and positive definite where the problem is convex: the second derivative on the positive codes.
-        return jax.scipy.sparse.linalg.cg(product, right, tol=tolerance, maxiter=20 * right.shape[1])[0]
-
-    # Newton's steps on the positive codes, while they stay so: exact to rounding, as the derivative wants it.
-    nearly = conditions_of(*fixed)
-    for _ in range(_POLISHES):
-        off, push = jax.linearize(nearly, codes)
-        new = codes - solved(push, off)
-        better = jnp.all(jnp.isfinite(new) & (new >= 0)) & (jnp.sum(nearly(new) ** 2) < jnp.sum(off**2))
-        codes = jnp.where(better, new, codes)
-    # One more, whose right-hand side is a function of everything: next to nothing as a step, exact as a derivative.
-    exactly = conditions_of(activations, dictionary, objective, prepared)
-    _, push = jax.linearize(nearly, codes)
-    return jnp.where(positive, codes - solved(push, exactly(codes)), 0)
-
-
-def _minimized(
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
-    objective: Objective,
-    prepared: tuple[Any, ...],
-) -> Float[Array, "row concept"]:
-    dtype = activations.dtype
-    l1, l2 = (jnp.asarray(getattr(objective.quadratic, name), dtype) for name in ("l1_codes", "l2_codes"))
-    ridge = l2 * jnp.eye(dictionary.shape[0], dtype=dtype)
-    first = nnls(dictionary @ dictionary.T + ridge, dictionary @ activations.T - l1).T
-    problem = problem_of(activations, objective, prepared, composite.ENCODING)
-    return composite.encode(problem, first, dictionary)

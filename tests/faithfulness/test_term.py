@@ -215,11 +215,58 @@ def test_encoding_with_the_term_is_a_convex_minimum():
     np.testing.assert_array_equal(encode(activations, dictionary, objective=fj.SquaredError() + 0.0 * term), plain)
 
 
-@pytest.mark.parametrize("argument", ["activations", "dictionary", "kernel", "weight"])
-def test_the_derivative_of_encoding_with_the_term(argument):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("weight", [100.0, 1e5])
+@pytest.mark.parametrize("places", [1, 4])
+def test_encoding_arrives_however_much_the_term_weighs(dtype, weight, places):
+    activations, kernel, bias, _, dictionary = (x.astype(dtype) for x in _arrays())
+    term = Faithfulness(Affine(kernel, bias, places=places))
+    objective = fj.SquaredError() + weight * term
+    codes = encode(activations, dictionary, objective=objective)
+    assert codes.dtype == dtype
+    assert float(codes.min()) == 0
+    prepared = term.prepare(activations)
+    slope = fj.SquaredError().gradient(activations, codes, dictionary)[0]
+    slope = slope + jnp.asarray(weight, dtype) * term.gradient(prepared, codes, dictionary)[0]
+    off = jnp.where(codes > 0, jnp.abs(slope), jnp.maximum(-slope, 0))
+    # The slopes are differences of numbers of this size.
+    size = weight * float(jnp.abs(kernel).max()) + float(jnp.abs(activations @ dictionary.T).max())
+    assert float(off.max()) < 100 * float(jnp.finfo(dtype).eps) * size
+
+
+@pytest.mark.parametrize("weight", [30.0, 1000.0])
+def test_encoding_behind_any_head_is_never_above_where_it_began_nor_negative(weight):
+    activations, kernel, _, _, dictionary = _arrays()
+    inner = jnp.asarray(np.random.default_rng(8).normal(size=(CHANNELS, CHANNELS)))
+    term = Faithfulness(lambda rows: jax.nn.relu(rows @ inner) @ kernel)
+    objective = fj.SquaredError() + weight * term
+    prepared = term.prepare(activations)
+
+    def each(codes):
+        rest = activations - codes @ dictionary
+        return jnp.sum(rest**2, axis=1) / 2 + weight * term.values(prepared, codes, dictionary)
+
+    codes, plain = encode(activations, dictionary, objective=objective), encode(activations, dictionary)
+    assert float(codes.min()) == 0
+    assert (each(codes) <= each(plain) * (1 + 1e-9)).all()
+    assert float(each(codes).sum()) < 0.6 * float(each(plain).sum())
+
+
+def test_codes_of_a_picture_do_not_depend_on_its_company():
+    activations, kernel, bias, _, dictionary = _arrays()
+    objective = fj.SquaredError() + 100.0 * Faithfulness(Affine(kernel, bias, places=4))
+    together = encode(activations, dictionary, objective=objective)
+    np.testing.assert_allclose(encode(activations[:4], dictionary, objective=objective), together[:4], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("argument", "weight"),
+    [("activations", 3.0), ("dictionary", 3.0), ("kernel", 3.0), ("weight", 3.0), ("kernel", 1000.0)],
+)
+def test_the_derivative_of_encoding_with_the_term(argument, weight):
     """Against central differences; then backward against forward."""
     activations, kernel, bias, _, dictionary = _arrays()
-    given = {"activations": activations, "dictionary": dictionary, "kernel": kernel, "weight": jnp.asarray(3.0)}
+    given = {"activations": activations, "dictionary": dictionary, "kernel": kernel, "weight": jnp.asarray(weight)}
 
     def codes(x):
         parts = {**given, argument: x}
