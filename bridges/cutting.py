@@ -82,6 +82,16 @@ def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images
     with torch.no_grad(), evaluating(model), evaluating(features), evaluating(head):
         expected = model(images.clone())
         given = head(features(images.clone()))
+    if not bool(expected.isfinite().all()):
+        broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+        raise ValueError(
+            f"model={type(model).__name__} gives logits that are not finite"
+            + (
+                f"; so are its weights {', '.join(broken[:3])}: load a sound training"
+                if broken
+                else " on the example; give example_inputs that it is made for"
+            )
+        )
     tolerance = max(1e-9, 100 * torch.finfo(expected.dtype).eps)
     scale = float(expected.abs().max())
     worst = float((given - expected).abs().max())

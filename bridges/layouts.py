@@ -110,7 +110,8 @@ class Marks:
         def given(argument: fx.Node) -> Any:
             return marks[argument] if argument in marks else self.constants[argument]
 
-        args, kwargs = map_arg((node.args, node.kwargs), given)
+        arguments: Any = map_arg((node.args, node.kwargs), given)
+        args, kwargs = arguments
         if name in _VIEWS:
             moved = args[0].reshape(*args[1:])  # the numbers lie otherwise in memory
         elif name in _LIKE_MEAN:

@@ -159,8 +159,13 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     return (affine or maps or [None])[-1]
 
 
-def example(model: nn.Module, given: Any, size: int) -> torch.Tensor:
+def example(model: Any, given: Any, size: int) -> torch.Tensor:
     """A batch `image colour y x` on the model's device: the one that was given, or two images of noise."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model={model!r} is no torch module; give a torch.nn.Module, "
+            "such as the model of face_jax.bridges.load('resnet50')"
+        )
     device, dtype = home_of(model)
     if isinstance(given, torch.Tensor):
         return given.detach().to(device=device, dtype=dtype)
@@ -202,7 +207,7 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
     return Survey(traced, places, shapes, known, minimum, negative, logits)
 
 
-def find(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
+def find(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
     """The operation that a layer's name means.
 
     Raises `UnknownLayerError` with the nearest right names, or `NotACutError` with what flows beside it.
@@ -224,7 +229,9 @@ def find(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
     )
 
 
-def _named(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
+def _named(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
+    if not isinstance(layer, str):
+        raise TypeError(f"layer={layer!r} is no name; give one, such as {_nearest(seen, str(layer))}")
     traced = seen.traced
     names = traced.by_name
     if layer in names:
@@ -233,13 +240,12 @@ def _named(seen: Survey, model: nn.Module, layer: str) -> fx.Node:
     if layer in modules:
         # One module under several names: the calls are listed under the first of them.
         for other, module in modules.items():
-            calls = traced.calls.get(other, ())
+            calls = traced.calls.get(other, {})
             if module is modules[layer] and calls:
-                if len(calls) == 1 and calls[0] in traced.names:
-                    return calls[0]
-                each = ", ".join(f"{other}_{number}" if number else other for number in range(len(calls)))
+                if len(calls) == 1 and calls[other] in traced.names:
+                    return calls[other]
                 raise UnknownLayerError(
-                    f"layer={layer!r} is a module that runs {len(calls)} times; name the call: {each}"
+                    f"layer={layer!r} is a module that runs {len(calls)} times; name the call: {', '.join(calls)}"
                 )
         raise UnknownLayerError(
             f"layer={layer!r} is in the model, but no single tensor of its own reaches the logits; "

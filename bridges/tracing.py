@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
+import functools
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +48,7 @@ class Traced:
     - `nodes`: every operation that the logits depend on, the input and parameters among them.
     - `input`, `logits`: those that the images come in by and the logits go out by.
     - `names`: every name of every operation; the first is the one to show.
-    - `calls`: names of modules in `root`, to the operations that return each call's result.
+    - `calls`: names of modules, to the operations that return each call's result, by the call's name.
     """
 
     root: nn.Module
@@ -54,7 +56,7 @@ class Traced:
     input: fx.Node
     logits: fx.Node
     names: dict[fx.Node, tuple[str, ...]]
-    calls: dict[str, tuple[fx.Node, ...]]
+    calls: dict[str, dict[str, fx.Node]]
 
     @property
     def by_name(self) -> dict[str, fx.Node]:
@@ -95,6 +97,39 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _encoder(encoder: nn.TransformerEncoder, src: Any, mask: Any = None, *rest: Any, **options: Any) -> Any:
+    """What `nn.TransformerEncoder` computes, without its choice of a faster way, which symbols can't follow."""
+    for layer in encoder.layers:
+        src = layer(src, mask, *rest, **options)
+    return src if encoder.norm is None else encoder.norm(src)
+
+
+def _encoder_layer(
+    layer: nn.TransformerEncoderLayer,
+    src: Any,
+    src_mask: Any = None,
+    src_key_padding_mask: Any = None,
+    is_causal: bool | None = False,
+) -> Any:
+    """As `_encoder`, of `nn.TransformerEncoderLayer`."""
+
+    def attended(x: Any) -> Any:
+        return layer._sa_block(x, src_mask, src_key_padding_mask, is_causal=bool(is_causal))
+
+    if layer.norm_first:
+        src = src + attended(layer.norm1(src))
+        return src + layer._ff_block(layer.norm2(src))
+    src = layer.norm1(src + attended(src))
+    return layer.norm2(src + layer._ff_block(src))
+
+
+# Modules of torch's that are more than one operation.
+_UNFOLDED: dict[type, Callable[..., Any]] = {
+    nn.TransformerEncoder: _encoder,
+    nn.TransformerEncoderLayer: _encoder_layer,
+}
+
+
 class _Tracer(NodePathTracer):
     """Also notes which operation returns each module call's result."""
 
@@ -102,8 +137,12 @@ class _Tracer(NodePathTracer):
         super().__init__()
         self.returned: dict[str, list[fx.Node]] = {}
 
+    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
+        return type(m) not in _UNFOLDED and super().is_leaf_module(m, module_qualname)
+
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
+        unfolded = _UNFOLDED.get(type(m))
+        result = super().call_module(m, functools.partial(unfolded, m) if unfolded else forward, args, kwargs)
         if isinstance(result, fx.Proxy):
             self.returned.setdefault(self.path_of_module(m), []).append(result.node)
         return result
@@ -128,10 +167,21 @@ def _trace_symbolically(model: nn.Module) -> Traced:
     return _finish(model, graph, own, {name: tuple(nodes) for name, nodes in tracer.returned.items()})
 
 
+@contextlib.contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    """Have torch's transformers run in single operations: the fast way is one for a whole layer."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
     auto = torch.export.Dim.AUTO
     shapes = ({axis: auto for axis in range(example.ndim) if axis != 1},)
-    with torch.no_grad():
+    with torch.no_grad(), _without_fast_attention():
         program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         # Decomposition also turns operations in place into pure ones.
         module = program.run_decompositions({}).module(check_guards=False)
@@ -146,7 +196,9 @@ def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
     calls = {}
     for path, nodes in inside.items():
         members = set(nodes)
-        leaving = [node for node in nodes if any(user not in members for user in node.users)]
+        # Lengths of axes that a later module reads as well are no results.
+        tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+        leaving = [node for node in tensors if any(user not in members for user in node.users)]
         if len(leaving) == 1:
             calls[path] = (leaving[0],)
     return _finish(module, module.graph, own, calls)
@@ -177,17 +229,29 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
         )
     nodes = tuple(node for node in graph.nodes if node in alive)
     names: dict[fx.Node, list[str]] = {node: [] for node in nodes}
-    for path, results in calls.items():
-        for number, node in enumerate(results):
+    taken = {*calls, *(path for path, _ in root.named_modules())}
+    named = {path: dict(zip(_call_names(path, taken), results, strict=False)) for path, results in calls.items()}
+    for results in named.values():
+        for name, node in results.items():
             if node in names:
-                names[node].append(f"{path}_{number}" if number else path)
+                names[node].append(name)
+    taken = taken.union(*named.values())
     for node in nodes:
         # A module's name is what people know; the longest is the nearest to the operation.
         names[node].sort(key=lambda name: (name.count("."), len(name)))
         name = str(own.get(node, node.name))
-        if name not in names[node]:
+        if not names[node]:
+            name = next(free for free in _call_names(name, taken) if free not in taken)
+        if name not in taken:
             names[node].append(name)
-    return Traced(root, nodes, placeholders[0], result, {node: tuple(found) for node, found in names.items()}, calls)
+            taken.add(name)
+    return Traced(root, nodes, placeholders[0], result, {node: tuple(found) for node, found in names.items()}, named)
+
+
+def _call_names(path: str, taken: set[str]) -> Iterator[str]:
+    """Names for the calls of one module: its own, then numbered ones that nothing else has."""
+    yield path
+    yield from (name for number in itertools.count(1) if (name := f"{path}_{number}") not in taken)
 
 
 _INPLACE_OPERATORS = {

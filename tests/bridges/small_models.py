@@ -198,3 +198,34 @@ class Squeezing(nn.Module):
 
     def forward(self, x):
         return self.fc(self.act(self.hidden(self.pool(self.conv(x)).squeeze())))
+
+
+class NumberedNames(nn.Module):
+    """A ReLU that runs twice, and another that is called as the first one's second run would be."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+        self.relu, self.relu_1 = nn.ReLU(), nn.ReLU()
+        self.also = self.relu
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.relu(self.second(self.relu(self.first(x))))
+        return self.fc(self.relu_1(self.third(x)).mean((2, 3)))
+
+
+class Encoder(nn.Module):
+    """Torch's own transformer over patches; with `branch`, behind control flow that symbols can't follow."""
+
+    def __init__(self, *, norm_first: bool = False, branch: bool = False):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
+        self.fc = nn.Linear(8, 5)
+        self.branch = branch
+
+    def forward(self, x):
+        x = 2 * x if self.branch and x.shape[-1] > 4 else x
+        return self.fc(self.encoder(self.patch(x).flatten(2).transpose(1, 2)).mean(1))

@@ -27,7 +27,7 @@ CUTS = [
     (small.Plain, "flatten", (1, 1, 6), True),
     (small.SharedActivation, "act", (8, 8, 6), False),
     (small.SharedActivation, "act_2", (8, 8, 6), True),
-    (small.Branching, "act", (8, 8, 6), False),
+    (small.Branching, "act", (8, 8, 6), True),
     (small.OutOfSight, "act", (8, 8, 6), True),
     (small.Tokens, "final", (5, 1, 8), False),
     (small.ChannelsLast, "act", (8, 8, 8), True),
@@ -332,3 +332,14 @@ def test_model_on_cuda():
     split = bridges.split(model.cuda(), "body.2", preprocess=EIGHT)
     assert split.features.device.type == "cuda"
     np.testing.assert_allclose(split.head(split.features(IMAGES)), expected, rtol=1e-9)
+
+
+def test_logits_that_are_not_finite_are_named():
+    model = small.randomized(small.Plain())
+    with torch.no_grad():
+        model.body[3].weight[0] = float("nan")
+    with pytest.raises(ValueError, match=r"logits that are not finite; so are its weights body\.3\.weight"):
+        bridges.split(model, "body", preprocess=EIGHT)
+    infinite = torch.full((2, 3, 8, 8), float("inf"))
+    with pytest.raises(ValueError, match="not finite on the example; give example_inputs"):
+        bridges.split(small.randomized(small.Plain()), "body", example_inputs=infinite)
