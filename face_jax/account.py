@@ -2,43 +2,131 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from .activations import Survey
+from .activations import Collected, Survey
+from .factorize import RankScan
 from .fitting import Fitted
 from .model import SplitModel
 from .photographs import Photograph
+from .selection import hardly_any
 
 # Below this many pictures held out, a score's last digit is one picture.
-_FEW_HELD_OUT = 10
+FEW_HELD_OUT = 10
 
 
-def notes_on(every: tuple[Photograph, ...], seen: Survey, fitted: int, scored: int, solution: Any) -> tuple[str, ...]:
-    """What should be known before the explanation is believed."""
-    notes = []
+# So many files are named in a note.
+_NAMED = 10
+
+
+def notes_on(
+    model: SplitModel,
+    target: int,
+    every: tuple[Photograph, ...],
+    seen: Survey,
+    *,
+    fitted: int,
+    scored: int,
+    crops: Sequence[Collected],
+    fitting: Fitted,
+    scan: RankScan | None,
+) -> tuple[str, ...]:
+    """What should be known before the explanation is believed.
+
+    **Arguments:**
+
+    - `model`, `target`: what is explained.
+    - `every`, `seen`: the photographs given, and what the model made of them.
+    - `fitted`, `scored`: how many pictures concepts were found in, and how many they are scored on.
+    - `crops`: of a single photograph, all that were looked at.
+    - `fitting`, `scan`: how the concepts, and how many of them, were found.
+
+    **Returns:** the notes.
+    """
+    return (
+        *_on_photographs(model, target, every, seen),
+        *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
+        *_on_fitting(fitting, scan),
+    )
+
+
+def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...], seen: Survey) -> Iterator[str]:
     if seen.skipped:
-        named = "; ".join(seen.skipped[:10]) + (" …" if len(seen.skipped) > 10 else "")
-        notes.append(f"{len(seen.skipped)} of {len(every)} files were skipped, because they can't be read: {named}")
-    if len(seen.index) == 1:
-        notes.append(
+        yield (
+            f"{len(seen.skipped)} of {len(every)} files were skipped, because they can't be read: "
+            f"{_first(seen.skipped)}"
+        )
+    others = [
+        f"{every[number].name} ({model.classes[predicted]})"
+        for number, predicted in zip(seen.readable.tolist(), seen.prediction.tolist(), strict=True)
+        if predicted != target
+    ]
+    if others:
+        yield (
+            f"{len(others)} of {counted(len(seen.readable), 'photograph')} took no part, because the model predicts "
+            f"another class: {_first(others)}"
+        )
+
+
+def _on_pictures(
+    model: SplitModel, target: int, single: bool, fitted: int, scored: int, crops: Sequence[Collected]
+) -> Iterator[str]:
+    if single:
+        yield (
             "One photograph: these are the concepts of this picture, not of the class. They are found in crops of it "
             "and scored on other crops of it, which overlap. Give 20 photographs or more to explain the class."
         )
-    elif scored < _FEW_HELD_OUT:
-        notes.append(
-            f"Only {scored} photographs are held out to score on, {fitted} are fitted: a share moves by "
-            f"{1 / scored:.0%} with each of them. Give 50 photographs or more for scores that can be compared."
+    elif scored < FEW_HELD_OUT:
+        yield (
+            f"Only {counted(scored, 'photograph')} {'is' if scored == 1 else 'are'} held out to score on, and "
+            f"{fitted} fitted: a share moves by {100 / scored:.0f} % with each of them. Give 50 photographs or more "
+            "for scores that can be compared."
         )
+    if any(hardly_any(some, target) for some in crops):
+        name = model.classes[target]
+        predicted = np.concatenate([some.logits for some in crops]).argmax(-1).tolist()
+        counts = collections.Counter(number for number in predicted if number != target).most_common(3)
+        become = ", ".join(f"{count} {model.classes[number]}" for number, count in counts)
+        yield (
+            f"Only {predicted.count(target)} of {len(predicted)} crops are still {name} to the model ({become}): the "
+            f"importance and the scores are of the quarter that comes closest to it, and not about {name}. Give more "
+            "photographs of the class, or larger crops (in Python crops=face_jax.RandomCrops(largest=0.9))."
+        )
+
+
+def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
+    if scan is not None and len(scan.ranks) > 1 and scan.suggested == scan.ranks[-1]:
+        yield (
+            f"The error on what is left out still falls at {scan.suggested} concepts, the largest number that was "
+            "tried: more of them may describe the class better. Give a larger number as rank to see."
+        )
+    solution = fitting.solution
     if not bool(solution.result.successful):
-        notes.append(f"The factorization didn't converge: {solution.result.message}")
-    return tuple(notes)
+        asked = getattr(fitting.solver, "rtol", None)
+        yield (
+            "The factorization stopped before it converged: its scaled KKT residual, which is 0 where no small change "
+            f"of the concepts would be better, is {float(solution.stats.final_residual):.1e}"
+            + ("" if asked is None else f" instead of at most {asked:.1e}")
+            + ". All numbers are of the concepts as they are; converged ones may differ a little."
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    return "; ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """As one says it: `1 photograph`, `2 photographs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def settings_of(

@@ -17,6 +17,8 @@ from .model import SplitModel
 from .progress import Progress, silent
 from .ranking import importance_of
 
+WITHOUT_TERM = "λ = 0: the same without the faithfulness term"
+
 
 def control_banks(fitting: Fitted, rank: int, keys: dict[str, Any]) -> dict[str, Float[np.ndarray, "concept channel"]]:
     """Banks whose scores say what this explanation's are worth."""
@@ -25,7 +27,7 @@ def control_banks(fitting: Fitted, rank: int, keys: dict[str, Any]) -> dict[str,
     banks = {}
     if fitting.objective.terms:
         plain = factorize(activations, rank, solver=fitting.solver, start=fitting.start, key=keys["start"])
-        banks["λ = 0: the same without the faithfulness term"] = np.asarray(plain.dictionary)
+        banks[WITHOUT_TERM] = np.asarray(plain.dictionary)
     begun = np.asarray(NNDSVD()(activations, rank, signed=False, key=keys["start"])[1])
     banks["NNDSVD start, no steps taken"] = metrics.unit_length(begun)
     banks["mean activation and noise"] = metrics.mean_direction(rows, rank, key=first)

@@ -105,8 +105,9 @@ def explain(
             other_data = activator.crops(kept, others, maps=not affine)
             pictures, crop_of = of_class(crop_data, target_number), np.arange(len(rows))
             fit_units, score_units = crop_data[pictures], other_data[of_class(other_data, target_number)]
+            crops_seen = (crop_data, other_data)
         else:
-            pictures, crop_of = fitted, boxes.image
+            pictures, crop_of, crops_seen = fitted, boxes.image, ()
             fit_units, score_units = (units(seen.kept[index], affine=affine) for index in (fitted, held))
 
         scan = None
@@ -163,7 +164,17 @@ def explain(
         scores=scores,
         accuracy_of_nothing=float(nothing.argmax(-1)[0] == target_number),
         fit=fit_summary(fitting.solution),
-        notes=notes_on(every, seen, len(fit_units), len(score_units), fitting.solution),
+        notes=notes_on(
+            model,
+            target_number,
+            every,
+            seen,
+            fitted=len(fit_units),
+            scored=len(score_units),
+            crops=crops_seen,
+            fitting=fitting,
+            scan=scan,
+        ),
         settings=settings_of(model, rank, crops, fitting, held_out, key, target_number),
         path=fitting.path,
         rank_scan=scan,

@@ -89,6 +89,13 @@ class Explanation:
     rank_scan: RankScan | None = None
     recursion: Recursion | None = None
 
+    def __repr__(self) -> str:
+        """What it is of, without its arrays."""
+        return (
+            f"<Explanation of {self.target_name!r} by {self.model.name}: {len(self.concepts)} concepts of layer "
+            f"{self.model.layer!r} in {len(self.photographs)} photographs>"
+        )
+
     @property
     def target_name(self) -> str:
         """The class's name."""

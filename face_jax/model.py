@@ -85,7 +85,7 @@ class SplitModel:
         what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
     - `preprocess`: how photographs become network input.
-    - `classes`: the classes' names, in the order of the logits.
+    - `classes`: the classes' names, in the order of the logits; at least two.
     - `name`: the model's name, for reports.
     - `fingerprint`: a digest of the model's weights, of what is done with them and of the layer's name; saved
         explanations and kept activations carry it, so that they are refused by any other model.
@@ -103,8 +103,14 @@ class SplitModel:
     non_negative_layers: Callable[[], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a head that would fail in the middle of an explanation."""
+        """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
         check_head(self.head)
+        if len(self.classes) < 2:
+            raise ValueError(
+                f"classes={self.classes!r}: with a single logit z every picture is of the same class, and every score "
+                "perfect; let the model give the logits [0, z] (in torch torch.cat([torch.zeros_like(z), z], dim=1)), "
+                "whose softmax is z's sigmoid, and name both classes"
+            )
 
 
 def check_head(head: Any) -> None:

@@ -106,6 +106,11 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
 
     **Returns:** the class, a phrase, and what is kept. Raises `NoneOfTheClassError` with the classes that are there.
     """
+    if seen.kept.logits.shape[1] != len(model.classes):
+        raise ValueError(
+            f"the head of {model.name} gives {seen.kept.logits.shape[1]} logits and classes has {len(model.classes)} "
+            "names; give one name for each logit"
+        )
     counts: list[tuple[int, int]] = collections.Counter(seen.prediction.tolist()).most_common()
     total = len(seen.readable)
     if target is None:
@@ -114,7 +119,7 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
         chosen = (
             "the model's own prediction"
             if total == 1
-            else f"the class that the model predicts most often here ({counts[0][1]} of {total} photographs)"
+            else f"what the model predicts most often here: {counts[0][1]} of {total} photographs"
         )
         return target, chosen, dataclasses.replace(seen, kept=seen.kept[mask], index=seen.index[mask])
     if len(seen.index) == 0:
@@ -123,7 +128,7 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
             f"target={model.classes[target]!r}: the model predicts it for none of the {total} photographs; it "
             f"predicts {found}; ask for one of these, or give photographs of the target"
         )
-    return target, f"asked for ({len(seen.index)} of {total} photographs are predicted so)", seen
+    return target, f"asked for; {len(seen.index)} of {total} photographs are predicted so", seen
 
 
 def split(
@@ -140,11 +145,16 @@ def split(
 def of_class(crops: Collected, target: int) -> Int[np.ndarray, " some"]:
     """Which crops the model itself puts in the class; if there are hardly any, the quarter that comes closest."""
     mask = crops.logits.argmax(-1) == target
-    if mask.sum() < min(5, len(mask)):
+    if hardly_any(crops, target):
         quarter = max(5, len(mask) // 4)
         mask = np.zeros(len(mask), bool)
         mask[np.argsort(-crops.logits[:, target], kind="stable")[:quarter]] = True
     return np.flatnonzero(mask)
+
+
+def hardly_any(crops: Collected, target: int) -> bool:
+    """Whether the model itself puts fewer than five of the crops in the class."""
+    return bool((crops.logits.argmax(-1) == target).sum() < min(5, len(crops)))
 
 
 def units(collected: Collected, *, affine: bool) -> Collected:

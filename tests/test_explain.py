@@ -15,9 +15,10 @@ from face_jax import attribution, ranking
 from face_jax.activations import SignedActivationsError
 from face_jax.choices import check_settings
 from face_jax.classes import UnknownClassError
-from face_jax.crops import NativeCrops
+from face_jax.crops import Crops, NativeCrops
 from face_jax.heads import Affine
 from face_jax.photographs import UnreadablePhotographError, network_input
+from face_jax.report.verdicts import verdicts
 from face_jax.selection import NoneOfTheClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
@@ -297,6 +298,51 @@ def test_a_single_photograph_is_explained_from_its_crops():
     assert any("One photograph" in note for note in found.notes)
 
 
+def test_crops_that_are_not_of_the_class_are_confessed():
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[..., 2] = 40
+    picture[16:, 16:, 0] = 255
+
+    def mostly_elsewhere(shapes, *, key):
+        places = np.asarray([[0, 0], [0, 4], [4, 0], [2, 2]] * 5 + [[20, 20]] * 3)
+        return Crops(np.zeros(23, np.int64), np.concatenate([places, places + 10], axis=1))
+
+    found = fj.explain(colour_model(), picture, rank=2, crops=mostly_elsewhere)
+    assert found.target_name == "reddish"
+    (note,) = [note for note in found.notes if "not about reddish" in note]
+    assert "Only 6 of 46 crops are still reddish to the model (40 bluish)" in note
+    # The three that are, and those that come closest.
+    assert set(found.importance_index) > {20, 21, 22}
+    assert not [verdict for verdict in verdicts(found) if verdict.level == "good"]
+
+
+def test_photographs_of_other_classes_are_named(explanation):
+    (note,) = [note for note in explanation.notes if "took no part" in note]
+    named = "; ".join(f"image {number} (greenish)" for number in range(14, 18))
+    assert note == f"4 of 18 photographs took no part, because the model predicts another class: {named}"
+    assert not [note for note in explanation.notes if "still" in note or "converged" in note]
+
+
+def test_a_factorization_that_stops_early_says_how_far_it_is():
+    # One of the two photographs is scored on.
+    found = fj.explain(colour_model(), RED[:2], "reddish", solver=fj.ADMM(max_steps=2, rtol=1e-9), **SETTINGS)
+    (note,) = [note for note in found.notes if "before it converged" in note]
+    assert f"is {found.fit['scaled_kkt_residual']:.1e} instead of at most 1.0e-09" in note
+    assert "float64" not in note
+    assert any("Only 1 photograph is held out to score on, and 1 fitted" in note for note in found.notes)
+
+
+def test_an_explanation_is_shown_in_a_line(explanation):
+    assert repr(explanation) == "<Explanation of 'reddish' by colours: 4 concepts of layer 'patches' in 14 photographs>"
+
+
+def test_a_model_without_a_choice_is_refused():
+    with pytest.raises(ValueError, match=r"classes=\('cat',\): with a single logit z .* give the logits \[0, z\]"):
+        colour_model(classes=("cat",))
+    with pytest.raises(ValueError, match="the head of colours gives 3 logits and classes has 2 names"):
+        fj.explain(colour_model(classes=("a", "b")), RED, **SETTINGS)
+
+
 def test_a_head_that_is_not_affine_is_sampled(monkeypatch):
     monkeypatch.setattr(ranking, "_SAMPLED_PICTURES", 5)
     model = colour_model(head=Squared(colour_model().head.kernel))
@@ -424,3 +470,8 @@ def test_the_rank_can_be_chosen(monkeypatch):
     assert len(found.concepts) == found.rank_scan.suggested
     # There are only 14 channels.
     assert found.rank_scan.ranks.tolist() == [2, 4]
+    assert not [note for note in found.notes if "still falls" in note]
+    falling = dataclasses.replace(found.rank_scan, held_out=np.array([0.5, 0.1]), held_out_error=np.full(2, 0.01))
+    monkeypatch.setattr(importlib.import_module("face_jax.explain"), "rank_scan", lambda *_, **__: falling)
+    found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
+    assert any("still falls at 4 concepts, the largest number that was tried" in note for note in found.notes)

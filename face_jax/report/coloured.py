@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from .pictures import PALETTE
+from .pictures import PALETTE, concept_colour
 
 # A concept's area is where its map is above this share of its peak; paint ends softly around that.
 AREA = 0.5
@@ -65,8 +65,8 @@ def shown_concepts(
     - `smooth`: width of the Gaussian that makes areas of maps that flicker from pixel to pixel, as a share of the
         picture's height.
 
-    **Returns:** the concepts, strongest first; those that are nowhere in the picture aren't among them. A number up to
-    8 has the colour that it has everywhere in the report, unless an equal number modulo 8 is shown beside it.
+    **Returns:** the concepts, strongest first; those that are nowhere in the picture aren't among them. Each has the
+    colour that its number has everywhere in the report.
     """
     if not len(maps) == len(numbers) or (names is not None and len(names) != len(numbers)):
         raise ValueError(
@@ -80,12 +80,6 @@ def shown_concepts(
     weight = np.asarray([one.sum() for one in smoothed]) if strengths is None else np.maximum(strengths, 0)
     weight = np.where([one.max() > 0 for one in smoothed], weight, 0)
     best = [int(at) for at in np.argsort(-weight, kind="stable")[:most] if weight[at] > 0]
-    free: list[str] = list(PALETTE)
-    colours: dict[int, str] = {}
-    for at in sorted(best, key=lambda at: numbers[at]):
-        preferred = PALETTE[(numbers[at] - 1) % len(PALETTE)]
-        colours[at] = preferred if preferred in free else free[0]
-        free.remove(colours[at])
     shown = []
     for at in best:
         y, x = np.unravel_index(int(smoothed[at].argmax()), smoothed[at].shape)
@@ -93,7 +87,7 @@ def shown_concepts(
             ShownConcept(
                 number=numbers[at],
                 name=f"concept {numbers[at]}" if names is None else names[at],
-                colour=colours[at],
+                colour=concept_colour(numbers[at]),
                 share=float(weight[at] / weight.sum()),
                 strength=smoothed[at] / smoothed[at].max(),
                 peak=(int(y), int(x)),
@@ -177,7 +171,7 @@ def coloured_figure(
         Line2D([], [], linestyle="", marker="s", markersize=13, color=one.colour, markeredgecolor="#1a1a1a")
         for one in shown
     ]
-    labels = [f"{one.name}, {one.share:.0%}" for one in shown]
+    labels = [f"{one.name}, {100 * one.share:.0f} %" for one in shown]
     if shown:
         words.legend(
             handles, labels, loc="center left", frameon=False, fontsize=11, labelspacing=1.1, title=legend,

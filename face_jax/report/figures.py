@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _INK, _MUTED, _ACCENT, _GRID = "#010203", "#040506", "#070809", "#0a0b0c"
 _IN_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _ACCENT: "var(--accent)", _GRID: "var(--line)"}
 _LABEL = (75, 14)  # room for a label of one λ, in points
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 3)))
+# Lengths of ink and gap, and widths of the lines, which are pixels however large the page draws a figure: the legend's
+# samples have the same.
+_DASHES = ((), (7, 4), (2, 3), (9, 3, 2, 3), (16, 4))
+_WIDTHS = {True: 3.0, False: 1.6}
 
 
 def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletion"]) -> str:
@@ -43,15 +46,15 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
                 np.arange(len(accuracy)),
                 accuracy,
                 color=_ACCENT if main else _MUTED,
-                linewidth=2.6 if main else 1.3,
-                linestyle=_DASHES[number % len(_DASHES)],
+                linewidth=_WIDTHS[main],
+                linestyle=_linestyle(number),
                 zorder=3 if main else 2,
                 clip_on=False,
             )
         axes.set(ylim=(0, 1), xlim=(0, len(scores[0].fidelity.insertion.accuracy) - 1))
         axes.set_xlabel(f"concepts {'put in' if which == 'insertion' else 'taken out'}, most important first")
         axes.set_ylabel("pictures still in the class")
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=" %"))
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
     return finished()
 
@@ -101,8 +104,10 @@ def rank_figure(scan: RankScan) -> str:
         axes.errorbar(
             scan.ranks, scan.held_out, yerr=scan.held_out_error, color=_ACCENT, linewidth=2.2, marker="o", markersize=5
         )
-        axes.plot(scan.ranks, scan.stability, color=_INK, linewidth=1.6, linestyle=_DASHES[1], marker="s", markersize=4)
-        axes.plot(scan.ranks, scan.floor, color=_MUTED, linewidth=1.3, linestyle=_DASHES[2])
+        axes.plot(
+            scan.ranks, scan.stability, color=_INK, linewidth=1.6, linestyle=_linestyle(1), marker="s", markersize=4
+        )
+        axes.plot(scan.ranks, scan.floor, color=_MUTED, linewidth=1.3, linestyle=_linestyle(2))
         axes.set_xlabel("concepts")
         axes.set_ylabel("share")
         axes.set_ylim(0, 1.02)
@@ -121,6 +126,7 @@ def _drawing(name: str) -> Iterator[tuple[Any, Callable[[], str]]]:
         "font.size": 10,
         "font.family": "sans-serif",
         "svg.hashsalt": "face_jax",
+        "lines.scale_dashes": False,
     }
     with mpl.rc_context(settings):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
@@ -163,10 +169,17 @@ def _plain(axes: Any) -> None:
         spine.set_visible(False)
 
 
-def legend(scores: tuple[Score, ...]) -> list[tuple[str, str, bool]]:
-    """For each line its name, its dashes as SVG wants them, and whether it's the explanation's."""
-    dashes = ("none", "5 2", "1.5 1.5", "5 1.5 1.5 1.5", "8 3")
-    return [(row.name, dashes[number % len(dashes)], number == 0) for number, row in enumerate(scores)]
+def legend(scores: tuple[Score, ...]) -> list[tuple[str, str, float, bool]]:
+    """For each line its name, its dashes and its width as SVG wants them, and whether it's the explanation's."""
+    return [
+        (row.name, " ".join(map(str, _DASHES[number % len(_DASHES)])) or "none", _WIDTHS[number == 0], number == 0)
+        for number, row in enumerate(scores)
+    ]
+
+
+def _linestyle(number: int) -> Any:
+    dashes = _DASHES[number % len(_DASHES)]
+    return (0, dashes) if dashes else "-"
 
 
 def _inline(drawing: str, which: str) -> str:

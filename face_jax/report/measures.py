@@ -11,6 +11,9 @@ from ..explanation import Explanation
 from ..sanity import rank_correlation
 from .pictures import concept_colour
 
+# Concepts below this total Sobol index are folded away, and shown when asked for.
+MINOR = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
@@ -33,7 +36,8 @@ class _Row:
 def measures(explanation: Explanation) -> dict[str, Any]:
     """What the page says of total Sobol indices, TCAV and |gradient × code|.
 
-    `order` is the rank correlation of the last with the first, or None where one of them is the same for all concepts.
+    `major` and `minor` are the concepts from one per cent on and below. `order` is the rank correlation of the last
+    with the first, or None where one of them is the same for all concepts.
     """
     tcav, gradients = explanation.tcav, explanation.gradient_times_code
     score, significant, size = tcav.per_class, tcav.significant(), gradients.per_class
@@ -45,7 +49,7 @@ def measures(explanation: Explanation) -> dict[str, Any]:
             number=concept.number,
             colour=concept_colour(concept.number),
             sobol=concept.importance,
-            low=concept.low,
+            low=max(concept.low, 0.0),
             high=concept.high,
             sobol_bar=max(concept.importance, 0.0) / longest[0],
             tcav=float(score[at]),
@@ -57,10 +61,13 @@ def measures(explanation: Explanation) -> dict[str, Any]:
         )
         for at, concept in enumerate(explanation.concepts)
     ]
+    count = max(1, sum(row.sobol >= MINOR for row in rows))
     return {
-        "rows": rows,
+        "major": rows[:count],
+        "minor": rows[count:],
         "affine": explanation.model.head.affine,
         "pictures": len(explanation.importance.total),
+        "every": len(explanation.crops if explanation.single else explanation.fitted),
         "directions": len(tcav.random_scores),
         "by_chance": float(tcav.random_scores.mean()),
         "order": order if np.isfinite(order) else None,

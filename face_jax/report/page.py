@@ -18,13 +18,11 @@ from ..photographs import visible
 from ..sanity import SanityCheck
 from . import figures, pictures
 from .checks import forgetting, visualized
-from .measures import measures
+from .measures import MINOR, measures
 from .together import together
 from .tree import crop_pictures, tree
-from .verdicts import meanings, verdicts
+from .verdicts import meanings, percent, verdicts
 
-# Concepts below this share of the importance are folded away, and shown when asked for.
-_MINOR = 0.01
 # Maps are drawn for so many concepts, in so many photographs.
 _MAPPED_CONCEPTS, _MAPPED_PHOTOGRAPHS, _GRADIENT_MAPS = 6, 6, 3
 
@@ -67,6 +65,7 @@ def write_report(
         loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["percent"] = percent
     more = {
         "command": command,
         "visualized": None if visualization is None else visualized(visualization),
@@ -82,7 +81,7 @@ def write_report(
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
     cards = [_card(explanation, concept) for concept in explanation.concepts]
-    major = [card for card in cards if card.concept.importance >= _MINOR] or cards[:1]
+    major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
     return {
         "explanation": explanation,
         "title": explanation.target_name,
@@ -118,7 +117,7 @@ def _where(explanation: Explanation) -> list[dict[str, Any]]:
     """Example photographs with their concepts: the strongest together, and each by itself."""
     # What counts as strong is what a photograph that clearly has the concept reaches at its best place.
     strong = np.maximum(np.quantile(explanation.codes.max(axis=(1, 2)), 0.9, axis=0), 1e-12)
-    important = np.asarray([concept.importance >= _MINOR for concept in explanation.concepts])
+    important = np.asarray([concept.importance >= MINOR for concept in explanation.concepts])
     return [_mapped(explanation, number, strong, important) for number in _examples(explanation)]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from ..attribution import upsampled_codes
 from ..explanation import Explanation
-from ..importance import gradient_times_code
+from ..model import Head
 from ..photographs import visible
 from . import pictures
 from .coloured import AREA, apart, coloured_pixels, shown_concepts
@@ -48,7 +49,7 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     codes = jnp.asarray(explanation.codes[number : number + 1])
     maps = np.moveaxis(upsampled_codes(codes, fine.size)[0], -1, 0)
     dictionary = jnp.asarray(explanation.dictionary)
-    adds = gradient_times_code(explanation.model.head, codes, dictionary, explanation.target).contribution[0]
+    adds = np.asarray(_added(explanation.model.head, codes, dictionary, jnp.asarray(explanation.target)))
     size = np.abs(adds)
     most = int(np.clip((size >= _LEAST * size.sum()).sum(), 1, _MOST))
     numbers = [concept.number for concept in explanation.concepts]
@@ -73,6 +74,20 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
         "entries": entries,
         "rest": max(0.0, 1.0 - sum(entry.share for entry in entries)),
     }
+
+
+@jax.jit
+def _added(
+    head: Head,
+    codes: Float[Array, "1 y x concept"],
+    dictionary: Float[Array, "concept channel"],
+    target: Int[Array, ""],
+) -> Float[Array, " concept"]:
+    """What the class score loses without each concept, the others as they are."""
+    count = dictionary.shape[0]
+    present = jnp.concatenate([jnp.ones((1, count), bool), ~jnp.eye(count, dtype=bool)]).astype(codes.dtype)
+    score = head((codes * present[:, None, None, :]) @ dictionary)[:, target]
+    return score[0] - score[1:]
 
 
 def outline(strength: Float[np.ndarray, "y x"]) -> str:

@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
+from ..account import FEW_HELD_OUT
+from ..controls import WITHOUT_TERM
 from ..explanation import Explanation
-from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
+from ..metrics import Score, deletion_ceiling, gini_ceiling, insertion_ceiling
 
 # A score within this of another can't be told from it on a few dozen pictures.
 _SAME_SCORE = 0.02
+# Fewer predictions than this share that stay the same make an explanation one of a different classifier.
+_ENOUGH = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,26 +42,47 @@ _REMEDY = (
 )
 
 
+def percent(share: float) -> str:
+    """A share with three digits: 89.8 % aren't 90."""
+    return f"{100 * share:.3g} %"
+
+
 def verdicts(explanation: Explanation) -> list[Verdict]:
     """Judgements that follow from the scores and their controls, warnings first."""
     own = explanation.scores[0]
     warnings = [Verdict("warn", text) for text in _warnings(explanation)]
-    if own.agreement >= 0.9:
+    # A single photograph's scores are those of as many other crops.
+    scored = len(explanation.importance_index if explanation.single else explanation.held_out)
+    # Crops of a single photograph may be of no class in common with it; what stays the same then isn't the class.
+    still_in_class = own.fidelity.deletion.accuracy[0]
+    kept = min(own.agreement, still_in_class) >= _ENOUGH
+    if kept and scored >= FEW_HELD_OUT and not _as_agreeing(explanation):
         text = (
-            f"{own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
+            f"{percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt from the "
             "concepts."
         )
         return [*warnings, Verdict("good", text)]
     return warnings
 
 
+def _unlearned(explanation: Explanation) -> list[Score]:
+    """The controls that learned nothing."""
+    return [row for row in explanation.scores[1:] if row.name != WITHOUT_TERM]
+
+
+def _as_agreeing(explanation: Explanation) -> list[str]:
+    """Names of controls that learned nothing and keep as many predictions."""
+    least = explanation.scores[0].agreement - _SAME_SCORE
+    return [f"“{row.name}”" for row in _unlearned(explanation) if row.agreement >= least]
+
+
 def _warnings(explanation: Explanation) -> Iterator[str]:
-    own, controls = explanation.scores[0], explanation.scores[1:]
-    if own.agreement < 0.9:
+    own = explanation.scores[0]
+    if own.agreement < _ENOUGH:
         become = ", ".join(f"{explanation.model.classes[number]} ({count})" for number, count in own.becomes[:4])
         yield (
-            f"Only {own.agreement:.0%} of the held-out predictions stay the same when activations are rebuilt from the "
-            f"concepts; the others become {become}. What the concepts leave out decides between these classes."
+            f"Only {percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt "
+            f"from the concepts; the others become {become}. What the concepts leave out decides between these classes."
             + ("" if explanation.settings.get("faithfulness") else _REMEDY)
         )
     if own.kl > 0.5:
@@ -67,14 +92,21 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
         )
     rivals = [
         f"“{row.name}”"
-        for row in controls
+        for row in _unlearned(explanation)
         if row.fidelity.c_insertion >= own.fidelity.c_insertion - _SAME_SCORE
         and row.fidelity.c_deletion >= own.fidelity.c_deletion - _SAME_SCORE
     ]
+    agreeing = _as_agreeing(explanation)
     if rivals:
         yield (
-            f"The insertion and deletion scores are no evidence here: {' and '.join(rivals)} scores as high without "
-            "having learned anything. Judge by the crops, the maps and the agreement."
+            f"The insertion and deletion scores are no evidence here: {' and '.join(rivals)} "
+            f"{'score' if len(rivals) > 1 else 'scores'} as high without having learned anything. Judge by the crops"
+            + (" and the maps." if agreeing else ", the maps and the agreement.")
+        )
+    if agreeing:
+        yield (
+            f"The agreement is no evidence here: {' and '.join(agreeing)} {'keep' if len(agreeing) > 1 else 'keeps'} "
+            "as many predictions without having learned anything."
         )
     if explanation.accuracy_of_nothing > 0:
         yield (
@@ -126,7 +158,7 @@ def meanings(explanation: Explanation) -> list[Meaning]:
         ),
         Meaning(
             name="Agreement",
-            value=f"{own.agreement:.0%}",
+            value=percent(own.agreement),
             best="100 %",
             meaning="Held-out pictures whose predicted class survives the rebuilding.",
             suspicious="Below 90 %: on the rest, the explanation is of a different classifier.",

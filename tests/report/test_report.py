@@ -7,6 +7,7 @@ import shutil
 import xml.etree.ElementTree
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from layered_model import layered_model, warm_pictures
@@ -14,11 +15,12 @@ from toy_model import Squared, colour_model, pictures
 
 import face_jax as fj
 from face_jax.attribution.visualization import Visualization
+from face_jax.controls import WITHOUT_TERM
 from face_jax.faithfulness.path import Path, Point
-from face_jax.report.figures import path_figure
+from face_jax.report.figures import curve_figure, legend, path_figure
 from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
-from face_jax.report.verdicts import verdicts
+from face_jax.report.verdicts import meanings, verdicts
 from face_jax.sanity import SanityCheck, SanityStage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -65,13 +67,73 @@ def test_a_low_agreement_names_the_remedy(explanation):
     asked = dataclasses.replace(low, settings={**low.settings, "faithfulness": True})
     for one, remedy in ((low, True), (asked, False)):
         warning = verdicts(one)[0].text
-        assert warning.startswith("Only 40% of the held-out predictions")
+        assert warning.startswith("Only 40 % of the held-out predictions")
         assert ("--faithfulness auto" in warning) == remedy
 
 
+def with_scores(explanation, *agreements, **changes):
+    """An explanation whose scores, its own and its controls', have other agreements."""
+    scores = [
+        dataclasses.replace(row, agreement=agreement)
+        for row, agreement in zip(explanation.scores, agreements, strict=True)
+    ]
+    return dataclasses.replace(explanation, scores=tuple(scores), **changes)
+
+
+def test_praise_needs_enough_pictures_of_the_class_and_controls_that_fail(explanation):
+    def levels(one):
+        return [verdict.level for verdict in verdicts(one)], " ".join(verdict.text for verdict in verdicts(one))
+
+    many = np.arange(10)
+    good = with_scores(explanation, 1.0, 0.5, 0.4, 0.3, held_out=many)
+    assert levels(good)[0][-1] == "good"
+    assert "The agreement is no evidence" not in levels(good)[1]
+    # Three photographs are held out.
+    assert "good" not in levels(with_scores(explanation, 1.0, 0.5, 0.4, 0.3))[0]
+    said, text = levels(with_scores(explanation, 1.0, 0.99, 0.4, 1.0, held_out=many))
+    assert "good" not in said
+    first, last = explanation.scores[1].name, explanation.scores[3].name
+    assert f"The agreement is no evidence here: “{first}” and “{last}” keep as many" in text
+    assert "the maps and the agreement" not in text
+    # What stays the same isn't the class.
+    own = good.scores[0]
+    other = np.zeros_like(own.fidelity.deletion.accuracy)
+    fidelity = dataclasses.replace(own.fidelity, deletion=dataclasses.replace(own.fidelity.deletion, accuracy=other))
+    others = dataclasses.replace(good, scores=(dataclasses.replace(own, fidelity=fidelity), *good.scores[1:]))
+    assert "good" not in levels(others)[0]
+
+
+def test_the_fit_without_the_term_is_no_control_that_learned_nothing(explanation):
+    own, *controls = with_scores(explanation, 1.0, 0.5, 0.4, 0.3, held_out=np.arange(10)).scores
+    plain = dataclasses.replace(own, name=WITHOUT_TERM)
+    both = dataclasses.replace(explanation, scores=(own, plain, *controls), held_out=np.arange(10))
+    said = verdicts(both)
+    assert WITHOUT_TERM not in " ".join(verdict.text for verdict in said)
+    assert said[-1].level == "good"
+
+
+def test_a_share_just_below_the_limit_is_not_rounded_to_it(explanation):
+    poor = with_scores(explanation, 0.898, 0.5, 0.4, 0.3)
+    assert verdicts(poor)[0].text.startswith("Only 89.8 % of")
+    assert [one.value for one in meanings(poor) if one.name == "Agreement"] == ["89.8 %"]
+
+
+def test_the_legend_has_the_curves_dashes_and_widths(explanation):
+    drawing = curve_figure(explanation.scores, "insertion")
+    lines = re.findall(r'<path d="[^"]*"[^>]*style="([^"]*stroke: var\(--(?:accent|muted)\)[^"]*)"', drawing)
+    drawn = [dict(part.strip().split(": ") for part in style.split(";") if part.strip()) for style in lines]
+    samples = legend(explanation.scores)
+    assert len(drawn) == len(samples) == 4
+    # The explanation's own line is drawn last, over the others.
+    for line, (_, dashes, width, _) in zip([drawn[-1], *drawn[:-1]], samples, strict=True):
+        assert line.get("stroke-dasharray", "none").replace(",", " ") == dashes
+        assert float(line.get("stroke-width", 1)) == width
+    assert len({dashes for _, dashes, _, _ in samples}) == 4
+
+
 def table_of_measures(text):
-    """The cells of the table, without tags."""
-    (table,) = re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL)
+    """The cells of the table, without tags; minor concepts have one of their own."""
+    table = "".join(re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL))
     rows = re.findall(r'<tr style="--own: #\w+">(.*?)</tr>', table, re.DOTALL)
     return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
 
@@ -91,14 +153,22 @@ def test_every_concept_is_shown_by_every_measure(page, explanation):
 
 
 def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_path):
-    text = squared.report(tmp_path).read_text()
+    # Chance can take the lower end of an interval below zero, where no index is.
+    uncertain = tuple(dataclasses.replace(one, low=one.low - one.importance) for one in squared.concepts)
+    assert min(one.low for one in uncertain) < 0
+    text = dataclasses.replace(squared, concepts=uncertain).report(tmp_path).read_text()
     rows = table_of_measures(text)
     assert len(rows) == 4
-    for row, concept in zip(rows, squared.concepts, strict=True):
-        assert f"{100 * concept.low:.1f}…{100 * concept.high:.1f}" in row[1]
+    for row, concept in zip(rows, uncertain, strict=True):
+        assert f"{100 * max(concept.low, 0):.1f}…{100 * concept.high:.1f}" in row[1]
     assert [row[2].endswith("*") for row in rows] == squared.tcav.significant().tolist()
     assert "no score can be significant" not in text
     assert "500 random directions" in text
+    # Indices that overlap are no shares of a whole.
+    first = squared.concepts[0]
+    assert f"The most important has a total Sobol index of <strong>{100 * first.importance:.0f} %" in text
+    assert f"total Sobol index <strong>{100 * first.importance:.1f} %</strong>" in text
+    assert "of the importance" not in text
 
 
 def forgetful(maps):
@@ -192,6 +262,32 @@ def test_what_concepts_add_to_a_photograph_is_in_its_key(explanation):
         assert entry.share == pytest.approx(abs(added[entry.number - 1]) / np.abs(added).sum(), rel=1e-4)
 
 
+def test_what_concepts_add_behind_a_head_that_is_not_affine_is_what_it_loses_without_them(squared):
+    number = int(squared.held_out[0])
+    codes, score = squared.codes[number : number + 1], squared.target
+
+    def logit(present):
+        return float(squared.model.head(jnp.asarray(codes * present) @ squared.dictionary)[0, score])
+
+    whole = np.ones(4, codes.dtype)
+    lost = [logit(whole) - logit(np.where(np.arange(4) == concept, 0, whole)) for concept in range(4)]
+    for entry in together(squared, number)["entries"]:
+        assert entry.adds == pytest.approx(lost[entry.number - 1], rel=1e-3)
+    linear = fj.gradient_times_code(squared.model.head, jnp.asarray(codes), jnp.asarray(squared.dictionary), score)
+    assert abs(linear.contribution[0, 0] - lost[0]) > 0.1 * abs(lost[0])
+
+
+def test_minor_concepts_are_folded_away(explanation, tmp_path):
+    concepts = [
+        dataclasses.replace(one, importance=value)
+        for one, value in zip(explanation.concepts, (0.9, 0.09, 0.006, 0.004), strict=True)
+    ]
+    text = dataclasses.replace(explanation, concepts=tuple(concepts)).report(tmp_path).read_text()
+    assert text.count("2 more, each with a total Sobol index below 1") == 2
+    tables = re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL)
+    assert [table.count('class="chip"') for table in tables] == [2, 2]
+
+
 def test_an_outline_is_at_half_of_the_peak():
     from face_jax.report.together import outline
 
@@ -225,6 +321,9 @@ def test_a_browser_shows_it(page, width, scheme):
             return pictures.filter(picture => picture.naturalWidth === 0).length;
         }""")
         overflow = view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        # Every score is in sight.
+        scores = "document.querySelector('table.scores').parentElement"
+        overflow = max(overflow, view.evaluate(f"{scores}.scrollWidth - {scores}.clientWidth"))
         style = "getComputedStyle(document.body)"
         paper, ink = view.evaluate(f"[{style}.backgroundColor, {style}.color]")
         curves = view.locator(".curves svg").count()
