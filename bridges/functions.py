@@ -83,14 +83,12 @@ class _Function(torch.autograd.Function):
         else:
             result, pull = compiled.value(*arrays), None
         leaves, structure = jax.tree.flatten(result)
-        taken = {tensor.data_ptr() for tensor in tensors}
+        inputs = {tensor.data_ptr() for tensor in tensors}
         results = []
         for leaf in leaves:
             tensor = to_torch(leaf, device=device)
-            # JAX hands an unchanged argument through, and one value out twice; torch must not see one memory as two
-            # tensors.
-            results.append(tensor.clone() if tensor.data_ptr() in taken else tensor)
-            taken.add(tensor.data_ptr())
+            # JAX hands an unchanged argument through; torch must not see one memory as two tensors.
+            results.append(tensor.clone() if tensor.data_ptr() in inputs else tensor)
         ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
         if pull is not None:
             ctx.compiled, ctx.pull, ctx.wanted = compiled, pull, wanted
