@@ -120,8 +120,10 @@ def check_head(head: Any) -> None:
         "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
     )
     kind = type(head).__name__
-    if not (callable(head) and hasattr(head, "affine")):
-        raise ValueError(f"head is a {kind} that isn't callable or doesn't say if it's affine; {remedy}")
+    if not callable(head):
+        raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
+    if not hasattr(head, "affine"):
+        raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:
         jax.eval_shape(_nothing, head)
     except (TypeError, ValueError) as error:
