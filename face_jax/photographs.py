@@ -43,7 +43,7 @@ class Photograph:
     expected: bytes | None = None
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
-        """The picture in red, green and blue, upright as its camera meant it.
+        """The picture in red, green and blue, upright as its camera meant it; 16 bits a value become 8.
 
         Raises `UnreadablePhotographError`, which names the file and the reason.
         """
@@ -59,7 +59,7 @@ class Photograph:
                     "back, or give the photographs to face_jax.load as images="
                 )
             with image_module.open(io.BytesIO(content)) as picture:
-                return np.asarray(ops.exif_transpose(picture).convert("RGB"))
+                return _rgb(ops.exif_transpose(picture))
         except FileNotFoundError as error:
             raise UnreadablePhotographError(
                 f"{self.name}: there is no file {str(file)!r} any more; put it back, or give the photographs to "
@@ -191,6 +191,18 @@ def _to_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
             "(pictures as they are, before any normalization)"
         )
     return np.round(array * 255).astype(np.uint8) if real else array.astype(np.uint8)
+
+
+def _rgb(picture: Any) -> UInt8[np.ndarray, "y x 3"]:
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion takes everything above 255 for white.
+        grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"its values (Pillow's mode {picture.mode}) may mean anything; save it with 8 or 16 bits a value"
+        )
+    return np.asarray(picture.convert("RGB"))
 
 
 def network_input(

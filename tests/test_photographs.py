@@ -144,6 +144,20 @@ def test_grey_transparent_and_turned_pictures_become_upright_rgb(tmp_path, pictu
     np.testing.assert_array_equal(turned, np.rot90(picture, -1))
 
 
+@pytest.mark.parametrize("file", ["a.png", "a.tiff"])
+def test_sixteen_bits_become_eight(tmp_path, picture, file):
+    grey = picture[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / file)
+    np.testing.assert_array_equal(photographs(tmp_path)[0].pixels(), np.repeat(grey[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_without_a_range_are_refused_by_name(tmp_path, picture, mode):
+    Image.fromarray(picture).convert("L").convert(mode).save(tmp_path / "depth.tiff")
+    with pytest.raises(UnreadablePhotographError, match=rf"depth.tiff: its values \(Pillow's mode {mode}\) .* 16 bits"):
+        photographs(tmp_path)[0].pixels()
+
+
 def test_digest_follows_content(tmp_path, picture):
     one, other = Photograph("a", picture), Photograph("b", picture.copy())
     changed = picture.copy()
