@@ -72,6 +72,42 @@ def _transposed_weight(weight: Any, groups: int) -> Any:
     return jnp.flip(weight, tuple(range(2, weight.ndim)))
 
 
+def _volumes(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Any:
+    """Three axes of places, in torch's order."""
+
+    def triple(value: Any) -> Any:
+        return tuple(value) * (3 // len(value))
+
+    stride, padding, dilation = triple(stride), triple(padding), triple(dilation)
+    edges, spread = [(pad, pad) for pad in padding], (1, 1, 1)
+    if transposed:
+        reach = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+        around = zip(reach, padding, triple(output_padding), strict=True)
+        edges = [(far - pad, far - pad + extra) for far, pad, extra in around]
+        weight, stride, spread = _transposed_weight(weight, groups), spread, stride
+    result = lax.conv_general_dilated(
+        x,
+        weight,
+        stride,
+        edges,
+        lhs_dilation=spread,
+        rhs_dilation=dilation,
+        dimension_numbers=("NCDHW", "OIDHW", "NCDHW"),
+        feature_group_count=groups,
+    )
+    return result if bias is None else result + bias.reshape((1, -1, 1, 1, 1))
+
+
 def _convolve(
     x: Any,
     weight: Any,
@@ -92,10 +128,12 @@ def _convolve(
             x, jnp.expand_dims(weight, 2), bias, widen[0], zero[0], widen[1], transposed, zero[1], groups
         )
         return result.array[:, 0].swapaxes(1, 2)
+    if weight.ndim == x.ndim == 5:
+        return _volumes(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
     if weight.ndim != 4 or x.ndim != 4:
         raise ValueError(
             f"a convolution takes an input with {x.ndim} axes and a weight with {weight.ndim}; "
-            "only batches of pictures or sequences are imported"
+            "only batches of volumes, pictures or sequences are imported"
         )
     stride, padding, dilation, extra = pair(stride), pair(padding), pair(dilation), pair(output_padding)
     array = in_last_order(x)

@@ -21,7 +21,7 @@ def _full(size: tuple[int, ...], fill_value: Any, dtype: Any = None, **_: Any) -
     return _filled(size, fill_value, dtype)
 
 
-@operator("aten.zeros.default")
+@operator("aten.zeros.default", "aten.empty.memory_format")
 def _zeros(size: tuple[int, ...], dtype: Any = None, **_: Any) -> Any:
     return _filled(size, 0, dtype or np.float32)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .promotion import cast, floating, promoted, result_type
-from .table import elementwise, layout_operator
+from .table import elementwise, layout_operator, operator
 
 
 @layout_operator(
@@ -137,6 +137,7 @@ _FUNCTIONS = {
     "bitwise_not": jnp.bitwise_not,
 }
 _REAL_FUNCTIONS = {
+    "atan": jnp.atan,
     "cos": jnp.cos,
     "erf": jax.scipy.special.erf,
     "exp": jnp.exp,
@@ -152,6 +153,7 @@ _REAL_FUNCTIONS = {
     "silu": jax.nn.silu,
     "sin": jnp.sin,
     "sqrt": jnp.sqrt,
+    "tan": jnp.tan,
     "tanh": jnp.tanh,
 }
 
@@ -230,6 +232,12 @@ def _elu(x: Any, alpha: Any = 1.0, scale: Any = 1.0, input_scale: Any = 1.0) -> 
 @elementwise("aten.leaky_relu.default")
 def _leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
     return jnp.where(x > 0, x, negative_slope * x)
+
+
+@operator("aten.rrelu_with_noise_functional.default")
+def _rrelu(x: Any, noise: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, *_: Any) -> tuple[Any, Any]:
+    # In eval mode the slope is the middle of those drawn in training
+    return _leaky_relu(x, (lower + upper) / 2), noise
 
 
 @elementwise("aten.softplus.default")

@@ -10,11 +10,22 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import convolution, creation, elementwise, normalization, pooling, products, reductions, shapes
+from . import (
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    normalization,
+    ordering,
+    pooling,
+    products,
+    reductions,
+    shapes,
+)
 from .table import OPERATORS
 
 # Imported for what they register
-_ = (convolution, creation, elementwise, normalization, pooling, products, reductions, shapes)
+_ = (convolution, creation, elementwise, indexing, normalization, ordering, pooling, products, reductions, shapes)
 
 # Arithmetic on shapes: torch keeps the batch size symbolic, here it is a number by the time the program is traced
 _NUMBERS: dict[str, Callable[..., Any]] = {
@@ -42,7 +53,9 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 _NUMBERS |= {
     "aten.sym_size.int": _size,
-    # Facts about shapes that torch found while exporting; the shapes are checked when the network is called
+    # Facts about shapes that torch found while exporting (the shapes are checked when the network is called), and about
+    # values, which compiled programs have no way to check
+    "aten._assert_async.msg": _nothing,
     "aten._assert_scalar.default": _nothing,
     "aten._assert_tensor_metadata.default": _nothing,
     "aten.sym_constrain_range_for_size.default": _nothing,

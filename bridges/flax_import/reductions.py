@@ -70,6 +70,11 @@ def _var(x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False) ->
     return jnp.var(x, _dims(x, dim), ddof=1 if correction is None else correction, keepdims=keepdim)
 
 
+@operator("aten.var_mean.correction")
+def _var_mean(x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> tuple[Any, Any]:
+    return _var(x, dim, correction, keepdim), _mean(x, dim, keepdim)
+
+
 @operator("aten.linalg_vector_norm.default")
 def _vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype is not None:

@@ -226,33 +226,6 @@ def _pad(x: Any, pad: tuple[int, ...], mode: str = "constant", value: Any = None
     return _as(x, jnp.pad(_axis(x, 0)[0], widths, mode=name))
 
 
-# Reading at places that are given by arrays
-
-
-def _places(index: Any) -> Any:
-    return index if index is None or index.dtype == jnp.bool_ else index.astype(jnp.int32)
-
-
-@operator("aten.index.Tensor", "aten._unsafe_index.Tensor")
-def _index(x: Any, indices: tuple[Any, ...]) -> Any:
-    return x[tuple(slice(None) if index is None else _places(index) for index in indices)]
-
-
-@operator("aten.index_select.default")
-def _index_select(x: Any, dim: int, index: Any) -> Any:
-    return jnp.take(x, _places(index), axis=dim)
-
-
-@operator("aten.gather.default")
-def _gather(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
-    return jnp.take_along_axis(x, _places(index), axis=dim)
-
-
-@operator("aten.embedding.default")
-def _embedding(weight: Any, indices: Any, *_: Any, **__: Any) -> Any:
-    return jnp.take(weight, _places(indices), axis=0)
-
-
 @operator("aten.copy.default")
 def _copy(x: Any, src: Any, non_blocking: bool = False) -> Any:
     if not is_array(src):

@@ -54,6 +54,13 @@ CONVOLUTIONS = {
     "transposed, grouped": nn.ConvTranspose2d(4, 6, (3, 2), stride=(2, 3), groups=2, dilation=2),
     "asymmetric padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), conv(4, 6, 3, stride=2)),
     "negative padding": nn.Sequential(nn.ZeroPad2d((-1, 1, 2, -2)), conv(4, 6, 3)),
+    "volumes": nn.Sequential(
+        nn.Unflatten(1, (2, 2)), nn.Conv3d(2, 4, 2, stride=(1, 2, 3), padding=1, dilation=(1, 2, 1), groups=2)
+    ),
+    "volumes, transposed": nn.Sequential(
+        nn.Unflatten(1, (2, 2)),
+        nn.ConvTranspose3d(2, 4, 3, stride=2, padding=1, output_padding=(0, 1, 1), groups=2, bias=False),
+    ),
 }
 
 
@@ -118,6 +125,8 @@ ACTIVATIONS = {
     "selu": F.selu,
     "celu": lambda x: F.celu(x, 0.5),
     "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+    "rrelu": lambda x: F.rrelu(x, 0.1, 0.4),
+    "atan and tan": lambda x: torch.atan(x) + torch.tan(torch.tanh(x)),
     "softplus": lambda x: F.softplus(30 * x),
     "logsigmoid": F.logsigmoid,
     "softsign": F.softsign,
@@ -133,6 +142,13 @@ ACTIVATIONS = {
     "mean over channels": lambda x: x.mean(1, keepdim=True) * x + x.mean((0, 1))[None, None],
     "sum over everything": lambda x: x * x.sum(),
     "largest": lambda x: x.amax((2, 3)) - x.amin((2, 3)) + x.max(),
+    "variance and mean": lambda x: torch.var_mean(x, 1)[0] * torch.var_mean(x, 1)[1] + sum(torch.std_mean(x)),
+    "largest along an axis": lambda x: x.max(1).values - x.min(1, keepdim=True).values[:, 0],
+    "largest of ties": lambda x: torch.cat([x, x.detach()], 1).max(1).values + torch.cat([x, x.detach()], 1).min(1)[0],
+    "where the largest are": lambda x: x * x.max(1).indices[:, None] * x.argmax(2, keepdim=True) + x * x.argmin(),
+    "sorted": lambda x: x.sort(-1, descending=True).values * x[..., :1] + x.sort(dim=-1, stable=True).values,
+    "some of the largest": lambda x: x.topk(3, 2).values - x.topk(3, 2, largest=False).values * x.topk(3, 2).indices,
+    "one-hot": lambda x: x.mean((2, 3)) * F.one_hot(x.mean((2, 3)).argmax(1), 4),
 }
 
 
@@ -183,6 +199,27 @@ def _in_place(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _written_under_masks(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    y[y < -1] = 0.5
+    y[x.mean((2, 3)) > 0] = x[0, 0]
+    y[:, torch.tensor([True, False, True, False])] = x[:, 1:2]
+    return y
+
+
+def _written_at_places(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    y[:, [2, 0]] = x[:, 1:3]
+    y[:, :, torch.tensor([1, 3]), torch.tensor([0, 2])] = 0.5
+    return y.index_add(1, torch.tensor([3, 3]), x[:, :2])
+
+
+def _scattered(x: torch.Tensor) -> torch.Tensor:
+    places, zeros = x.argsort(1), torch.zeros_like(x)
+    replaced = (x * 2).scatter(1, places[:, :2], x[:, :2]).scatter(1, places[:, 2:3, :5], 0.5)
+    return replaced + zeros.scatter_add(1, places // 2, x)
+
+
 SHAPES = {
     "windows rolled by an attention": _shifted_windows,
     "in place, through a view": _in_place,
@@ -196,6 +233,11 @@ SHAPES = {
     "slices from the end": lambda x: x[:, -3:-1, ::2] + x[:, :1, 1::2],
     "select and stack": lambda x: torch.stack([x[:, 0], x[:, -1]], -1),
     "index by an array": lambda x: x[:, [3, 0]] * x[:, :1, torch.tensor([1]), torch.tensor([2])][..., None],
+    "gathered": lambda x: x.gather(1, x.argsort(1)[:, :2, 1:6]),
+    "written under masks": _written_under_masks,
+    "written at places": _written_at_places,
+    "scattered": _scattered,
+    "diagonal": lambda x: x.diagonal(1, 2, 3)[:, :, :4] + x.diagonal(dim1=1, dim2=3)[:, :4],
     "flip and repeat": lambda x: x.flip(1, 3).repeat(1, 2, 1, 1),
     "squeeze": lambda x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(),
     "upsampled, bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
@@ -252,6 +294,7 @@ LAYERS = {
     "attention, a row with nothing to see": Attention(attn_mask=(_MASK > 0) & (torch.arange(8) != 3)[:, None]),
     "batch norm, eps": layer(nn.BatchNorm2d(4, eps=0.3)),
     "batch norm without weights": layer(nn.BatchNorm2d(4, affine=False)),
+    "batch norm, the batch's own statistics": layer(nn.BatchNorm2d(4, eps=0.2, track_running_stats=False)),
     "group norm": layer(nn.GroupNorm(2, 4, eps=0.2)),
     "layer norm": layer(nn.LayerNorm([8, 6], eps=0.2)),
     "layer norm over everything": nn.LayerNorm([4, 8, 6], elementwise_affine=False),
