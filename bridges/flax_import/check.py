@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from torch.utils import _pytree as torch_tree
 from .errors import ImportMismatchError
 from .module import ImportedNetwork, ImportErrors
 
-_VALUES = {torch.float32: 1e-4, torch.float64: 1e-10}
+VALUES = {torch.float32: 1e-4, torch.float64: 1e-10}
 _GRADIENTS = {torch.float32: 1e-3, torch.float64: 1e-10}
 
 # torch computes the derivative of hardsigmoid in float64 with a sixth in float32 (1.0f / 6.0f)
@@ -26,7 +27,7 @@ _ROUNDED_SIXTH_RTOL = 1e-7
 # In half precision both sides round at every step: we may be this many times as far from float32 as torch is
 _HALF_PRECISION_FACTOR = 4.0
 
-# How far gradients may differ in float64 when a difference in float32 is to be put down to a kink
+# How far gradients may differ in float64 when a difference in fewer bits is to be put down to a kink
 _SMOOTH = 1e-6
 
 
@@ -83,7 +84,8 @@ def _floating_to(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Normal numbers of a floating-point type; float32 for any other."""
     values = np.array(jax.random.normal(key, shape, jnp.float32))
     return torch.from_numpy(values).to(dtype if dtype.is_floating_point else torch.float32)
 
@@ -92,24 +94,30 @@ def _question(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], batch
     """Normal numbers for floating-point inputs, the examples' own integers in turn, normal cotangents."""
     input_key, cotangent_key = jax.random.split(key)
     inputs = [
-        _normal(k, (batch, *example.shape[1:]), example.dtype)
+        normal(k, (batch, *example.shape[1:]), example.dtype)
         if example.is_floating_point()
         else example[torch.arange(batch) % example.shape[0]]
         for example, k in zip(examples, jax.random.split(input_key, len(examples)), strict=True)
     ]
     with torch.no_grad():
-        outputs = _tensors(module(*inputs))
+        outputs = tensors(module(*_copies(inputs)))
     keys = jax.random.split(cotangent_key, len(outputs))
-    return _Question(inputs, [_normal(k, tuple(out.shape), out.dtype) for k, out in zip(keys, outputs, strict=True)])
+    return _Question(inputs, [normal(k, tuple(out.shape), out.dtype) for k, out in zip(keys, outputs, strict=True)])
 
 
-def _tensors(outputs: Any) -> list[torch.Tensor]:
+def _copies(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """For a module that overwrites what it is given."""
+    return [value.clone() for value in inputs]
+
+
+def tensors(outputs: Any) -> list[torch.Tensor]:
+    """All tensors in what a module returns, in torch's order."""
     return [part for part in torch_tree.tree_leaves(outputs) if isinstance(part, torch.Tensor)]
 
 
 def _ask_torch(module: torch.nn.Module, question: _Question) -> _Answer:
     inputs = [value.clone().requires_grad_(value.is_floating_point()) for value in question.inputs]
-    outputs = _tensors(module(*inputs))
+    outputs = tensors(module(*_copies(inputs)))
     wanted = [value for value in inputs if value.requires_grad]
     pairs = [(out, cot) for out, cot in zip(outputs, question.cotangents, strict=True) if out.requires_grad]
     if not pairs:
@@ -179,6 +187,20 @@ def _in_float64(network: ImportedNetwork, module: torch.nn.Module, question: _Qu
     return _worst_by_image(ours.gradients, _ask_torch(copy.deepcopy(module).double(), wide).gradients)
 
 
+def _refuse_not_finite(module: torch.nn.Module, answer: _Answer, batch: int) -> None:
+    for what, results in (("outputs", answer.outputs), ("input gradients", answer.gradients)):
+        if all(bool(tensor.isfinite().all()) for tensor in results):
+            continue
+        weights = (*module.named_parameters(), *module.named_buffers())
+        spoilt = [name for name, weight in weights if bool(weight.isnan().any())]
+        remedy = (
+            f"its {', '.join(spoilt[:3])} {'hold' if len(spoilt) > 1 else 'holds'} NaN: load its weights again"
+            if spoilt
+            else "give check=False if it is not made for such inputs"
+        )
+        raise ValueError(f"module's own {what} for {batch} random normal inputs are NaN or infinite; {remedy}")
+
+
 def compare(
     network: ImportedNetwork,
     module: torch.nn.Module,
@@ -191,8 +213,9 @@ def compare(
     """Measure values and input gradients against torch on one more random input than the example has.
 
     A rectifier whose argument is zero up to rounding may be open on one side and shut on the other, and then
-    gradients differ although both are right. So an image whose float32 gradients disagree is asked again in float64,
-    where such a coincidence is ten million times less likely: if both sides agree there it is set aside and counted.
+    gradients differ although both are right. So an image whose gradients disagree is asked again in float64, where
+    such a coincidence is ten million times less likely than in float32: if both sides agree there it is set aside and
+    counted.
 
     **Arguments:**
 
@@ -210,15 +233,18 @@ def compare(
 
     **Raises:**
 
-    `ImportMismatchError` with the measured numbers if a tolerance is exceeded.
+    `ImportMismatchError` with the measured numbers if a tolerance is exceeded, `ValueError` if what torch itself
+    computes is not finite.
     """
     batch = examples[0].shape[0] + 1
     question = _question(module, examples, batch, key)
-    theirs, ours = _ask_torch(module, question), _ask_jax(network, question)
+    theirs = _ask_torch(module, question)
+    _refuse_not_finite(module, theirs, batch)
+    ours = _ask_jax(network, question)
     dtype = next((out.dtype for out in theirs.outputs if out.is_floating_point()), torch.float32)
-    if dtype in _VALUES:
+    if dtype in VALUES:
         inexact = dtype == torch.float64 and _ROUNDED_SIXTH in {step.operator for step in network.program.instructions}
-        tolerances = (_VALUES[dtype], _ROUNDED_SIXTH_RTOL if inexact else _GRADIENTS[dtype])
+        tolerances = (VALUES[dtype], _ROUNDED_SIXTH_RTOL if inexact else _GRADIENTS[dtype])
     else:
         exact = _ask_torch(copy.deepcopy(module).float(), question.to(torch.float32))
         floor = 8 * torch.finfo(dtype).eps
@@ -235,8 +261,9 @@ def compare(
         raise ImportMismatchError("values", value_error, value_rtol, batch)
     by_image = _worst_by_image(ours.gradients, theirs.gradients)
     kinks = np.zeros(len(by_image), bool)
-    if dtype == torch.float32 and by_image.max() > slope_rtol:
-        kinks = (by_image > slope_rtol) & (_in_float64(network, module, question) <= _SMOOTH)
+    if dtype != torch.float64 and by_image.max() > slope_rtol:
+        differs = (by_image > slope_rtol) & np.isfinite(by_image)
+        kinks = differs & (_in_float64(network, module, question) <= _SMOOTH)
     slope_error = float(by_image[~kinks].max(initial=0.0))
     if not slope_error <= slope_rtol:
         raise ImportMismatchError("input gradients", slope_error, slope_rtol, batch)

@@ -30,8 +30,8 @@ class ExportError(ValueError):
     def __init__(self, module: str, reason: str) -> None:
         super().__init__(
             f"torch.export could not trace {module} with a free batch size: {reason}\n"
-            "Write x.shape[0] or -1 where its forward has the batch's size as a number, and keep Python decisions on "
-            f"values out of it. Or {_REMEDY}."
+            "Give examples with the batch along their first axes, write x.shape[0] or -1 where its forward has the "
+            f"batch's size as a number, and keep Python decisions on values out of it. Or {_REMEDY}."
         )
 
 

@@ -113,6 +113,23 @@ def _unknown(graph: torch.fx.Graph) -> list[Any]:
     return [target for target in targets if implementation(_name(target)) is None]
 
 
+def _refuse_examples(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
+    """Raise `ValueError` if the module itself does not take the examples."""
+    try:
+        with torch.no_grad():
+            module(*(example.clone() for example in examples))
+    except Exception as error:
+        given = ", ".join(f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in examples)
+        kinds = dict.fromkeys(str(weight.dtype).removeprefix("torch.") for weight in module.parameters())
+        weights = f" (its parameters are {' and '.join(kinds)})" if kinds else ""
+        first = next(iter(str(error).strip().splitlines()), "no message")
+        raise ValueError(
+            f"module{weights} does not take example_inputs ({given}): {type(error).__name__}: {first.rstrip('.')}. "
+            "Give what its forward takes: tensors of its parameters' type, the batch along their first axes, pictures "
+            "as image, channel, y, x"
+        ) from error
+
+
 def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
     free = tuple({0: torch.export.Dim("batch", min=1)} for _ in examples)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
@@ -123,6 +140,7 @@ def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch
     try:
         exported = torch.export.export(module, examples, dynamic_shapes=free)
     except Exception as error:
+        _refuse_examples(module, examples)
         raise ExportError(type(module).__name__, str(error)) from error
     _functional(exported.graph)
     exported.graph_module.recompile()
@@ -181,7 +199,9 @@ def exported_program(
     steps, missing, outputs = [], [], None
     for node in exported.graph.nodes:
         if node.op == "output":
-            results = [_plain(result) for result in node.args[0]]
+            # Inputs and constants that forward overwrites are results too, which nobody asked for
+            pairs = zip(signature.output_specs, node.args[0], strict=True)
+            results = [_plain(result) for spec, result in pairs if spec.kind == OutputKind.USER_OUTPUT]
             assert exported.call_spec.out_spec is not None
             outputs = torch_tree.tree_unflatten(results, exported.call_spec.out_spec)
         elif node.op == "call_function":
@@ -189,6 +209,7 @@ def exported_program(
             if implementation(name) is None and (name, origin) not in missing:
                 missing.append((name, origin))
             _refuse_pool_indices(node, missing)
+            _refuse_masks(node, missing)
             options = tuple((key, _plain(value)) for key, value in node.kwargs.items())
             steps.append(Instruction(node.name, name, tuple(_plain(a) for a in node.args), options, origin))
         elif node.op == "get_attr":
@@ -206,3 +227,12 @@ def _refuse_pool_indices(node: torch.fx.Node, missing: list[tuple[str, str]]) ->
         return
     if "max_pool" in str(source.target) and node.users:
         missing.append((f"{source.target}'s indices", _module(node)))
+
+
+def _refuse_masks(node: torch.fx.Node, missing: list[tuple[str, str]]) -> None:
+    """Reading where a mask is true gives a number of values that depends on the values; JAX's shapes do not."""
+    if _name(node.target) not in ("aten.index.Tensor", "aten._unsafe_index.Tensor"):
+        return
+    indices = torch_tree.tree_leaves(node.args[1])
+    if any(isinstance(index, torch.fx.Node) and index.meta["val"].dtype == torch.bool for index in indices):
+        missing.append((f"{node.target} with a mask", _module(node)))

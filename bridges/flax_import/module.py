@@ -43,6 +43,17 @@ class ImportErrors:
     kinks: int = dataclasses.field(compare=False, default=0)
 
 
+def _averaged_everywhere(value: Any, shape: tuple[int | None, ...]) -> Any:
+    """Averages over places, at each place of an input of `shape`; left as they are if the channels do not fit."""
+    if value.ndim < 2 or value.shape[-1] != shape[-1]:
+        return value
+    image, channel = value.shape[0], value.shape[-1]
+    average = jnp.mean(value, tuple(range(1, value.ndim - 1)))
+    return jnp.broadcast_to(
+        average.reshape((image, *(1,) * (len(shape) - 2), channel)), (image, *(size or 0 for size in shape[1:]))
+    )
+
+
 class ImportedNetwork(nnx.Module):
     """A torch module as a pure function of its parameters and inputs; made by `to_flax`.
 
@@ -56,7 +67,8 @@ class ImportedNetwork(nnx.Module):
     - `buffers`: the same for buffers and constants.
     - `transpose_input`: whether inputs with four axes come as `image y x channel`; else as torch has them.
     - `transpose_output`: the same for what is returned.
-    - `affine`: whether the logits are an affine function of the inputs averaged over places.
+    - `affine`: whether the logits are an affine function of the inputs averaged over places. Then inputs have any
+        height and width, or are rows.
     - `errors`: how far from torch it is, or None if nobody looked.
     """
 
@@ -85,7 +97,8 @@ class ImportedNetwork(nnx.Module):
         **Arguments:**
 
         - `inputs`: as many arrays as the torch module takes, a batch of any size along the first axis; pictures as
-            `image y x channel` (unless `transpose_input` is False).
+            `image y x channel` (unless `transpose_input` is False), of the size that the network was imported for
+            unless it is affine.
 
         **Returns:**
 
@@ -107,6 +120,8 @@ class ImportedNetwork(nnx.Module):
     def _taken(self, name: str, shape: tuple[int | None, ...], value: Any, dtype: Any) -> Any:
         last = self.transpose_input and len(shape) == 4
         expected = (shape[0], *shape[2:], shape[1]) if last else shape
+        if self.affine and value.shape[1:] != expected[1:]:
+            value = _averaged_everywhere(value, expected)
         if value.ndim != len(shape) or value.shape[1:] != expected[1:]:
             sizes = ", ".join("batch" if size is None else str(size) for size in expected)
             raise ValueError(

@@ -19,6 +19,7 @@ from face_jax.bridges.flax_import import (  # noqa: E402
     ImportMismatchError,
     UnsupportedOperatorError,
     check,
+    convert,
     program,
     table,
     to_flax,
@@ -26,6 +27,7 @@ from face_jax.bridges.flax_import import (  # noqa: E402
 from face_jax.bridges.flax_import.check import relative_error, to_jax  # noqa: E402
 from torch import fx, nn  # noqa: E402
 
+from face_jax.faithfulness import Faithfulness  # noqa: E402
 from face_jax.model import Head  # noqa: E402
 
 
@@ -128,6 +130,56 @@ def test_it_is_a_head_that_is_affine_only_when_told(network: ImportedNetwork, sm
     assert to_flax(small.fc, torch.randn(2, 6), affine=True).affine
 
 
+def _pooled_and_affine() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+
+
+def test_an_affine_head_takes_maps_of_any_size_and_averages() -> None:
+    module, maps = _pooled_and_affine().double(), torch.rand(3, 6, 5, 4, dtype=torch.float64)
+    head = to_flax(module, torch.rand(2, 6, 3, 7, dtype=torch.float64), affine=True)
+    rows = last(maps).reshape(-1, 6)
+    for logits in (
+        jax.jit(head)(last(maps)),
+        head(last(maps).mean((1, 2))),
+        Faithfulness(head, grid=(5, 4)).logits(rows),
+        Faithfulness(head).logits(last(maps).mean((1, 2))),
+    ):
+        assert relative_error(logits, module(maps)) <= 1e-12
+    with pytest.raises(ValueError, match=r"imported for \(batch, 3, 7, 6\)"):
+        head(last(maps)[..., :4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_affine_head_of_fewer_bits_is_taken_for_one(dtype: torch.dtype) -> None:
+    assert to_flax(_pooled_and_affine().to(dtype), torch.rand(2, 6, 5, 4).to(dtype), affine=True).affine
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)),
+        nn.Sequential(_pooled_and_affine(), nn.Hardtanh(-20, 20)),
+        nn.Sequential(nn.Flatten(), nn.Linear(120, 5)),
+    ],
+    ids=["rectifier", "bounds far from zero", "another weight at each place"],
+)
+def test_a_module_that_is_not_affine_is_not_imported_as_affine(module: nn.Module) -> None:
+    example = torch.rand(2, 6, 5, 4)
+    with pytest.raises(ValueError, match="affine=True, but module isn't average pooling and an affine map"):
+        to_flax(module, example, affine=True)
+    assert not to_flax(module, example).affine
+
+
+def test_only_one_layers_activations_are_averaged() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    with pytest.raises(ValueError, match="affine=True, but module takes 2 inputs"):
+        to_flax(Sum(), (torch.ones(2, 3), torch.ones(2, 3)), affine=True)
+
+
 def test_the_head_of_a_traced_model_takes_maps_with_channels_last(small: Small) -> None:
     graph = fx.Graph()
     maps = graph.placeholder("maps")
@@ -194,6 +246,25 @@ def test_a_frozen_module_and_a_single_example_will_do(expected: torch.Tensor) ->
     assert relative_error(network(last(pictures(4))), expected) <= 1e-6
 
 
+def test_a_module_that_overwrites_its_input() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sub_(0.5).div_(2).sigmoid()
+
+    x = pictures(4)
+    network = to_flax(Scaled(), pictures(2))
+    assert relative_error(network(last(x)), torch.sigmoid((x - 0.5) / 2).permute(0, 2, 3, 1)) <= 1e-6
+
+
+def test_under_inference_mode(expected: torch.Tensor, small: Small) -> None:
+    with torch.inference_mode():
+        for module in (small, Small().eval()):
+            errors = to_flax(module, pictures(2)).errors
+            assert errors is not None
+            assert errors.gradients <= 1e-5
+        assert torch.is_inference_mode_enabled()
+
+
 def test_channels_last_memory_changes_nothing(expected: torch.Tensor) -> None:
     module = Small().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     network = to_flax(module, pictures(2).to(memory_format=torch.channels_last))
@@ -243,6 +314,26 @@ def test_the_places_of_maxima_are_refused() -> None:
         to_flax(Unpooled(), pictures(2))
 
 
+def test_reading_under_a_mask_is_refused() -> None:
+    class Positive(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x[x > 0].sum()
+
+    with pytest.raises(UnsupportedOperatorError, match="with a mask, called by"):
+        to_flax(Positive(), pictures(2))
+
+
+def test_writing_different_values_under_a_mask_is_refused() -> None:
+    class Written(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y[:, torch.tensor([True, False, True])] = x[:, :2]
+            return y
+
+    with pytest.raises(NotImplementedError, match=r"shape \(3, 2, 9, 8\); write torch\.where"):
+        to_flax(Written(), pictures(2))
+
+
 def test_a_fixed_batch_is_refused() -> None:
     class Fixed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -278,18 +369,19 @@ def _disturbed(monkeypatch: pytest.MonkeyPatch, *dtypes: torch.dtype) -> None:
     def ask_disturbed(network: ImportedNetwork, question: Any) -> Any:
         answer = ask(network, question)
         if question.inputs[0].dtype in dtypes:
-            answer.gradients[0][1] += 0.1
+            answer.gradients[0][1] += 10
         return answer
 
     monkeypatch.setattr(check, "_ask_jax", ask_disturbed)
 
 
-def test_a_gradient_that_only_rounding_changes_is_a_kink(monkeypatch: pytest.MonkeyPatch, small: Small) -> None:
-    _disturbed(monkeypatch, torch.float32)
-    errors = to_flax(small, pictures(2)).errors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_gradient_that_only_rounding_changes_is_a_kink(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    _disturbed(monkeypatch, dtype)
+    errors = to_flax(Small().to(dtype), pictures(2, dtype)).errors
     assert errors is not None
     assert errors.kinks == 1
-    assert errors.gradients <= 1e-5
+    assert errors.gradients <= (1e-5 if dtype == torch.float32 else errors.gradient_tolerance)
 
 
 def test_a_gradient_that_is_wrong_in_float64_too_is_no_kink(monkeypatch: pytest.MonkeyPatch, small: Small) -> None:
@@ -318,6 +410,31 @@ def test_examples_that_do_not_fit_are_refused(small: Small) -> None:
         to_flax(small, torch.tensor(1.0))
     with pytest.raises(ValueError, match=r"batches of \[2, 3\]"):
         to_flax(small, (pictures(2), pictures(3)))
+    with pytest.raises(ValueError, match=r"float32.* does not take example_inputs \(float64 \(2, 3, 9, 8\)\)"):
+        to_flax(small, pictures(2, torch.float64))
+    with pytest.raises(ValueError, match=r"does not take example_inputs \(float32 \(2, 9, 8, 3\)\).*channels"):
+        to_flax(small, pictures(2).permute(0, 2, 3, 1))
+    with pytest.raises(ValueError, match="batch along their first axes"):
+        to_flax(small.conv, pictures(1)[0])
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"module is a function; give a torch\.nn\.Module"):
+        convert._torch_module(lambda x: x)
+
+
+def test_a_module_whose_own_outputs_are_no_numbers_is_refused() -> None:
+    module = Small()
+    module.conv.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"own outputs for 3 .* are NaN or infinite; its conv\.weight holds NaN"):
+        to_flax(module, pictures(2))
+
+    class Logarithm(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.log()
+
+    with pytest.raises(ValueError, match="NaN or infinite; give check=False"):
+        to_flax(Logarithm(), pictures(2))
 
 
 def test_real_weights_with_asymmetric_padding() -> None:
