@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..factorize import Objective, Solution, SquaredError, encode
 from ..metrics import Certificates, certificates, relative_squared_error
+from .checks import check_finite, check_weighed
 from .losses import SigmoidKL
 from .term import Faithfulness
 
@@ -23,8 +24,8 @@ class Certified:
 
     **Arguments:**
 
-    - `fitted`, `held_out`: image by image; `held_out` is None if there were none.
-    - `fitted_error`, `held_out_error`: `‖A − UWᵀ‖² / ‖A‖²`.
+    - `fitted`, `held_out`: image by image, those that the term weighs; `held_out` is None if there were none.
+    - `fitted_error`, `held_out_error`: `‖A − UWᵀ‖² / ‖A‖²` of these images' rows.
     """
 
     fitted: Certificates
@@ -60,35 +61,46 @@ def certify(
 
     **Arguments:**
 
-    - `term`: whose head predicts, and which says what an image is.
+    - `term`: whose head predicts, and which says what an image is. Images fitted to which it gives no weight are left
+        out, such as crops that stand beside pictures.
     - `activations`: the rows that were fitted.
     - `solution`: their factorization.
-    - `held_out`: rows of other images.
+    - `held_out`: rows of other images, all of which count.
     - `objective`: what codes minimize; without weights of rows or images, which belong to one set of rows.
 
     **Returns:** certificates with quantiles. Raises `ValueError` for a term of several labels, whose predictions are
-    no single distribution.
+    no single distribution; for rows that don't fit the term; for a term that weighs no image; and for predictions
+    that aren't finite.
     """
-    if isinstance(term.loss, SigmoidKL):
+    if isinstance(term, Faithfulness) and isinstance(term.loss, SigmoidKL):
         raise ValueError(
             "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
             "term.loss.values of each image instead"
         )
-    fitted, error = _certified(term, activations, solution.dictionary, objective)
-    other, other_error = (
-        (None, None) if held_out is None else _certified(term, held_out, solution.dictionary, objective)
-    )
+    sets = {"activations": (term, jnp.asarray(activations))}
+    if held_out is not None:
+        sets["held_out"] = (dataclasses.replace(term, weights=None), jnp.asarray(held_out))
+    for name, (one, rows) in sets.items():
+        check_weighed(one, rows, name)
+    found = [_certified(one, rows, name, solution.dictionary, objective) for name, (one, rows) in sets.items()]
+    (fitted, error), (other, other_error) = found if held_out is not None else (*found, (None, None))
     return Certified(fitted, other, error, other_error)
 
 
 def _certified(
     term: Faithfulness,
     activations: Float[Array, "row channel"],
+    name: str,
     dictionary: Float[Array, "concept channel"],
     objective: SquaredError | Objective,
 ) -> tuple[Certificates, float]:
     codes = encode(activations, dictionary, objective=objective)
+    if term.weights is not None:
+        counted = np.repeat(np.asarray(term.weights) > 0, term.places)
+        activations, codes = activations[counted], codes[counted]
     original, rebuilt = predictions(dataclasses.replace(term, weights=None), activations, codes, dictionary)
+    check_finite(jnp.isfinite(original).all(axis=1), name)
+    check_finite(jnp.isfinite(rebuilt).all(axis=1), f"{name} rebuilt from concepts")
     error = relative_squared_error(np.asarray(activations), np.asarray(codes @ dictionary))
     return certificates(np.asarray(original), np.asarray(rebuilt)), error
 

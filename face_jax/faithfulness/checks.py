@@ -1,24 +1,49 @@
-"""What's refused before any work: heads, weights and activations that don't fit together."""
+"""What's refused before any work: settings that are none; heads, weights and activations that don't fit together."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from ..heads import Affine
+from ..heads import Affine, NetworkHead, TokenHead
+from .losses import Loss
+from .units import Unit
 
 if TYPE_CHECKING:
     from .term import Faithfulness, Prepared, Unkept
 
 
-def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
-    """Raise `ValueError` that says what doesn't fit and what to do."""
+def check_settings(term: Faithfulness) -> None:
+    """Raise `ValueError` for a loss, a unit or a grid that is none."""
+    for name, value, kind, choices in (
+        ("loss", term.loss, Loss, "ForwardKL(), ReverseKL(), SquaredLogits() or SigmoidKL()"),
+        ("unit", term.unit, Unit, "InSums() or InMeans()"),
+    ):
+        if not isinstance(value, kind):
+            given = f"{value.__name__} is a class" if isinstance(value, type) else f"{value!r} is no {name}"
+            raise ValueError(f"{name}={given}; give an object: {choices}")
+    grid = term.grid
+    if grid is None or (isinstance(grid, tuple) and len(grid) == 2 and all(_counts(size) for size in grid)):
+        return
+    raise ValueError(f"grid={grid!r} is no height and width of a map; give two numbers, such as grid=(7, 7)")
+
+
+def _counts(size: object) -> bool:
+    return isinstance(size, int | np.integer) and int(size) >= 1
+
+
+def check(term: Faithfulness, activations: Float[Array, "row channel"], name: str = "activations") -> None:
+    """Raise `ValueError` that says what doesn't fit and what to do; `name` is what the caller calls the rows."""
+    if len(activations.shape) != 2:
+        raise ValueError(
+            f"{name} has shape {activations.shape}; give a matrix of rows, one a pooled crop or a place of a map"
+        )
     rows, channels = activations.shape
     if not callable(term.head):
         raise ValueError(
@@ -26,12 +51,17 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
         )
     if rows % term.places:
         raise ValueError(
-            f"activations has {rows} rows, which is no multiple of the {term.places} places of an image; give all "
+            f"{name} has {rows} rows, which is no multiple of the {term.places} places of an image; give all "
             "places of each image, one image after the other"
         )
     images = rows // term.places
     if isinstance(term.head, Affine):
-        _check_affine(term.head, channels)
+        _check_affine(term.head, channels, name)
+    if isinstance(term.head, NetworkHead | TokenHead) and term.head.channels not in (None, channels):
+        raise ValueError(
+            f"head takes {term.head.channels} channels and {name} has {channels}; give the activations of the "
+            "layer that the head was cut behind"
+        )
     classes = _check_traceable(term, activations, images)
     if term.weights is not None and jnp.shape(term.weights) != (images,):
         raise ValueError(
@@ -46,21 +76,36 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"]) -> None:
         raise ValueError("head gives no logits; give a classifier with one class or more")
 
 
+def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:
+    """The same, and `ValueError` for what is no faithfulness, or for one that weighs no image."""
+    from .term import Faithfulness
+
+    if not isinstance(term, Faithfulness):
+        raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")
+    check(term, activations, name)
+    if term.weights is not None and not (np.asarray(term.weights) > 0).any():
+        raise ValueError(f"the weights of all images of {name} are 0; give some image a weight above 0")
+
+
 def check_prepared(prepared: Prepared | Unkept) -> None:
     """Raise `ValueError` if the predictions on the original activations aren't finite, as far as they are known."""
-    finite = prepared.finite
+    check_finite(prepared.finite, "activations")
+
+
+def check_finite(finite: Bool[Array, " image"], name: str) -> None:
+    """Raise `ValueError` if the head's logits of some images aren't finite, as far as that's known."""
     if isinstance(finite, jax.core.Tracer):
         return
     bad = ~np.asarray(finite)
     if not bad.any():
         return
     raise ValueError(
-        f"head gives logits that are NaN or infinite for {int(bad.sum())} of {bad.size} images, the first is image "
-        f"{int(bad.argmax())}; look for NaN in the head's weights, or activations that it wasn't trained for"
+        f"head gives logits that are NaN or infinite for {int(bad.sum())} of {bad.size} images of {name}, the first is "
+        f"image {int(bad.argmax())}; look for NaN in the head's weights, or activations that it wasn't trained for"
     )
 
 
-def _check_affine(head: Affine, channels: int) -> None:
+def _check_affine(head: Affine, channels: int, name: str) -> None:
     kernel, bias = jnp.shape(head.kernel), jnp.shape(head.bias)
     if len(kernel) != 2 or len(bias) != 1:
         raise ValueError(
@@ -68,7 +113,7 @@ def _check_affine(head: Affine, channels: int) -> None:
         )
     if kernel[0] != channels:
         raise ValueError(
-            f"head takes {kernel[0]} channels and activations has {channels}; give the activations of the layer that "
+            f"head takes {kernel[0]} channels and {name} has {channels}; give the activations of the layer that "
             "the head was cut behind" + (", or transpose the kernel" if kernel[1] == channels else "")
         )
     if kernel[1] != bias[0]:
@@ -85,12 +130,22 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
     try:
         logits = jax.eval_shape(plain.logits, shape)
     except Exception as error:
+        if (taken := _type_taken(plain, shape)) is not None:
+            raise ValueError(
+                f"head takes activations of dtype {taken} and these are {activations.dtype}; give "
+                f"activations.astype({taken.name!r}), or a head whose weights are {activations.dtype}"
+            ) from error
         raise ValueError(
             f"head can't be traced by JAX on activations of shape {activations.shape} and dtype {activations.dtype}: "
             f"{_first_line(error)}. It has to be a pure JAX function of the layer's activations: no NumPy or torch on "
             "its input, no branching on values (face_jax.bridges.to_flax imports a torch head); give grid=(y, x) if "
             "it takes maps"
         ) from error
+    if any(isinstance(known, jax.core.Tracer) for known in jax.make_jaxpr(_called)(plain, shape).consts):
+        raise ValueError(
+            "head closes over values that are being traced or differentiated, which it would keep constant; give them "
+            "to it: jax.tree_util.Partial(function, kernel), Affine(kernel, bias) or another pytree"
+        )
     if len(logits.shape) != 2 or logits.shape[0] != images:
         raise ValueError(
             f"head gives shape {logits.shape} for {images} images of {term.places} rows; it has to give image × "
@@ -105,6 +160,23 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
                 "with face_jax.bridges.to_flax, or define its derivative with jax.custom_jvp"
             ) from error
     return logits.shape[1]
+
+
+def _called(term: Faithfulness, activations: Float[Array, "row channel"]) -> Array:
+    return term.logits(activations)
+
+
+def _type_taken(term: Faithfulness, shape: jax.ShapeDtypeStruct) -> np.dtype | None:
+    """A floating type that the head can be traced on where it can't be on the activations' own."""
+    names = ("float32", "bfloat16", "float16", *(["float64"] if jax.config.read("jax_enable_x64") else []))
+    for other in map(jnp.dtype, names):
+        if other != shape.dtype:
+            try:
+                jax.eval_shape(term.logits, jax.ShapeDtypeStruct(shape.shape, other))
+            except Exception:  # whatever a head raises, this type isn't the one
+                continue
+            return other
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize
+from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, with_terms
 from ..metrics import relative_squared_error
 from .certify import predictions
-from .term import Faithfulness
+from .checks import check_finite, check_weighed
+from .losses import SigmoidKL
+from .term import Faithfulness, Prepared, Unkept
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
 _SHARES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -33,7 +35,8 @@ class Point:
     - `error`, `loss`: relative squared error and mean loss of the images fitted, their codes by non-negative least
         squares.
     - `held_out_error`, `held_out_loss`: the same for the images held out.
-    - `agreement`: share of the images held out whose predicted class survives.
+    - `agreement`: share of the images held out whose predicted class survives; of several labels (`SigmoidKL`) the
+        share of labels that stay on their side of a probability of one half.
     - `objective`, `residual`, `steps`: what the solver says.
     """
 
@@ -51,6 +54,8 @@ class Point:
 @dataclasses.dataclass(frozen=True)
 class Path:
     """Solutions along λ, the first without the term.
+
+    `table()` has the numbers; `face_jax.report.figures.path_figure` draws them for an explanation's page.
 
     **Arguments:**
 
@@ -104,7 +109,9 @@ def faithfulness_path(
     - `most_error`: how much larger than without the term the held-out error may become, as a factor.
     - `solver`, `start`, `key`: for `factorize`.
 
-    **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense.
+    **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
+    factorized for rows that don't fit the terms, terms that weigh no image, predictions that aren't finite, and
+    solvers that terms can't be combined with.
     """
     if not math.isfinite(most_error) or most_error < 1:
         raise ValueError(f"most_error={most_error} allows no solution; give a factor of at least 1, such as 1.1")
@@ -112,7 +119,11 @@ def faithfulness_path(
         known = [float(weight) for weight in weights]
         if not all(math.isfinite(weight) and weight >= 0 for weight in known) or known != sorted(known):
             raise ValueError(f"weights={known} aren't ascending numbers of at least 0; give such as (1e2, 1e3, 1e4)")
+    activations, held_out = jnp.asarray(activations), jnp.asarray(held_out)
+    prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
+    _prepared(held_out_term, held_out, "held_out")
+    with_terms.check_solver(SquaredError() + term, solver)
     key = jax.random.key(0) if key is None else key
     start = NNDSVD() if start is None else start
 
@@ -120,7 +131,7 @@ def faithfulness_path(
     points = [_point(0.0, solution, activations, term, held_out, held_out_term)]
     chosen, kept, worse = 0, solution, 0
     if weights is None:
-        balance = float(solution.stats.final_objective) / max(_total(term, activations, solution), 1e-12)
+        balance = float(solution.stats.final_objective) / max(_total(term, prepared, activations, solution), 1e-12)
         candidates = [share * balance for share in _SHARES]
     else:
         candidates = [float(weight) for weight in weights if weight > 0]
@@ -144,8 +155,17 @@ def faithfulness_path(
     return Path(tuple(points), chosen, kept, most_error)
 
 
-def _total(term: Faithfulness, activations: Float[Array, "row channel"], solution: Solution) -> float:
-    known = term.recalled(term.prepare(activations), activations)
+def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
+    check_weighed(term, activations, name)
+    prepared = term.prepare(activations)
+    check_finite(prepared.finite, name)
+    return prepared
+
+
+def _total(
+    term: Faithfulness, prepared: Prepared | Unkept, activations: Float[Array, "row channel"], solution: Solution
+) -> float:
+    known = term.recalled(prepared, activations)
     return float(term.value(known, solution.codes, solution.dictionary))
 
 
@@ -179,7 +199,11 @@ def _measured(
     codes = encode(activations, dictionary)
     original, rebuilt = predictions(term, activations, codes, dictionary)
     losses = np.asarray(term.loss.values(term.loss.target(original), rebuilt), np.float64)
-    same = np.asarray(jnp.argmax(original, axis=-1) == jnp.argmax(rebuilt, axis=-1), np.float64)
+    original, rebuilt = np.asarray(original), np.asarray(rebuilt)
+    if isinstance(term.loss, SigmoidKL):
+        same = ((original > 0) == (rebuilt > 0)).mean(axis=-1)
+    else:
+        same = original.argmax(-1) == rebuilt.argmax(-1)
     weights = np.ones_like(losses) if term.weights is None else np.asarray(term.weights, np.float64)
     counted = np.repeat(weights > 0, term.places)
     error = relative_squared_error(np.asarray(activations)[counted], np.asarray(codes @ dictionary)[counted])
