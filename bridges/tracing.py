@@ -16,6 +16,8 @@ import torch
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from .torch_transformers import UNFOLDED, without_fast_attention
+
 
 class UntraceableModelError(ValueError):
     """A model whose operations can be followed neither symbolically nor by export."""
@@ -97,39 +99,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _encoder(encoder: nn.TransformerEncoder, src: Any, mask: Any = None, *rest: Any, **options: Any) -> Any:
-    """What `nn.TransformerEncoder` computes, without its choice of a faster way, which symbols can't follow."""
-    for layer in encoder.layers:
-        src = layer(src, mask, *rest, **options)
-    return src if encoder.norm is None else encoder.norm(src)
-
-
-def _encoder_layer(
-    layer: nn.TransformerEncoderLayer,
-    src: Any,
-    src_mask: Any = None,
-    src_key_padding_mask: Any = None,
-    is_causal: bool | None = False,
-) -> Any:
-    """As `_encoder`, of `nn.TransformerEncoderLayer`."""
-
-    def attended(x: Any) -> Any:
-        return layer._sa_block(x, src_mask, src_key_padding_mask, is_causal=bool(is_causal))
-
-    if layer.norm_first:
-        src = src + attended(layer.norm1(src))
-        return src + layer._ff_block(layer.norm2(src))
-    src = layer.norm1(src + attended(src))
-    return layer.norm2(src + layer._ff_block(src))
-
-
-# Modules of torch's that are more than one operation.
-_UNFOLDED: dict[type, Callable[..., Any]] = {
-    nn.TransformerEncoder: _encoder,
-    nn.TransformerEncoderLayer: _encoder_layer,
-}
-
-
 class _Tracer(NodePathTracer):
     """Also notes which operation returns each module call's result."""
 
@@ -138,10 +107,10 @@ class _Tracer(NodePathTracer):
         self.returned: dict[str, list[fx.Node]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
-        return type(m) not in _UNFOLDED and super().is_leaf_module(m, module_qualname)
+        return type(m) not in UNFOLDED and super().is_leaf_module(m, module_qualname)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        unfolded = _UNFOLDED.get(type(m))
+        unfolded = UNFOLDED.get(type(m))
         result = super().call_module(m, functools.partial(unfolded, m) if unfolded else forward, args, kwargs)
         if isinstance(result, fx.Proxy):
             self.returned.setdefault(self.path_of_module(m), []).append(result.node)
@@ -167,21 +136,10 @@ def _trace_symbolically(model: nn.Module) -> Traced:
     return _finish(model, graph, own, {name: tuple(nodes) for name, nodes in tracer.returned.items()})
 
 
-@contextlib.contextmanager
-def _without_fast_attention() -> Iterator[None]:
-    """Have torch's transformers run in single operations: the fast way is one for a whole layer."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
 def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
     auto = torch.export.Dim.AUTO
     shapes = ({axis: auto for axis in range(example.ndim) if axis != 1},)
-    with torch.no_grad(), _without_fast_attention():
+    with torch.no_grad(), without_fast_attention():
         program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         # Decomposition also turns operations in place into pure ones.
         module = program.run_decompositions({}).module(check_guards=False)
