@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 try:
     import rich.console
+    import rich.markup
     import rich.table
     import typer
 except ImportError as error:
@@ -18,6 +19,7 @@ except ImportError as error:
 from .terminal import SAY, bars, errors_in_words, timed
 from .words import (
     PICTURES,
+    check_counts,
     check_depth,
     checked,
     cropping_of,
@@ -139,8 +141,9 @@ def demo(
             from .embedded import embedded_photograph
 
             source = embedded_photograph(photos)
+            rank = 6 if rank is None else rank
         _run(
-            source, target=target, rank=rank or 6, out=out, seed=seed, no_cache=no_cache, faithfulness=faithfulness,
+            source, target=target, rank=rank, out=out, seed=seed, no_cache=no_cache, faithfulness=faithfulness,
             depth=depth, visualize=visualize, sanity=sanity,
         )  # fmt: skip
 
@@ -152,12 +155,22 @@ def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") ->
         from face_jax import bridges
 
         loaded = bridges.load(model, weights=weights)
-        table = rich.table.Table("layer", "y × x × channel", "below zero", "head behind it", title=loaded.name)
-        for place in loaded.layers():
-            below = "none" if place.non_negative else f"{place.negative:.0%}, down to {place.minimum:.2g}"
+        places = loaded.layers()
+        # Names are there to be copied: other columns are folded before these.
+        names = rich.table.Column(
+            "layer", no_wrap=True, min_width=max((len(place.name) for place in places), default=0)
+        )
+        table = rich.table.Table(names, "y × x × channel", "below zero", "head behind it")
+        table.title = rich.markup.escape(loaded.name)
+        for place in places:
+            below = "none" if place.non_negative else f"{100 * place.negative:.0f} %, down to {place.minimum:.2g}"
             head = "pooling, then affine" if place.affine else "not affine"
-            table.add_row(place.name, " × ".join(map(str, place.shape)), below, head)
-        rich.console.Console(soft_wrap=not sys.stdout.isatty()).print(table)
+            table.add_row(rich.markup.escape(place.name), " × ".join(map(str, place.shape)), below, head)
+        console = rich.console.Console()
+        if not console.is_terminal:
+            # In a pipe nothing needs to be folded.
+            console.width = 10_000
+        console.print(table)
 
 
 def _run(
@@ -181,8 +194,7 @@ def _run(
 ) -> None:
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
-    if visualize < 0:
-        raise ValueError(f"--visualize {visualize} is no number of concepts; give 0 or more")
+    check_counts(rank, batch, visualize)
     begun = time.perf_counter()
     _writable(out)
     import jax
@@ -222,6 +234,11 @@ def _run(
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.seconds.values())
     forget_extras(out)
     pictures = check = None
+    command = shlex.join(["face-jax", *sys.argv[1:]])
+    with timed(more, "report"), bars("Report", 1) as advance:
+        explanation.save(out)
+        report = explanation.report(out, command=command)
+        advance(1)
     if visualize:
         with timed(more, "feature visualization"):
             pictures = visualized(explanation, visualize, bars, jax.random.key(seed))
@@ -230,39 +247,52 @@ def _run(
         with timed(more, "sanity check"):
             check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
             check.save(out)
-    with timed(more, "report"), bars("Report", 1) as advance:
-        explanation.save(out)
-        command = shlex.join(["face-jax", *sys.argv[1:]])
-        report = explanation.report(out, command=command, visualization=pictures, sanity=check)
-        advance(1)
+    if visualize or sanity:
+        with timed(more, "report with these"), bars("Report", 1) as advance:
+            report = explanation.report(out, command=command, visualization=pictures, sanity=check)
+            advance(1)
     _tell(explanation, more)
     print(report)
 
 
 def _tell(explanation: Any, more: dict[str, float]) -> None:
-    first = explanation.scores[0]
+    from .report.verdicts import percent
+
+    concepts = explanation.concepts
+    if not explanation.importance.exact:
+        # Sampled indices overlap: they are no shares of a whole.
+        shares = f"the first has a total Sobol index of {concepts[0].importance:.2f}"
+    elif len(concepts) > 3:
+        shares = f"the first three have {100 * sum(one.importance for one in concepts[:3]):.0f} % of the importance"
+    else:
+        shares = f"the first has {100 * concepts[0].importance:.0f} % of the importance"
+    # Names of files and classes may have brackets, which mean something to rich.
+    name = rich.markup.escape(explanation.target_name)
     SAY.print(
-        f"[bold]{explanation.target_name}[/bold] ({explanation.target_chosen}): {len(explanation.concepts)} concepts; "
-        f"the first three have {sum(one.importance for one in explanation.concepts[:3]):.0%} of the importance. "
-        f"Rebuilt from concepts, {first.agreement:.0%} of the held-out predictions stay."
+        f"[bold]{name}[/bold] ({explanation.target_chosen}): {len(concepts)} concepts; {shares}. "
+        f"Rebuilt from concepts, {percent(explanation.scores[0].agreement)} of the held-out predictions stay."
     )
     for note in explanation.notes:
-        SAY.print(f"[yellow]Note:[/yellow] {note}")
+        SAY.print(f"[yellow]Note:[/yellow] {rich.markup.escape(note)}")
     seconds = explanation.seconds | more
     total = sum(seconds.values())
     parts = ", ".join(
-        f"{work} {spent:.1f} s ({spent / total:.0%})"
+        f"{work} {spent:.1f} s ({100 * spent / total:.0f} %)"
         for work, spent in sorted(seconds.items(), key=lambda item: -item[1])
     )
     SAY.print(f"[dim]{total:.1f} s: {parts}[/dim]")
 
 
 def _writable(out: pathlib.Path) -> None:
+    """Tries whether files can be written there, and leaves nothing: the explanation may yet be refused."""
     probe = out / ".writable"
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        for folder in missing:
+            folder.rmdir()
     except OSError as error:
         raise OSError(f"--out {str(out)!r} can't be written to ({error.strerror}); name another folder") from error
 

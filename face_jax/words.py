@@ -6,6 +6,8 @@ import dataclasses
 import pathlib
 from typing import Any, Literal
 
+from .choices import check_count
+
 # The folder of the pictures of --visualize, beside the report.
 PICTURES = "visualization"
 # Activations of an imported network differ from torch's by less than this, relative to the largest of them.
@@ -21,6 +23,15 @@ def rank_of(word: str) -> int | Literal["auto"]:
     if not word.strip().isdigit():
         raise ValueError(f"--rank {word!r} is no number of concepts; give one, such as 25, or auto")
     return int(word)
+
+
+def check_counts(rank: int | str, batch: int, visualize: int) -> None:
+    """Refuses options that are no numbers of anything, before models and photographs are loaded."""
+    if rank != "auto":
+        check_count("--rank", rank, "concepts")
+    check_count("--batch", batch, "pictures")
+    if visualize < 0:
+        raise ValueError(f"--visualize {visualize} is no number of concepts; give 0 or more")
 
 
 def strength_of(word: str) -> Any:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,12 +108,13 @@ def tiny(monkeypatch, tmp_path):
     for number, pixels in enumerate(pictures(12, 0)):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
 
-    def run(*words):
+    def run(*words, ends=0):
         options = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--rank", "3", "--crops", "6"]
         done = CliRunner().invoke(cli.app, ["explain", *options, "--no-cache", *words])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == ends, done.output
         return tmp_path / "out", done
 
+    run.photos = tmp_path / "photos"
     return run
 
 
@@ -131,11 +134,32 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
     report = (out / "report.html").read_text()
     assert report.count("picture made for concept") == 2
     assert "Does it depend on what was learned?" in report
+    assert not (out / ".writable").exists()
     # Another explanation in the same folder leaves nothing of this one.
     tiny()
     assert {file.name for file in out.iterdir()} == {
         "report.html", "explanation.json", "bank.safetensors", "activations.safetensors",
     }  # fmt: skip
+
+
+def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
+    from face_jax import cli
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "checked", interrupted)
+    out, _ = tiny("--visualize", "1", "--sanity", ends=130)
+    assert {"report.html", "explanation.json", "bank.safetensors", "visualization"} <= {
+        file.name for file in out.iterdir()
+    }
+
+
+def test_names_with_brackets_are_said_as_they_are(tiny):
+    photos = tiny.photos
+    (photos / "trip [bold] [copy].png").write_bytes(b"no picture")
+    _, done = tiny()
+    assert "trip [bold] [copy].png: not a picture" in done.output
 
 
 def test_a_number_is_the_weight_of_faithfulness(tiny):
@@ -164,6 +188,28 @@ def test_layers_of_the_embedded_model(tmp_path, cache):
     assert "pooling, then affine" in done.stdout
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_of_layers_are_whole(terminal, monkeypatch):
+    from face_jax.bridges.listing import Layer
+    from typer.testing import CliRunner
+
+    from face_jax import bridges, cli
+
+    name = "features.denseblock4.denselayer16.relu2"
+    place = Layer(name, (), "ReLU", (7, 7, 1280), -12.5, 0.43, False)
+    model = SimpleNamespace(name="a [model]", layers=lambda: (place,))
+    monkeypatch.setattr(bridges, "load", lambda *_, **__: model, raising=False)
+    for variable, value in {"COLUMNS": "80", "FORCE_COLOR": "1" if terminal else ""}.items():
+        monkeypatch.setenv(variable, value)
+    done = CliRunner().invoke(cli.app, ["layers"])
+    assert done.exit_code == 0, done.output
+    assert name in done.output
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m", "", done.output).splitlines()) <= (
+        80 if terminal else 120
+    )
+    assert ("43 %, down to -12" in done.output) == (not terminal)
+
+
 MISTAKES = [
     (["explain", "--images", "nowhere"], "does not exist"),
     (["explain", "--images", "photos", "--model", "resnet43", "--weights", "none"], "resnet34"),
@@ -178,6 +224,9 @@ MISTAKES = [
     (["demo", "--photos", "imagenette"], "internet"),
     (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
     (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
+    (["explain", "--images", "nowhere", "--rank", "0"], "--rank=0 is no number of concepts"),
+    (["explain", "--images", "nowhere", "--batch", "0"], "--batch=0 is no number of pictures"),
+    (["demo", "--rank", "0"], "--rank=0 is no number of concepts"),
     (["demo", "--photos", "dog"], "chelsea"),
 ]
 # Every mistake in one process, which saves most of the time: it goes into imports.
@@ -231,6 +280,12 @@ def test_what_is_wrong_is_said_in_a_line(number, answers):
     code, said = answers[number]
     assert code == 2, f"{code}\n{said}"
     assert MISTAKES[number][1] in said
+
+
+def test_what_is_refused_leaves_no_folder(answers, mistaken):
+    folder, _ = mistaken
+    assert {file.name for file in folder.iterdir()} <= {"photos", "file", "wrong.pth", "torch"}
+    assert answers
 
 
 def test_a_process_ends_with_what_is_wrong(mistaken, cache):

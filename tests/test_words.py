@@ -5,7 +5,7 @@ from toy_model import colour_model
 
 import face_jax as fj
 from face_jax.crops import NativeCrops
-from face_jax.words import check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
+from face_jax.words import check_counts, check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
 
 
 def test_words_become_options():
@@ -27,6 +27,8 @@ def test_words_become_options():
         (lambda: cropping_of("many", None), "--crops 'many'"),
         (lambda: cropping_of("0", None), "--crops '0'"),
         (lambda: rank_of("many"), "--rank 'many'"),
+        (lambda: check_counts(0, 32, 0), "--rank=0 is no number of concepts"),
+        (lambda: check_counts("auto", 0, 0), "--batch=0 is no number of pictures"),
         (lambda: strength_of("much"), "--faithfulness 'much'"),
         (lambda: check_depth(-1, None), "--depth -1"),
         (lambda: check_depth(2, ("layer3",)), "--depth 2 with 1 --layers"),
