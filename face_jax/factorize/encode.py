@@ -43,6 +43,7 @@ def encode(
         )
     validate.finite("activations", activations)
     validate.finite("dictionary", dictionary)
+    validate.squared_error(objective)
     validate.penalties(objective, both=False)
     quadratic = validate.weights_of(objective, activations)
     if terms := with_terms.active(objective):

@@ -56,6 +56,7 @@ def factorize(
     validate.finite("activations", activations)
     if not solver.signed_dictionary:
         validate.non_negative("activations", activations, validate.SIGNED)
+    validate.squared_error(objective)
     validate.penalties(objective, both=True)
     quadratic = validate.weights_of(objective, activations)
     given = start.start if isinstance(start, Warmup) else start

@@ -71,7 +71,7 @@ def move_together(
     slope_codes = slope_codes * weights[:, None]
     slope_dictionary = outer @ dictionary - weighed.T @ problem.activations
     slope_dictionary = slope_dictionary + l2_dictionary * dictionary + problem.penalty("l1_dictionary")
-    all_codes, all_dictionary, like = slope_codes, slope_dictionary, inner + l2_codes * eye
+    all_codes, all_dictionary, like = slope_codes, slope_dictionary, jnp.mean(weights) * (inner + l2_codes * eye)
     products = []
     for part in problem.parts:
         model = part.term.local_codes(part.prepared, codes, dictionary)

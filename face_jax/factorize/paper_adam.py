@@ -12,11 +12,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from . import with_terms
+from .kkt import kkt_residual
 from .objective import Objective, Weighted
-from .problem import problem_of, settings_of
 from .results import RESULTS, Result
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
-from .solvers import ADMM
 from .starts import Start
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
@@ -111,9 +110,8 @@ def _paper_adam(
     begin = (first, optimizer.init(first), values, jnp.zeros((), jnp.int32))
     (codes, dictionary), _, values, steps = jax.lax.while_loop(going, advance, begin)
     values = values.at[steps].set(loss((codes, dictionary)))
-
-    problem = problem_of(activations, dataclasses.replace(objective, terms=terms), prepared, settings_of(ADMM()))
-    final, residual = problem.measure(codes, dictionary)
+    final = loss((codes, dictionary)) / unit
+    residual = kkt_residual(activations, codes, dictionary, objective=dataclasses.replace(objective, terms=terms))
     ended = jnp.where(steps < solver.max_steps, RESULTS.settled.value, RESULTS.max_steps_reached.value)
     ended = jnp.where(jnp.isfinite(final), ended, RESULTS.nonfinite.value).astype(jnp.int32)
     columns, dictionary, scale = normalized(codes.T, dictionary)
@@ -123,7 +121,7 @@ def _paper_adam(
         steps=steps,
         restarts=jnp.zeros((), jnp.int32),
         final_objective=final,
-        final_residual=residual,
+        final_residual=residual.scaled,
         dead=count_dead(columns),
         duplicated=count_duplicated(dictionary),
     )

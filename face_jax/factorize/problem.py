@@ -144,6 +144,8 @@ class Problem:
     def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
         """A matrix that resembles the curvature of a row's codes."""
         gram = dictionary @ dictionary.T + self.penalty("l2_codes") * jnp.eye(codes.shape[1], dtype=codes.dtype)
+        if self.quadratic.row_weights is not None:
+            gram = gram * jnp.mean(self.quadratic.row_weights)
         found = ((part.weight, part.term.local_codes(part.prepared, codes, dictionary).gram) for part in self.parts)
         return sum((weight * mine for weight, mine in found if mine is not None), gram)
 
@@ -287,7 +289,7 @@ def _codes_block(
     moves = jnp.maximum(
         codes - slope / jnp.where(weights > 0, weights, 1)[:, None] / _positive(jnp.diagonal(gram))[None], 0
     )
-    moves = jnp.sum(jnp.diagonal(gram)[None] * (codes - moves) ** 2, axis=1)
+    moves = weights * jnp.sum(jnp.diagonal(gram)[None] * (codes - moves) ** 2, axis=1)
 
     new = codes
     shift = codes - before
@@ -297,7 +299,9 @@ def _codes_block(
         def product(v: Codes) -> Codes:
             return sum((weight * model.product(v) for weight, model in models), (v @ gram) * weights[:, None])
 
-        like = sum((weight * model.gram for weight, model in models if model.gram is not None), gram)
+        # Rows weigh differently and share a matrix: the mean row's.
+        of_terms = (weight * model.gram for weight, model in models if model.gram is not None)
+        like = sum(of_terms, jnp.mean(weights) * gram)
         target = minimize_model(
             codes, slope, product, like, lambda matrix, v: v @ matrix, groups,
             signed=False, inner=settings.inner, steps=settings.steps, rtol=settings.cg_rtol,

@@ -51,10 +51,10 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
         models = [(part.weight, part.term.local_codes(part.prepared, codes, dictionary)) for part in problem.parts]
         quadratic = (codes @ gram - cross) * weights
         slope = sum((weight * model.slope for weight, model in models), quadratic)
-        like = sum((weight * model.gram for weight, model in models if model.gram is not None), gram)
-        diagonal = jnp.diagonal(like)[None] * jnp.where(weights > 0, weights, 1)
+        terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
+        diagonal = jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None]
         diagonal = jnp.where(diagonal > 0, diagonal, 1)
-        inverse = inverse_of(like)
+        inverse = inverse_of(jnp.mean(weights) * gram + terms)
 
         off = codes - jnp.maximum(codes - slope / diagonal, 0)
         far = _largest(off * diagonal, groups) > goal

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from .objective import Objective, SquaredError
+from .objective import Objective, SquaredError, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
@@ -94,6 +94,18 @@ def rank_of(rank: Any) -> int:
     if rank < 1:
         raise ValueError(f"rank={rank} leaves no concept; give at least 1")
     return int(rank)
+
+
+def squared_error(objective: Any) -> None:
+    """An objective that has a squared error."""
+    if isinstance(objective, SquaredError) or (isinstance(objective, Objective) and objective.squared_error):
+        return
+    if isinstance(objective, Objective | Term):
+        raise ValueError("objective has no squared error to weigh its terms against; write SquaredError() + λ * term")
+    raise ValueError(
+        f"objective={objective!r} is none; give SquaredError(), with further terms such as "
+        "SquaredError() + λ * Faithfulness(head)"
+    )
 
 
 def penalties(objective: SquaredError | Objective, *, both: bool) -> None:

@@ -29,7 +29,12 @@ def active(objective: SquaredError | Objective) -> tuple[Weighted, ...]:
         weight = weighted.weight
         if not isinstance(weight, jax.core.Tracer):
             known = np.asarray(weight)
-            if known.shape != () or not np.isfinite(known) or known < 0:
+            if isinstance(weight, str) and weight == "auto":
+                raise ValueError(
+                    'λ="auto" is chosen by faithfulness_path and by explain(faithfulness="auto"); a factorization '
+                    "takes a number, such as the path's weight"
+                )
+            if known.shape != () or known.dtype.kind not in "bifu" or not np.isfinite(known) or known < 0:
                 raise ValueError(
                     f"λ={weight!r} is no weight of a term; give a finite number of at least 0 (0 leaves the term out)"
                 )

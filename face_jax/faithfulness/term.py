@@ -70,7 +70,10 @@ class Faithfulness(Term):
 
     **Arguments:**
 
-    - `head`: from activations to logits, a pure JAX function or a pytree that can be called.
+    - `head`: from activations to logits, a pure JAX function or a pytree that can be called. Numbers that are
+        differentiated or traced have to be a pytree's leaves, such as `jax.tree_util.Partial(function, kernel)` or
+        `Affine(kernel, bias)`; what a function closes over is constant. Give the same function again and again: a new
+        one is compiled anew.
     - `loss`: `ForwardKL()`, `ReverseKL()`, `SquaredLogits()`, or `SigmoidKL()` for several labels.
     - `unit`: what λ means: `InSums()` as in the formula, `InMeans()` as in the published code.
     - `weights`: each image's factor, at least 0; 0 leaves its prediction out. Ones if None.
@@ -95,8 +98,16 @@ class Faithfulness(Term):
                 "face_jax.heads.Affine(kernel, bias)"
             )
         if callable(self.head) and jax.tree.leaves([self.head]) == [self.head]:
+            if hasattr(self.head, "affine"):
+                raise ValueError(
+                    f"head is a {type(self.head).__name__}, whose numbers JAX can't pass to programs; make it a pytree "
+                    "with jax.tree_util.register_dataclass, or a flax.nnx.Module"
+                )
             # A plain function has no leaves; jit has to know that.
             object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
+        from .checks import check_settings
+
+        check_settings(self)
 
     def __repr__(self) -> str:
         # Without the head's and the images' numbers, which can be millions.

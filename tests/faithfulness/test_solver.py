@@ -177,6 +177,21 @@ def test_penalties_and_row_weights_count():
     assert (np.diff(history) <= 0).all()
 
 
+def test_the_unit_of_row_weights_and_term_makes_no_difference():
+    activations, head = _problem()
+    rows = jnp.asarray(np.random.default_rng(4).uniform(0.1, 10, ROWS))
+    found = []
+    for unit in (1.0, 1e-4):
+        objective = fj.SquaredError(row_weights=unit * rows) + unit * 2.0 * Faithfulness(head)
+        solution = factorize(activations, RANK, objective=objective, solver=SOLVER)
+        measured = fj.kkt_residual(activations, solution.codes, solution.dictionary, objective=objective)
+        assert float(solution.stats.final_residual) == pytest.approx(float(measured.scaled), rel=1e-6, abs=1e-12)
+        assert solution.result == RESULTS.successful
+        found.append(solution)
+    np.testing.assert_allclose(found[0].codes, found[1].codes, atol=1e-6)
+    assert abs(int(found[0].stats.steps) - int(found[1].stats.steps)) <= 2
+
+
 def test_signed_activations_with_the_term():
     activations, head = _problem()
     activations = activations - 0.4
@@ -258,6 +273,19 @@ def test_published_adam_is_adam_and_clamp():
     np.testing.assert_allclose(found.codes @ found.dictionary, factors[0] @ factors[1], atol=1e-9)
     assert found.result == RESULTS.max_steps_reached
     assert float(found.stats.objective[30]) == pytest.approx(float(loss(factors)) * activations.size / 2, rel=1e-8)
+
+
+def test_published_adam_is_judged_by_its_own_objective():
+    activations, head = _problem()
+    seen = jnp.asarray(np.random.default_rng(3).random(activations.shape) > 0.3, activations.dtype)
+    term, quadratic = Faithfulness(head), fj.SquaredError(weights=seen)
+    objective = quadratic + 2.0 * term
+    found = factorize(activations, RANK, objective=objective, solver=PaperAdam(max_steps=30, atol=0.0))
+    value = quadratic.value(activations, found.codes, found.dictionary)
+    value = value + 2.0 * term.value(term.prepare(activations), found.codes, found.dictionary)
+    assert float(found.stats.final_objective) == pytest.approx(float(value), rel=1e-9)
+    measured = fj.kkt_residual(activations, found.codes, found.dictionary, objective=objective)
+    assert float(found.stats.final_residual) == pytest.approx(float(measured.scaled), rel=1e-9)
 
 
 def test_published_adam_stops_by_the_change_of_its_loss_and_is_no_stationary_point():

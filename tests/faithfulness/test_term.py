@@ -198,6 +198,41 @@ def test_solvers_and_weights_that_cannot_have_terms_are_refused():
         factorize(activations, RANK, objective=fj.SquaredError(weights=jnp.ones_like(activations)) + term)
 
 
+def test_an_objective_needs_its_squared_error():
+    activations, kernel, bias, _, dictionary = _arrays()
+    term = Faithfulness(Affine(kernel, bias))
+    for lone in (2.0 * term, 2.0 * term + term):
+        with pytest.raises(ValueError, match=r"no squared error.*SquaredError\(\) \+ λ"):
+            factorize(activations, RANK, objective=lone)
+        with pytest.raises(ValueError, match=r"no squared error.*SquaredError\(\) \+ λ"):
+            encode(activations, dictionary, objective=lone)
+    with pytest.raises(ValueError, match=r"chosen by faithfulness_path"):
+        factorize(activations, RANK, objective=fj.SquaredError() + "auto" * term)
+    with pytest.raises(ValueError, match="λ=None is no weight"):
+        factorize(activations, RANK, objective=fj.SquaredError() + None * term)
+
+
+def test_a_head_does_not_close_over_what_is_differentiated():
+    activations, kernel, *_ = _arrays()
+
+    def closed(kernel):
+        objective = fj.SquaredError() + 2.0 * Faithfulness(lambda rows: rows @ kernel)
+        return factorize(activations, RANK, objective=objective).codes.sum()
+
+    with pytest.raises(ValueError, match=r"closes over values.*Partial"):
+        jax.grad(closed)(kernel)
+    assert np.isfinite(closed(kernel))
+
+    class Plain:
+        affine = True
+
+        def __call__(self, rows):
+            return rows @ kernel
+
+    with pytest.raises(ValueError, match=r"Plain.*register_dataclass"):
+        Faithfulness(Plain())
+
+
 def test_encoding_with_the_term_is_a_convex_minimum():
     activations, kernel, bias, _, dictionary = _arrays()
     term, weight = Faithfulness(Affine(kernel, bias)), 3.0
