@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 import face_jax as fj
-from face_jax.factorize import HALS, encode, factorize
+from face_jax.factorize import HALS, encode, factorize, with_terms
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, SquaredLogits
 from face_jax.heads import Affine
 
@@ -206,10 +206,16 @@ def test_an_objective_needs_its_squared_error():
             factorize(activations, RANK, objective=lone)
         with pytest.raises(ValueError, match=r"no squared error.*SquaredError\(\) \+ λ"):
             encode(activations, dictionary, objective=lone)
-    with pytest.raises(ValueError, match=r"chosen by faithfulness_path"):
-        factorize(activations, RANK, objective=fj.SquaredError() + "auto" * term)
-    with pytest.raises(ValueError, match="λ=None is no weight"):
-        factorize(activations, RANK, objective=fj.SquaredError() + None * term)
+
+
+@pytest.mark.parametrize(("weight", "said"), [("auto", "chosen by faithfulness_path"), (None, "λ=None is no weight")])
+def test_weights_that_are_no_numbers(weight, said):
+    _, kernel, bias, *_ = _arrays()
+    objective = fj.SquaredError() + 1.0 * Faithfulness(Affine(kernel, bias))
+    # Where types are checked, as here, it doesn't get so far.
+    object.__setattr__(objective.terms[0], "weight", weight)
+    with pytest.raises(ValueError, match=said):
+        with_terms.active(objective)
 
 
 def test_a_head_does_not_close_over_what_is_differentiated():
