@@ -33,7 +33,7 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
     **Returns:** the folder.
     """
     try:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
     except ImportError as error:
         raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,8 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
     new = {file: folder / f"{file}.new" for file in (*stores, TEXT)}
     try:
         for file, arrays in stores.items():
-            save_file(arrays, new[file], metadata)
+            # Not save_file, whose files nobody else may read.
+            new[file].write_bytes(save(arrays, metadata))
         # What a file's name has that isn't UTF-8 is escaped, as JSON has it.
         new[TEXT].write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
         for file, written in new.items():

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .codes_pass import codes_pass, measure
 from .history import History, begun, chooser
 from .moves import improve_dictionary, move_together
 from .problem import Codes, Dictionary, Problem, ratio
@@ -54,13 +55,13 @@ def solve(problem: Problem, codes: Codes, dictionary: Dictionary) -> Solution:
         return state.history.going(settings.max_steps)
 
     state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
-    value, residual = problem.measure(state.codes, state.dictionary)
+    value, residual = measure(problem, state.codes, state.dictionary)
     return state.history.solution(state.codes.T, state.dictionary, value, residual)
 
 
 def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
     settings = problem.settings
-    _, values, sums = problem.codes_pass(codes, dictionary, codes, improve=False)
+    _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
     objective = problem.objective(codes, dictionary, sums, values)
     _, slope, gram = problem.dictionary_slope(sums, dictionary)
     residual = ratio(sums.moves + problem.dictionary_moves(slope, gram, dictionary), problem.size)
@@ -90,7 +91,7 @@ def _step(problem: Problem, state: State) -> State:
     middle = (state.dictionary + dictionary) / 2
     moved = jnp.sum(shift * (state.gram @ middle - state.cross + l1 + l2 * middle))
 
-    new_codes, values, sums = problem.codes_pass(codes, dictionary, state.codes, improve=True)
+    new_codes, values, sums = codes_pass(problem, codes, dictionary, state.codes, improve=True)
     new_dictionary, values, last, moves = improve_dictionary(
         problem, new_codes, dictionary, sums, values, history.step * 37
     )
