@@ -30,7 +30,8 @@ def encode(
     - `activations`: `row × channel`, any sign: what lies below zero just has no code.
     - `dictionary`: `concept × channel`; unit length isn't needed.
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
-        minimize these too, iteratively.
+        minimize these too, by projected Newton steps: to rounding behind an affine head, whose problem is convex;
+        behind any other to where no step lowers the objective, which is never above that of codes without the terms.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity and shapes that don't fit.
     """
