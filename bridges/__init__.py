@@ -14,7 +14,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 | `concept_gradients` | where each concept is in an image, for all concepts at once |
 | `randomized` | a classifier that forgets its weights from the top, for the sanity check |
 | `to_flax` | a torch module as a Flax module |
-| `share_processor`, `share_accelerator` | how torch and JAX divide one machine between them |
+| `share_processor`, `share_accelerator`, `keep_freed_memory` | how torch and JAX divide one machine between them |
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from face_jax.attribution import concept_gradients as concept_gradients
+    from face_jax.freed_memory import keep_freed_memory as keep_freed_memory
 
     from .concept_module import ConceptModule as ConceptModule
     from .cutting import split as split
@@ -55,6 +56,7 @@ _HOMES = {
     "TorchHead": "torch_head",
     "as_torch": "functions",
     "concept_gradients": "face_jax.attribution",
+    "keep_freed_memory": "face_jax.freed_memory",
     "known_models": "models",
     "imagenette": "imagenette_photographs",
     "layers": "listing",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from face_jax.freed_memory import freed_memory_kept
 from face_jax.model import SplitModel
 from face_jax.progress import Progress, silent
 
@@ -81,7 +82,7 @@ def pull(
         else open_store(pathlib.Path(store), split.fingerprint, tuple(name for name, _ in named), pooled)
     )
     forward.shape = kept.picture_shape
-    with progress("Activations", len(named)) as advance:
+    with progress("Activations", len(named)) as advance, freed_memory_kept():
         advance(kept.done)
         for read in _batches(named[kept.done :], batch, forward.pin):
             values, places = forward.of_one_shape(read)

@@ -15,6 +15,7 @@ from .crops import Cropping as Cropping
 from .crops import Crops as Crops
 from .crops import GridCrops as GridCrops
 from .crops import RandomCrops as RandomCrops
+from .freed_memory import freed_memory_kept
 from .model import Preprocess, SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
@@ -231,7 +232,7 @@ def activations_of(
     watch: Stopwatch,
 ) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
     """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
-    with progress(stage, total) as advance:
+    with progress(stage, total) as advance, freed_memory_kept():
         while True:
             with watch("reading and resizing pictures"):
                 pictures = list(itertools.islice(inputs, batch))

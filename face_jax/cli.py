@@ -209,6 +209,7 @@ def _run(
     from face_jax import bridges
 
     bridges.share_processor()
+    bridges.keep_freed_memory()
 
     loaded = bridges.load(model, weights=weights)
     split = loaded.split(layer or last_map(loaded))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..factorize import encode
+from ..freed_memory import freed_memory_kept
 from ..model import SplitModel
 from .method import chosen_concepts
 
@@ -39,7 +40,8 @@ def concept_gradients(
     **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
     """
     chosen = chosen_concepts(concepts, len(dictionary))
-    return jnp.stack(list(each_gradient(model, dictionary, images, concepts=chosen, pooled=pooled)))
+    with freed_memory_kept():
+        return jnp.stack(list(each_gradient(model, dictionary, images, concepts=chosen, pooled=pooled)))
 
 
 def each_gradient(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..freed_memory import freed_memory_kept
 from ..model import SplitModel
 from ..progress import Progress, silent
 
@@ -89,7 +90,8 @@ class CheckedMethod(abc.ABC):
         if not np.isfinite(np.asarray(dictionary)).all():
             raise ValueError("dictionary has entries that are NaN or infinite; give the concepts of a factorization")
         key = jax.random.key(0) if key is None else key
-        return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key, progress))
+        with freed_memory_kept():
+            return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key, progress))
 
     @abc.abstractmethod
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:

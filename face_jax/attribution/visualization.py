@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
+from ..freed_memory import freed_memory_kept
 from ..model import Preprocess, SplitModel
 from ..progress import Progress, silent
 from .fourier import Spectrum, mean_spectrum, to_picture, weak_noise
@@ -213,7 +214,7 @@ def _climb(
 ) -> tuple[Array, Float[np.ndarray, "step concept"]]:
     step = _step_in_jax if getattr(features, "vjp", None) is None else _step_outside
     parameters, state, history = start, run.begin(start), []
-    with progress("Feature visualization", len(keys)) as advance:
+    with progress("Feature visualization", len(keys)) as advance, freed_memory_kept():
         for views in keys:
             parameters, state, values = step(run, features, directions, parameters, state, views)
             # Waits for the step, so that nobody is told of what isn't done.
