@@ -197,9 +197,10 @@ def speed(arguments) -> None:
             found.append(("doesn't stop, s a step × steps", len(every), seconds / steps * len(every), every[-1]))
         for name, number, seconds, last in found:
             seconds_of_ours, starts, steps, value = ours(rows, objective, last)
+            faster = f"{seconds / seconds_of_ours:.0f}" if value <= last else "not reached"
             print(
                 f"| {count:,} | {channels} | {weight:g} | {name} | {number:,} | {seconds:.1f} | {last:.5f} | "
-                f"{seconds_of_ours:.3f} | {starts} | {steps} | {value:.5f} | {seconds / seconds_of_ours:.0f} |",
+                f"{seconds_of_ours:.3f} | {starts} | {steps} | {value:.5f} | {faster} |",
                 flush=True,
             )
 
