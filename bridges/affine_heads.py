@@ -86,7 +86,7 @@ def _may_be_affine(node: fx.Node, root: nn.Module) -> bool:
 
 def _operation(node: fx.Node, root: nn.Module) -> str:
     if node.op == "call_module":
-        return type(root.get_submodule(str(node.target))).__name__.lower()
+        return type(root.get_submodule(str(node.target))).__name__.lower().removeprefix("parametrized")
     return getattr(node.target, "__name__", str(node.target)).split(".")[0].lower()
 
 
@@ -118,8 +118,8 @@ def _agrees(
 def _weights(head: fx.GraphModule, layout: Layout, shape: _Shape) -> _Map | None:
     """The weights of the only linear layer, if that is all that a head does with averages."""
     linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if len(linear) != 1:
-        return None
+    if len(linear) != 1 or linear[0]._forward_pre_hooks:
+        return None  # hooks may compute the weight from others, just before it's used
     bias = linear[0].bias
     return linear[0].weight.t(), bias if bias is not None else linear[0].weight.new_zeros(linear[0].out_features)
 

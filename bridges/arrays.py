@@ -70,13 +70,29 @@ def share_with_jax(tensor: torch.Tensor) -> Array:
 
     **Returns:** the array, on the tensor's device where JAX has it, else on the host.
     """
-    tensor = tensor.detach()
+    refuse_unusual(tensor, "a tensor")
+    # JAX knows no views that stand for conjugates or negatives.
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     if not _jax_has_64_bits():
+        if tensor.dtype == torch.complex128:
+            tensor = tensor.to(torch.complex64)
         tensor = tensor.float() if tensor.dtype == torch.float64 else narrow(tensor)
     tensor = tensor.contiguous()
-    if tensor.is_cuda and not _jax_has_cuda():
+    if tensor.device.type != "cpu" and not (tensor.is_cuda and _jax_has_cuda()):
         tensor = tensor.cpu()
     return jax.dlpack.from_dlpack(tensor)
+
+
+def refuse_unusual(tensor: torch.Tensor, what: str) -> None:
+    """Raises `TypeError` for a tensor whose values don't lie in memory one after another, with what to call on it."""
+    if tensor.device.type == "meta":
+        raise TypeError(f"{what} is on the meta device and has no values; give one that has")
+    if tensor.is_nested:
+        raise TypeError(f"{what} is nested; give tensor.to_padded_tensor(0), or its parts one by one")
+    if tensor.is_quantized:
+        raise TypeError(f"{what} is quantized ({tensor.dtype}); give tensor.dequantize()")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{what} is sparse or in another layout ({tensor.layout}); give tensor.to_dense()")
 
 
 def narrow(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from .arrays import share_with_jax, to_torch
+from .arrays import refuse_unusual, share_with_jax, to_torch
 
 
 def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +25,8 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     - `function`: of one or more arrays, to an array or a pytree of arrays; it must be possible to `jax.jit` it.
 
     **Returns:** the same function of tensors. Results are on the first tensor's device; tensors of integers get no
-    gradient.
+    gradient, complex ones torch's (the conjugate of JAX's). Sparse, quantized, nested and meta tensors are refused by
+    a `TypeError`.
     """
     compiled = _Compiled(function)
 
@@ -37,6 +38,7 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
                     f"argument {number} is a {type(tensor).__name__}; give torch tensors, "
                     "and close over everything else"
                 )
+            refuse_unusual(tensor, f"argument {number}")
         if not tensors:
             raise TypeError("no arguments; give at least one torch tensor, which says where the results go")
         structure, *results = _Function.apply(compiled, *tensors)
@@ -62,7 +64,7 @@ class _Compiled:
             given = iter(values)
             result = self.function(*(next(given) if w else a for a, w in zip(arrays, wanted, strict=True)))
             result = jax.tree.map(jnp.asarray, result)
-            floating = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+            floating = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
             return floating, result
 
         _, pull, result = jax.vjp(of_moving, *moving, has_aux=True)
@@ -75,7 +77,7 @@ class _Function(torch.autograd.Function):
         device = tensors[0].device
         arrays = [share_with_jax(tensor) for tensor in tensors]
         wanted = tuple(
-            bool(needed) and jnp.issubdtype(array.dtype, jnp.floating)
+            bool(needed) and jnp.issubdtype(array.dtype, jnp.inexact)
             for needed, array in zip(ctx.needs_input_grad[1:], arrays, strict=True)
         )
         if any(wanted):
@@ -89,10 +91,10 @@ class _Function(torch.autograd.Function):
             tensor = to_torch(leaf, device=device)
             # JAX hands an unchanged argument through; torch must not see one memory as two tensors.
             results.append(tensor.clone() if tensor.data_ptr() in inputs else tensor)
-        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
+        ctx.mark_non_differentiable(*(result for result in results if not _continuous(result)))
         if pull is not None:
             ctx.compiled, ctx.pull, ctx.wanted = compiled, pull, wanted
-            ctx.floating = [result.is_floating_point() for result in results]
+            ctx.floating = [_continuous(result) for result in results]
             # The residuals may share these tensors' memory: saved, torch notices if someone overwrites them.
             ctx.save_for_backward(*tensors, *results)
         # Another shape may have another structure: it goes out with its results, not by way of `compiled`.
@@ -102,21 +104,26 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Any) -> tuple[torch.Tensor | None, ...]:
         cotangents = cotangents[1:]  # the first is the structure's, and None
         tensors = ctx.saved_tensors[: len(ctx.wanted)]
+        # A gradient with respect to a complex number is the conjugate of JAX's in torch.
         given = [
-            share_with_jax(cotangent.contiguous())
+            share_with_jax(cotangent.conj().contiguous())
             for cotangent, use in zip(cotangents, ctx.floating, strict=True)
             if use
         ]
         with torch.no_grad():
             gradients = iter(ctx.compiled.pullback(ctx.pull, given))
             found = [
-                to_torch(next(gradients), device=tensor.device, dtype=tensor.dtype) if want else None
+                to_torch(next(gradients), device=tensor.device, dtype=tensor.dtype).conj() if want else None
                 for tensor, want in zip(tensors, ctx.wanted, strict=True)
             ]
         if torch.is_grad_enabled():
             # Someone asked for a graph of this derivative: without this it would silently count as constant.
             found = [None if g is None else _NoSecondDerivative.apply(g, *tensors, *cotangents) for g in found]
         return None, *found
+
+
+def _continuous(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 class _NoSecondDerivative(torch.autograd.Function):

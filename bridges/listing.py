@@ -13,9 +13,11 @@ from torch import fx, nn
 from .affine_heads import affine_from, affine_head
 from .arrays import Layout, to_torch
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
+from .first_run import colours_of, logits_of
 from .layouts import Marks
 from .torch_features import home_of
 from .tracing import Traced, evaluating, run_watched, trace
+from .wrappers import plain_name, unwrapped
 
 
 class UnknownLayerError(ValueError):
@@ -84,15 +86,17 @@ def layers(
 
     **Arguments:**
 
-    - `model`: a torch classifier, images to logits.
+    - `model`: a torch classifier, images to logits; also inside `DataParallel`, `torch.compile`'s module and the like.
     - `example_inputs`: a batch to look at, preprocessed: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise, which show signs well but no typical values.
     - `size`: height and width of that noise, in pixels.
     - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the places. Those beside which other tensors flow (inside a residual block) are none; dropouts and
-    paddings, which add nothing to the place before them, are left out.
+    paddings, which add nothing to the place before them, are left out. Raises `ValueError` for a model that returns
+    no logits, doesn't take such pictures, or can't be followed.
     """
+    model = unwrapped(model)
     seen = survey(model, example(model, example_inputs, size)) if seen is None else seen
     position = {node: index for index, node in enumerate(seen.traced.nodes)}
     affine_tail = affine_from(seen.traced)
@@ -131,7 +135,12 @@ def non_negative_layers(
 
     **Returns:** the names; fewer, or none, if the network has no more such places.
     """
-    seen = survey(model, example(model, example_inputs, size))
+    near, model = plain_name(model, near), unwrapped(model)
+    return non_negative_near(survey(model, example(model, example_inputs, size)), model, near, count)
+
+
+def non_negative_near(seen: Survey, model: nn.Module, near: str, count: int = 3) -> tuple[str, ...]:
+    """`non_negative_layers` of a network that was surveyed before."""
     origin = seen.traced.nodes.index(find(seen, model, near))
     distance = {
         node: abs(seen.traced.nodes.index(node) - origin)
@@ -171,14 +180,14 @@ def example(model: Any, given: Any, size: int) -> torch.Tensor:
         return given.detach().to(device=device, dtype=dtype)
     if given is not None:
         return to_torch(given, device=device, dtype=dtype).movedim(-1, 1)
-    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
-    colours = first.in_channels if first is not None else 3
+    colours, _ = colours_of(model, size, device=device, dtype=dtype)
     noise = torch.randn(2, size, size, colours, generator=torch.Generator().manual_seed(0))
     return noise.to(device=device, dtype=dtype).movedim(-1, 1)
 
 
 def survey(model: nn.Module, images: torch.Tensor) -> Survey:
-    """Trace a classifier and run it once on `images` (`image colour y x`)."""
+    """Run a classifier on `images` (`image colour y x`), trace it, and look at every operation of it."""
+    logits_of(model, images)
     with evaluating(model):
         traced = trace(model, images)
     shapes: dict[fx.Node, tuple[int, ...]] = {}
@@ -197,11 +206,6 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
             negative[node] = float((value < 0).float().mean())
 
     logits = run_watched(traced, images, watch)
-    if logits.ndim != 2 or logits.shape[0] != len(images):
-        raise ValueError(
-            f"model={type(model).__name__} gives a tensor of shape {tuple(logits.shape)} for {len(images)} images; "
-            "a classifier gives one row of logits an image"
-        )
     known = {node: layout for node in candidates if (layout := marks.layout(node)) is not None}
     places = tuple(node for node in traced.nodes if node in known)
     return Survey(traced, places, shapes, known, minimum, negative, logits)
@@ -257,7 +261,9 @@ def _named(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
 def _nearest(seen: Survey, layer: str) -> str:
     names = [name for place in seen.places for name in seen.traced.names[place]]
     maps = [seen.traced.names[place][0] for place in seen.places if seen.map_shape(place)[:2] != (1, 1)]
-    close = difflib.get_close_matches(layer, names, n=5, cutoff=0.6)
+    # Without the name of the part that the layer is in.
+    close = [name for name in names if name.endswith(f".{layer}") and not layer.isdigit()][:5]
+    close = close or difflib.get_close_matches(layer, names, n=5, cutoff=0.6)
     return ", ".join(close or maps[-3:]) + " (face_jax.bridges.layers lists all)"
 
 

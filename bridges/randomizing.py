@@ -3,83 +3,24 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
 
-from face_jax.model import Preprocess, SplitModel
+from face_jax.model import SplitModel
 
 from .cutting import split
+from .first_run import reason
+from .fresh_weights import Fresh, Reinitialized, named_trained, settle
+from .fresh_weights import Shuffled as Shuffled
 from .listing import example
+from .preprocessing import as_preprocess
 from .tracing import evaluating
-
-
-@runtime_checkable
-class Fresh(Protocol):
-    """What a module's trained weights are replaced by."""
-
-    def __call__(self, module: nn.Module) -> None:
-        """Replace the module's own parameters and buffers, not its children's, with torch's random numbers."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Reinitialized:
-    """As before training: each module's own `reset_parameters`, which also forgets a batch norm's statistics.
-
-    Parameters of modules without one, and what else of real numbers they save (a frozen batch norm's statistics), are
-    drawn from normal numbers with the mean and the spread that they have; a single number, or equal ones, with its own
-    size for a spread. What has no number below zero, such as variances, gets none.
-    """
-
-    def __call__(self, module: nn.Module) -> None:
-        """Start the module anew."""
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
-            return
-        for tensor in _trained(module):
-            _draw(tensor)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shuffled:
-    """The trained values in random order, tensor by tensor: nothing learned is left but their distribution.
-
-    Activations keep their scale, which they don't in a deep network that is reinitialized without being trained. A
-    single number has no order, and is drawn as `Reinitialized` draws it.
-    """
-
-    def __call__(self, module: nn.Module) -> None:
-        """Shuffle the module's parameters and statistics."""
-        for tensor in _trained(module):
-            if tensor.numel() == 1:
-                _draw(tensor)
-            else:
-                order = torch.randperm(tensor.numel()).to(tensor.device)
-                tensor.copy_(tensor.flatten()[order].reshape(tensor.shape))
-
-
-def _trained(module: nn.Module) -> list[torch.Tensor]:
-    """A module's own parameters, and its buffers that are saved with them: others are computed anew. Finite ones only,
-    as masks of minus infinity are no weights."""
-    saved = module.state_dict(keep_vars=True)
-    buffers = [buffer for name, buffer in module.named_buffers(recurse=False) if name in saved]
-    every = (*module.parameters(recurse=False), *buffers)
-    return [each for each in every if each.is_floating_point() and each.numel() and bool(each.isfinite().all())]
-
-
-def _draw(tensor: torch.Tensor) -> None:
-    spread, mean = torch.std_mean(tensor, correction=0)
-    lowest = tensor.min()
-    tensor.copy_(torch.randn_like(tensor) * torch.where(spread > 0, spread, mean.abs()) + mean)
-    if lowest >= 0:
-        tensor.abs_()
+from .wrappers import plain_name, unwrapped
 
 
 def randomized(
@@ -89,7 +30,7 @@ def randomized(
     steps: int = 6,
     fresh: Fresh | None = None,
     seed: int = 0,
-    preprocess: Preprocess | None = None,
+    preprocess: Any = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
     example_inputs: Any = None,
@@ -99,6 +40,7 @@ def randomized(
     Use it with `face_jax.sanity_check`: an explanation that doesn't change with them doesn't explain the model
     (Adebayo et al. 2018). The first step takes the topmost module alone, the others equal numbers of modules in the
     order in which they run. Each step keeps what the earlier ones drew; the last stage draws everything once more.
+    Nothing may stay as trained: a parameter or statistic that does, and isn't the same number everywhere, is an error.
 
     **Arguments:**
 
@@ -109,12 +51,16 @@ def randomized(
     - `seed`: for the random numbers; torch's own stream is left alone.
     - `preprocess`, `classes`, `name`, `example_inputs`: as for `split`.
 
-    **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own.
+    **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own. Raises
+    `ValueError` for a model whose weights can't be found or drawn again, with the name of what can't.
     """
     if steps < 1:
         raise ValueError(f"steps={steps} is too few; give at least 1")
     fresh = fresh or Reinitialized()
-    images = example(model, example_inputs, (preprocess or Preprocess()).size)
+    preprocess = as_preprocess(preprocess)
+    layer, model = plain_name(model, layer), unwrapped(model)
+    images = example(model, example_inputs, preprocess.size)
+    _refuse_hidden(model)
     names = _from_the_top(model, images)
     options = {"preprocess": preprocess, "classes": classes, "example_inputs": example_inputs}
     title = name or type(model).__name__
@@ -188,8 +134,60 @@ def _from_the_top(model: nn.Module, images: torch.Tensor) -> list[str]:
 
 def _redraw(model: nn.Module, names: list[str], fresh: Fresh, seed: int) -> None:
     for name in names:
+        module = model.get_submodule(name)
+        before = {part: tensor.clone() for part, tensor in named_trained(module).items()}
         # A number of its own for each module, so that the order of drawing doesn't matter.
         digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(int.from_bytes(digest[:7], "big"))
-            fresh(model.get_submodule(name))
+            try:
+                fresh(module)
+            except Exception as error:
+                raise ValueError(
+                    f"the weights of {name or 'the model itself'} ({type(module).__name__}) can't be drawn again by "
+                    f"{fresh!r} ({reason(error)}); give another rule as fresh, such as Shuffled()"
+                ) from error
+        _refuse_unchanged(name, module, before, fresh)
+    for path, module in model.named_modules():
+        if any(name == path or name.startswith(f"{path}.parametrizations.".removeprefix(".")) for name in names):
+            settle(module)
+
+
+def _refuse_unchanged(name: str, module: nn.Module, before: dict[str, torch.Tensor], fresh: Fresh) -> None:
+    after = named_trained(module)
+    left = [
+        part
+        for part, old in before.items()
+        # Equal numbers everywhere are what a start from zero or one gives; nothing was learned in them.
+        if part in after and torch.equal(after[part], old) and bool((old != old.flatten()[0]).any())
+    ]
+    if left and not (isinstance(fresh, Reinitialized) and _resets_to(module, before, left)):
+        raise ValueError(
+            f"fresh={fresh!r} left {', '.join(f'{name}.{part}'.removeprefix('.') for part in left)} as trained; an "
+            "explanation that doesn't change then shows nothing: draw or shuffle them too"
+        )
+
+
+def _resets_to(module: nn.Module, before: dict[str, torch.Tensor], parts: list[str]) -> bool:
+    """Whether a module's own reset gives these very numbers from any others, as it does with fixed tables."""
+    other = copy.deepcopy(module)
+    named = named_trained(other)
+    with torch.random.fork_rng(), torch.no_grad():
+        for part in parts:
+            named[part].fill_(0)
+        other.reset_parameters()  # pyright: ignore[reportCallIssue]
+    return all(torch.equal(named[part], before[part]) for part in parts)
+
+
+def _refuse_hidden(model: nn.Module) -> None:
+    """Weights in lists and dictionaries of Python's, which no torch function finds."""
+    known = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            held = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
+            if any(isinstance(each, nn.Module | nn.Parameter) and id(each) not in known for each in held):
+                raise ValueError(
+                    f"{f'{name}.{attribute}'.removeprefix('.')} of the model holds modules or parameters in a "
+                    f"{type(value).__name__}, where their weights can't be found; put them into a torch.nn.ModuleList, "
+                    "ModuleDict, ParameterList or ParameterDict"
+                )

@@ -12,6 +12,7 @@ from torch import nn
 from face_jax.model import SplitModel
 
 from .arrays import Layout, to_jax, to_torch
+from .first_run import depends_on, reason
 from .tracing import evaluating
 
 
@@ -65,8 +66,20 @@ class TorchFeatures:
 
         Half precision is returned as float32. Raises `TypeError` inside `jax.jit`: torch can't be compiled by JAX.
         """
+        tensor = self._tensor(images)
         with torch.no_grad():
-            return to_jax(self.maps_of(self._tensor(images)))
+            try:
+                maps = self.maps_of(tensor)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                height, width, colours = tensor.movedim(1, -1).shape[1:]
+                raise ValueError(
+                    f"the network doesn't take pictures of {height} × {width} pixels and {colours} colours "
+                    f"({reason(error)}); split it with the Preprocess that it was made for, and put a module in front "
+                    "that makes the channels it wants of a photograph's three colours"
+                ) from error
+        return to_jax(maps)
 
     def vjp(self, images: Any) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Array]]:
         """Activations, and the function that takes cotangents of them back to the images: one forward pass for many.
@@ -77,6 +90,11 @@ class TorchFeatures:
         with torch.inference_mode(False), torch.enable_grad():
             tensor = self._tensor(images).detach().requires_grad_()
             maps = self.maps_of(tensor)
+        if not depends_on(maps, tensor):
+            raise ValueError(
+                "the network detaches its activations from the images (or rounds or compares), so that they have no "
+                "derivative; take that out, or ask for maps from values alone, such as occlusion"
+            )
 
         def pullback(cotangent: Array) -> Array:
             with torch.inference_mode(False):

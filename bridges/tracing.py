@@ -23,7 +23,7 @@ class UntraceableModelError(ValueError):
     """A model whose operations can be followed neither symbolically nor by export."""
 
 
-class _UnsuitableModelError(UntraceableModelError):
+class UnsuitableModelError(UntraceableModelError):
     """A model that can be followed, and takes or returns something else than a classifier does."""
 
 
@@ -81,12 +81,12 @@ def trace(model: nn.Module, example: torch.Tensor) -> Traced:
     """
     try:
         return _trace_symbolically(model)
-    except _UnsuitableModelError:
+    except UnsuitableModelError:
         raise
     except Exception as symbolic:
         try:
             return _trace_by_export(model, example)
-        except _UnsuitableModelError:
+        except UnsuitableModelError:
             raise
         except Exception as exported:
             raise UntraceableModelError(
@@ -159,19 +159,26 @@ def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
         leaving = [node for node in tensors if any(user not in members for user in node.users)]
         if len(leaving) == 1:
             calls[path] = (leaving[0],)
-    return _finish(module, module.graph, own, calls)
+    return _finish(module, module.graph, own, calls, exported=True)
 
 
-def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: dict[str, tuple[fx.Node, ...]]) -> Traced:
+def _finish(
+    root: nn.Module,
+    graph: fx.Graph,
+    own: dict[fx.Node, str],
+    calls: dict[str, tuple[fx.Node, ...]],
+    *,
+    exported: bool = False,
+) -> Traced:
     output = next(node for node in graph.nodes if node.op == "output")
     result = output.args[0]
-    if isinstance(result, (tuple, list)) and len(result) == 1:
-        result = result[0]
+    if exported and isinstance(result, (tuple, list)) and len(result) == 1:
+        result = result[0]  # export makes a tuple of what the model returns
     if not isinstance(result, fx.Node):
         described = (
             f"a dict with {', '.join(map(repr, result))}" if isinstance(result, dict) else f"a {type(result).__name__}"
         )
-        raise _UnsuitableModelError(
+        raise UnsuitableModelError(
             f"model={type(root).__name__} returns {described}; wrap it in a module that returns the logits alone"
         )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -181,7 +188,7 @@ def _finish(root: nn.Module, graph: fx.Graph, own: dict[fx.Node, str], calls: di
             alive.update(node.all_input_nodes)
     used = [node for node in placeholders if node in alive]
     if used != placeholders[:1]:
-        raise _UnsuitableModelError(
+        raise UnsuitableModelError(
             f"model={type(root).__name__} takes {len(used)} tensors ({', '.join(n.name for n in used)}); "
             "wrap it in a module of one input, the images"
         )

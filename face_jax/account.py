@@ -53,6 +53,7 @@ def notes_on(
     **Returns:** the notes.
     """
     return (
+        *model.notes,
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
         *_on_fitting(fitting, scan),

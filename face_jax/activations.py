@@ -20,6 +20,9 @@ from .model import Preprocess, SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
 
+# So many pictures go ahead through a layer that had activations below zero in a trial.
+_TRIED = 2
+
 
 class SignedActivationsError(ValueError):
     """Activations below zero, which a non-negative factorization can't represent."""
@@ -233,6 +236,13 @@ def activations_of(
 ) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
     """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
     with progress(stage, total) as advance, freed_memory_kept():
+        if model.lowest is not None and model.lowest < 0:
+            # Most likely refused, which two pictures show at a fraction of a batch's cost.
+            first = list(itertools.islice(inputs, min(_TRIED, batch)))
+            inputs = itertools.chain(first, inputs)
+            if first:
+                with watch("the network's forward passes"):
+                    _refuse_signed(np.asarray(model.features(jnp.asarray(np.stack(first)))), model)
         while True:
             with watch("reading and resizing pictures"):
                 pictures = list(itertools.islice(inputs, batch))
@@ -266,11 +276,16 @@ def _refuse_signed(maps: np.ndarray, model: SplitModel) -> None:
         return
     negative = float((maps < 0).mean())
     others = tuple(model.non_negative_layers()) if model.non_negative_layers else ()
-    remedy = (
-        "choose a layer behind a ReLU: " + ", ".join(others)
-        if others
-        else "choose a layer behind a ReLU (face-jax layers lists them)"
-    )
+    if others:
+        remedy = "choose a layer behind a ReLU: " + ", ".join(others)
+    elif model.non_negative_layers is None:
+        remedy = "choose a layer behind a ReLU (face-jax layers lists them)"
+    else:
+        remedy = (
+            "no layer of this network has maps without such; choose a network with ReLU, such as resnet34, or put a "
+            "module there that returns torch.cat([x.relu(), (-x).relu()], dim) with dim the channels, take the "
+            "difference of the two halves behind it, which leaves the logits as they are, and choose that module"
+        )
     raise SignedActivationsError(
         f"layer={model.layer!r} of {model.name} has activations below zero ({negative:.0%} of a batch, down to "
         f"{lowest:.3g}), which non-negative concepts can't represent; {remedy}"

@@ -91,6 +91,9 @@ class SplitModel:
         explanations and kept activations carry it, so that they are refused by any other model.
     - `non_negative_layers`: names the layers near this one whose activations are never negative, for whom this
         one's are; None if nobody knows.
+    - `lowest`: the layer's lowest activation in a trial; below zero, two photographs are looked at before all others
+        go through the network. None if nobody tried.
+    - `notes`: what explanations should say of the model.
     """
 
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
@@ -101,6 +104,8 @@ class SplitModel:
     name: str
     fingerprint: str
     non_negative_layers: Callable[[], Sequence[str]] | None = None
+    lowest: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""

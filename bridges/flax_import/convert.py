@@ -10,6 +10,7 @@ import torch
 from jaxtyping import PRNGKeyArray
 
 from ..arrays import narrow
+from ..wrappers import unwrapped
 from .affine import refuse_unless_affine
 from .check import compare, to_jax
 from .export import evaluating, exported_program
@@ -37,7 +38,7 @@ def _examples(example_inputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[to
 def _torch_module(module: object) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"module is a {type(module).__name__}; give a torch.nn.Module")
-    return module
+    return unwrapped(module, "module")
 
 
 # torch records no graph, and so has no gradients to compare with, under a caller's inference_mode

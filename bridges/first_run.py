@@ -1,0 +1,128 @@
+"""The first run of a classifier: what it takes and returns, in words where torch has errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from .tracing import UnsuitableModelError, evaluating
+
+
+def colours_of(model: nn.Module, size: int, *, device: torch.device, dtype: torch.dtype) -> tuple[int, str]:
+    """How many colours a network takes, by its first convolution to run, and that one's name.
+
+    **Arguments:**
+
+    - `model`: images to logits.
+    - `size`: height and width of images to try.
+    - `device`, `dtype`: what it computes with.
+
+    **Returns:** the number, 3 where nothing says so, and the name, which may be empty.
+    """
+    found: list[tuple[int, str]] = []
+
+    class _StopError(Exception):
+        pass
+
+    def note(module: nn.Module, given: Any, name: str) -> None:
+        channels = given[0].shape[1] if given and isinstance(given[0], torch.Tensor) and given[0].ndim == 4 else 3
+        # Colours may be spread over more channels, or places folded into them, before the first convolution.
+        found.append((max(1, 3 * module.in_channels // max(1, channels)), name))
+        raise _StopError
+
+    convolutions = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
+    hooks = [part.register_forward_pre_hook(lambda m, given, n=name: note(m, given, n)) for name, part in convolutions]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(torch.zeros(2, 3, size, size, device=device, dtype=dtype))
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        # Whatever else is wrong, the run that counts says so.
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found and convolutions:
+        found = [(convolutions[0][1].in_channels, convolutions[0][0])]
+    return found[0] if found else (3, "")
+
+
+def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """A classifier's own logits of a batch.
+
+    **Arguments:**
+
+    - `model`: images to logits; run in evaluation mode.
+    - `images`: `image colour y x`.
+
+    **Returns:** the logits, `image class`. Raises `UnsuitableModelError` for a model that returns anything else than a
+    tensor, and `ValueError` for one that doesn't take such images, or returns a tensor of another shape or type.
+    """
+    name = type(model).__name__
+    try:
+        with torch.no_grad(), evaluating(model):
+            logits = model(images.clone())
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        height, width = images.shape[-2:]
+        raise ValueError(
+            f"model={name} doesn't take {height} × {width} pixels of {images.shape[1]} colours ({reason(error)}); give "
+            "the size that it was made for: preprocess=face_jax.Preprocess(size=28, resize=28) for one of 28 pixels "
+            "(size=28 where layers are listed), or example_inputs"
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        remedy = "wrap it in a module that returns the logits alone"
+        if isinstance(getattr(logits, "logits", None), torch.Tensor):
+            remedy += ": one whose forward is return self.model(images).logits"
+        raise UnsuitableModelError(f"model={name} returns {described(logits)}; {remedy}")
+    if logits.ndim != 2 or logits.shape[0] != len(images):
+        raise ValueError(
+            f"model={name} gives a tensor of shape {tuple(logits.shape)} for {len(images)} images; "
+            "a classifier gives one row of logits an image"
+        )
+    if not logits.is_floating_point():
+        raise ValueError(
+            f"model={name} gives a tensor of {logits.dtype}; a classifier gives logits, which are real numbers: leave "
+            "out an argmax or a comparison at its end"
+        )
+    return logits
+
+
+def reason(error: Exception) -> str:
+    """An error's type and the first line of what it says."""
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first.rstrip('.')[:200]}"
+
+
+def described(result: Any) -> str:
+    """What a model returned, in words."""
+    kind = type(result).__name__
+    if result is None:
+        return "None"
+    if isinstance(result, dict):
+        return f"a {kind} with {', '.join(map(repr, result))}"
+    if hasattr(result, "_fields"):
+        return f"a namedtuple {kind} with {', '.join(result._fields)}"
+    if isinstance(result, tuple | list):
+        return f"a {kind} of {len(result)}"
+    if dataclasses.is_dataclass(result):
+        return f"a {kind} with {', '.join(field.name for field in dataclasses.fields(result))}"
+    return f"a {kind}"
+
+
+def depends_on(result: torch.Tensor, leaf: torch.Tensor) -> bool:
+    """Whether torch's graph of a result leads to a leaf, so that there is a derivative."""
+    seen, waiting = set(), [result.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        if getattr(step, "variable", None) is leaf:
+            return True
+        seen.add(step)
+        waiting += [before for before, _ in step.next_functions]
+    return result is leaf
