@@ -137,9 +137,8 @@ def _reason(path: pathlib.Path, start: bytes, error: Exception) -> str:
             "is a TorchScript program and not weights alone; save its weights with "
             "torch.save(torch.jit.load(path).state_dict(), other_path)"
         )
-    if isinstance(error, pickle.UnpicklingError) and (
-        named := re.search(r"(?:GLOBAL |class |global: )([A-Za-z_][\w.]*\.\w+)", said)
-    ):
+    named = re.search(r"(?:GLOBAL|unsupported class) ([A-Za-z_][\w.]*\w)", said)
+    if isinstance(error, pickle.UnpicklingError) and named:
         return (
             f"holds more than tensors: {named[1]}, which torch refuses to read, because making one could run code; "
             f"where you trust the file, load it yourself and {_SAVE}"
@@ -148,7 +147,8 @@ def _reason(path: pathlib.Path, start: bytes, error: Exception) -> str:
         begins = "a Git LFS pointer" if start.startswith(b"version https://git-lfs") else f"begins with {start[:12]!r}"
         begins = "an HTML page" if start.lstrip().lower().startswith((b"<!doctype", b"<html")) else begins
         return f"is no torch file ({begins}); give what torch.save wrote, or {_SAVE}"
-    first = (said.strip().splitlines() or [""])[0][:120]
+    said = said.rpartition("WeightsUnpickler error:")[2].strip()  # what torch writes around it is of its own options
+    first = (said.splitlines() or [""])[0][:120]
     return f"is damaged: cut off or overwritten ({type(error).__name__}: {first}); copy it once more, or {_SAVE}"
 
 

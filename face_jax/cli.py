@@ -46,6 +46,13 @@ Model = Annotated[
 Weights = Annotated[
     str, typer.Option(help="DEFAULT (downloaded by torchvision; embedded for efficientnet_lite0), or a file .pth.")
 ]
+TransformInput = Annotated[
+    bool | None,
+    typer.Option(
+        "--transform-input/--no-transform-input",
+        help="Of googlenet and inception_v3 with a file of your own: whether they rescale their input inside.",
+    ),
+]
 Out = Annotated[
     pathlib.Path,
     typer.Option(help="Folder for report.html and the explanation itself (explanation.json and others)."),
@@ -77,6 +84,7 @@ def explain(
     images: Annotated[str, typer.Option(help="A folder of photographs, one photograph, or an .npz of images.")],
     model: Model = "efficientnet_lite0",
     weights: Weights = "DEFAULT",
+    transform_input: TransformInput = None,
     layer: Annotated[
         str | None, typer.Option(help="Where the model is split; the last feature map by default. See: face-jax layers")
     ] = None,
@@ -108,7 +116,7 @@ def explain(
         _run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
-            layers=names, visualize=visualize, sanity=sanity,
+            layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input,
         )  # fmt: skip
 
 
@@ -149,12 +157,14 @@ def demo(
 
 
 @app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
-def layers(model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT") -> None:
+def layers(
+    model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT", transform_input: TransformInput = None
+) -> None:
     """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
     with errors_in_words():
         from face_jax import bridges
 
-        loaded = bridges.load(model, weights=weights)
+        loaded = bridges.load(model, weights=weights, transform_input=transform_input)
         places = loaded.layers()
         # Names are there to be copied: other columns are folded before these.
         names = rich.table.Column(
@@ -191,6 +201,7 @@ def _run(
     layers: tuple[str, ...] | None = None,
     visualize: int = 0,
     sanity: bool = False,
+    transform_input: bool | None = None,
 ) -> None:
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
@@ -211,7 +222,7 @@ def _run(
     bridges.share_processor()
     bridges.keep_freed_memory()
 
-    loaded = bridges.load(model, weights=weights)
+    loaded = bridges.load(model, weights=weights, transform_input=transform_input)
     split = loaded.split(layer or last_map(loaded))
     earlier = earlier_of(loaded, split.layer, depth, layers)
     keep = without_cache if no_cache else ArrayCache(_folder() / "activations")

@@ -165,3 +165,56 @@ def test_arguments_must_be_tensors():
         bridges.as_torch(jnp.add)(torch.ones(3), 1.0)
     with pytest.raises(TypeError, match="no arguments"):
         bridges.as_torch(lambda: jnp.ones(3))()
+
+
+COMPLEX = {
+    "abs": (jnp.abs, torch.abs),
+    "exp": (jnp.exp, torch.exp),
+    "with the conjugate": (lambda z: z * z.real * jnp.conj(z) ** 2, lambda z: z * z.real * z.conj() ** 2),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_tensors_have_torchs_gradient(name):
+    ours, torchs = COMPLEX[name]
+    values = torch.randn(4, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(4, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for function in (bridges.as_torch(ours), torchs):
+        z = values.clone().requires_grad_()
+        (function(z) * weights).abs().pow(2).sum().backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+
+
+def test_real_numbers_have_a_gradient_through_complex_results():
+    values = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for function in (bridges.as_torch(jnp.fft.fft), torch.fft.fft):
+        x = values.clone().requires_grad_()
+        (function(x)[1].abs() ** 3).backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+
+
+def test_views_that_stand_for_conjugates_and_negatives_are_what_they_stand_for():
+    double = bridges.as_torch(lambda a: 2 * a)
+    z = torch.randn(4, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(double(z.conj()), (2 * z).conj().resolve_conj())
+    assert torch.equal(double(z.conj().imag), -2 * z.imag)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.to_sparse(), r"is sparse .*tensor\.to_dense\(\)"),
+        (lambda x: x.to_sparse_csr(), r"is sparse .*tensor\.to_dense\(\)"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), r"is quantized .*tensor\.dequantize\(\)"),
+        (lambda x: x.to("meta"), "is on the meta device and has no values"),
+        (lambda x: torch.nested.nested_tensor([x, x[:1]]), r"is nested; give tensor\.to_padded_tensor\(0\)"),
+    ],
+)
+def test_tensors_that_jax_cant_share_are_refused_with_what_to_call(change, said):
+    with pytest.raises(TypeError, match=f"argument 1 {said}"):
+        bridges.as_torch(lambda a, b: a)(torch.ones(1), change(torch.ones(2, 3)))

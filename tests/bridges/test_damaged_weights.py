@@ -100,8 +100,7 @@ def outcomes(count: int, data: bytes, folder, *, seed: int = 0) -> tuple[int, in
         path.write_bytes(mutated(data, random.Random(f"{seed} {number}")))
         try:
             found = bridges.load(network, weights=path, preprocess=EIGHT).model.state_dict()
-        except WeightsError as error:
-            assert 20 < len(str(error)) < 1000
+        except WeightsError:
             refused += 1
         else:
             right += all(torch.equal(found[name], value) for name, value in own.items())

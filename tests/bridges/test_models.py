@@ -83,7 +83,7 @@ def test_photographs_are_prepared_as_a_published_files_name_says(tmp_path, file,
 def test_googlenets_file_with_auxiliary_classifiers(tmp_path):
     torch.manual_seed(0)
     state = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False).state_dict()
-    model = bridges.load("googlenet", weights=save(tmp_path, state)).model
+    model = bridges.load("googlenet", weights=save(tmp_path, state, "googlenet-1378be20.pth")).model
     # Published weights want their input rescaled inside, and the auxiliary classifiers are for training alone.
     assert model.transform_input
     assert model.aux1 is None

@@ -1,0 +1,227 @@
+"""Models that are no classifiers of photographs, or don't take these: told before anything else is done."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+import small_models as small
+import torch
+from torch import nn
+
+from face_jax import bridges, explain
+from face_jax.activations import SignedActivationsError
+from face_jax.model import Preprocess
+
+EIGHT = Preprocess(size=8, resize=8)
+PICTURES = np.random.default_rng(0).integers(0, 255, (3, 12, 12, 3), np.uint8)
+Pair = collections.namedtuple("Pair", ["logits", "hidden"])
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+
+
+class Fixed(nn.Module):
+    """Small, with a result made of its logits in some way, and so many colours."""
+
+    def __init__(self, result=lambda logits: logits, colours=3):
+        super().__init__()
+        # Declared before the first one, as some do.
+        self.second = nn.Conv2d(4, 6, 3)
+        self.first = nn.Conv2d(colours, 4, 3)
+        self.fc = nn.Linear(6, 5)
+        self.result = result
+
+    def forward(self, x):
+        return self.result(self.fc(self.second(self.first(x).relu()).relu().mean((2, 3))))
+
+
+RETURNED = {
+    "a tuple of 1": lambda z: (z,),
+    "a tuple of 2": lambda z: (z, z),
+    "a list of 1": lambda z: [z],
+    "a namedtuple Pair with logits, hidden; .* return self.model": lambda z: Pair(z, z),
+    "a Output with logits; .*self.model": Output,
+    "a dict with 'logits'": lambda z: {"logits": z},
+    "a OrderedDict with 'out'": lambda z: collections.OrderedDict(out=z),
+    "None": lambda z: None,
+}
+
+
+@pytest.mark.parametrize("said", RETURNED)
+def test_models_that_return_no_tensor_are_refused_with_what_they_return(said):
+    model = Fixed(RETURNED[said])
+    for call in (lambda: bridges.layers(model, size=8), lambda: bridges.split(model, "relu", preprocess=EIGHT)):
+        with pytest.raises(ValueError, match=rf"model=Fixed returns {said}") as error:
+            call()
+        assert "wrap it in a module that returns the logits alone" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda z: z.sum(), r"a tensor of shape \(\) for 2 images"),
+        (lambda z: z[:, 0], r"a tensor of shape \(2,\) for 2 images"),
+        (lambda z: z[:, None], r"a tensor of shape \(2, 1, 5\) for 2 images"),
+        (lambda z: z[:1], r"a tensor of shape \(1, 5\) for 2 images"),
+        (lambda z: z > 0, r"a tensor of torch\.bool; .* leave out an argmax"),
+    ],
+)
+def test_tensors_that_are_no_logits_are_refused(result, said):
+    with pytest.raises(ValueError, match=said):
+        bridges.split(Fixed(result), "relu", preprocess=EIGHT)
+
+
+@pytest.mark.parametrize(
+    ("colours", "remedy"), [(1, r"images\.mean\(1, keepdim=True\)"), (2, "2 channels"), (4, "4 channels"), (6, "6 ch")]
+)
+def test_other_colours_than_three_are_refused_with_the_layer(colours, remedy):
+    model = Fixed(colours=colours)
+    # They can be looked at, and split for other pictures than photographs.
+    assert bridges.layers(model, size=8)[0].name == "first"
+    with pytest.raises(ValueError, match=rf"takes pictures of {colours} channels? \(its layer 'first'\).*{remedy}"):
+        bridges.split(model, "relu", preprocess=EIGHT)
+    example = np.zeros((2, 8, 8, colours), np.float32)
+    split = bridges.split(model, "relu", preprocess=EIGHT, example_inputs=example)
+    with pytest.raises(
+        ValueError, match=r"doesn't take pictures of 8 × 8 pixels and 3 colours .*put a module in front"
+    ):
+        explain(split, PICTURES, rank=2)
+
+
+def test_the_remedy_for_grey_networks_works():
+    class Grey(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images.mean(1, keepdim=True))
+
+    model = Fixed(colours=1)
+    split = bridges.split(Grey(model), "model.relu", preprocess=EIGHT)
+    images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = model.first(torch.from_numpy(images.mean(-1))[:, None]).relu().movedim(1, -1)
+    np.testing.assert_allclose(split.features(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_spreads_colours_first_is_taken():
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fold = nn.PixelUnshuffle(2)
+            self.conv = nn.Conv2d(12, 6, 3)
+            self.fc = nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(self.fold(x)).relu().mean((2, 3)))
+
+    assert bridges.split(Shuffled(), "relu", preprocess=EIGHT).head.affine
+
+
+def test_pictures_of_another_size_are_told_with_how_to_give_it():
+    model = small.randomized(small.FlatHead())
+    for call in (lambda: bridges.layers(model, size=16), lambda: bridges.split(model, "act")):
+        with pytest.raises(
+            ValueError, match=r"doesn't take (16|224) × .* pixels of 3 colours \(RuntimeError: mat1 .*size="
+        ):
+            call()
+    assert bridges.split(model, "act", preprocess=EIGHT).head.grid == (8, 8)
+
+
+def test_a_head_without_a_derivative_is_refused_when_it_is_split():
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+            self.act = nn.ReLU()
+            self.late = nn.ReLU()
+            self.fc = nn.Linear(6, 5)
+
+        def forward(self, x):
+            x = self.act(self.conv(x)).detach()
+            return self.fc(self.late(x**2).mean((2, 3)))
+
+    model = small.randomized(Detached())
+    with pytest.raises(
+        ValueError, match=r"logits behind layer='act' that have no derivative, because it detaches them"
+    ):
+        bridges.split(model, "act", preprocess=EIGHT)
+    behind = bridges.split(model, "late", preprocess=EIGHT)
+    images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="detaches its activations from the images"):
+        behind.features.vjp(images)
+    assert behind.head.affine
+
+
+class Counted(nn.Module):
+    """Adds up how many images went through."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return self.model(x)
+
+
+def test_a_signed_layer_is_refused_after_two_pictures():
+    split = bridges.split(small.randomized(small.Plain()), "body.4", preprocess=EIGHT)
+    assert split.lowest < 0
+    assert bridges.split(small.randomized(small.Plain()), "body", preprocess=EIGHT).lowest == 0
+    counted = Counted(split.features.module)
+    split.features.module = counted
+    with pytest.raises(SignedActivationsError, match=r"choose a layer behind a ReLU: body, body\.2"):
+        explain(split, np.repeat(PICTURES, 20, axis=0), rank=2)
+    assert counted.images == 2
+
+
+def test_signs_of_noise_alone_refuse_nothing():
+    class Positive(small.Plain):
+        """Photographs have no number below zero, and neither do its weights."""
+
+        def forward(self, x):
+            return self.fc(self.body[0](x).abs().mean((2, 3)) @ torch.ones(4, 6))
+
+    model = small.randomized(Positive())
+    with torch.no_grad():
+        for parameter in model.body[0].parameters():
+            parameter.abs_()
+    preprocess = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    split = bridges.split(model, "body.0", preprocess=preprocess)
+    assert split.lowest < 0
+    assert explain(split, PICTURES, rank=2).dictionary.shape == (2, 4)
+
+
+def test_networks_without_such_layers_say_what_can_be_done():
+    split = bridges.split(small.randomized(small.Tokens()), "final", preprocess=EIGHT)
+    with pytest.raises(SignedActivationsError, match=r"no layer of this network has maps without such; .*torch\.cat"):
+        explain(split, PICTURES, rank=2)
+
+
+def test_the_two_signs_apart_are_a_layer_without_negative_activations():
+    class Signs(nn.Module):
+        def forward(self, x):
+            return torch.cat([x.relu(), (-x).relu()], -1)
+
+    class Apart(small.Tokens):
+        def __init__(self):
+            super().__init__()
+            self.signs = Signs()
+
+        def forward(self, x):
+            x = self.patch(x).flatten(2).permute(0, 2, 1)
+            positive, negative = self.signs(self.final(self.norm(x))).chunk(2, -1)
+            return self.fc((positive - negative).mean(1))
+
+    model = small.randomized(Apart())
+    split = bridges.split(model, "signs", preprocess=EIGHT)
+    assert split.lowest == 0
+    images = torch.from_numpy(np.random.default_rng(1).random((2, 3, 8, 8), np.float32))
+    with torch.no_grad():
+        x = model.final(model.norm(model.patch(images).flatten(2).permute(0, 2, 1)))
+        torch.testing.assert_close(model(images), model.fc(x.mean(1)))
