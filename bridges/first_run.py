@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -27,14 +28,14 @@ def colours_of(model: nn.Module, size: int, *, device: torch.device, dtype: torc
     class _StopError(Exception):
         pass
 
-    def note(module: nn.Module, given: Any, name: str) -> None:
+    def note(name: str, module: Any, given: Any) -> None:
         channels = given[0].shape[1] if given and isinstance(given[0], torch.Tensor) and given[0].ndim == 4 else 3
         # Colours may be spread over more channels, or places folded into them, before the first convolution.
         found.append((max(1, 3 * module.in_channels // max(1, channels)), name))
         raise _StopError
 
     convolutions = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
-    hooks = [part.register_forward_pre_hook(lambda m, given, n=name: note(m, given, n)) for name, part in convolutions]
+    hooks = [part.register_forward_pre_hook(functools.partial(note, name)) for name, part in convolutions]
     try:
         with torch.no_grad(), evaluating(model):
             model(torch.zeros(2, 3, size, size, device=device, dtype=dtype))

@@ -96,6 +96,9 @@ def _read(path: pathlib.Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(64)
+    except OSError as error:
+        raise WeightsError(f"weights={str(path)!r} can't be read ({error.strerror}); see who may read it") from error
+    try:
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
             return _safetensors(path)
         changed = _changed_member(path) if start.startswith(b"PK") else None

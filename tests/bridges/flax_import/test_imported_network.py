@@ -423,6 +423,31 @@ def test_what_is_no_module_is_refused() -> None:
         convert._torch_module(lambda x: x)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: torch.jit.trace(module, torch.ones(2, 5)),
+        torch.jit.script,
+        lambda module: torch.jit.freeze(torch.jit.script(module)),
+        lambda module: nn.Sequential(torch.jit.script(module)),
+    ],
+    ids=["traced", "scripted", "frozen", "inside"],
+)
+def test_scripted_and_traced_modules_are_refused_with_the_remedy(change: Callable[[nn.Module], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"scripted or traced module, .* give the torch\.nn\.Module that it was made"):
+        to_flax(change(nn.Linear(5, 3).eval()), torch.ones(2, 5))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_modules_in_wrappers_are_imported_as_the_module_in_them(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.ReLU()).eval()
+    images = torch.randn(2, 5)
+    np.testing.assert_allclose(
+        to_flax(wrap(module), images)(images.numpy()), module(images).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_a_module_whose_own_outputs_are_no_numbers_is_refused() -> None:
     module = Small()
     module.conv.weight.data[0] = torch.nan
