@@ -20,7 +20,8 @@ from .cutting import split
 from .listing import Layer, Survey, example, layers, survey
 from .preprocessing import as_preprocess, preset
 from .weights_files import WeightsError as WeightsError
-from .weights_files import digest_of, fit, tensors_in
+from .weights_files import digest_of, tensors_in
+from .weights_fit import fit
 from .wrappers import unwrapped
 
 

@@ -35,7 +35,7 @@ def unwrapped(model: Any, argument: str = "model") -> Any:
     """
     if not isinstance(model, nn.Module):
         return model
-    while (attribute := _wrapper(model)) is not None:
+    while (attribute := _wrapper(model) or _keeper(model)) is not None:
         model = getattr(model, attribute)
     _refuse(model, argument)
     wrapped = any(_wrapper(part) is not None for part in model.modules())
@@ -57,7 +57,7 @@ def plain_name(model: Any, layer: Any) -> Any:
 def _wrapped(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Where wrappers are, and where the module in each is."""
     for path, part in model.named_modules(remove_duplicate=False):
-        if (attribute := _wrapper(part)) is not None:
+        if (attribute := _wrapper(part) or (_keeper(part) if part is model else None)) is not None:
             yield path, f"{path}.{attribute}".removeprefix(".")
 
 
@@ -67,7 +67,11 @@ def _wrapper(module: nn.Module) -> str | None:
         attribute = _WRAPPERS.get(kind.__name__)
         if attribute is not None and isinstance(module._modules.get(attribute), nn.Module):
             return attribute
-    # Keepers of averages have no way to run of their own.
+    return None
+
+
+def _keeper(module: nn.Module) -> str | None:
+    """As `_wrapper`, of keepers of averages, which have no way to run of their own."""
     return "module" if _cannot_run(module) and list(module._modules) == ["module"] else None
 
 

@@ -242,7 +242,9 @@ def activations_of(
             inputs = itertools.chain(first, inputs)
             if first:
                 with watch("the network's forward passes"):
-                    _refuse_signed(np.asarray(model.features(jnp.asarray(np.stack(first)))), model)
+                    maps = np.asarray(model.features(jnp.asarray(np.stack(first))))
+                _refuse_not_finite(maps, model)
+                _refuse_signed(maps, model)
         while True:
             with watch("reading and resizing pictures"):
                 pictures = list(itertools.islice(inputs, batch))

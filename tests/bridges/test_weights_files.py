@@ -126,6 +126,14 @@ def test_equal_sets_and_moments_of_optimizers_are_no_choice(tmp_path):
         load(tmp_path, {"optimizer": {"exp_avg": OTHER}})
 
 
+def test_dictionaries_in_themselves_and_in_many_places_are_read_once(tmp_path):
+    shared = {"state": STATE}
+    for _ in range(40):
+        shared = {"left": shared, "right": shared}
+    shared["itself"] = shared
+    assert_same(load(tmp_path, shared))
+
+
 def test_names_that_dont_fit_are_told_with_their_prefix(tmp_path):
     with pytest.raises(WeightsError, match=r"names read behind 'model\.'\): missing fc\.weight, fc\.bias"):
         load(tmp_path, {name: value for name, value in behind("model.").items() if ".fc." not in name})
