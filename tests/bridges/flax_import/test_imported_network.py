@@ -443,9 +443,8 @@ def test_scripted_and_traced_modules_are_refused_with_the_remedy(change: Callabl
 def test_modules_in_wrappers_are_imported_as_the_module_in_them(wrap: Callable[[nn.Module], nn.Module]) -> None:
     module = nn.Sequential(nn.Linear(5, 3), nn.ReLU()).eval()
     images = torch.randn(2, 5)
-    np.testing.assert_allclose(
-        to_flax(wrap(module), images)(images.numpy()), module(images).detach().numpy(), rtol=1e-5, atol=1e-6
-    )
+    found = to_flax(wrap(module), images)(jnp.asarray(images.numpy()))
+    np.testing.assert_allclose(found, module(images).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_module_whose_own_outputs_are_no_numbers_is_refused() -> None:
