@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from .crops import Cropping as Cropping
 from .crops import Crops as Crops
 from .crops import GridCrops as GridCrops
 from .crops import RandomCrops as RandomCrops
 from .freed_memory import freed_memory_kept
+from .memory import check_memory, exhaustion_in_words
 from .model import Preprocess, SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
+
+# As many pictures go through the network together unless somebody says another number.
+_USUAL_BATCH = 32
+# A network takes at least so many times the memory of its input: most have more colours behind the first layer.
+_LEAST_COPIES = 5
+# While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
+_COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
 
 
 class SignedActivationsError(ValueError):
@@ -56,6 +66,8 @@ class Survey:
     - `readable`: which photographs could be read.
     - `prediction`: the predicted class of each readable one.
     - `skipped`: why each other one could not be read, with its name.
+    - `copies`: those that were left out because they are another one once more, with both names.
+    - `faint`: the names of those whose 16 bits a value are hardly used.
     """
 
     kept: Collected
@@ -63,6 +75,8 @@ class Survey:
     readable: Int[np.ndarray, " readable"]
     prediction: Int[np.ndarray, " readable"]
     skipped: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+    faint: tuple[str, ...] = ()
 
 
 class Readable:
@@ -72,31 +86,50 @@ class Readable:
 
     - `photographs`: what to read.
     - `preprocess`: how photographs become the network's input.
+    - `once`: leave out photographs whose pixels are those of an earlier one.
 
-    `index` says which could be read so far, `skipped` why each other one could not.
+    `index` says which could be read so far, `skipped` why each other one could not, `copies` which were left out as
+    copies, and `faint` which have hardly used 16 bits a value.
     """
 
-    def __init__(self, photographs: Sequence[Photograph], preprocess: Preprocess) -> None:
-        self.photographs, self.preprocess = photographs, preprocess
+    def __init__(self, photographs: Sequence[Photograph], preprocess: Preprocess, *, once: bool = False) -> None:
+        self.photographs, self.preprocess, self.once = photographs, preprocess, once
         self.index: list[int] = []
         self.skipped: list[str] = []
+        self.copies: list[str] = []
+        self.faint: list[str] = []
 
     def __len__(self) -> int:
         return len(self.photographs)
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "_ _ 3"]]:
+        seen: dict[bytes, str] = {}
         for number, photograph in enumerate(self.photographs):
             try:
-                pixels = photograph.pixels()
+                found = photograph.decoded()
             except UnreadablePhotographError as error:
                 self.skipped.append(str(error))
                 continue
+            if self.once:
+                content = _digest(found.pixels)
+                if content in seen:
+                    self.copies.append(f"{photograph.name} (of {seen[content]})")
+                    continue
+                seen[content] = photograph.name
+            if found.faint:
+                self.faint.append(photograph.name)
             self.index.append(number)
-            yield network_input(pixels, self.preprocess)
+            yield network_input(found.pixels, self.preprocess)
         if not self.index:
             raise UnreadablePhotographError(
                 f"none of the {len(self)} files can be read as a picture; the first is {self.skipped[0]}"
             )
+
+
+def _digest(pixels: UInt8[np.ndarray, "y x 3"]) -> bytes:
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
 
 
 def survey(
@@ -113,30 +146,79 @@ def survey(
     **Arguments:**
 
     - `model`: the split classifier.
-    - `photographs`: what to look at; those that can't be read are left out, by name.
+    - `photographs`: what to look at; those that can't be read are left out, by name, and so are those that are an
+        earlier one once more.
     - `target`: the class looked for; every photograph's activations are kept if None.
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
 
     **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read.
     """
-    readable = Readable(photographs, model.preprocess)
-    all_maps, all_logits, masks = [], [], []
+    readable = Readable(photographs, model.preprocess, once=True)
+    kept = _Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer")
+    all_logits, masks = [], []
     stage = "Photographs through the network"
     for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch):
         mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
-        all_maps.append(maps[mask])
+        kept.add(maps, mask)
         all_logits.append(logits)
         masks.append(mask)
     logits, mask = np.concatenate(all_logits), np.concatenate(masks)
     where = np.asarray(readable.index)
     return Survey(
-        kept=Collected(np.concatenate(all_maps), logits[mask]),
+        kept=Collected(kept.all(), logits[mask]),
         index=where[mask],
         readable=where,
         prediction=logits.argmax(-1),
         skipped=tuple(readable.skipped),
+        copies=tuple(readable.copies),
+        faint=tuple(readable.faint),
     )
+
+
+class _Gathered:
+    """Maps batch by batch into one array, which is there once.
+
+    A list of batches would be there beside the array that is made of it. Raises `NotEnoughMemoryError` as soon as it's
+    clear that the maps won't fit.
+    """
+
+    def __init__(self, total: int, what: str, remedy: str) -> None:
+        self.total, self.what, self.remedy = total, what, remedy
+        self.array: np.ndarray | None = None
+        self.filled = self.looked_at = 0
+
+    def add(self, maps: np.ndarray, mask: np.ndarray) -> None:
+        """Appends those of these maps that the mask chooses."""
+        self.looked_at += len(maps)
+        if self.array is None:
+            self.array = np.empty((0, *maps.shape[1:]), maps.dtype)
+        after = self.filled + int(mask.sum())
+        if after > len(self.array):
+            self._grow(after)
+        self.array[self.filled : after] = maps[mask]
+        self.filled = after
+
+    def all(self) -> np.ndarray:
+        """What was gathered."""
+        assert self.array is not None
+        return self.array[: self.filled]
+
+    def _grow(self, least: int) -> None:
+        assert self.array is not None
+        # As many as there will be if those to come are like those so far, and some more.
+        room = min(self.total, max(least, math.ceil(1.25 * least / self.looked_at * self.total)))
+        each = self.array[:1].nbytes or math.prod(self.array.shape[1:]) * self.array.itemsize
+        shape = " × ".join(map(str, self.array.shape[1:]))
+        check_memory(
+            least / self.looked_at * self.total * each,
+            f"activations of {shape} of about {round(least / self.looked_at * self.total):,} {self.what}",
+            self.remedy,
+        )
+        # Memory that isn't written to isn't taken.
+        larger = np.empty((room, *self.array.shape[1:]), self.array.dtype)
+        larger[: self.filled] = self.array[: self.filled]
+        self.array = larger
 
 
 def collect_crops(
@@ -179,9 +261,27 @@ def collect_crops(
                     top, left, bottom, right = crops.window[crop]
                     yield whole[top:bottom, left:right]
 
+    gathered = _Gathered(len(crops), "crops", "take fewer crops, or cut the model at a later layer")
+    all_logits = []
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
-    kept, logits = zip(*((keep(maps), logits) for maps, logits in parts), strict=True)
-    return Collected(np.concatenate(kept), np.concatenate(logits))
+    for maps, logits in parts:
+        gathered.add(keep(maps), np.full(len(logits), True))
+        all_logits.append(logits)
+    return Collected(gathered.all(), np.concatenate(all_logits))
+
+
+def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
+    """Raises `NotEnoughMemoryError` for more crops than could be held, where the rule says how many there are.
+
+    `seen` is what the model makes of whole photographs, which says how many channels and classes there are.
+    """
+    count = getattr(cropping, "count", None)
+    if count is None:
+        return
+    crops = count(shapes)
+    each = _COPIES_OF_ROWS * seen.maps.shape[-1] * seen.maps.itemsize + 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
+    what = f"crops={cropping!r} of {len(shapes):,} photographs, {crops:,} crops of {seen.maps.shape[-1]:,} channels,"
+    check_memory(each * crops, what, "take fewer crops")
 
 
 def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image 1 1 channel"]:
@@ -232,7 +332,16 @@ def activations_of(
     watch: Stopwatch,
 ) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
     """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
-    with progress(stage, total) as advance, freed_memory_kept():
+    # No more are filled up than are by default.
+    batch = min(batch, max(total, _USUAL_BATCH))
+    asked = f"batch={batch:,} pictures that go through {model.name} together"
+    if batch > _USUAL_BATCH:
+        check_memory(_LEAST_COPIES * batch * 12 * model.preprocess.size**2, asked, "give a smaller batch")
+    with (
+        progress(stage, total) as advance,
+        freed_memory_kept(),
+        exhaustion_in_words(asked, "give a smaller batch"),
+    ):
         while True:
             with watch("reading and resizing pictures"):
                 pictures = list(itertools.islice(inputs, batch))
