@@ -48,6 +48,7 @@ _UNREAD: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftyp",), "a video; save pictures of it"),
     (0, (b"\x93NUMPY", b"PK\x03\x04"), "arrays or an archive; give an .npz or .npy by itself"),
 )  # fmt: skip
+_SHOWN = {"HEIC": "HEIF", "AVIF": "AVIF", "JPEG XL": "JXL"}
 _RAW = (
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw",
     ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
@@ -183,7 +184,10 @@ def _unread(content: bytes) -> str:
     begins = content.lstrip(b"\xef\xbb\xbf \t\r\n\x04")
     for where, marks, said in _UNREAD:
         if any((begins if where == 0 else content)[where:].startswith(mark) for mark in marks):
-            return said
+            image_module, _ = pillow()
+            # Named like this, a format is read where somebody installed it.
+            installed = any(f"({name}:" in said for name in _SHOWN if _SHOWN[name] in image_module.OPEN)
+            return "damaged" if installed else said
     return "not a picture"
 
 

@@ -37,16 +37,22 @@ def as_array(source: Any, name: str, *, alone: bool) -> np.ndarray:
         array = _torch_as_numpy(source) if _is_torch(source) else np.asarray(source)
     except Exception as error:
         # Sparse, quantized or deleted ones, and those on no device at all: each has an exception of its own.
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{name} is a {type(source).__name__} that can't be read as an array ({reason_of(error)}); give a NumPy "
-            "array"
+            f"{name} is a {type(source).__name__} that can't be read as an array ({reason}); give a NumPy array"
         ) from error
     if np.ma.is_masked(source):
         raise ValueError(f"{name} has values that are masked; fill them, as image.filled(0) does")
-    first = array.ndim in (3, 4) and array.shape[-3] == 3 and array.shape[-1] != 3
-    if _is_torch(source) and first and not (alone and array.ndim == 3):
-        return np.moveaxis(array, -3, -1)
-    return array
+    if array.dtype.kind == "V" and array.dtype.name.startswith("bfloat"):
+        return array.astype(np.float32)
+    if not _is_torch(source) or array.ndim not in (3, 4) or array.shape[-3] != 3:
+        return array
+    if array.shape[-1] == 3 or (alone and array.ndim == 3):
+        raise ValueError(
+            f"{name} has shape {array.shape}, in which it isn't clear where the colours are; give an array with "
+            "colours last: image.movedim(-3, -1).numpy() if they are first"
+        )
+    return np.moveaxis(array, -3, -1)
 
 
 def images_in(array: np.ndarray, name: str) -> Iterator[tuple[str, UInt8[np.ndarray, "y x 3"]]]:

@@ -36,7 +36,7 @@ def items_of(source: Any, name: str) -> Iterable[Any]:
         return source
     if hasattr(type(source), "__getitem__") and hasattr(type(source), "__len__"):
         return _counted(source)
-    raise ValueError(f"{name} is a {kind}, out of which no pictures come; {_REMEDY}")
+    raise ValueError(f"{name} is of type {kind}, out of which no pictures come; {_REMEDY}")
 
 
 def picture_of(item: Any, name: str) -> Any:
@@ -45,17 +45,16 @@ def picture_of(item: Any, name: str) -> Any:
         return _of_mapping(item, name)
     if not isinstance(item, tuple | list):
         return item
-    labels = [each for each in item if _is_label(each)]
     others = [each for each in item if not _is_label(each)]
-    shown = [each for each in others if is_pillow(each) or is_array(each)]
-    beside = isinstance(item, tuple) and len(shown) == 1 and len(others) > 1
-    if (labels and len(others) != 1) or beside:
+    # A list is several pictures; a tuple is one item, such as a picture and a map of its objects.
+    labelled = len(others) < len(item)
+    if len(others) != 1 and (labelled or isinstance(item, tuple)):
         kinds = ", ".join(type(each).__name__ for each in item)
         raise ValueError(
             f"{name} is a {type(item).__name__} of {kinds}, in which it isn't clear what the picture is; give the "
             "pictures alone, such as [picture for picture, *_ in …]"
         )
-    return picture_of(others[0], name) if labels or (isinstance(item, tuple) and len(others) == 1) else item
+    return picture_of(others[0], name) if labelled or isinstance(item, tuple) else item
 
 
 def _of_mapping(item: Mapping[Any, Any], name: str) -> Any:

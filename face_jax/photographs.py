@@ -208,8 +208,8 @@ def _files(source: str | os.PathLike[str]) -> Iterable[tuple[Photograph, pathlib
         ) from None
     except (OSError, ValueError) as error:
         raise NoPhotographsError(
-            f"images={str(path)!r} can't be looked at ({reason_of(error)}); give a folder with photographs, a picture, "
-            "or an .npz"
+            f"images={given[:100]!r} can't be looked at ({reason_of(error)}); give a folder with photographs, a "
+            "picture, or an .npz"
         ) from error
     if stat.S_ISDIR(mode):
         for photograph, _ in sorted(_below(path), key=lambda pair: pair[1].parts):
