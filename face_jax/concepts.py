@@ -106,7 +106,7 @@ def encode_maps(
     """Codes at every place of maps, by non-negative least squares."""
     places = maps.reshape(-1, maps.shape[-1])
     codes = [_encode_rows(places[at : at + _MOST_ROWS], dictionary) for at in range(0, max(1, len(places)), _MOST_ROWS)]
-    return np.concatenate(codes).reshape(*maps.shape[:-1], -1)
+    return np.concatenate(codes).reshape(*maps.shape[:-1], len(dictionary))
 
 
 def _encode_rows(

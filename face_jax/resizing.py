@@ -64,7 +64,9 @@ def _thin(
     windows, box, kept = [], [], []
     for length, resized_length, start in zip(pixels.shape[:2], shape, corner, strict=True):
         scale = length / resized_length
-        first, last = max(start, 0), min(start + preprocess.size, resized_length)
+        # The short side is resized whole, by the same arithmetic as all of it would be.
+        whole = resized_length == preprocess.resize
+        first, last = (0, resized_length) if whole else (max(start, 0), min(start + preprocess.size, resized_length))
         margin = math.ceil(_SUPPORT[preprocess.interpolation] * max(scale, 1)) + 1
         begin, end = max(0, math.floor(first * scale) - margin), min(length, math.ceil(last * scale) + margin)
         windows.append(slice(begin, end))
