@@ -128,7 +128,7 @@ class Readable:
 
 def _digest(pixels: UInt8[np.ndarray, "y x 3"]) -> bytes:
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

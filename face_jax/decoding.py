@@ -12,7 +12,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -117,7 +117,7 @@ def content_of(file: pathlib.Path) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
+def opened(file: pathlib.Path) -> Iterator[io.BufferedReader]:
     """A regular file, or a link to one, open for reading; nothing else is opened."""
     _check_regular(os.stat(file).st_mode)
     # If somebody put a named pipe there since, this doesn't wait for its other end.
