@@ -64,7 +64,19 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
     if seen.skipped:
         yield (
             f"{len(seen.skipped)} of {len(every)} files were skipped, because they can't be read: "
-            f"{_first(seen.skipped)}"
+            f"{first_of(seen.skipped)}"
+        )
+    if seen.copies:
+        yield (
+            f"{counted(len(seen.copies), 'photograph')} took no part, because pixel for pixel "
+            f"{'it is' if len(seen.copies) == 1 else 'they are'} another one once more, and nothing is scored on what "
+            f"was fitted: {first_of(seen.copies)}"
+        )
+    if seen.faint:
+        yield (
+            f"{counted(len(seen.faint), 'picture')} of 16 bits a value use less than a tenth of them and are nearly "
+            "black to the network, as pictures of 12 bits are in such files: multiply their values by a common factor "
+            f"if the model was trained on brighter ones: {first_of(seen.faint)}"
         )
     others = [
         f"{every[number].name} ({model.classes[predicted]})"
@@ -74,7 +86,7 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
     if others:
         yield (
             f"{len(others)} of {counted(len(seen.readable), 'photograph')} took no part, because the model predicts "
-            f"another class: {_first(others)}"
+            f"another class: {first_of(others)}"
         )
 
 
@@ -121,8 +133,10 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
         )
 
 
-def _first(names: Sequence[str]) -> str:
-    return "; ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+def first_of(names: Sequence[str]) -> str:
+    """As many names as one reads, and how many more there are."""
+    more = len(names) - _NAMED
+    return "; ".join(names[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def counted(count: int, noun: str) -> str:

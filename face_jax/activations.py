@@ -16,9 +16,19 @@ from .crops import Crops as Crops
 from .crops import GridCrops as GridCrops
 from .crops import RandomCrops as RandomCrops
 from .freed_memory import freed_memory_kept
-from .model import Preprocess, SplitModel
-from .photographs import Photograph, UnreadablePhotographError, network_input
+from .memory import check_memory, exhaustion_in_words
+from .model import SplitModel
+from .photographs import Photograph, network_input
 from .progress import Progress, Stopwatch, silent
+from .reading import Gathered
+from .reading import Readable as Readable
+
+# As many pictures go through the network together unless somebody says another number.
+_USUAL_BATCH = 32
+# A network takes at least so many times the memory of its input: most have more colours behind the first layer.
+_LEAST_COPIES = 5
+# While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
+_COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
 
 # So many pictures go ahead through a layer that had activations below zero in a trial.
 _TRIED = 2
@@ -59,6 +69,8 @@ class Survey:
     - `readable`: which photographs could be read.
     - `prediction`: the predicted class of each readable one.
     - `skipped`: why each other one could not be read, with its name.
+    - `copies`: those that were left out because they are another one once more, with both names.
+    - `faint`: the names of those whose 16 bits a value are hardly used.
     """
 
     kept: Collected
@@ -66,40 +78,8 @@ class Survey:
     readable: Int[np.ndarray, " readable"]
     prediction: Int[np.ndarray, " readable"]
     skipped: tuple[str, ...]
-
-
-class Readable:
-    """Photographs one after another as the network takes them; those that can't be read are left out, by name.
-
-    **Arguments:**
-
-    - `photographs`: what to read.
-    - `preprocess`: how photographs become the network's input.
-
-    `index` says which could be read so far, `skipped` why each other one could not.
-    """
-
-    def __init__(self, photographs: Sequence[Photograph], preprocess: Preprocess) -> None:
-        self.photographs, self.preprocess = photographs, preprocess
-        self.index: list[int] = []
-        self.skipped: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.photographs)
-
-    def __iter__(self) -> Iterator[Float[np.ndarray, "_ _ 3"]]:
-        for number, photograph in enumerate(self.photographs):
-            try:
-                pixels = photograph.pixels()
-            except UnreadablePhotographError as error:
-                self.skipped.append(str(error))
-                continue
-            self.index.append(number)
-            yield network_input(pixels, self.preprocess)
-        if not self.index:
-            raise UnreadablePhotographError(
-                f"none of the {len(self)} files can be read as a picture; the first is {self.skipped[0]}"
-            )
+    copies: tuple[str, ...] = ()
+    faint: tuple[str, ...] = ()
 
 
 def survey(
@@ -116,29 +96,33 @@ def survey(
     **Arguments:**
 
     - `model`: the split classifier.
-    - `photographs`: what to look at; those that can't be read are left out, by name.
+    - `photographs`: what to look at; those that can't be read are left out, by name, and so are those that are an
+        earlier one once more.
     - `target`: the class looked for; every photograph's activations are kept if None.
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
 
     **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read.
     """
-    readable = Readable(photographs, model.preprocess)
-    all_maps, all_logits, masks = [], [], []
+    readable = Readable(photographs, model.preprocess, once=True)
+    kept = Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer")
+    all_logits, masks = [], []
     stage = "Photographs through the network"
     for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch):
         mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
-        all_maps.append(maps[mask])
+        kept.add(maps, mask)
         all_logits.append(logits)
         masks.append(mask)
     logits, mask = np.concatenate(all_logits), np.concatenate(masks)
     where = np.asarray(readable.index)
     return Survey(
-        kept=Collected(np.concatenate(all_maps), logits[mask]),
+        kept=Collected(kept.all(), logits[mask]),
         index=where[mask],
         readable=where,
         prediction=logits.argmax(-1),
         skipped=tuple(readable.skipped),
+        copies=tuple(readable.copies),
+        faint=tuple(readable.faint),
     )
 
 
@@ -182,9 +166,27 @@ def collect_crops(
                     top, left, bottom, right = crops.window[crop]
                     yield whole[top:bottom, left:right]
 
+    gathered = Gathered(len(crops), "crops", "take fewer crops, or cut the model at a later layer")
+    all_logits = []
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
-    kept, logits = zip(*((keep(maps), logits) for maps, logits in parts), strict=True)
-    return Collected(np.concatenate(kept), np.concatenate(logits))
+    for maps, logits in parts:
+        gathered.add(keep(maps), np.full(len(logits), True))
+        all_logits.append(logits)
+    return Collected(gathered.all(), np.concatenate(all_logits))
+
+
+def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
+    """Raises `NotEnoughMemoryError` for more crops than could be held, where the rule says how many there are.
+
+    `seen` is what the model makes of whole photographs, which says how many channels and classes there are.
+    """
+    count = getattr(cropping, "count", None)
+    if count is None:
+        return
+    crops = count(shapes)
+    each = _COPIES_OF_ROWS * seen.maps.shape[-1] * seen.maps.itemsize + 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
+    what = f"crops={cropping!r} of {len(shapes):,} photographs, {crops:,} crops of {seen.maps.shape[-1]:,} channels,"
+    check_memory(each * crops, what, "take fewer crops")
 
 
 def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image 1 1 channel"]:
@@ -235,7 +237,16 @@ def activations_of(
     watch: Stopwatch,
 ) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
     """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
-    with progress(stage, total) as advance, freed_memory_kept():
+    # No more are filled up than are by default.
+    batch = min(batch, max(total, _USUAL_BATCH))
+    asked = f"batch={batch:,} pictures that go through {model.name} together"
+    if batch > _USUAL_BATCH:
+        check_memory(_LEAST_COPIES * batch * 12 * model.preprocess.size**2, asked, "give a smaller batch")
+    with (
+        progress(stage, total) as advance,
+        freed_memory_kept(),
+        exhaustion_in_words(asked, "give a smaller batch"),
+    ):
         if model.lowest is not None and model.lowest < 0:
             # Most likely refused, which two pictures show at a fraction of a batch's cost.
             first = list(itertools.islice(inputs, min(_TRIED, batch)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -12,6 +13,9 @@ from jaxtyping import Array, Int, Key
 
 from .choices import check_count
 from .model import Preprocess
+
+# Crops of one photograph that a grid may have.
+MOST_CROPS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,10 @@ class RandomCrops:
                 "photograph's short side, above 0 and at most 1, the smallest first"
             )
 
+    def count(self, shapes: list[tuple[int, int]]) -> int:
+        """How many crops there are of photographs with these heights and widths."""
+        return self.per_image * len(shapes)
+
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Draw sizes uniformly, then places uniformly where the crop fits."""
         draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
@@ -81,7 +89,7 @@ class RandomCrops:
 
 @dataclasses.dataclass(frozen=True)
 class GridCrops:
-    """Square crops on a regular grid, which covers the whole photograph.
+    """Square crops on a regular grid, which covers the whole photograph; at most `MOST_CROPS` of each.
 
     **Arguments:**
 
@@ -100,13 +108,17 @@ class GridCrops:
             )
         _check_overlap(self.overlap)
 
+    def count(self, shapes: list[tuple[int, int]]) -> int:
+        """How many crops there are of photographs with these heights and widths; refuses too many of one."""
+        return sum(self._count(shape) for shape in shapes)
+
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Lay the grid; nothing is random."""
         del key
+        self.count(shapes)
         image, box = [], []
         for number, (height, width) in enumerate(shapes):
-            side = max(1, round(self.size * min(height, width)))
-            step = max(1, round(side * (1 - self.overlap)))
+            side, step = self._steps((height, width))
             corners = [
                 np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)
             ]
@@ -115,6 +127,21 @@ class GridCrops:
                     image.append(number)
                     box.append((top, left, top + side, left + side))
         return Crops(image=np.asarray(image, np.int64), box=np.asarray(box, np.int64))
+
+    def _steps(self, shape: tuple[int, int]) -> tuple[int, int]:
+        side = max(1, round(self.size * min(shape)))
+        return side, max(1, round(side * (1 - self.overlap)))
+
+    def _count(self, shape: tuple[int, int]) -> int:
+        side, step = self._steps(shape)
+        count = math.prod(-(-(edge - side) // step) + 1 for edge in shape)
+        if count > MOST_CROPS:
+            raise ValueError(
+                f"size={self.size}, overlap={self.overlap} make {count:,} crops of a photograph of {shape[1]} × "
+                f"{shape[0]} pixels, more than {MOST_CROPS:,}; give a larger size or a smaller overlap, or leave out "
+                "that photograph"
+            )
+        return count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +169,26 @@ class NativeCrops:
         if self.size > whole:
             raise ValueError(f"size={self.size} is no part of a network's input of {whole} pixels; give 1 to {whole}")
         _check_overlap(self.overlap)
+        each = len(self._corners()) ** 2
+        if each > MOST_CROPS:
+            raise ValueError(
+                f"size={self.size}, overlap={self.overlap} make {each:,} crops of each photograph, more than "
+                f"{MOST_CROPS:,}; give a larger size or a smaller overlap"
+            )
+
+    def count(self, shapes: list[tuple[int, int]]) -> int:
+        """How many crops there are of so many photographs."""
+        return len(self._corners()) ** 2 * len(shapes)
+
+    def _corners(self) -> Int[np.ndarray, " corner"]:
+        step = max(1, int(self.size * (1 - self.overlap)))
+        return np.arange(0, self.preprocess.size - self.size + 1, step)
 
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Lay the grid; nothing is random."""
         del key
         whole, short = self.preprocess.size, self.preprocess.resize
-        corners = np.arange(0, whole - self.size + 1, max(1, int(self.size * (1 - self.overlap))))
+        corners = self._corners()
         top, left = (each.ravel() for each in np.meshgrid(corners, corners, indexing="ij"))
         window = np.stack([top, left, top + self.size, left + self.size], axis=1)
         box = []

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
-from .activations import Cropping, Crops, RandomCrops
+from .activations import Cropping, Crops, RandomCrops, check_crops
 from .cache import no_cache
 from .choices import check_faithfulness, check_rank, check_settings
 from .classes import class_index
@@ -23,11 +23,14 @@ from .controls import control_banks, control_scores
 from .explanation import Explanation
 from .factorize import rank_scan
 from .fitting import fit
+from .memory import exhaustion_in_words
 from .model import SplitModel
 from .photographs import photographs
 from .progress import Progress, Stopwatch, silent
 from .ranking import by_importance, describe, importance_of, looked_at, other_measures
 from .selection import Activator, choose_class, of_class, place_average, split, units
+
+_LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
 
 def explain(
@@ -84,7 +87,7 @@ def explain(
     check_settings(rank, held_out, strongest, batch, crops)
     check_faithfulness(faithfulness, objective)
     stopwatch = Stopwatch()
-    with stopwatch("everything else"):
+    with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs(images)
         wanted = None if target is None else class_index(model.classes, target)
         activator = Activator(model, batch, cache, progress, stopwatch)
@@ -94,6 +97,7 @@ def explain(
         with stopwatch("reading and resizing pictures"):
             shapes = [photograph.pixels().shape[:2] for photograph in kept]
         crops = crops or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted))))
+        check_crops(crops, [shapes[number] for number in fitted], seen.kept)
         boxes = _crops_of(crops, shapes, fitted, keys["crops"])
         most = min(len(boxes), seen.kept.maps.shape[-1])
         check_rank(rank, len(boxes), seen.kept.maps.shape[-1])
@@ -108,7 +112,7 @@ def explain(
             crops_seen = (crop_data, other_data)
         else:
             pictures, crop_of, crops_seen = fitted, boxes.image, ()
-            fit_units, score_units = (units(seen.kept[index], affine=affine) for index in (fitted, held))
+            fit_units, score_units = (units(seen.kept, index, affine=affine) for index in (fitted, held))
 
         scan = None
         if rank == "auto":

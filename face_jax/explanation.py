@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from .account import first_of
 from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
@@ -254,7 +255,7 @@ def _in_place(values: Float[np.ndarray, "readable ..."], readable: Readable) -> 
         return values
     warnings.warn(
         f"{len(readable.skipped)} of {len(readable)} files can't be read, and have NaN in their places: "
-        + "; ".join(readable.skipped),
+        + first_of(readable.skipped),
         stacklevel=3,
     )
     every = np.full((len(readable), *values.shape[1:]), np.nan, values.dtype)

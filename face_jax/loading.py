@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -185,7 +186,10 @@ def _photographs(saved: dict[str, Any], given: tuple[Photograph, ...] | None) ->
             yield Photograph(name, None if file is None else pathlib.Path(file), content)
         return
     by_name = {photograph.name: photograph for photograph in given}
-    by_content = {photograph.digest(): photograph for photograph in given}
+    by_content = {}
+    for photograph in given:
+        with contextlib.suppress(UnreadablePhotographError):
+            by_content[photograph.digest()] = photograph
     missing = []
     for name, content in zip(names, contents, strict=True):
         # One whose file was gone when it was saved is known by its name only.

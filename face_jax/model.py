@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from .choices import check_count
@@ -71,6 +72,22 @@ class Preprocess:
                     + (", above 0" if name == "std" else "")
                 )
             object.__setattr__(self, name, values)
+
+    def __call__(self, images: Any) -> Float[np.ndarray, "image size size 3"]:
+        """The network's input of photographs: what `face_jax.explain` gives the network, for Captum and others.
+
+        In torch the colours come first: `torch.from_numpy(np.moveaxis(model.preprocess("cat.jpg"), -1, 1))`.
+
+        **Arguments:**
+
+        - `images`: anything that `face_jax.photographs` takes.
+
+        **Returns:** float32, normalized, one a photograph, in their order. Raises `UnreadablePhotographError` for one
+        that can't be read.
+        """
+        from .photographs import network_input, photographs
+
+        return np.stack([network_input(photograph.pixels(), self) for photograph in photographs(images)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from .model import Preprocess
+from .decoding import Decoded, content_of, decoded, is_pillow, kind_of, of_pillow, opened, reason_of
+from .decoding import UnreadablePhotographError as UnreadablePhotographError
+from .image_arrays import array_of_file, as_array, images_in, is_array
+from .items import items_of, picture_of
+from .resizing import network_input as network_input
+from .resizing import resized as resized
+from .resizing import visible as visible
+from .resizing import visible_box as visible_box
 
-
-class UnreadablePhotographError(ValueError):
-    """A file that is no picture, or a picture that's damaged."""
+# A folder of such a name is named among what was skipped.
+_PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class NoPhotographsError(ValueError):
@@ -36,46 +42,60 @@ class Photograph:
         pixels that were in no file.
     - `expected`: in an explanation that was loaded, the digest that it had when it was saved; a file with another
         one isn't read.
+    - `unread`: why it can't be read, where that is known without trying.
+    - `faint`: of pixels, whether they were of 16 bits and used less than a tenth of them.
     """
 
     name: str
     source: pathlib.Path | UInt8[np.ndarray, "y x 3"] | None
     expected: bytes | None = None
+    unread: str | None = None
+    faint: bool = False
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
         """The picture in red, green and blue, upright as its camera meant it; 16 bits a value become 8.
 
         Raises `UnreadablePhotographError`, which names the file and the reason.
         """
+        return self.decoded().pixels
+
+    def decoded(self) -> Decoded:
+        """The pixels, with what is known of them besides; raises `UnreadablePhotographError`."""
+        if self.unread is not None:
+            raise UnreadablePhotographError(f"{self.name}: {self.unread}")
         if isinstance(self.source, np.ndarray):
-            return self.source
+            if not self.source.size:
+                height, width = self.source.shape[:2]
+                raise UnreadablePhotographError(f"{self.name}: {width} × {height} pixels, which show nothing")
+            return Decoded(self.source, self.faint)
         file = self._file()
-        image_module, ops = _pillow()
         try:
-            content = file.read_bytes()
-            if self.expected not in (None, hashlib.sha256(content).digest()):
-                raise UnreadablePhotographError(
-                    f"{self.name}: {str(file)!r} is another picture now than the one that was explained; put that one "
-                    "back, or give the photographs to face_jax.load as images="
-                )
-            with image_module.open(io.BytesIO(content)) as picture:
-                return _rgb(ops.exif_transpose(picture))
+            content = content_of(file)
+            if self.expected in (None, hashlib.sha256(content).digest()):
+                return decoded(content, file.name)
         except FileNotFoundError as error:
-            raise UnreadablePhotographError(
-                f"{self.name}: there is no file {str(file)!r} any more; put it back, or give the photographs to "
-                "face_jax.load as images="
-            ) from error
-        except UnreadablePhotographError:
-            raise
-        except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-            reason = "not a picture" if isinstance(error, image_module.UnidentifiedImageError) else str(error)
-            raise UnreadablePhotographError(f"{self.name}: {reason}") from error
+            raise self._gone(file) from error
+        except (OSError, UnreadablePhotographError, MemoryError) as error:
+            raise UnreadablePhotographError(f"{self.name}: {reason_of(error)}") from error
+        raise UnreadablePhotographError(
+            f"{self.name}: {str(file)!r} is another picture now than the one that was explained; put that one back, or "
+            "give the photographs to face_jax.load as images="
+        )
 
     def digest(self) -> bytes:
-        """A digest of the content: of the file's bytes, or of the pixels."""
+        """A digest of the content: of the file's bytes, or of the pixels. Raises `UnreadablePhotographError`."""
+        if self.unread is not None:
+            raise UnreadablePhotographError(f"{self.name}: {self.unread}")
         if isinstance(self.source, np.ndarray):
             return hashlib.sha256(repr(self.source.shape).encode() + self.source.tobytes()).digest()
-        return hashlib.sha256(self._file().read_bytes()).digest()
+        file = self._file()
+        try:
+            with opened(file) as stream:
+                return hashlib.file_digest(stream, "sha256").digest()
+        except FileNotFoundError as error:
+            raise self._gone(file) from error
+        except (OSError, UnreadablePhotographError) as error:
+            raise UnreadablePhotographError(f"{self.name}: {reason_of(error)}") from error
 
     def _file(self) -> pathlib.Path:
         if isinstance(self.source, pathlib.Path):
@@ -85,26 +105,41 @@ class Photograph:
             "the photographs to face_jax.load as images="
         )
 
+    def _gone(self, file: pathlib.Path) -> UnreadablePhotographError:
+        if file.is_symlink():
+            return UnreadablePhotographError(f"{self.name}: a link to {os.readlink(file)!r}, where there is no file")
+        return UnreadablePhotographError(
+            f"{self.name}: there is no file {str(file)!r} any more; put it back, or give the photographs to "
+            "face_jax.load as images="
+        )
+
 
 def photographs(source: Any) -> tuple[Photograph, ...]:
-    """Photographs from a folder, a file, an `.npz` of images, arrays, or a sequence of any of these.
+    """Photographs from a folder, a file, an `.npz` of images, arrays, a data set, or several of any of these.
 
-    Nothing is decoded yet but arrays: a damaged file shows itself when its pixels are asked for.
+    Files aren't decoded yet: a damaged one shows itself when its pixels are asked for. Where a picture has
+    transparent places, the colours that its file keeps there are taken, which a viewer wouldn't show.
 
     **Arguments:**
 
     - `source`: a path to a folder (every file below it, in the order of the names), to a picture, or to an
         `.npz`/`.npy` with an array of images; an array `image y x 3` or `y x 3` (integers 0…255, or real numbers
-        0…1); a `Photograph`; a Pillow image; or a sequence of these.
+        0…1; torch's images in a data set may have the colours first); a `Photograph`; a Pillow image, in the frame
+        where it stands; or anything that gives such one after another: a list, a generator, a data set or a loader
+        whose items are pictures, pictures with labels, or mappings with a picture. What has no order is refused.
 
     **Returns:** the photographs, at least one. Files are called as below the folder that was given; those of several
-    folders that would be called the same have their folders before their names. Raises `NoPhotographsError` or
-    `ValueError` if there are none.
+    folders that would be called the same have their folders before their names. Links to files are followed, links
+    to folders aren't; these, and what else is no file, are among the photographs, and can't be read. Pictures of more
+    than `face_jax.decoding.MOST_PIXELS` pixels (2²⁷) can't either. Raises `NoPhotographsError` or `ValueError` if
+    there are none.
     """
     found = tuple(_told_apart(list(_walk(source, "image"))))
     if not found:
+        given = repr(source)
         raise NoPhotographsError(
-            f"images={source!r} holds no files; give a folder with photographs, a picture, or an .npz"
+            f"images={given if len(given) < 200 else type(source).__name__} holds no files; give a folder with "
+            "photographs, a picture, or an .npz"
         )
     return found
 
@@ -130,144 +165,99 @@ def _shown(path: pathlib.Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _walk(source: Any, name: str) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
+def _walk(source: Any, name: str, *, alone: bool = True) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
     """Photographs, and the folder that was given or that the file given lies in."""
     if isinstance(source, Photograph):
         yield source, None
-    elif isinstance(source, str | pathlib.Path):
-        yield from _files(pathlib.Path(source))
-    elif isinstance(source, Sequence):
-        for number, item in enumerate(source):
-            yield from _walk(item, f"{name} {number}")
+    elif isinstance(source, str | os.PathLike):
+        yield from _files(source)
+    elif is_pillow(source):
+        yield _of_pillow(source, name), None
+    elif is_array(source) and not _holds_objects(array := as_array(source, name, alone=alone)):
+        for each, pixels in images_in(array, name):
+            yield Photograph(each, pixels), None
     else:
-        array = np.asarray(source)
-        if array.ndim not in (3, 4) or array.shape[-1] != 3:
-            raise ValueError(
-                f"{name} has shape {array.shape}; give images as y x 3 or image y x 3 (colours last, red green blue)"
-            )
-        if array.ndim == 3:
-            yield Photograph(name, _to_uint8(array, name)), None
-        else:
-            for number, pixels in enumerate(_to_uint8(array, name)):
-                yield Photograph(f"{name} {number}", pixels), None
+        for number, item in enumerate(items_of(source, name)):
+            each = f"{name} {number}"
+            yield from _walk(picture_of(item, each), each, alone=False)
 
 
-def _files(path: pathlib.Path) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
-    if not path.exists():
+def _holds_objects(array: np.ndarray) -> bool:
+    """Whether an array is a list of paths or pictures."""
+    return array.ndim == 1 and array.dtype.kind in "OU"
+
+
+def _of_pillow(picture: Any, name: str) -> Photograph:
+    try:
+        found = of_pillow(picture)
+    except UnreadablePhotographError as error:
+        return Photograph(name, None, unread=str(error))
+    return Photograph(name, found.pixels, faint=found.faint)
+
+
+def _files(source: str | os.PathLike[str]) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
+    given = os.fsdecode(source)
+    if not given:
+        raise ValueError("images='' names nothing; give a folder with photographs ('.' is this one), or a picture")
+    path = pathlib.Path(given)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         raise NoPhotographsError(
             f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise NoPhotographsError(
+            f"images={given[:100]!r} can't be looked at ({reason_of(error)}); give a folder with photographs, a "
+            "picture, or an .npz"
+        ) from error
+    if stat.S_ISDIR(mode):
+        for photograph, _ in sorted(_below(path), key=lambda pair: pair[1].parts):
+            yield photograph, path
+    elif not stat.S_ISREG(mode):
+        raise NoPhotographsError(
+            f"images={str(path)!r} is {kind_of(mode)}; give a folder with photographs, a picture, or an .npz"
         )
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-            if file.is_file() and not hidden:
-                yield Photograph(_shown(file.relative_to(path)), file), path
-    elif path.suffix in (".npz", ".npy"):
-        loaded, name = np.load(path, allow_pickle=False), _shown(pathlib.Path(path.stem))
-        if isinstance(loaded, np.ndarray):
-            yield from ((photograph, path.parent) for photograph, _ in _walk(loaded, name))
-            return
-        names = [name for name in loaded.files if loaded[name].ndim in (3, 4)]
-        if len(names) != 1:
-            raise ValueError(
-                f"images={str(path)!r} holds the arrays {loaded.files}, of which {names} look like images; "
-                "keep exactly one array image y x 3 in it"
-            )
-        yield from ((photograph, path.parent) for photograph, _ in _walk(loaded[names[0]], name))
+    elif path.suffix.lower() in (".npz", ".npy"):
+        for each, pixels in images_in(array_of_file(path), _shown(pathlib.Path(path.stem))):
+            yield Photograph(each, pixels), path.parent
     else:
         yield Photograph(_shown(pathlib.Path(path.name)), path), path.parent
 
 
-def _to_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
-    if array.dtype == np.uint8:
-        return array
-    if not np.issubdtype(array.dtype, np.number):
-        raise ValueError(f"{name} has dtype {array.dtype}; give integers 0…255 or real numbers 0…1")
-    lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    real = np.issubdtype(array.dtype, np.floating)
-    if not (lowest >= 0 and highest <= (1 if real else 255)):
-        raise ValueError(
-            f"{name} has values from {lowest:g} to {highest:g}; give integers 0…255 or real numbers 0…1 "
-            "(pictures as they are, before any normalization)"
-        )
-    return np.round(array * 255).astype(np.uint8) if real else array.astype(np.uint8)
+def _below(top: pathlib.Path) -> Iterator[tuple[Photograph, pathlib.Path]]:
+    """Everything below a folder but folders, and the folders that aren't looked into; not what is hidden."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            if folder == top:
+                raise NoPhotographsError(
+                    f"images={str(top)!r} can't be listed ({reason_of(error)}); give a folder that can be read"
+                ) from error
+            said = f"a folder that can't be listed ({reason_of(error)})"
+            yield Photograph(_shown(folder.relative_to(top)), None, unread=said), folder
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            name = _shown(path.relative_to(top))
+            if entry.name.startswith("."):
+                continue
+            if not _leads_to_folder(path):
+                yield Photograph(name, path), path
+            elif entry.is_symlink():
+                yield Photograph(name, None, unread="a link to a folder, which isn't followed; give that folder"), path
+            elif path.suffix.lower() in _PICTURES:
+                yield Photograph(name, None, unread="a folder under the name of a picture; give it by itself"), path
+            else:
+                folders.append(path)
 
 
-def _rgb(picture: Any) -> UInt8[np.ndarray, "y x 3"]:
-    if picture.mode.startswith("I;16"):
-        # Pillow's own conversion takes everything above 255 for white.
-        grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if picture.mode in ("I", "F"):
-        raise ValueError(
-            f"its values (Pillow's mode {picture.mode}) may mean anything; save it with 8 or 16 bits a value"
-        )
-    return np.asarray(picture.convert("RGB"))
-
-
-def network_input(
-    pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess, box: tuple[int, int, int, int] | None = None
-) -> Float[np.ndarray, "size size 3"]:
-    """A photograph, or a box of it, as the network takes it.
-
-    **Arguments:**
-
-    - `pixels`: the photograph.
-    - `preprocess`: the network's own resizing and normalization.
-    - `box`: `(top, left, bottom, right)` in pixels: that part, resized to the input's size (CRAFT's crops). Without
-        it, the whole photograph: its short side resized, its centre kept.
-
-    **Returns:** float32, normalized.
-    """
-    small = visible(pixels, preprocess) if box is None else resized(pixels, box, preprocess.size, preprocess)
-    # In place and by whole lines: new arrays, and a last axis of three, took four times as long as the resizing.
-    scaled = small.reshape(len(small), -1).astype(np.float32)
-    scaled /= np.float32(255)
-    scaled -= np.tile(np.asarray(preprocess.mean, np.float32), small.shape[1])
-    scaled /= np.tile(np.asarray(preprocess.std, np.float32), small.shape[1])
-    return scaled.reshape(small.shape)
-
-
-def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8[np.ndarray, "size size 3"]:
-    """The part of a photograph that the network sees, at the size at which it sees it."""
-    image_module, _ = _pillow()
-    height, width = pixels.shape[:2]
-    # Pixel for pixel what torchvision's Resize and CenterCrop do, whose integer arithmetic this follows: the
-    # long side is cut off, not rounded.
-    short = preprocess.resize
-    shape = (short, short * width // height) if height <= width else (short * height // width, short)
-    picture = image_module.fromarray(pixels).resize((shape[1], shape[0]), _filter(preprocess))
-    top, left = (round((side - preprocess.size) / 2) for side in shape)
-    return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
-
-
-def visible_box(shape: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
-    """Which box of a photograph with this height and width `visible` shows: `(top, left, bottom, right)`."""
-    side = round(min(shape) * preprocess.size / preprocess.resize)
-    top, left = ((length - side) // 2 for length in shape)
-    return top, left, top + side, left + side
-
-
-def resized(
-    pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int, preprocess: Preprocess
-) -> UInt8[np.ndarray, "size size 3"]:
-    """One box of a photograph at `size` × `size` pixels."""
-    image_module, _ = _pillow()
-    top, left, bottom, right = (int(edge) for edge in box)
-    picture = image_module.fromarray(pixels).crop((left, top, right, bottom))
-    return np.asarray(picture.resize((size, size), _filter(preprocess)))
-
-
-def _filter(preprocess: Preprocess) -> Any:
-    image_module, _ = _pillow()
-    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[
-        preprocess.interpolation
-    ]
-
-
-def _pillow() -> tuple[Any, Any]:
+def _leads_to_folder(path: pathlib.Path) -> bool:
     try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("reading photographs needs Pillow: pip install face-jax[report]") from error
-    return Image, ImageOps
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        # A broken link, one in a circle, one into a locked folder: reading it will say.
+        return False

@@ -231,7 +231,7 @@ def _stage(
     fitted = (
         crops[of_class(crops, explanation.target)]
         if explanation.single
-        else units(seen[explanation.fitted], affine=model.head.affine)
+        else units(seen, explanation.fitted, affine=model.head.affine)
     )
     importance = importance_of(model, fitted, dictionary, explanation.target, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)

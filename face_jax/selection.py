@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .activations import Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
 from .model import SplitModel
-from .photographs import Photograph
+from .photographs import Photograph, UnreadablePhotographError
 from .progress import Progress, Stopwatch
 
 
@@ -54,17 +54,21 @@ class Activator:
                 "readable": seen.readable,
                 "prediction": seen.prediction,
                 "skipped": np.asarray(seen.skipped, dtype=np.str_),
+                "copies": np.asarray(seen.copies, dtype=np.str_),
+                "faint": np.asarray(seen.faint, dtype=np.str_),
             }
 
         # Names are in what is said of files that can't be read.
         names = "\0".join(photograph.name for photograph in photographs)
-        arrays = self.cache(["survey", str(target), names, *self._identity(photographs)], compute)
+        arrays = self.cache(["survey without copies", str(target), names, *self._identity(photographs)], compute)
         return Survey(
             kept=Collected(arrays["maps"], arrays["logits"]),
             index=arrays["index"],
             readable=arrays["readable"],
             prediction=arrays["prediction"],
             skipped=tuple(str(reason) for reason in arrays["skipped"]),
+            copies=tuple(str(names) for names in arrays["copies"]),
+            faint=tuple(str(name) for name in arrays["faint"]),
         )
 
     def crops(self, photographs: Sequence[Photograph], crops: Crops, *, maps: bool) -> Collected:
@@ -92,7 +96,15 @@ class Activator:
         """What activations depend on."""
         version = importlib.metadata.version("face-jax")
         model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess)]
-        return [*model, *(photograph.digest() for photograph in photographs)]
+        return [*model, *map(_content, photographs)]
+
+
+def _content(photograph: Photograph) -> bytes:
+    """What stands for a photograph: its digest, or why it has none."""
+    try:
+        return photograph.digest()
+    except UnreadablePhotographError as error:
+        return str(error).encode()
 
 
 def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[int, str, Survey]:
@@ -121,6 +133,8 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
             if total == 1
             else f"what the model predicts most often here: {counts[0][1]} of {total} photographs"
         )
+        if mask.all():
+            return target, chosen, seen
         return target, chosen, dataclasses.replace(seen, kept=seen.kept[mask], index=seen.index[mask])
     if len(seen.index) == 0:
         found = ", ".join(f"{model.classes[number]} ({count})" for number, count in counts[:5])
@@ -157,13 +171,14 @@ def hardly_any(crops: Collected, target: int) -> bool:
     return bool((crops.logits.argmax(-1) == target).sum() < min(5, len(crops)))
 
 
-def units(collected: Collected, *, affine: bool) -> Collected:
-    """Pictures as concepts are scored on them.
+def units(collected: Collected, index: Int[np.ndarray, " some"], *, affine: bool) -> Collected:
+    """Some of the pictures as concepts are scored on them.
 
     A head that averages first sees nothing but the average, which is encoded far faster, and more closely, than each
     of many places.
     """
-    return Collected(pooled(collected.maps), collected.logits) if affine else collected
+    # Averaged before they are chosen: maps that are chosen are copied.
+    return Collected(pooled(collected.maps), collected.logits)[index] if affine else collected[index]
 
 
 def place_average(crops: Collected) -> Float[np.ndarray, "crop channel"]:

@@ -14,6 +14,10 @@ import rich.markup
 import rich.progress
 import typer
 
+from .progress import Advance, nobody
+
+# Steps of a stage that may take minutes.
+_MINUTES = 5_000
 # The report's address alone goes to standard output.
 SAY = rich.console.Console(stderr=True, soft_wrap=True)
 
@@ -28,16 +32,32 @@ def timed(seconds: dict[str, float], work: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bars(stage: str, total: int) -> Iterator[Any]:
-    """A progress bar on a terminal, and nothing in a pipe."""
+    """A progress bar on a terminal; in a pipe a line for each tenth of what takes minutes, else nothing."""
+    if not SAY.is_terminal:
+        yield _lines(stage, total) if total >= _MINUTES else nobody
+        return
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
     )
-    with rich.progress.Progress(*columns, console=SAY, disable=not SAY.is_terminal) as progress:
+    with rich.progress.Progress(*columns, console=SAY) as progress:
         task = progress.add_task(stage, total=total)
         yield lambda steps: progress.advance(task, steps)
+
+
+def _lines(stage: str, total: int) -> Advance:
+    SAY.print(f"[dim]{stage}: {total:,}[/dim]")
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done
+        before, done = done, done + steps
+        if 10 * done // total > 10 * before // total:
+            SAY.print(f"[dim]{stage}: {done:,} of {total:,}[/dim]")
+
+    return advance
 
 
 @contextlib.contextmanager

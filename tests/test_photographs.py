@@ -4,13 +4,17 @@ import dataclasses
 import os
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import torchvision
 from PIL import Image
 
-from face_jax.model import Preprocess
+from face_jax import resizing
+from face_jax.activations import survey
+from face_jax.heads import Affine
+from face_jax.model import Preprocess, SplitModel
 from face_jax.photographs import (
     NoPhotographsError,
     Photograph,
@@ -226,3 +230,64 @@ def test_another_interpolation_is_refused_by_name():
     object.__setattr__(preprocess, "interpolation", "lanczos")
     with pytest.raises(ValueError, match="interpolation='lanczos' is unknown; give 'bilinear' or 'bicubic'"):
         preprocess.__post_init__()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(30, 200), (251, 40), (9, 1000)])
+def test_of_long_photographs_only_what_is_kept_is_resized_to_the_same(monkeypatch, shape, interpolation):
+    pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for size, resize in ((40, 48), (48, 48), (60, 48)):
+        preprocess = Preprocess(size=size, resize=resize, interpolation=interpolation)
+        of_the_box = visible(pixels, preprocess)
+        with monkeypatch.context() as patch:
+            patch.setattr(resizing, "_THIN", 10**9)
+            of_the_whole = visible(pixels, preprocess)
+        # Where a pixel lies is rounded otherwise.
+        different = np.abs(of_the_box.astype(int) - of_the_whole)
+        assert different.max() <= 1
+        assert (different > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (60_000, 1), (3, 65_000)])
+def test_slivers_take_no_more_memory_than_others(monkeypatch, shape):
+    sizes = []
+    resize = Image.Image.resize
+
+    def noting(self, size, *rest, **how):
+        sizes.append(size)
+        return resize(self, size, *rest, **how)
+
+    monkeypatch.setattr(Image.Image, "resize", noting)
+    pixels = np.full((*shape, 3), 100, np.uint8)
+    assert (visible(pixels, Preprocess()) == 100).all()
+    assert max(max(size) for size in sizes) <= 256
+
+
+def test_preprocessing_gives_the_very_input_that_networks_get(tmp_path, picture):
+    for number in range(3):
+        Image.fromarray(np.roll(picture, number, axis=0)).save(tmp_path / f"{number}.png")
+    given = []
+
+    def features(images):
+        given.append(np.asarray(images))
+        return jnp.abs(images)
+
+    preprocess = Preprocess(size=40, resize=48)
+    head = Affine(jnp.ones((3, 2), jnp.float32), jnp.zeros(2, jnp.float32))
+    model = SplitModel(features, head, "layer", preprocess, ("a", "b"), "name", "print")
+    inputs = preprocess(tmp_path)
+    survey(model, photographs(tmp_path), batch=3)
+    assert inputs.dtype == np.float32
+    np.testing.assert_array_equal(given[0], inputs)
+    theirs = torchvision.transforms.Compose(
+        [
+            torchvision.transforms.Resize(48),
+            torchvision.transforms.CenterCrop(40),
+            torchvision.transforms.ToTensor(),
+            torchvision.transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )(Image.fromarray(picture))
+    np.testing.assert_allclose(np.moveaxis(inputs, -1, 1)[0], theirs, atol=1e-6)
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(UnreadablePhotographError, match=r"notes.txt: not a picture"):
+        preprocess(tmp_path)

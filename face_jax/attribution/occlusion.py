@@ -6,7 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least, parts
@@ -51,15 +51,15 @@ class Occlusion(CheckedMethod):
             raise ValueError(
                 f"patch={self.patch} is larger than images of {height} × {width}; give at most {min(height, width)}"
             )
-        shown = self._masks(height, width).astype(pictures.dtype)
+        starts = [self._starts(length) for length in (height, width)]
         slices = parts(len(pictures), self.batch)
         whole = np.concatenate([picture_codes(asked, pictures[part]) for part in slices])[:, chosen]
         lost, cover = np.zeros((len(chosen), len(pictures), height, width), whole.dtype), np.zeros((height, width))
         for _, masks, codes in perturbed_codes(
             asked,
             self.baseline,
-            count=len(shown),
-            masks=lambda part: jnp.asarray(shown[part]),
+            count=len(starts[0]) * len(starts[1]),
+            masks=lambda part: jnp.asarray(self._masks(part, starts, (height, width)), pictures.dtype),
             batch=self.batch,
         ):
             hidden = 1 - np.asarray(masks, whole.dtype)
@@ -67,12 +67,17 @@ class Occlusion(CheckedMethod):
             cover += hidden.sum(0)
         return (lost / cover).astype(pictures.dtype)
 
-    def _masks(self, height: int, width: int) -> np.ndarray:
-        """1 everywhere but in one patch, for each patch."""
-        inside = []
-        for length in (height, width):
-            starts = np.unique(np.append(np.arange(0, length - self.patch + 1, self.stride), length - self.patch))
-            place = np.arange(length)
-            inside.append((place >= starts[:, None]) & (place < starts[:, None] + self.patch))
-        rows, columns = inside
-        return ~(rows[:, None, :, None] & columns[None, :, None, :]).reshape(-1, height, width)
+    def _starts(self, length: int) -> Int[np.ndarray, " start"]:
+        """Where patches begin along one side."""
+        return np.unique(np.append(np.arange(0, length - self.patch + 1, self.stride), length - self.patch))
+
+    def _masks(
+        self, part: slice, starts: list[Int[np.ndarray, " start"]], shape: tuple[int, int]
+    ) -> Bool[np.ndarray, "patch height width"]:
+        """1 everywhere but in one patch, for each patch of a part of them: all are gigabytes where steps are small."""
+        numbers = np.divmod(np.arange(part.start, part.stop), len(starts[1]))
+        rows, columns = (
+            (np.arange(length) >= first[number][:, None]) & (np.arange(length) < first[number][:, None] + self.patch)
+            for length, first, number in zip(shape, starts, numbers, strict=True)
+        )
+        return ~(rows[:, :, None] & columns[:, None, :])

@@ -13,6 +13,7 @@ from face_jax.attribution import HSIC, LIME, RISE, KernelSHAP, Occlusion, SobolR
 from face_jax.attribution.hsic import hsic
 from face_jax.attribution.kernel_shap import drawn_masks
 from face_jax.attribution.lime import weighted_ridge
+from face_jax.attribution.perturbed import perturbed_codes
 from face_jax.attribution.regions import grid_regions
 
 # What each pixel adds to the sum of the places' codes.
@@ -46,6 +47,25 @@ def test_occlusion_with_patches_that_overlap(baseline):
         lost[place] += adds[place].sum(axis=(-2, -1), keepdims=True)
         cover[place] += 1
     np.testing.assert_allclose(maps, lost / cover, rtol=1e-8, atol=1e-9)
+
+
+def test_occlusion_makes_the_masks_of_a_batch_and_no_others(monkeypatch):
+    made = []
+
+    def recorded(asked, baseline, *, masks, **rest):
+        def keeps(part):
+            made.append(masks(part))
+            return made[-1]
+
+        yield from perturbed_codes(asked, baseline, masks=keeps, **rest)
+
+    monkeypatch.setattr("face_jax.attribution.occlusion.perturbed_codes", recorded)
+    Occlusion(patch=3, stride=2, batch=5)(AFFINE, DICTIONARY, IMAGES)
+    assert max(len(masks) for masks in made) <= 5
+    corners = list(itertools.product((0, 2, 4, 5), repeat=2))
+    for mask, (top, left) in zip(np.concatenate(made), corners, strict=True):
+        assert not mask[top : top + 3, left : left + 3].any()
+        assert mask.sum() == 64 - 9
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -1,0 +1,104 @@
+"""What a network gets of a photograph: the part that it sees, or a box of it, at its own size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from .decoding import pillow
+from .model import Preprocess
+
+# Of a photograph that is this many times as long as it's wide, or more, only what is kept is resized.
+_THIN = 4
+# Pixels that a resampling filter looks at on either side, in units of the coarser of both grids.
+_SUPPORT = {"bilinear": 1, "bicubic": 2}
+
+
+def network_input(
+    pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess, box: tuple[int, int, int, int] | None = None
+) -> Float[np.ndarray, "size size 3"]:
+    """A photograph, or a box of it, as the network takes it.
+
+    **Arguments:**
+
+    - `pixels`: the photograph.
+    - `preprocess`: the network's own resizing and normalization.
+    - `box`: `(top, left, bottom, right)` in pixels: that part, resized to the input's size (CRAFT's crops). Without
+        it, the whole photograph: its short side resized, its centre kept.
+
+    **Returns:** float32, normalized.
+    """
+    small = visible(pixels, preprocess) if box is None else resized(pixels, box, preprocess.size, preprocess)
+    # In place and by whole lines: new arrays, and a last axis of three, took four times as long as the resizing.
+    scaled = small.reshape(len(small), -1).astype(np.float32)
+    scaled /= np.float32(255)
+    scaled -= np.tile(np.asarray(preprocess.mean, np.float32), small.shape[1])
+    scaled /= np.tile(np.asarray(preprocess.std, np.float32), small.shape[1])
+    return scaled.reshape(small.shape)
+
+
+def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8[np.ndarray, "size size 3"]:
+    """The part of a photograph that the network sees, at the size at which it sees it."""
+    image_module, _ = pillow()
+    height, width = pixels.shape[:2]
+    # Pixel for pixel what torchvision's Resize and CenterCrop do, whose integer arithmetic this follows: the
+    # long side is cut off, not rounded.
+    short = preprocess.resize
+    shape = (short, short * width // height) if height <= width else (short * height // width, short)
+    top, left = (round((side - preprocess.size) / 2) for side in shape)
+    if max(shape) >= _THIN * short:
+        # All but the centre is thrown away, and would take seconds and gigabytes to be made.
+        return _thin(pixels, shape, (top, left), preprocess)
+    picture = image_module.fromarray(pixels).resize((shape[1], shape[0]), _filter(preprocess))
+    return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
+
+
+def _thin(
+    pixels: UInt8[np.ndarray, "y x 3"], shape: tuple[int, int], corner: tuple[int, int], preprocess: Preprocess
+) -> UInt8[np.ndarray, "size size 3"]:
+    """What `visible` keeps of a photograph resized to `shape`, from the pixels that it's made of."""
+    image_module, _ = pillow()
+    windows, box, kept = [], [], []
+    for length, resized_length, start in zip(pixels.shape[:2], shape, corner, strict=True):
+        scale = length / resized_length
+        # The short side is resized whole, by the same arithmetic as all of it would be.
+        whole = resized_length == preprocess.resize
+        first, last = (0, resized_length) if whole else (max(start, 0), min(start + preprocess.size, resized_length))
+        margin = math.ceil(_SUPPORT[preprocess.interpolation] * max(scale, 1)) + 1
+        begin, end = max(0, math.floor(first * scale) - margin), min(length, math.ceil(last * scale) + margin)
+        windows.append(slice(begin, end))
+        # Rounding may lead beyond the edge by a digit.
+        box.append((max(0.0, first * scale - begin), min(float(end - begin), last * scale - begin)))
+        kept.append((last - first, start - first))
+    (height, top), (width, left) = kept
+    (upper, lower), (near, far) = box
+    part = np.ascontiguousarray(pixels[windows[0], windows[1]])
+    picture = image_module.fromarray(part).resize((width, height), _filter(preprocess), box=(near, upper, far, lower))
+    return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
+
+
+def visible_box(shape: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
+    """Which box of a photograph with this height and width `visible` shows: `(top, left, bottom, right)`."""
+    side = max(1, round(min(shape) * preprocess.size / preprocess.resize))
+    top, left = ((length - side) // 2 for length in shape)
+    return top, left, top + side, left + side
+
+
+def resized(
+    pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int, preprocess: Preprocess
+) -> UInt8[np.ndarray, "size size 3"]:
+    """One box of a photograph at `size` × `size` pixels."""
+    image_module, _ = pillow()
+    top, left, bottom, right = (int(edge) for edge in box)
+    picture = image_module.fromarray(pixels).crop((left, top, right, bottom))
+    return np.asarray(picture.resize((size, size), _filter(preprocess)))
+
+
+def _filter(preprocess: Preprocess) -> Any:
+    image_module, _ = pillow()
+    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[
+        preprocess.interpolation
+    ]
