@@ -12,12 +12,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "choices", "model", "classes", "progress", "randomness", "cache", "freed_memory", "photographs", "crops",
+    "choices", "model", "classes", "progress", "placing", "randomness", "cache", "freed_memory", "photographs", "crops",
     "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
-    "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
-    "terminal", "cli",
+    "recursion", "saving", "saved_checks", "saved_arrays", "saved_files", "loading", "report", "study", "explain",
+    "embedded", "sklearn", "bridges", "words", "terminal", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 
