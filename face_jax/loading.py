@@ -21,8 +21,8 @@ from .model import SplitModel
 from .photographs import Photograph, UnreadablePhotographError, photographs
 from .saved_checks import Unfit, settings_check
 from .saved_files import SavedFilesError as SavedFilesError
-from .saved_files import read_stores, read_text, seconds_of
-from .saving import ACTIVATIONS, BANK, plain
+from .saved_files import check_text, read_stores, read_text, seconds_of
+from .saving import ACTIVATIONS, BANK, TEXT, plain
 from .sub_concepts import Division, Recursion, SubConcept
 
 
@@ -54,7 +54,12 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     given = None if images is None else photographs(images)
     try:
         settings_check(text.get("settings"), "settings")
-        _check_model(folder, text["settings"], model)
+        try:
+            _check_model(folder, text["settings"], model)
+        except WrongModelError:
+            # Unless it's the text that was changed.
+            check_text(folder, TEXT, text)
+            raise
         stores = read_stores(folder, text, len(model.classes))
         seconds = seconds_of(folder, text)
         found = tuple(_photographs(text["photographs"], given))

@@ -285,7 +285,7 @@ class _Branch:
     crops: int
     level: int = 0
 
-    def __call__(self, value: Any, where: str) -> None:  # noqa: D102 (the check)
+    def __call__(self, value: Any, where: str) -> None:
         if self.level > _DEEPEST:
             raise Unfit(f"{where[:60]}… has too many levels")
         part = {

@@ -71,7 +71,7 @@ def read_stores(folder: pathlib.Path, text: dict[str, Any], classes: int) -> dic
             f"folder={str(folder)!r}: {BANK} or {ACTIVATIONS} is damaged: its arrays aren't those that were saved "
             "(their digest is another one); copy the files again, or explain again"
         )
-    _check_text(folder, TEXT, text)
+    check_text(folder, TEXT, text)
     check_agreement(text, stores)
     return stores
 
@@ -112,9 +112,9 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no value of JSON")
 
 
-def _check_text(folder: pathlib.Path, name: str, text: dict[str, Any]) -> None:
+def check_text(folder: pathlib.Path, name: str, text: dict[str, Any]) -> None:
     """Whether a text says what was written; of format 4, only what `check_agreement` compares can be known."""
-    if text["format"] != _OLD and text_digest(text) != text["text_digest"]:
+    if text["format"] != _OLD and text_digest(text) != text.get("text_digest"):
         raise SavedFilesError(
             f"folder={str(folder)!r}: {name} was changed after it was saved (the digest of what it says is another "
             "one); copy the files again, or explain again"
@@ -129,6 +129,6 @@ def seconds_of(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, float]:
         return {}
     seconds = _read(folder, SECONDS)
     seconds_check(seconds, SECONDS)
-    _check_text(folder, SECONDS, seconds)
+    check_text(folder, SECONDS, seconds)
     # Those of another explanation say nothing of this one.
     return seconds["seconds"] if seconds["digest"] == text["digest"] else {}

@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "choices", "model", "classes", "progress", "placing", "randomness", "cache", "freed_memory", "photographs", "crops",
-    "activations",
+    "choices", "model", "classes", "progress", "placing", "randomness", "cache", "compilations", "freed_memory",
+    "photographs", "crops", "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
     "recursion", "saving", "saved_checks", "saved_arrays", "saved_files", "loading", "report", "study", "explain",

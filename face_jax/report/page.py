@@ -15,6 +15,7 @@ from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
+from ..placing import put_together
 from ..sanity import SanityCheck
 from . import figures, pictures
 from .checks import forgetting, visualized
@@ -72,11 +73,10 @@ def write_report(
         "forgetting": None if sanity is None else forgetting(sanity),
     }
     page = environment.get_template("page.html").render(**_contents(explanation), **more)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
-    # The command may have a file's name in it that isn't UTF-8.
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
+    with put_together(folder) as new:
+        # The command may have a file's name in it that isn't UTF-8.
+        (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    return folder / "report.html"
 
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
