@@ -20,6 +20,7 @@ from ..sanity import SanityCheck
 from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures
+from .policy import with_policy
 from .together import together
 from .tree import crop_pictures, tree
 from .verdicts import meanings, percent, verdicts
@@ -73,6 +74,7 @@ def write_report(
         "forgetting": None if sanity is None else forgetting(sanity),
     }
     page = environment.get_template("page.html").render(**_contents(explanation), **more)
+    page = with_policy(page, attributes=True)
     with put_together(folder) as new:
         # The command may have a file's name in it that isn't UTF-8.
         (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")

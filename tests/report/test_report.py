@@ -50,6 +50,58 @@ def test_it_needs_no_other_file(page):
     assert all(address.startswith("data:") for address in addresses)
 
 
+def test_its_policy_allows_no_script_and_its_own_styles_only(page):
+    text = page.read_text()
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["script-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert "unsafe" not in rules["style-src"]
+    # Nothing of the page comes before it but what its bytes mean.
+    assert text.index("Content-Security-Policy") < text.index("<style")
+    assert "<script" not in text
+    assert not re.findall(r"\son[a-z]+=", text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
+def test_a_browser_shows_all_of_it_under_its_policy_and_nothing_that_is_put_in(page, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    put_in = (
+        '<script>document.title = "run"</script><img src="x" onerror="document.title = 1"><style>p{color:red}</style>'
+    )
+    (tmp_path / "bad.html").write_text(page.read_text().replace("</main>", f"{put_in}</main>"))
+    seen = {}
+    with sync_playwright() as play:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        for name, file in (("good", page), ("bad", tmp_path / "bad.html")):
+            view, said = browser.new_page(), []
+            view.on("console", lambda message, said=said: said.append(message.text))
+            view.on("pageerror", lambda error, said=said: said.append(str(error)))
+            view.goto(file.as_uri())
+            view.evaluate("for (const one of document.querySelectorAll('img')) one.loading = 'eager'")
+            view.wait_for_function("[...document.querySelectorAll('img')].every((one) => one.complete)")
+            seen[name] = said, view.title(), view.evaluate(
+                """() => ({
+                    blank: [...document.querySelectorAll("img")].filter((one) => !one.naturalWidth).length,
+                    chip: getComputedStyle(document.querySelector(".chip")).backgroundColor,
+                    bar: document.querySelector(".bar span").getBoundingClientRect().width,
+                    curve: getComputedStyle(document.querySelector(".curves svg path")).strokeLinejoin,
+                    wide: document.querySelector("main").getBoundingClientRect().width,
+                    paragraph: getComputedStyle(document.querySelector("p.lead")).color,
+                })"""
+            )  # fmt: skip
+        browser.close()
+    said, title, good = seen["good"]
+    assert said == []
+    assert (good["blank"], good["chip"], good["curve"]) == (0, "rgb(230, 159, 0)", "round")
+    assert 10 < good["bar"] < good["wide"] <= 1180
+    said, bad_title, bad = seen["bad"]
+    assert len(said) >= 3
+    assert (bad_title, bad["paragraph"]) == (title, good["paragraph"])
+
+
 def test_it_says_what_the_explanation_says(page, explanation):
     text = page.read_text()
     assert f"{100 * explanation.concepts[0].importance:.1f} %" in text
