@@ -66,7 +66,16 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
         return _restored(text, seconds, stores[BANK], stores[ACTIVATIONS], model, found)
     except (WrongModelError, SavedFilesError, UnreadablePhotographError):
         raise
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError, MemoryError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         said = str(error) if isinstance(error, Unfit) else f"{type(error).__name__}: {error}"
         raise SavedFilesError(
             f"folder={str(folder)!r}: its files don't fit together ({said}); copy all files of one explanation, or "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ class Real:
         if value is None and self.unknown:
             return
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and self.low <= value <= self.high and math.isfinite(value)):
+        if not (number and self.low <= value <= self.high and abs(value) <= sys.float_info.max):
             bounds = "" if math.isinf(self.low) else f" from {self.low:g} to {self.high:g}"
             raise _unfit(where, value, f"a number{bounds}")
 

@@ -86,6 +86,7 @@ UNBELIEVABLE = [
     ("recursion.divisions.0.parts", []), ("recursion.divisions.0.parts.0.concept", "2.1"),
     ("recursion.divisions.0.parts.0.share", 7), ("recursion.suggested", [12]), ("recursion.threshold", None),
     ("recursion.divisions.0.parts.0.strongest.0.crop", 64), ("digest", None), ("digest", "0" * 64), ("more", 1),
+    ("concepts.0.gradient_times_code", HUGE**20), ("fit", {"steps": HUGE**20}), ("target.index", HUGE**20),
     ("path", {"points": [], "chosen": 0, "most_error": 1.1}), ("rank_scan", {"ranks": [2]}), ("format", 9),
 ]  # fmt: skip
 

@@ -13,8 +13,8 @@ def with_policy(page: str, *, script: str | None = None, attributes: bool = Fals
     """A page that runs and shows what is written in it, and nothing else.
 
     No script but the one given and no style but its own, named by their digests; pictures out of the page only; no
-    frames, no requests,
-    no forms that are sent. Whatever came into the page from names of files, classes or models can't change that.
+    frames, no requests, no forms that are sent. Whatever came into the page from names of files, classes or models
+    can't change that.
 
     **Arguments:**
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..placing import put_together
 from ..report.pictures import data_uri
 from ..report.policy import with_policy
+from ..saving import text_digest
 from .trials import Lesson, Option, Picture, Trial
 
 FORMAT = 1
@@ -86,7 +87,8 @@ def write_page(
     )
     page = with_policy(page, script=script)
     key = path.with_suffix(".key.json")
-    said = json.dumps(answer_key(identity, title, asked), indent=1, ensure_ascii=False) + "\n"
+    said = answer_key(identity, title, asked)
+    said = json.dumps({**said, "text_digest": text_digest(said)}, indent=1, ensure_ascii=False) + "\n"
     with put_together(path.parent) as new:
         (new / path.name).write_text(page, encoding="utf-8")
         (new / key.name).write_text(said, encoding="utf-8")
