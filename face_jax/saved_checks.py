@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .faithfulness.path import Point
+from .model import Preprocess
 
 Check = Callable[[Any, str], None]
 
@@ -155,7 +156,7 @@ settings_check = Entries(
         "layer": Words(),
         "fingerprint": Words(),
         "target": Whole(0, _MANY),
-        "preprocess": Entries({}, others=anything),
+        "preprocess": Entries({field.name: anything for field in dataclasses.fields(Preprocess)}, others=anything),
     },
     others=anything,
 )
