@@ -5,6 +5,7 @@ import json
 import operator
 import os
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -19,6 +20,7 @@ from face_jax.crops import NativeCrops
 from face_jax.faithfulness.path import Path, Point
 from face_jax.loading import SavedFilesError, WrongModelError
 from face_jax.photographs import UnreadablePhotographError
+from face_jax.placing import FolderInUseError
 from face_jax.saving import text_digest
 
 FILES = ["activations.safetensors", "bank.safetensors", "explanation.json", "seconds.json"]
@@ -280,6 +282,45 @@ def test_the_stopped_steps_are_all_there_are(explanation, folder, monkeypatch):
         monkeypatch.setattr(name, lambda *a, function=function, **k: steps.append(1) or function(*a, **k))
     explanation.save(folder)
     assert 12 < len(steps) < 36
+
+
+def test_the_same_explained_again_gives_the_same_bytes(explanation, files, tmp_path):
+    again = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(0))
+    again = fj.recurse(
+        again, [layered_model("middle"), layered_model("pixels")], concepts=[0, 1], rank=2, threshold=0.3, batch=8
+    )
+    assert again.seconds != explanation.seconds
+    for one, name in ((explanation, "first"), (again, "second")):
+        one.save(tmp_path / name)
+        one.report(tmp_path / name)
+    for name in (*FILES[:3], "report.html"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+HOLD = """
+import pathlib, sys, time
+from face_jax.placing import put_together
+with put_together(pathlib.Path(sys.argv[1])) as new:
+    (new / "explanation.json").write_text("half")
+    print("writing", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_folder_is_one_runs_until_it_ends_however_it_does(explanation, folder):
+    before = fj.load(folder, layered_model("last"))
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "writing\n"
+    try:
+        with pytest.raises(FolderInUseError, match=r"another run is writing to it; wait until it's done"):
+            explanation.save(folder)
+        same(before, fj.load(folder, layered_model("last")))
+    finally:
+        other.kill()
+        other.communicate()
+    same(before, fj.load(folder, layered_model("last")))
+    explanation.save(folder)
+    assert sorted(file.name for file in folder.iterdir()) == FILES
 
 
 def test_whoever_may_read_new_files_may_read_all_of_them(folder, tmp_path):

@@ -196,12 +196,36 @@ def test_every_concept_is_shown_by_every_measure(page, explanation):
     size = explanation.gradient_times_code.per_class
     for number, (row, concept) in enumerate(zip(rows, explanation.concepts, strict=True)):
         assert row[1] == f"{100 * concept.importance:.1f}&nbsp;%"
-        assert row[2].split()[0] == f"{explanation.tcav.per_class[number]:.2f}"
-        assert row[2].startswith(("1.00 p", "0.00 p"))
-        assert "*" not in row[2]
         sign = "−" if concept.contribution < 0 else ""
-        assert row[3] == f"{sign}{size[number]:.3f}"
+        assert row[2:] == [f"{sign}{size[number]:.3f}"]
+    # Behind an affine head TCAV has nothing to say.
+    assert "<th>TCAV</th>" not in page.read_text()
     assert "no score can be significant here" in page.read_text()
+
+
+def test_its_contents_lead_to_its_sections_in_order(page, recursive, tmp_path):
+    for text, there in ((page.read_text(), False), (recursive.report(tmp_path).read_text(), True)):
+        anchors = re.findall(r'<li><a href="#([a-z]+)">', text)
+        assert anchors == re.findall(r'<section id="([a-z]+)">', text)
+        assert ("parts" in anchors) == there
+        assert anchors.index("where") == 1
+
+
+def test_remarks_on_the_scores_stand_with_the_scores(explanation, tmp_path):
+    equal = tuple(dataclasses.replace(row, fidelity=explanation.scores[0].fidelity) for row in explanation.scores)
+    text = dataclasses.replace(explanation, scores=equal).report(tmp_path).read_text()
+    assert text.index('<section id="trust">') < text.index("deletion scores are no evidence here")
+
+
+def test_a_photographs_maps_are_of_the_concepts_in_its_key(page):
+    examples = re.findall(r'<article class="example">(.*?)</article>', page.read_text(), re.DOTALL)[:-1]
+    assert examples
+    for example in examples:
+        key, maps = example.split('<div class="maps', 1)
+        named = re.findall(r'<li style="[^"]*"><span class="chip">(\d+)</span>', key)
+        mapped = re.findall(r'<span class="chip">(\d+)</span>', maps)
+        assert named
+        assert set(named) <= set(mapped)
 
 
 def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_path):
