@@ -44,8 +44,11 @@ class Real:
     def __call__(self, value: Any, where: str) -> None:  # noqa: D102 (the check)
         if value is None and self.unknown:
             return
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and self.low <= value <= self.high and abs(value) <= sys.float_info.max):
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not (self.low <= value <= self.high and abs(value) <= sys.float_info.max)
+        ):
             bounds = "" if math.isinf(self.low) else f" from {self.low:g} to {self.high:g}"
             raise _unfit(where, value, f"a number{bounds}")
 
