@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from .store_files import digest_of, header, reserve, resize, row_of, whole_blocks
+
+# What was found damaged, and is done again, is told here.
+_LOG = logging.getLogger(__name__)
 
 
 class Store(abc.ABC):
@@ -69,12 +77,17 @@ class DiskStore(Store):
 
     The first note tells of no rows and is written before there is room for them; each other one is written after the
     rows that it tells of, in one step. So a run that's killed at any moment leaves a store to go on with.
+
+    The note has a digest of every block of rows. When a store is opened they are computed anew: from the first block
+    on that isn't what was written (a file cut short, flipped bits, a chunk that's gone), the work is done again.
     """
 
     def __init__(self, path: pathlib.Path, identity: dict[str, Any], total: int) -> None:
         super().__init__(total)
         self.path, self.note = path, path.with_name(path.name + ".json")
         self.identity = identity
+        # After each batch: how many names, how many skipped, and a digest of its rows.
+        self.blocks: list[tuple[int, int, str]] = []
         if self.note.exists():
             self._resume()
         elif path.exists():
@@ -90,10 +103,13 @@ class DiskStore(Store):
         picture_shape: tuple[int, ...] | None,
     ) -> None:
         """Keep a batch, then note it."""
-        super().append(values, names, failed, picture_shape)
-        if isinstance(self.rows, np.memmap):
-            self.rows.flush()
-        self._write_note()
+        with self._room_in_words():
+            super().append(values, names, failed, picture_shape)
+            if isinstance(self.rows, np.memmap):
+                self.rows.flush()
+            written = digest_of(None if values is None else values.astype(self.rows.dtype, copy=False))
+            self.blocks.append((len(self.names), len(self.skipped), written))
+            self._write_note()
 
     def finish(self) -> Any:
         """The array on disk, cut to the rows that were filled, read-only if it is a memory map."""
@@ -105,9 +121,19 @@ class DiskStore(Store):
         if self.rows.shape[0] != count:
             shape, dtype = (count, *self.rows.shape[1:]), self.rows.dtype
             del self.rows
-            _shorten(self.path, shape, dtype)
+            resize(self.path, shape, dtype)
         self.rows = np.load(self.path, mmap_mode="r")
         return self.rows
+
+    @contextlib.contextmanager
+    def _room_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"store={str(self.path)!r} can't be written to ({error.strerror or error}); what it has is kept: make "
+                "room there and run again, or give another path"
+            ) from error
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         # Without a note, the file of a run that was killed before its first rows would be taken for somebody else's.
@@ -118,32 +144,94 @@ class DiskStore(Store):
             return _zarr().create_array(
                 str(self.path), shape=shape, chunks=(rows, *shape[1:]), dtype=dtype, overwrite=True
             )
-        return np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=shape)
+        rows = np.lib.format.open_memmap(self.path, mode="w+", dtype=dtype, shape=shape)
+        reserve(self.path)
+        return rows
 
     def _resume(self) -> None:
         try:
             noted = json.loads(self.note.read_text())
             found = noted["identity"]
-        except (ValueError, KeyError, TypeError) as error:
+            different = [key for key, value in self.identity.items() if found.get(key) != value]
+            names = [str(name) for name in noted["names"]]
+            skipped = [(str(name), str(reason)) for name, reason in noted["skipped"]]
+            shape = noted["picture_shape"]
+            picture_shape = tuple(int(side) for side in shape) if shape else None
+            blocks = [(int(named), int(left_out), str(digest)) for named, left_out, digest in noted.get("blocks", ())]
+            if (blocks and blocks[-1][:2] != (len(names), len(skipped))) or _sealed(noted) != noted:
+                raise ValueError("its numbers don't fit")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"store={str(self.path)!r} has a damaged note, {self.note.name}; delete both") from error
-        different = [key for key, value in self.identity.items() if found.get(key) != value]
         if different:
             raise ValueError(
                 f"store={str(self.path)!r} holds other work: its {' and '.join(different)} "
                 f"{'is' if len(different) == 1 else 'are'} not this one's; delete it, or give another path"
             )
-        if not noted["names"]:
+        if not names or len(names) + len(skipped) > self.total:
             # Nothing to go on with, and pictures that could none be read may be there again.
             return
-        self.names = list(noted["names"])
-        self.skipped = [(name, reason) for name, reason in noted["skipped"]]
-        self.picture_shape = tuple(noted["picture_shape"]) if noted["picture_shape"] else None
         if not self.path.exists():
             raise ValueError(f"store={str(self.path)!r} is gone and its note is left; delete {self.note.name}")
+        rows = self._opened(len(names), noted.get("row"))
+        # A store of an older version has no digests: they are of what is found now.
+        blocks = blocks or ([] if rows is None else [(len(names), len(skipped), digest_of(rows[: len(names)]))])
+        whole = 0 if rows is None else whole_blocks(rows, blocks)
+        if whole < len(blocks):
+            kept = blocks[whole - 1][0] if whole else 0
+            _LOG.warning(
+                "store=%r is damaged from row %d on, of %d that were written; they are computed again",
+                str(self.path), kept, len(names),
+            )  # fmt: skip
+        self.blocks = blocks[:whole]
+        kept, left_out = self.blocks[-1][:2] if whole else (0, 0)
+        if not kept:
+            self.blocks = []
+            return
+        self.names, self.skipped, self.picture_shape = names[:kept], skipped[:left_out], picture_shape
+        self.rows = rows
+        if self.done < self.total:
+            with self._room_in_words():
+                self._write_note()
+                self._make_room_again(kept)
+
+    def _opened(self, count: int, row: Any) -> Any:
+        """The rows as they are on disk; None if they aren't at all what can have been written."""
+
+        def possible(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+            # Older versions didn't note what a row is.
+            return len(shape) > 1 and shape[0] in (count, self.total) and row in (None, row_of(shape, dtype))
+
+        try:
+            if self.path.suffix == ".zarr":
+                rows = _zarr().open_array(str(self.path), mode="r+")
+                return rows if possible(rows.shape, rows.dtype) else None
+            with self.path.open("rb") as file:
+                shape, dtype = header(file)
+                length = file.tell() + int(np.prod(shape)) * dtype.itemsize
+            if not possible(shape, dtype):
+                return None
+            if self.path.stat().st_size < length:
+                # It was cut; a map of it can be opened once it's as long as its header says.
+                os.truncate(self.path, length)
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        # Whatever is wrong with the files, and readers raise nearly anything then, the work can be done again.
+        except Exception:
+            return None
+
+    def _make_room_again(self, kept: int) -> None:
+        """Room for all rows, behind those kept; what was there is gone, as a damaged chunk can't be written to."""
+        shape = (self.total, *self.rows.shape[1:])
         if self.path.suffix == ".zarr":
-            self.rows = _zarr().open_array(str(self.path), mode="r+")
-        else:
-            self.rows = np.load(self.path, mmap_mode="r" if self.done == self.total else "r+")
+            self.rows.resize((kept, *shape[1:]))
+            self.rows.resize(shape)
+            return
+        dtype = self.rows.dtype
+        if self.rows.shape != shape:
+            self.rows = None
+            resize(self.path, shape, dtype)
+        self.rows = None
+        reserve(self.path)
+        self.rows = np.load(self.path, mmap_mode="r+")
 
     def _write_note(self) -> None:
         noted = {
@@ -151,11 +239,24 @@ class DiskStore(Store):
             "names": self.names,
             "skipped": self.skipped,
             "picture_shape": self.picture_shape,
+            "row": None if self.rows is None else row_of(self.rows.shape, self.rows.dtype),
+            "blocks": self.blocks,
         }
         self.note.parent.mkdir(parents=True, exist_ok=True)
         partial = self.note.with_name(self.note.name + ".part")
-        partial.write_text(json.dumps(noted))
-        os.replace(partial, self.note)
+        try:
+            partial.write_text(json.dumps(_sealed(noted)))
+            os.replace(partial, self.note)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _sealed(note: dict[str, Any]) -> dict[str, Any]:
+    """A note with the digest of what it says; one of an older version, which had none, as it is."""
+    if "blocks" not in note:
+        return note
+    said = {name: value for name, value in note.items() if name != "digest"}
+    return said | {"digest": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 
 def open_store(path: pathlib.Path, fingerprint: str, names: tuple[str, ...], pooled: bool) -> DiskStore:
@@ -174,19 +275,3 @@ def _zarr() -> Any:
     except ModuleNotFoundError as error:
         raise ImportError("a store that ends in .zarr needs zarr, which is not installed; pip install zarr") from error
     return zarr
-
-
-def _shorten(path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Cut a `.npy` file to fewer rows, in place."""
-    with path.open("r+b") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        read(file)
-        start = file.tell()
-        file.seek(0)
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        # The header leaves room for the first axis to change, so its length stays as it is.
-        np.lib.format.write_array_header_1_0(file, header)
-        if file.tell() != start:
-            raise RuntimeError(f"{path}: the header's length changed from {start} to {file.tell()} bytes")
-        file.truncate(start + int(np.prod(shape)) * dtype.itemsize)

@@ -7,12 +7,13 @@ import hashlib
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+# The array in each file that says what it is of, and what the others have to be.
+_SEAL = "face_jax_seal"
 
 
 def cache_folder() -> pathlib.Path:
@@ -26,6 +27,8 @@ def cache_folder() -> pathlib.Path:
 @dataclasses.dataclass(frozen=True)
 class ArrayCache:
     """Keeps named arrays in files; the ones used least recently go first when there are too many.
+
+    A file that isn't what was kept under its name (cut, damaged, another's) is computed anew.
 
     **Arguments:**
 
@@ -42,23 +45,29 @@ class ArrayCache:
         for part in depends_on:
             raw = part.encode() if isinstance(part, str) else part
             digest.update(len(raw).to_bytes(8, "big") + raw)
-        file = pathlib.Path(self.folder) / f"{digest.hexdigest()[:40]}.npz"
-        found = _read(file)
+        named = digest.hexdigest()[:40]
+        file = pathlib.Path(self.folder) / f"{named}.npz"
+        found = _read(file, named)
         if found is None:
             found = compute()
-            self._write(file, found)
+            self._write(file, {**found, _SEAL: _seal(named, found)})
         return found
 
     def _write(self, file: pathlib.Path, arrays: Arrays) -> None:
+        part = None
         # A cache that can't be written to costs time, not results.
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-                np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(part.name, file)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as opened:
+                part = pathlib.Path(opened.name)
+                np.savez(opened, **arrays)  # pyright: ignore[reportArgumentType]
+            os.replace(part, file)
             self._trim(file.parent)
         except OSError:
             return
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
 
     def _trim(self, folder: pathlib.Path) -> None:
         files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
@@ -75,11 +84,23 @@ def no_cache(depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -
     return compute()
 
 
-def _read(file: pathlib.Path) -> Arrays | None:
+def _seal(named: str, arrays: Arrays) -> np.ndarray:
+    """A digest of a file's name and arrays."""
+    digest = hashlib.sha256(named.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _read(file: pathlib.Path, named: str) -> Arrays | None:
+    # Whatever is wrong with a file, and NumPy raises nearly anything then, what it held can be computed anew.
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
+        if not np.array_equal(arrays.pop(_SEAL), _seal(named, arrays)):
+            return None
         os.utime(file)
         return arrays
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except Exception:
         return None

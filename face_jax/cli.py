@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 try:
@@ -16,7 +18,9 @@ try:
 except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
-from .terminal import SAY, bars, errors_in_words, timed
+from .compilations import keep_compilations
+from .placing import claimed, put_together
+from .terminal import SAY, bars, errors_in_words, interruptible, timed
 from .words import (
     PICTURES,
     check_counts,
@@ -111,7 +115,7 @@ def explain(
     no_cache: NoCache = False,
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
-    with errors_in_words():
+    with errors_in_words(), interruptible(), _claimed(out):
         names = None if layers is None else tuple(name.strip() for name in layers.split(","))
         _run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
@@ -138,7 +142,7 @@ def demo(
     no_cache: NoCache = False,
 ) -> None:
     """Explain one embedded photograph with an embedded pretrained classifier: nothing is downloaded."""
-    with errors_in_words():
+    with errors_in_words(), interruptible(), _claimed(out):
         if photos == "imagenette":
             from face_jax.bridges import imagenette
 
@@ -207,7 +211,6 @@ def _run(
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
     begun = time.perf_counter()
-    _writable(out)
     import jax
 
     from . import explain as explain_
@@ -215,7 +218,7 @@ def _run(
     from .cache import ArrayCache
     from .cache import no_cache as without_cache
 
-    _keep_compilations()
+    keep_compilations(_folder() / "compilations")
     every = photographs(images)
     from face_jax import bridges
 
@@ -244,27 +247,33 @@ def _run(
     more = {"starting and loading the model": ready - begun}
     if earlier:
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.seconds.values())
-    forget_extras(out)
     pictures = check = None
     command = shlex.join(["face-jax", *sys.argv[1:]])
-    with timed(more, "report"), bars("Report", 1) as advance:
-        explanation.save(out)
-        report = explanation.report(out, command=command)
+    with timed(more, "report"), bars("Report", 1) as advance, put_together(out, claim=False) as new:
+        explanation.save(new)
+        explanation.report(new, command=command)
         advance(1)
+    forget_extras(out)
     if visualize:
         with timed(more, "feature visualization"):
             pictures = visualized(explanation, visualize, bars, jax.random.key(seed))
-            pictures.save(out / PICTURES)
+            with put_together(out, claim=False) as new:
+                pictures.save(new / PICTURES)
     if sanity:
         with timed(more, "sanity check"):
             check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
-            check.save(out)
+            with put_together(out, claim=False) as new:
+                check.save(new)
     if visualize or sanity:
-        with timed(more, "report with these"), bars("Report", 1) as advance:
-            report = explanation.report(out, command=command, visualization=pictures, sanity=check)
+        with (
+            timed(more, "report with these"),
+            bars("Report", 1) as advance,
+            put_together(out, claim=False) as new,
+        ):
+            explanation.report(new, command=command, visualization=pictures, sanity=check)
             advance(1)
     _tell(explanation, more)
-    print(report)
+    print(out / "report.html")
 
 
 def _tell(explanation: Any, more: dict[str, float]) -> None:
@@ -295,6 +304,14 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
     SAY.print(f"[dim]{total:.1f} s: {parts}[/dim]")
 
 
+@contextlib.contextmanager
+def _claimed(out: pathlib.Path) -> Iterator[None]:
+    """The folder for this run alone, from the beginning: another run into it needn't do all the work in vain."""
+    _writable(out)
+    with claimed(out):
+        yield
+
+
 def _writable(out: pathlib.Path) -> None:
     """Tries whether files can be written there, and leaves nothing: the explanation may yet be refused."""
     probe = out / ".writable"
@@ -313,16 +330,6 @@ def _folder() -> pathlib.Path:
     from .cache import cache_folder
 
     return cache_folder()
-
-
-def _keep_compilations() -> None:
-    import jax
-
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return  # the user keeps them already, by JAX_COMPILATION_CACHE_DIR
-    jax.config.update("jax_compilation_cache_dir", str(_folder() / "compilations"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def main() -> None:

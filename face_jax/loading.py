@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -21,16 +20,15 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Curve, Fidelity, Score
 from .model import SplitModel
 from .photographs import Photograph, UnreadablePhotographError, photographs
-from .saving import ACTIVATIONS, BANK, FORMAT, TEXT, plain
+from .saved_checks import Unfit, settings_check
+from .saved_files import SavedFilesError as SavedFilesError
+from .saved_files import check_text, read_stores, read_text, seconds_of
+from .saving import ACTIVATIONS, BANK, TEXT, plain
 from .sub_concepts import Division, Recursion, SubConcept
 
 
 class WrongModelError(ValueError):
     """An explanation of another model, or of the model cut at another layer or preprocessed otherwise."""
-
-
-class SavedFilesError(ValueError):
-    """Files that no explanation can be restored from."""
 
 
 def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
@@ -53,62 +51,37 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     photographs that were explained.
     """
     folder = pathlib.Path(folder)
-    text = _text(folder / TEXT)
+    text = read_text(folder)
     given = None if images is None else photographs(images)
     try:
-        _check_model(folder, text["settings"], model)
-        bank, seen = _stores(folder, text["digest"])
+        settings_check(text.get("settings"), "settings")
+        try:
+            _check_model(folder, text["settings"], model)
+        except WrongModelError:
+            # Unless it's the text that was changed.
+            check_text(folder, TEXT, text)
+            raise
+        stores = read_stores(folder, text, len(model.classes))
+        seconds = seconds_of(folder, text)
         found = tuple(_photographs(text["photographs"], given))
-        return _restored(text, bank, seen, model, found)
+        return _restored(text, seconds, stores[BANK], stores[ACTIVATIONS], model, found)
     except (WrongModelError, SavedFilesError, UnreadablePhotographError):
         raise
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        said = str(error) if isinstance(error, Unfit) else f"{type(error).__name__}: {error}"
         raise SavedFilesError(
-            f"folder={str(folder)!r}: its files don't fit together ({type(error).__name__}: {error}); copy all files "
-            "of one explanation, or explain again"
+            f"folder={str(folder)!r}: its files don't fit together ({said}); copy all files of one explanation, or "
+            "explain again"
         ) from error
-
-
-def _stores(folder: pathlib.Path, identity: str) -> Iterator[dict[str, np.ndarray]]:
-    """The arrays of both files."""
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError("loading an explanation needs safetensors: pip install face-jax[cli]") from error
-    for name in (BANK, ACTIVATIONS):
-        try:
-            with safetensors.safe_open(folder / name, framework="numpy") as opened:
-                digest = (opened.metadata() or {}).get("digest")
-                arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise SavedFilesError(
-                f"folder={str(folder)!r}: {name} is missing or damaged ({error}); copy all files of the explanation, "
-                "or explain again"
-            ) from error
-        if digest != identity:
-            raise SavedFilesError(
-                f"folder={str(folder)!r}: {name} and {TEXT} are of different explanations (digests {str(digest)[:12]} "
-                f"and {identity[:12]}); copy all files of one explanation, or explain again"
-            )
-        yield arrays
-
-
-def _text(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        text = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SavedFilesError(
-            f"folder={str(file.parent)!r} has no {TEXT}; give a folder that Explanation.save wrote"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise SavedFilesError(f"folder={str(file.parent)!r}: {TEXT} is damaged ({error}); explain again") from error
-    found = text.get("format") if isinstance(text, dict) else None
-    if found != FORMAT:
-        raise SavedFilesError(
-            f"folder={str(file.parent)!r} has format {found}, and this version of face_jax reads format {FORMAT}; "
-            "explain again, or use the version that wrote it"
-        )
-    return text
 
 
 def _check_model(folder: pathlib.Path, settings: dict[str, Any], model: SplitModel) -> None:
@@ -130,6 +103,7 @@ def _check_model(folder: pathlib.Path, settings: dict[str, Any], model: SplitMod
 
 def _restored(
     text: dict[str, Any],
+    seconds: dict[str, float],
     bank: dict[str, np.ndarray],
     seen: dict[str, np.ndarray],
     model: SplitModel,
@@ -171,7 +145,7 @@ def _restored(
         fit=text["fit"],
         notes=tuple(text["notes"]),
         settings=text["settings"],
-        seconds=text["seconds"],
+        seconds=seconds,
         path=None if text["path"] is None else _path(text["path"]),
         rank_scan=None if text["rank_scan"] is None else _scan(text["rank_scan"]),
         recursion=None if text["recursion"] is None else _recursion(text["recursion"], bank),
@@ -183,7 +157,8 @@ def _photographs(saved: dict[str, Any], given: tuple[Photograph, ...] | None) ->
     contents = [None if digest is None else bytes.fromhex(digest) for digest in saved["digests"]]
     if given is None:
         for name, file, content in zip(names, saved["files"], contents, strict=True):
-            yield Photograph(name, None if file is None else pathlib.Path(file), content)
+            # Without a digest nothing tells whether what lies there is the picture that was explained, or any other.
+            yield Photograph(name, None if file is None or content is None else pathlib.Path(file), content)
         return
     by_name = {photograph.name: photograph for photograph in given}
     by_content = {}

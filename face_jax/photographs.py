@@ -101,8 +101,8 @@ class Photograph:
         if isinstance(self.source, pathlib.Path):
             return self.source
         raise UnreadablePhotographError(
-            f"{self.name}: its pixels were in no file, so that the explanation that was saved doesn't have them; give "
-            "the photographs to face_jax.load as images="
+            f"{self.name}: its pixels were in no file, or in one that was gone when the explanation was saved, which "
+            "therefore doesn't have them; give the photographs to face_jax.load as images="
         )
 
     def _gone(self, file: pathlib.Path) -> UnreadablePhotographError:

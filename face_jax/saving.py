@@ -6,18 +6,21 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .explanation import Explanation
 from .photographs import Photograph, UnreadablePhotographError
+from .placing import put_together
 from .sub_concepts import Division, Recursion
 
-FORMAT = 4
+FORMAT = 5
 TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.safetensors"
+# Apart from the rest, which is the same whenever the same is explained.
+SECONDS = "seconds.json"
 
 
 def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
@@ -25,48 +28,73 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
 
     `explanation.json` has everything that can be read, `bank.safetensors` the concepts and their codes, and
     `activations.safetensors` what the model made of photographs and crops, by far the largest. Photographs aren't
-    copied: the JSON says where they are, and has digests of them.
+    copied: the JSON says where they are, and has digests of them. Where the time went is in `seconds.json`; the other
+    files are the same to the byte when the same is explained again.
 
-    Each file is written under another name first and then put in the place of an older one, the JSON last. All three
-    carry a digest of the arrays, so that files of two explanations are never read together.
+    All files are put into the folder together, so that an interrupt at any moment leaves the old explanation or the
+    new one. They carry digests of the arrays and of the text, by which files of two explanations and damaged ones are
+    told.
 
-    **Returns:** the folder.
+    **Returns:** the folder. Raises `OSError` where there is no room, and `FolderInUseError` while another run writes
+    to the folder.
     """
     try:
         from safetensors.numpy import save
     except ImportError as error:
         raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
-    folder.mkdir(parents=True, exist_ok=True)
     model = explanation.model
     stores = {
         file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))
     }
-    identity = _digest(stores)
+    identity = arrays_digest(stores)
     metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint, "digest": identity}
-    text = json.dumps({**summary(explanation), "digest": identity}, indent=2, ensure_ascii=False, allow_nan=False)
-    new = {file: folder / f"{file}.new" for file in (*stores, TEXT)}
-    try:
+    text = {**summary(explanation), "digest": identity}
+    seconds = {"format": FORMAT, "digest": identity, "seconds": plain(explanation.seconds)}
+    with put_together(folder) as new:
         for file, arrays in stores.items():
             # Not save_file, whose files nobody else may read.
-            new[file].write_bytes(save(arrays, metadata))
-        # What a file's name has that isn't UTF-8 is escaped, as JSON has it.
-        new[TEXT].write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
-        for file, written in new.items():
-            os.replace(written, folder / file)
-    finally:
-        for written in new.values():
-            written.unlink(missing_ok=True)
+            _write(new / file, *_ordered(save(arrays, metadata)))
+        for file, content in ((SECONDS, seconds), (TEXT, text)):
+            signed = {**content, "text_digest": text_digest(content)}
+            dumped = json.dumps(signed, indent=2, ensure_ascii=False, allow_nan=False)
+            # What a file's name has that isn't UTF-8 is escaped, as JSON has it.
+            _write(new / file, f"{dumped}\n".encode("utf-8", "backslashreplace"))
     return folder
 
 
-def _digest(stores: dict[str, dict[str, np.ndarray]]) -> str:
+def _write(file: pathlib.Path, *parts: bytes | memoryview) -> None:
+    with file.open("wb") as opened:
+        for part in parts:
+            opened.write(part)
+
+
+def _ordered(content: bytes) -> tuple[bytes, memoryview]:
+    """A safetensors file with its header in one order; the library's metadata come in another one each time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    dumped = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    dumped += b" " * (-len(dumped) % 8)
+    return len(dumped).to_bytes(8, "little") + dumped, memoryview(content)[8 + length :]
+
+
+def arrays_digest(stores: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """A digest of all arrays: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for arrays in stores.values():
         for name, array in sorted(arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape};".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def text_digest(content: Mapping[str, Any]) -> str:
+    """A digest of what a JSON file says, however it's written; it stands in the file as `text_digest`."""
+    said = {name: value for name, value in content.items() if name != "text_digest"}
+    # As it comes back: keys become strings.
+    said = json.loads(json.dumps(said))
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
@@ -169,7 +197,6 @@ def summary(explanation: Explanation) -> dict[str, Any]:
             "fit": explanation.fit,
             "notes": explanation.notes,
             "settings": explanation.settings,
-            "seconds": explanation.seconds,
         }
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -20,6 +22,38 @@ from .progress import Advance, nobody
 _MINUTES = 5_000
 # The report's address alone goes to standard output.
 SAY = rich.console.Console(stderr=True, soft_wrap=True)
+# Whether the user has asked for the run to end.
+_ASKED_TO_END = threading.Event()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the run, wherever it falls: what is raised inside a callback may get lost on the way out."""
+    _ASKED_TO_END.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+
+    def end(number: int, frame: Any) -> None:
+        _ASKED_TO_END.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+        go_on()
+    except Exception as error:
+        if _ASKED_TO_END.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def go_on() -> None:
+    """Ends the run here if the user asked for it and the exception got lost."""
+    if _ASKED_TO_END.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -44,7 +78,13 @@ def bars(stage: str, total: int) -> Iterator[Any]:
     )
     with rich.progress.Progress(*columns, console=SAY) as progress:
         task = progress.add_task(stage, total=total)
-        yield lambda steps: progress.advance(task, steps)
+
+        def advance(steps: int) -> None:
+            go_on()
+            progress.advance(task, steps)
+
+        go_on()
+        yield advance
 
 
 def _lines(stage: str, total: int) -> Advance:

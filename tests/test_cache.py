@@ -1,5 +1,8 @@
 """Arrays kept between runs."""
 
+import errno
+import io
+
 import numpy as np
 import pytest
 
@@ -38,6 +41,70 @@ def test_a_damaged_file_is_computed_again(tmp_path, counted):
     file.write_bytes(file.read_bytes()[:40])
     np.testing.assert_array_equal(cache(["key"], compute)["a"], [0, 1, 2])
     assert len(calls) == 2
+
+
+def rewritten(file, **arrays):
+    np.savez(file, **{**dict(np.load(file)), **arrays})
+
+
+DAMAGES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "no archive": lambda file: file.write_bytes(b"nonsense" * 20),
+    "a pickle": lambda file: file.write_bytes(b"\x80\x04N."),
+    "another array": lambda file: file.write_bytes(npy(np.arange(4))),
+    "other keys": lambda file: np.savez(file, b=np.arange(3)),
+    "a key more": lambda file: rewritten(file, b=np.arange(3)),
+    "another shape": lambda file: rewritten(file, a=np.arange(4)),
+    "another type": lambda file: rewritten(file, a=np.arange(3.0)),
+    "other values": lambda file: rewritten(file, a=np.arange(3) + 1),
+    "another entry": lambda file: file.write_bytes(next(file.parent.glob("other/*.npz")).read_bytes()),
+}
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_wrong_with_a_file_it_is_computed_anew_once(tmp_path, counted, damage):
+    compute, calls = counted
+    ArrayCache(tmp_path / "other")(["another key"], compute)
+    cache = ArrayCache(tmp_path)
+    cache(["key"], compute)
+    (file,) = tmp_path.glob("*.npz")
+    DAMAGES[damage](file)
+    for _ in range(2):
+        found = cache(["key"], compute)
+        assert sorted(found) == ["a", "names"]
+        np.testing.assert_array_equal(found["a"], [0, 1, 2])
+    assert len(calls) == 3
+
+
+def test_every_damaged_bit_is_noticed(tmp_path, counted):
+    compute, _ = counted
+    cache = ArrayCache(tmp_path)
+    cache(["key"], compute)
+    (file,) = tmp_path.glob("*.npz")
+    content = file.read_bytes()
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        found = cache(["key"], compute)
+        assert sorted(found) == ["a", "names"]
+        np.testing.assert_array_equal(found["a"], [0, 1, 2])
+        assert found["names"].tolist() == ["x", "yz"]
+
+
+def test_a_full_disk_leaves_no_parts(tmp_path, counted, monkeypatch):
+    compute, _ = counted
+
+    def full(*words, **arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    np.testing.assert_array_equal(ArrayCache(tmp_path)(["key"], compute)["a"], [0, 1, 2])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_least_recently_used_goes_first(tmp_path, counted):

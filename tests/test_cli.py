@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+
+from face_jax import Explanation
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
 
@@ -36,7 +39,9 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("demo")
-    return folder, face_jax("demo", "--out", "cat", folder=folder, cache=cache)
+    done = face_jax("demo", "--out", "cat", folder=folder, cache=cache)
+    done.written = {file.name: file.read_bytes() for file in (folder / "cat").glob("*") if file.stem != "seconds"}
+    return folder, done
 
 
 def test_the_demo_explains_the_cat(demo):
@@ -48,6 +53,7 @@ def test_the_demo_explains_the_cat(demo):
         "explanation.json",
         "bank.safetensors",
         "activations.safetensors",
+        "seconds.json",
     }
     text = json.loads((folder / "cat" / "explanation.json").read_text())
     assert text["target"]["name"] in ("tabby", "tiger cat", "Egyptian cat")
@@ -74,7 +80,8 @@ def test_a_second_run_uses_the_kept_activations(demo, cache):
     assert done.returncode == 0, done.stderr
     again = json.loads((folder / "cat" / "explanation.json").read_text())
     assert again["concepts"] == json.loads(before)["concepts"]
-    assert again["seconds"].get("the network's forward passes", 0) == 0
+    seconds = json.loads((folder / "cat" / "seconds.json").read_text())["seconds"]
+    assert seconds.get("the network's forward passes", 0) == 0
     recursion = again["recursion"]
     assert recursion["layer"].startswith("_blocks.")
     assert len(recursion["spread"]) == 6
@@ -83,6 +90,15 @@ def test_a_second_run_uses_the_kept_activations(demo, cache):
         assert division["layer"].startswith("_blocks.")
         assert len(division["parts"]) > 1
     assert "What they are made of" in (folder / "cat" / "report.html").read_text()
+
+
+def test_the_same_command_gives_the_same_bytes(demo, cache, tmp_path):
+    _, first = demo
+    done = face_jax("demo", "--out", "cat", folder=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert first.written.keys() >= {"report.html", "explanation.json", "bank.safetensors", "activations.safetensors"}
+    for name, content in first.written.items():
+        assert (tmp_path / "cat" / name).read_bytes() == content, name
 
 
 @pytest.fixture
@@ -138,7 +154,7 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
     # Another explanation in the same folder leaves nothing of this one.
     tiny()
     assert {file.name for file in out.iterdir()} == {
-        "report.html", "explanation.json", "bank.safetensors", "activations.safetensors",
+        "report.html", "explanation.json", "bank.safetensors", "activations.safetensors", "seconds.json",
     }  # fmt: skip
 
 
@@ -153,6 +169,68 @@ def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
     assert {"report.html", "explanation.json", "bank.safetensors", "visualization"} <= {
         file.name for file in out.iterdir()
     }
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["save", "report"])
+def test_an_interrupt_while_files_are_made_leaves_the_old_ones(tiny, monkeypatch, name):
+    out, _ = tiny()
+    before = contents(out)
+    make = getattr(Explanation, name)
+
+    def interrupted(self, *words, **more):
+        make(self, *words, **more)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Explanation, name, interrupted)
+    tiny("--seed", "1", ends=130)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("becomes", [None, RuntimeError("a callback failed")], ids=["swallowed", "another error"])
+def test_an_interrupt_that_gets_lost_in_a_callback_ends_the_run(tiny, monkeypatch, becomes):
+    report = Explanation.report
+
+    def lost(self, *words, **more):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if becomes is not None:
+                raise becomes from None
+        return report(self, *words, **more)
+
+    monkeypatch.setattr(Explanation, "report", lost)
+    out, _ = tiny(ends=130)
+    assert not out.exists()
+
+
+def test_a_second_run_into_a_folder_is_refused_before_it_does_any_work(tiny, tmp_path):
+    from face_jax.placing import claimed
+
+    with claimed(tmp_path / "out"):
+        _, done = tiny(ends=2)
+        assert "another run is writing to it; wait until it's done, or name another folder" in done.output
+    tiny()
+
+
+def test_a_full_disk_is_said_in_a_line_and_leaves_the_old_files(tiny, monkeypatch):
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
+    out, _ = tiny()
+    before = contents(out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(map(len, before.values()))
+    for room in (100, largest // 2):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            _, done = tiny("--seed", "1", ends=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        (line,) = [line for line in done.output.splitlines() if line.strip()]
+        assert "can't be written to (File too large), and is as it was; make room there" in line
+        assert contents(out) == before
 
 
 def test_names_with_brackets_are_said_as_they_are(tiny):

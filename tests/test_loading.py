@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import operator
 import os
-import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,16 @@ import numpy as np
 import pytest
 from layered_model import layered_model, warm_pictures
 from PIL import Image
-from safetensors.numpy import load_file
 
 import face_jax as fj
 from face_jax.crops import NativeCrops
 from face_jax.faithfulness.path import Path, Point
 from face_jax.loading import SavedFilesError, WrongModelError
 from face_jax.photographs import UnreadablePhotographError
+from face_jax.placing import FolderInUseError
+from face_jax.saving import text_digest
+
+FILES = ["activations.safetensors", "bank.safetensors", "explanation.json", "seconds.json"]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,15 @@ def same(first, second, where=""):
         assert first == second or (first != first and second != second), f"{where}: {first} and {second}"
 
 
+def rewrite(folder, change, name="explanation.json"):
+    """Changes what a JSON file says, with the digest that fits it then."""
+    text = json.loads((folder / name).read_text())
+    change(text)
+    if "text_digest" in text:
+        text["text_digest"] = text_digest(text)
+    (folder / name).write_text(json.dumps(text))
+
+
 def test_everything_comes_back(explanation, folder):
     loaded = fj.load(folder, layered_model("last"))
     same(explanation, loaded)
@@ -90,8 +104,8 @@ def test_it_can_be_saved_again(folder, tmp_path):
     loaded = fj.load(folder, layered_model("last"))
     again = loaded.save(tmp_path / "again")
     assert (again / "explanation.json").read_text() == (folder / "explanation.json").read_text()
-    for name in ("bank.safetensors", "activations.safetensors"):
-        same(load_file(folder / name), load_file(again / name))
+    for name in ("bank.safetensors", "activations.safetensors", "seconds.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_choices_come_back(explanation, tmp_path):
@@ -140,9 +154,10 @@ def test_another_preprocessing_is_refused(folder):
 
 
 def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):
-    text = json.loads((folder / "explanation.json").read_text())
-    text["photographs"]["files"] = [str(tmp_path / "gone" / name) for name in text["photographs"]["kept"]]
-    (folder / "explanation.json").write_text(json.dumps(text))
+    rewrite(
+        folder,
+        lambda text: text["photographs"].update(files=[str(tmp_path / "gone" / f"{n:02}.png") for n in range(14)]),
+    )
     loaded = fj.load(folder, layered_model("last"))
     assert loaded.encode(warm_pictures()[:1]).shape == (1, 2, 2, 3)
     with pytest.raises(UnreadablePhotographError, match=r"00.png: there is no file .*gone/00.png' any more.*images="):
@@ -217,34 +232,97 @@ def test_files_of_two_explanations_of_one_model_are_not_read_together(folder, an
         fj.load(folder, layered_model("last"))
 
 
-@pytest.mark.parametrize("stopped_at", range(6))
-def test_saving_that_is_stopped_leaves_the_old_files_or_is_noticed(
+def as_a_whole(folder, first, second):
+    """Which of two explanations a folder has; a mixture of them, or neither, is an error."""
+    loaded = fj.load(folder, layered_model("last"))
+    which = first if np.array_equal(loaded.dictionary, first.dictionary) else second
+    same(which, loaded)
+    return which
+
+
+STEPS = ["pathlib.Path.open", "os.replace", "os.rename", "pathlib.Path.mkdir", "shutil.rmtree", "pathlib.Path.unlink"]
+
+
+@pytest.mark.parametrize("stopped_at", range(36))
+def test_saving_that_is_stopped_at_any_step_leaves_the_old_explanation_or_the_new_one(
     explanation, folder, another, monkeypatch, stopped_at
 ):
     steps = []
 
     def counted(function):
-        def step(*arguments):
+        def step(*arguments, **options):
             steps.append(1)
             if len(steps) > stopped_at:
                 raise KeyboardInterrupt
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return step
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", counted(pathlib.Path.write_bytes))
-    monkeypatch.setattr(os, "replace", counted(os.replace))
-    with pytest.raises(KeyboardInterrupt):
+    for name in STEPS:
+        monkeypatch.setattr(name, counted(operator.attrgetter(name.split(".", 1)[1])(sys.modules[name.split(".")[0]])))
+    try:
         another[0].save(folder)
+        ended = True
+    except KeyboardInterrupt:
+        ended = False
     monkeypatch.undo()
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "activations.safetensors", "bank.safetensors", "explanation.json",
-    ]  # fmt: skip
-    if stopped_at <= 3:
-        same(explanation, fj.load(folder, layered_model("last")))
-    else:
-        with pytest.raises(SavedFilesError, match=r"are of different explanations"):
-            fj.load(folder, layered_model("last"))
+    found = as_a_whole(folder, explanation, another[0])
+    assert ended <= (found is another[0])
+    if stopped_at % 4:
+        return
+    # Either way the folder is written to again, and nothing but the explanation is in it then.
+    third = explanation if found is another[0] else another[0]
+    third.save(folder)
+    same(third, fj.load(folder, layered_model("last")))
+    assert sorted(file.name for file in folder.iterdir()) == FILES
+
+
+def test_the_stopped_steps_are_all_there_are(explanation, folder, monkeypatch):
+    steps = []
+    for name in STEPS:
+        function = operator.attrgetter(name.split(".", 1)[1])(sys.modules[name.split(".")[0]])
+        monkeypatch.setattr(name, lambda *a, function=function, **k: steps.append(1) or function(*a, **k))
+    explanation.save(folder)
+    assert 12 < len(steps) < 36
+
+
+def test_the_same_explained_again_gives_the_same_bytes(explanation, files, tmp_path):
+    again = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(0))
+    again = fj.recurse(
+        again, [layered_model("middle"), layered_model("pixels")], concepts=[0, 1], rank=2, threshold=0.3, batch=8
+    )
+    assert again.seconds != explanation.seconds
+    for one, name in ((explanation, "first"), (again, "second")):
+        one.save(tmp_path / name)
+        one.report(tmp_path / name)
+    for name in (*FILES[:3], "report.html"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+HOLD = """
+import pathlib, sys, time
+from face_jax.placing import put_together
+with put_together(pathlib.Path(sys.argv[1])) as new:
+    (new / "explanation.json").write_text("half")
+    print("writing", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_folder_is_one_runs_until_it_ends_however_it_does(explanation, folder):
+    before = fj.load(folder, layered_model("last"))
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "writing\n"
+    try:
+        with pytest.raises(FolderInUseError, match=r"another run is writing to it; wait until it's done"):
+            explanation.save(folder)
+        same(before, fj.load(folder, layered_model("last")))
+    finally:
+        other.kill()
+        other.communicate()
+    same(before, fj.load(folder, layered_model("last")))
+    explanation.save(folder)
+    assert sorted(file.name for file in folder.iterdir()) == FILES
 
 
 def test_whoever_may_read_new_files_may_read_all_of_them(folder, tmp_path):
@@ -257,8 +335,8 @@ def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path):
     with pytest.raises(SavedFilesError, match=r"has no explanation\.json"):
         fj.load(tmp_path / "nowhere", model)
     text = (folder / "explanation.json").read_text()
-    (folder / "explanation.json").write_text(text.replace('"format": 4', '"format": 3', 1))
-    with pytest.raises(SavedFilesError, match=r"format 3, and this version .* reads format 4"):
+    (folder / "explanation.json").write_text(text.replace('"format": 5', '"format": 3', 1))
+    with pytest.raises(SavedFilesError, match=r"format 3, and this version .* reads formats 4 and 5"):
         fj.load(folder, model)
     (folder / "explanation.json").write_text(text[:100])
     with pytest.raises(SavedFilesError, match=r"explanation\.json is damaged"):

@@ -12,13 +12,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "choices", "memory", "model", "classes", "progress", "randomness", "cache", "freed_memory", "decoding",
-    "image_arrays", "items", "resizing", "photographs", "crops", "reading",
+    "choices", "memory", "model", "classes", "progress", "placing", "randomness", "cache", "compilations",
+    "freed_memory", "decoding", "image_arrays", "items", "resizing", "photographs", "crops", "reading",
     "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
-    "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
-    "terminal", "cli",
+    "recursion", "saving", "saved_checks", "saved_arrays", "saved_files", "loading", "report", "study", "explain",
+    "embedded", "sklearn", "bridges", "words", "terminal", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 

@@ -15,10 +15,12 @@ from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
+from ..placing import put_together
 from ..sanity import SanityCheck
 from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures
+from .policy import with_policy
 from .together import together
 from .tree import crop_pictures, tree
 from .verdicts import meanings, percent, verdicts
@@ -71,16 +73,34 @@ def write_report(
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
     }
-    page = environment.get_template("page.html").render(**_contents(explanation), **more)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
-    # The command may have a file's name in it that isn't UTF-8.
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
+    contents = _contents(explanation)
+    anchors = _anchors(contents, more)
+    page = environment.get_template("page.html").render(**contents, **more, contents=anchors)
+    page = with_policy(page, attributes=True)
+    with put_together(folder) as new:
+        # The command may have a file's name in it that isn't UTF-8.
+        (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    return folder / "report.html"
+
+
+def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, str]]:
+    """The page's sections and their names, in order."""
+    sections = (
+        ("concepts", "The concepts", True),
+        ("where", "Where they are", True),
+        ("parts", "What they are made of", contents["tree"]["asked"]),
+        ("measures", "Other measures", True),
+        ("trust", "How far to trust it", True),
+        ("visualized", "What the network looks for", more["visualized"]),
+        ("sanity", "Does it depend on what was learned?", more["forgetting"]),
+        ("again", "To run it again", True),
+    )
+    return [(anchor, words) for anchor, words, there in sections if there]
 
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
     cards = [_card(explanation, concept) for concept in explanation.concepts]
+    said = verdicts(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
     return {
         "explanation": explanation,
@@ -104,7 +124,8 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
             "gini": gini_ceiling(len(cards)),
         },
         "meanings": meanings(explanation),
-        "verdicts": verdicts(explanation),
+        "verdicts": [verdict for verdict in said if not verdict.of_scores],
+        "remarks": [verdict for verdict in said if verdict.of_scores],
     }
 
 
@@ -130,9 +151,11 @@ def _mapped(
     photograph = explanation.photographs[number]
     pixels = visible(photograph.pixels(), explanation.model.preprocess)
     strengths = explanation.maps_of(number) / strong[:, None, None]
-    # The concepts that this photograph has most of, among those that matter.
-    best = np.argsort(-strengths.max(axis=(1, 2)) * important, kind="stable")[:_MAPPED_CONCEPTS]
-    shown = [int(concept) for concept in np.sort(best)]
+    key = together(explanation, number)
+    # Those of the key; then those that this photograph has most of, among those that matter.
+    best = np.argsort(-strengths.max(axis=(1, 2)) * important, kind="stable").tolist()
+    named = [entry.number - 1 for entry in key["entries"]]
+    shown = sorted([*named, *(concept for concept in best if concept not in named)][:_MAPPED_CONCEPTS])
     colours = [pictures.concept_colour(concept + 1) for concept in shown]
     singles = [
         (concept + 1, colour, pictures.data_uri(pictures.spotlight(pixels, strengths[concept], colour)))
@@ -142,7 +165,7 @@ def _mapped(
         "name": photograph.name,
         "probability": float(softmax(explanation.collected.logits[number])[explanation.target]),
         "held_out": not explanation.single and number in explanation.held_out,
-        "together": together(explanation, number),
+        "together": key,
         "singles": singles,
     }
 

@@ -19,10 +19,11 @@ _ENOUGH = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A sentence about the explanation, and whether it speaks for it or warns."""
+    """A sentence about the explanation, whether it speaks for it or warns, and whether it's of the scores only."""
 
     level: Literal["good", "warn"]
     text: str
+    of_scores: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,10 @@ def percent(share: float) -> str:
 def verdicts(explanation: Explanation) -> list[Verdict]:
     """Judgements that follow from the scores and their controls, warnings first."""
     own = explanation.scores[0]
-    warnings = [Verdict("warn", text) for text in _warnings(explanation)]
+    warnings = [
+        *(Verdict("warn", text) for text in _warnings(explanation)),
+        *(Verdict("warn", text, of_scores=True) for text in _on_scores(explanation)),
+    ]
     # A single photograph's scores are those of as many other crops.
     scored = len(explanation.importance_index if explanation.single else explanation.held_out)
     # Crops of a single photograph may be of no class in common with it; what stays the same then isn't the class.
@@ -90,6 +94,24 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
             f"The rebuilt predictions are far from the original ones (KL {own.kl:.2f} nats on average). More concepts, "
             "or a faithfulness term, bring them closer."
         )
+    weighty = [concept for concept in explanation.concepts if concept.importance >= 0.05]
+    rare = [str(concept.number) for concept in weighty if concept.coverage <= 0.1]
+    if rare and not explanation.single:
+        yield (
+            f"Concept {', '.join(rare)} is important but seen in at most one photograph in ten: look whether it is "
+            "part of the class or an accident of a few pictures."
+        )
+    against = [str(concept.number) for concept in weighty if (concept.contribution or 0) < 0]
+    if against:
+        yield (
+            f"Concept {', '.join(against)} speaks against the class: its importance is how much it takes from the "
+            "class score."
+        )
+
+
+def _on_scores(explanation: Explanation) -> Iterator[str]:
+    """Which scores say nothing; the concepts may be as good as ever."""
+    own = explanation.scores[0]
     rivals = [
         f"“{row.name}”"
         for row in _unlearned(explanation)
@@ -112,19 +134,6 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
         yield (
             "With no activations at all the classifier already predicts this class, so taking concepts out can't show "
             "what they do."
-        )
-    weighty = [concept for concept in explanation.concepts if concept.importance >= 0.05]
-    rare = [str(concept.number) for concept in weighty if concept.coverage <= 0.1]
-    if rare and not explanation.single:
-        yield (
-            f"Concept {', '.join(rare)} is important but seen in at most one photograph in ten: look whether it is "
-            "part of the class or an accident of a few pictures."
-        )
-    against = [str(concept.number) for concept in weighty if (concept.contribution or 0) < 0]
-    if against:
-        yield (
-            f"Concept {', '.join(against)} speaks against the class: its importance is how much it takes from the "
-            "class score."
         )
 
 

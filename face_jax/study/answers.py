@@ -10,6 +10,26 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..saved_checks import Check, Entries, Real, Unfit, Whole, Words, YesOrNo, anything
+from ..saving import text_digest
+
+# No study has longer files, and nobody answers after longer than a day.
+_LARGEST, _LONGEST = 64 * 10**6, 86_400.0
+_TRIAL = Entries(
+    {
+        "kind": Words(),
+        "condition": Words(),
+        "session": Whole(0, 10**6),
+        "options": Whole(2, 10**6),
+        "correct": Whole(0, 10**6),
+        "catch": YesOrNo(),
+        "about": Entries({}, others=anything),
+    }
+)
+_KEY = Entries({"format": anything, "study": Words(), "trials": Entries({}, others=_TRIAL)}, others=anything)
+_ROUND = Entries({"round": Whole(0, 10**6)}, others=anything)
+# In CSV everything is text; in the page's own JSON each value has its type.
+_ROW = Entries({"trial": Words(), "choice": Real(), "seconds": Real()}, others=anything)
 # What scores need of each answer; the page's files say more.
 _COLUMNS = ("study", "participant", "trial", "choice", "seconds")
 _FORMAT = 1
@@ -75,7 +95,7 @@ def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> t
 def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
     """The key that `write_page` wrote, checked."""
     if isinstance(source, dict):
-        return source
+        return _checked_key(source, "key")
     path = pathlib.Path(source)
     if not path.is_file():
         raise AnswerError(f"key={str(path)!r} is no file; give the .key.json that was written beside the study's page")
@@ -83,7 +103,32 @@ def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
     if not isinstance(key, dict) or not {"format", "study", "trials"} <= set(key):
         raise AnswerError(f"key={str(path)!r} is no study's key; give the .key.json written beside the study's page")
     _check_format(key, path)
+    if key.get("text_digest", text_digest(key)) != text_digest(key):
+        raise AnswerError(
+            f"key={str(path)!r} was changed after it was written (the digest of what it says is another one); give "
+            "the .key.json as it was written beside the study's page"
+        )
+    return _checked_key(key, str(path))
+
+
+def _checked_key(key: dict[str, Any], where: str) -> dict[str, Any]:
+    _check(_KEY, key, where, "give the .key.json as it was written beside the study's page")
+    for name, trial in key["trials"].items():
+        place = f"{where}.trials.{name[:40]}"
+        if trial["correct"] >= trial["options"]:
+            raise AnswerError(
+                f"{place}: correct={trial['correct']} of {trial['options']} options; give the key as it was"
+            )
+        if trial["kind"] == "utility" and not trial["catch"]:
+            _check(_ROUND, trial["about"], f"{place}.about", "give the key as it was")
     return key
+
+
+def _check(check: Check, value: Any, where: str, remedy: str) -> None:
+    try:
+        check(value, where)
+    except (Unfit, RecursionError) as error:
+        raise AnswerError(f"{error}; {remedy}") from error
 
 
 def _files(path: pathlib.Path) -> Iterable[pathlib.Path]:
@@ -107,42 +152,67 @@ def _json(file: pathlib.Path) -> Iterable[Answer]:
         where = f"{file}, answer {number + 1}"
         if not isinstance(row, dict):
             raise AnswerError(f"{where}: is {row!r}, not an answer; give the file as the page saved it")
-        yield _answer({**row, "study": content.get("study"), "participant": content.get("participant")}, where)
+        whole = {**row, "study": content.get("study"), "participant": content.get("participant")}
+        _check_there(whole, where)
+        _check(_ROW, whole, where, "give the file as the page saved it")
+        for name in ("study", "participant"):
+            _check(Words(), whole[name], f"{file}: {name}", "give the file as the page saved it")
+        yield _answer(whole, where)
 
 
 def _csv(file: pathlib.Path) -> Iterable[Answer]:
     try:
-        # Spreadsheets put a mark of the encoding before the first column's name, and some write semicolons.
-        text = file.read_text(encoding="utf-8-sig")
+        text = _read(file)
     except UnicodeDecodeError as error:
         raise AnswerError(f"{file}: is not in UTF-8 ({error.reason}); save it as “CSV UTF-8”") from error
     lines = text.splitlines()
+    # Some spreadsheets write semicolons.
     separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
-    for number, row in enumerate(csv.DictReader(lines, delimiter=separator)):
-        yield _answer(row, f"{file}, line {number + 2}")
+    try:
+        for number, row in enumerate(csv.DictReader(lines, delimiter=separator)):
+            yield _answer(row, f"{file}, line {number + 2}")
+    except csv.Error as error:
+        raise AnswerError(f"{file}: is no CSV ({error}); give the file as the page saved it") from error
 
 
 def _answer(row: dict[str, Any], where: str) -> Answer:
-    missing = [name for name in _COLUMNS if row.get(name) in (None, "")]
-    if missing:
-        raise AnswerError(f"{where}: has no {', '.join(missing)}; give the file as the page saved it")
+    _check_there(row, where)
     try:
         # Spreadsheets like to turn 2 into 2.0.
         choice, seconds = float(row["choice"]), float(row["seconds"])
     except (TypeError, ValueError) as error:
         raise AnswerError(f"{where}: {error}; give the file as the page saved it") from error
-    if not (choice >= 0 and choice == int(choice) if math.isfinite(choice) else False) or not seconds >= 0:
-        raise AnswerError(f"{where}: choice={row['choice']!r}, seconds={row['seconds']!r}; neither may be negative")
+    if not (choice >= 0 and choice == int(choice) if math.isfinite(choice) else False) or not 0 <= seconds <= _LONGEST:
+        raise AnswerError(
+            f"{where}: choice={row['choice']!r}, seconds={row['seconds']!r}; neither may be negative, nor seconds more "
+            f"than {_LONGEST:g}"
+        )
     return Answer(
         str(row["study"]), str(row["participant"]), str(row["trial"]), int(choice), seconds, where.split(", ")[0]
     )
 
 
+def _check_there(row: dict[str, Any], where: str) -> None:
+    missing = [name for name in _COLUMNS if row.get(name) in (None, "")]
+    if missing:
+        raise AnswerError(f"{where}: has no {', '.join(missing)}; give the file as the page saved it")
+
+
+def _read(file: pathlib.Path) -> str:
+    """A file's text; spreadsheets put a mark of the encoding before it."""
+    if (size := file.stat().st_size) > _LARGEST:
+        raise AnswerError(f"{file}: has {size / 1e6:.0f} MB, which no study has; give the file as the page saved it")
+    return file.read_text(encoding="utf-8-sig")
+
+
 def _load(file: pathlib.Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AnswerError(f"{file}: is no JSON ({error}); give the file as it was saved") from error
+        return json.loads(_read(file))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, AnswerError):
+            raise
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise AnswerError(f"{file}: is no JSON ({said}); give the file as it was saved") from error
 
 
 def _check_format(content: dict[str, Any], file: pathlib.Path) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..placing import put_together
 from ..report.pictures import data_uri
+from ..report.policy import with_policy
+from ..saving import text_digest
 from .trials import Lesson, Option, Picture, Trial
 
 FORMAT = 1
@@ -71,6 +74,7 @@ def write_page(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     content = json.dumps(_content(identity, trials), ensure_ascii=False, separators=(",", ":"))
+    script = environment.get_template("page.js").render()
     # No name may end the script element it stands in.
     content = content.replace("<", "\\u003c")
     page = environment.get_template("page.html").render(
@@ -78,14 +82,16 @@ def write_page(
         welcome=welcome,
         count=len(asked),
         content=content,
+        script=script,
         pictures=any(t.kind != "utility" for t in asked),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    page = with_policy(page, script=script)
     key = path.with_suffix(".key.json")
-    key.write_text(
-        json.dumps(answer_key(identity, title, asked), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    said = answer_key(identity, title, asked)
+    said = json.dumps({**said, "text_digest": text_digest(said)}, indent=1, ensure_ascii=False) + "\n"
+    with put_together(path.parent) as new:
+        (new / path.name).write_text(page, encoding="utf-8")
+        (new / key.name).write_text(said, encoding="utf-8")
     return StudyFiles(path, key)
 
 

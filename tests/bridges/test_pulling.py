@@ -1,7 +1,9 @@
 """Activations of many pictures: in memory, on disk, taken up again, with failures by name."""
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -173,6 +175,136 @@ def test_a_stopped_run_goes_on_where_it_was(split, store):
     assert again.skipped == pulled.skipped
 
 
+def cut(path):
+    os.truncate(path, 128 + 5 * 4 * 4 * 6 * 4)
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 4
+    path.write_bytes(content)
+
+
+def zeroed(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:128] + bytes(200) + content[328:])
+
+
+def of_another_header(path):
+    path.write_bytes(path.read_bytes().replace(b"(11, 4, 4, 6)", b"(99, 4, 4, 6)").replace(b"<f4", b"<f2"))
+
+
+DAMAGES = {
+    "cut": (cut, 4), "cut header": (lambda path: os.truncate(path, 60), 0),
+    "empty": (lambda path: os.truncate(path, 0), 0),
+    "flipped bit": (flipped, 8), "zeroed block": (zeroed, 0), "another header": (of_another_header, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stopped", [None, 9], ids=["finished", "stopped"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_in_a_file_is_done_again(split, tmp_path, caplog, damage, stopped):
+    path, read = tmp_path / "a.npy", []
+    pull_until(split, path, stopped, [])
+    change, kept = DAMAGES[damage]
+    change(path)
+    if stopped and damage == "flipped bit":
+        # The last rows weren't written yet.
+        kept = 8
+    pulled = pull_until(split, path, None, read)
+    assert read == list(range(kept, COUNT))
+    assert ("damaged from row" in caplog.text) == (kept < (8 if stopped else COUNT))
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+    pull_until(split, path, None, read)
+    assert len(read) == COUNT - kept
+    assert path.stat().st_size == 128 + COUNT * 4 * 4 * 6 * 4
+
+
+def pull_until(split, path, stop, read, failing=()):
+    def picture(n):
+        if n == stop:
+            raise KeyboardInterrupt
+        read.append(n)
+        return broken() if n in failing else pixels(n)
+
+    named = [(f"{n}.jpg", lambda n=n: picture(n)) for n in range(COUNT)]
+    if stop is None:
+        return bridges.pull(split, named, batch=4, store=path)
+    with pytest.raises(KeyboardInterrupt):
+        bridges.pull(split, named, batch=4, store=path)
+    return None
+
+
+def test_a_shortened_file_that_is_damaged_has_room_again(split, tmp_path):
+    path, read = tmp_path / "a.npy", []
+    pull_until(split, path, None, [], failing=(2, 9))
+    flipped(path)
+    # This time the picture can be read.
+    pulled = pull_until(split, path, None, read, failing=(2,))
+    assert read == [8, 9, 10]
+    assert pulled.skipped == (("2.jpg", "truncated"),)
+    good = [n for n in range(COUNT) if n != 2]
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, good), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "cut", "empty", "array"])
+def test_what_is_damaged_in_a_zarr_store_is_done_again(split, tmp_path, monkeypatch, damage):
+    zarr = pytest.importorskip("zarr", reason="zarr is optional")
+    path, read = tmp_path / "a.zarr", []
+    create = zarr.create_array
+    # Several chunks, some with rows of two batches.
+    small = lambda *words, chunks, **more: create(*words, chunks=(3, *chunks[1:]), **more)  # noqa: E731
+    monkeypatch.setattr(zarr, "create_array", small)
+    pull_until(split, path, None, [])
+    chunk = path / "c" / "2" / "0" / "0" / "0"
+    assert chunk.exists()
+    if damage == "missing":
+        chunk.unlink()
+    elif damage == "array":
+        (path / "zarr.json").write_text("{")
+    else:
+        content = bytearray(chunk.read_bytes())
+        content[len(content) // 2] ^= 4
+        chunk.write_bytes({"flipped": content, "cut": content[:50], "empty": b""}[damage])
+    pulled = pull_until(split, path, None, read)
+    # The chunk has rows 6, 7 and 8.
+    assert read == list(range(0 if damage == "array" else 4, COUNT))
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+    pull_until(split, path, None, read)
+    assert len(read) in (7, COUNT)
+
+
+def test_a_store_without_digests_is_gone_on_with_and_gets_them(split, tmp_path):
+    path, read = tmp_path / "a.npy", []
+    pull_until(split, path, 9, [])
+    note = json.loads(path.with_name("a.npy.json").read_text())
+    older = {name: value for name, value in note.items() if name not in ("blocks", "row")}
+    path.with_name("a.npy.json").write_text(json.dumps(older))
+    pulled = pull_until(split, path, None, read)
+    assert read == [8, 9, 10]
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+    assert [block[0] for block in json.loads(path.with_name("a.npy.json").read_text())["blocks"]] == [8, 11]
+
+
+def test_room_on_the_disk_is_taken_before_rows_are_written(split, tmp_path):
+    path = tmp_path / "a.npy"
+    pull_until(split, path, 9, [])
+    # A file with holes has fewer blocks than its length.
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["posix_fallocate", "replace"])
+def test_a_full_disk_is_said_in_a_sentence(split, tmp_path, monkeypatch, name):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, name, full)
+    with pytest.raises(OSError, match=r"store='.*a\.npy' can't be written to \(No space left on device\); what it has"):
+        bridges.pull(split, pictures(), batch=4, store=tmp_path / "a.npy")
+    monkeypatch.undo()
+    assert len(bridges.pull(split, pictures(), batch=4, store=tmp_path / "a.npy").names) == COUNT
+
+
 def test_a_file_cut_to_what_was_kept_is_an_ordinary_npy(split, tmp_path):
     path = tmp_path / "a.npy"
     pulled = bridges.pull(split, pictures(failing=(2, 7)), batch=4, store=path)
@@ -189,7 +321,11 @@ def test_other_work_in_the_store_is_not_overwritten(split, tmp_path):
         bridges.pull(other, pictures(), store=path)
     with pytest.raises(ValueError, match="its pictures and pooled are not"):
         bridges.pull(split, pictures()[:5], store=path, pooled=True)
-    path.with_name("a.npy.json").write_text("{")
+    note = path.with_name("a.npy.json")
+    note.write_text(note.read_text().replace("3.jpg", "4.jpg"))
+    with pytest.raises(ValueError, match="damaged note"):
+        bridges.pull(split, pictures(), store=path)
+    note.write_text("{")
     with pytest.raises(ValueError, match="damaged note"):
         bridges.pull(split, pictures(), store=path)
     path.with_name("a.npy.json").unlink()

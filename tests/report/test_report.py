@@ -50,6 +50,58 @@ def test_it_needs_no_other_file(page):
     assert all(address.startswith("data:") for address in addresses)
 
 
+def test_its_policy_allows_no_script_and_its_own_styles_only(page):
+    text = page.read_text()
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["script-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert "unsafe" not in rules["style-src"]
+    # Nothing of the page comes before it but what its bytes mean.
+    assert text.index("Content-Security-Policy") < text.index("<style")
+    assert "<script" not in text
+    assert not re.findall(r"\son[a-z]+=", text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
+def test_a_browser_shows_all_of_it_under_its_policy_and_nothing_that_is_put_in(page, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    put_in = (
+        '<script>document.title = "run"</script><img src="x" onerror="document.title = 1"><style>p{color:red}</style>'
+    )
+    (tmp_path / "bad.html").write_text(page.read_text().replace("</main>", f"{put_in}</main>"))
+    seen = {}
+    with sync_playwright() as play:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        for name, file in (("good", page), ("bad", tmp_path / "bad.html")):
+            view, said = browser.new_page(), []
+            view.on("console", lambda message, said=said: said.append(message.text))
+            view.on("pageerror", lambda error, said=said: said.append(str(error)))
+            view.goto(file.as_uri())
+            view.evaluate("for (const one of document.querySelectorAll('img')) one.loading = 'eager'")
+            view.wait_for_function("[...document.querySelectorAll('img')].every((one) => one.complete)")
+            seen[name] = said, view.title(), view.evaluate(
+                """() => ({
+                    blank: [...document.querySelectorAll("img")].filter((one) => !one.naturalWidth).length,
+                    chip: getComputedStyle(document.querySelector(".chip")).backgroundColor,
+                    bar: document.querySelector(".bar span").getBoundingClientRect().width,
+                    curve: getComputedStyle(document.querySelector(".curves svg path")).strokeLinejoin,
+                    wide: document.querySelector("main").getBoundingClientRect().width,
+                    paragraph: getComputedStyle(document.querySelector("p.lead")).color,
+                })"""
+            )  # fmt: skip
+        browser.close()
+    said, title, good = seen["good"]
+    assert said == []
+    assert (good["blank"], good["chip"], good["curve"]) == (0, "rgb(230, 159, 0)", "round")
+    assert 10 < good["bar"] < good["wide"] <= 1180
+    said, bad_title, bad = seen["bad"]
+    assert len(said) >= 3
+    assert (bad_title, bad["paragraph"]) == (title, good["paragraph"])
+
+
 def test_it_says_what_the_explanation_says(page, explanation):
     text = page.read_text()
     assert f"{100 * explanation.concepts[0].importance:.1f} %" in text
@@ -144,12 +196,36 @@ def test_every_concept_is_shown_by_every_measure(page, explanation):
     size = explanation.gradient_times_code.per_class
     for number, (row, concept) in enumerate(zip(rows, explanation.concepts, strict=True)):
         assert row[1] == f"{100 * concept.importance:.1f}&nbsp;%"
-        assert row[2].split()[0] == f"{explanation.tcav.per_class[number]:.2f}"
-        assert row[2].startswith(("1.00 p", "0.00 p"))
-        assert "*" not in row[2]
         sign = "−" if concept.contribution < 0 else ""
-        assert row[3] == f"{sign}{size[number]:.3f}"
+        assert row[2:] == [f"{sign}{size[number]:.3f}"]
+    # Behind an affine head TCAV has nothing to say.
+    assert "<th>TCAV</th>" not in page.read_text()
     assert "no score can be significant here" in page.read_text()
+
+
+def test_its_contents_lead_to_its_sections_in_order(page, recursive, tmp_path):
+    for text, there in ((page.read_text(), False), (recursive.report(tmp_path).read_text(), True)):
+        anchors = re.findall(r'<li><a href="#([a-z]+)">', text)
+        assert anchors == re.findall(r'<section id="([a-z]+)">', text)
+        assert ("parts" in anchors) == there
+        assert anchors.index("where") == 1
+
+
+def test_remarks_on_the_scores_stand_with_the_scores(explanation, tmp_path):
+    equal = tuple(dataclasses.replace(row, fidelity=explanation.scores[0].fidelity) for row in explanation.scores)
+    text = dataclasses.replace(explanation, scores=equal).report(tmp_path).read_text()
+    assert text.index('<section id="trust">') < text.index("deletion scores are no evidence here")
+
+
+def test_a_photographs_maps_are_of_the_concepts_in_its_key(page):
+    examples = re.findall(r'<article class="example">(.*?)</article>', page.read_text(), re.DOTALL)[:-1]
+    assert examples
+    for example in examples:
+        key, maps = example.split('<div class="maps', 1)
+        named = re.findall(r'<li style="[^"]*"><span class="chip">(\d+)</span>', key)
+        mapped = re.findall(r'<span class="chip">(\d+)</span>', maps)
+        assert named
+        assert set(named) <= set(mapped)
 
 
 def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_path):

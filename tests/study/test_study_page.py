@@ -68,6 +68,7 @@ def test_the_page_needs_no_other_file_and_escapes_what_users_say(files):
     assert "What &lt;b&gt;is&lt;/b&gt; it?" in text
     assert "Thank you &amp; welcome." in text
     assert "default-src 'none'" in text
+    assert "unsafe" not in text
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "http" not in text.replace('http-equiv="', "")
 

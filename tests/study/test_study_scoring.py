@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from face_jax.study import AnswerError, Screening, read_answers, score
+from face_jax.study import AnswerError, Screening, read_answers, score, write_page
 from face_jax.study.page import answer_key
 from face_jax.study.trials import Option, Trial
 
@@ -235,6 +235,11 @@ def test_spreadsheets_that_write_semicolons_are_read(tmp_path):
     assert (answer.choice, answer.seconds) == (2, 1.5)
 
 
+JSON = (
+    '{"format": 1, "study": "s1", "participant": "x", "answers": [{"trial": "concept0", "choice": %s, "seconds": %s}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -254,6 +259,16 @@ def test_spreadsheets_that_write_semicolons_are_read(tmp_path):
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,1,1\n", "a second time"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,0,2\n", "after 2 s"),
         ("a.txt", "", "is no .json or .csv file"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.json", JSON % ("0", "NaN"), r"seconds is nan, not a number"),
+        ("a.json", JSON % ("0", "1e400"), r"seconds is inf, not a number"),
+        ("a.json", JSON % ('"0"', "1"), r"choice is '0', not a number"),
+        ("a.json", JSON % ("true", "1"), r"choice is True, not a number"),
+        ("a.json", JSON % ("1" * 400, "1"), r"choice is 1{57}…, not a number"),
+        ("a.json", JSON % ("0", "1e9"), r"nor seconds more than 86400"),
+        ("a.json", JSON.replace('"x"', "[1]") % ("0", "1"), r"participant is \[1\], not a text"),
+        ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,inf\n", "nor seconds more than"),
+        ("a.csv", "study,participant,trial,choice,seconds\n" + "x" * 200_000, "is no CSV"),
     ],
 )
 def test_files_that_cannot_be_scored_are_named(tmp_path, name, text, message):
@@ -272,3 +287,30 @@ def test_keys_that_are_none_are_named(tmp_path):
         score(tmp_path, [])
     with pytest.raises(ValueError, match="confidence=95"):
         score(tmp_path, make_key(intruders(1)), confidence=95.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("correct", 5), ("correct", -1), ("correct", "1"), ("options", 0), ("catch", 1), ("session", None), ("kind", 3),
+     ("about", []), ("condition", {})],
+)  # fmt: skip
+def test_keys_that_cannot_be_are_refused(tmp_path, name, value):
+    write(tmp_path, "ada", {"concept0": 0})
+    key = make_key(intruders(1))
+    key["trials"]["concept0"][name] = value
+    with pytest.raises(AnswerError, match=rf"concept0.*{name}.*; give the"):
+        score(tmp_path, key)
+
+
+def test_keys_that_were_changed_are_refused(tmp_path):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    write(folder, "ada", {"concept0": 0})
+    file = write_page(tmp_path / "study.html", intruders(1)).key
+    key = json.loads(file.read_text())
+    write(folder, "ada", {"concept0": 0}, study=key["study"])
+    assert score(folder, file).accuracies[0].correct == 1
+    key["trials"]["concept0"]["correct"] = 3
+    file.write_text(json.dumps(key))
+    with pytest.raises(AnswerError, match="was changed after it was written"):
+        score(folder, file)
