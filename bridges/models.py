@@ -9,13 +9,13 @@ import pickle
 import re
 import urllib.error
 import zipfile
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
+from face_jax.classes import ClassNames, class_names
 from face_jax.model import Preprocess, SplitModel
 
 from .cutting import split
@@ -87,7 +87,7 @@ def known_models() -> tuple[str, ...]:
 
 
 def load(
-    name: str, *, weights: str | pathlib.Path | None = "DEFAULT", classes: Sequence[str] | None = None
+    name: str, *, weights: str | pathlib.Path | None = "DEFAULT", classes: ClassNames | None = None
 ) -> LoadedModel:
     """An image classifier by its name.
 
@@ -97,7 +97,7 @@ def load(
     - `weights`: `"DEFAULT"` for the pretrained weights (torchvision downloads them once; those of
         `efficientnet_lite0` come in a package); a path to a `.pth`, `.pt` or `.th` file with a state dict (also
         inside `{"state_dict": …}`, also with `module.` before the names); None or `"random"` for no training at all.
-    - `classes`: the classes' names if they aren't ImageNet's; their number sets the number of logits.
+    - `classes`: the classes' names if they aren't ImageNet's, as for `split`; their number sets the number of logits.
 
     **Returns:** the classifier on the CPU, in evaluation mode. Raises `UnknownModelError` with the nearest names, or
     `WeightsError`, which says what doesn't fit or what to do without internet.
@@ -109,20 +109,20 @@ def load(
             f"name={name!r} is no known classifier; nearest: {', '.join(close or known_models()[:5])} "
             "(face_jax.bridges.known_models() has all; any other torch module goes to face_jax.bridges.split directly)"
         )
-    if classes is not None and len(classes) < 2:
-        raise ValueError(f"classes has {len(classes)} names; a classifier has two classes or more")
+    names = _imagenet() if classes is None else class_names(classes)
+    if len(names) < 2:
+        raise ValueError(f"classes has {len(names)} names; a classifier has two classes or more")
     source = None if weights is None or str(weights) == "random" else str(weights)
     state = None
     if source is not None and source != "DEFAULT":
         state = _read(pathlib.Path(source))
-    names = tuple(classes) if classes is not None else _imagenet()
     if key == LITE0:
         model = _lite0(state, source, len(names), name)
         preprocess = _LITE0_PREPROCESS
     elif source == "DEFAULT":
-        if classes is not None and len(classes) != 1000:
+        if len(names) != 1000:
             raise WeightsError(
-                f"weights='DEFAULT' of {name} know ImageNet's 1000 classes and classes has {len(classes)} names; "
+                f"weights='DEFAULT' of {name} know ImageNet's 1000 classes and classes has {len(names)} names; "
                 "leave classes out, or give weights=PATH of your own training"
             )
         model, preprocess = _pretrained(key)

@@ -6,12 +6,14 @@ import copy
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from face_jax.choices import check_count
+from face_jax.classes import ClassNames, class_names
 from face_jax.model import Preprocess, SplitModel
 
 from .cutting import split
@@ -90,7 +92,7 @@ def randomized(
     fresh: Fresh | None = None,
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    classes: Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
 ) -> Iterator[tuple[str, SplitModel]]:
@@ -111,8 +113,8 @@ def randomized(
 
     **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps} is too few; give at least 1")
+    steps = check_count("steps", steps, "steps")
+    classes = None if classes is None else class_names(classes)
     fresh = fresh or Reinitialized()
     images = example(model, example_inputs, (preprocess or Preprocess()).size)
     names = _from_the_top(model, images)

@@ -31,6 +31,7 @@ _NAMED = 10
 def notes_on(
     model: SplitModel,
     target: int,
+    other_reading: str | None,
     every: tuple[Photograph, ...],
     seen: Survey,
     *,
@@ -45,6 +46,7 @@ def notes_on(
     **Arguments:**
 
     - `model`, `target`: what is explained.
+    - `other_reading`: what else the target that was asked for could have meant.
     - `every`, `seen`: the photographs given, and what the model made of them.
     - `fitted`, `scored`: how many pictures concepts were found in, and how many they are scored on.
     - `crops`: of a single photograph, all that were looked at.
@@ -53,6 +55,7 @@ def notes_on(
     **Returns:** the notes.
     """
     return (
+        *([] if other_reading is None else [other_reading]),
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
         *_on_fitting(fitting, scan),

@@ -16,8 +16,8 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops
 from .cache import no_cache
-from .choices import check_faithfulness, check_rank, check_settings
-from .classes import class_index
+from .choices import Seed, Whole, check_faithfulness, check_rank, check_settings, key_of
+from .classes import Target, class_index, other_reading
 from .concepts import encode_maps
 from .controls import control_banks, control_scores
 from .explanation import Explanation
@@ -33,19 +33,19 @@ from .selection import Activator, choose_class, of_class, place_average, split, 
 def explain(
     model: SplitModel,
     images: Any,
-    target: int | str | None = None,
+    target: Target | None = None,
     *,
-    rank: int | Literal["auto"] = 25,
+    rank: Whole | Literal["auto"] = 25,
     crops: Cropping | None = None,
     faithfulness: float | Literal["auto"] | None = None,
     objective: Any = None,
     solver: Any = None,
     start: Any = None,
     held_out: float = 0.2,
-    strongest: int = 8,
+    strongest: Whole = 8,
     one_each: bool = True,
-    batch: int = 32,
-    key: Key[Array, ""] | None = None,
+    batch: Whole = 32,
+    key: Seed = None,
     cache: Callable[..., Any] = no_cache,
     progress: Progress = silent,
 ) -> Explanation:
@@ -58,7 +58,8 @@ def explain(
 
     - `model`: a classifier split at a layer whose activations are not negative.
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
-    - `target`: the class, by name or number. By default, the class that the model predicts most often here.
+    - `target`: the class, by name or number. A string that is a class's name means that class; else digits are a
+        number, as integers always are. By default, the class that the model predicts most often here.
     - `rank`: number of concepts. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
@@ -67,13 +68,13 @@ def explain(
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
-    - `key`: for crops, the split, the start and the controls; the same key gives the same explanation.
+    - `key`: for crops, the split, the start and the controls; the same key, or seed, gives the same explanation.
     - `cache`: keeps activations between runs (`ArrayCache`).
     - `progress`: told how far it is.
 
     **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
     """
-    key = jax.random.key(0) if key is None else key
+    key = key_of(key)
     keys = dict(
         zip(
             ["split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions"],
@@ -81,7 +82,7 @@ def explain(
             strict=True,
         )
     )
-    check_settings(rank, held_out, strongest, batch, crops)
+    rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     check_faithfulness(faithfulness, objective)
     stopwatch = Stopwatch()
     with stopwatch("everything else"):
@@ -167,6 +168,7 @@ def explain(
         notes=notes_on(
             model,
             target_number,
+            other_reading(model.classes, target),
             every,
             seen,
             fitted=len(fit_units),

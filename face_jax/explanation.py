@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 
 from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
-from .choices import check_count
+from .choices import Concepts, Seed, Whole, check_count, concepts_of
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -108,14 +107,14 @@ class Explanation:
 
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[False] = False, batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[False] = False, batch: Whole = 32, progress: Progress = silent
     ) -> Float[np.ndarray, "image y x concept"]: ...
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[True], batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Progress = silent
     ) -> Float[np.ndarray, "image concept"]: ...
     def encode(
-        self, images: Any, *, pooled: bool = False, batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Progress = silent
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
         """How much of each concept other photographs have, by non-negative least squares.
 
@@ -129,7 +128,7 @@ class Explanation:
         **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph. They are in the
         order of `face_jax.photographs(images)`: a file that can't be read has NaN for codes, and a warning names it.
         """
-        check_count("batch", batch, "pictures")
+        batch = check_count("batch", batch, "pictures")
         readable = Readable(photographs(images), self.model.preprocess)
         batches = activations_of(
             self.model,
@@ -148,8 +147,8 @@ class Explanation:
         images: Any,
         *,
         method: str | Method = "codes",
-        concepts: int | Sequence[int] | None = None,
-        key: Key[Array, ""] | None = None,
+        concepts: Concepts = None,
+        key: Seed = None,
         progress: Progress = silent,
     ) -> Float[np.ndarray, "concept image y x"]:
         """Where concepts are in photographs, on the pixels that the network sees.
@@ -170,7 +169,7 @@ class Explanation:
         pictures go through the network together is the method's own setting.
         """
         chosen = attribution_method(method)
-        wanted = (concepts,) if isinstance(concepts, int) else concepts
+        wanted = concepts_of(concepts, len(self.dictionary))
         readable = Readable(photographs(images), self.model.preprocess)
         inputs = jnp.asarray(np.stack(list(readable)))
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
@@ -189,7 +188,7 @@ class Explanation:
         method: str | Method = "codes",
         most: int = 4,
         title: str = "",
-        key: Key[Array, ""] | None = None,
+        key: Seed = None,
     ) -> Any:
         """A photograph beside itself with its strongest concepts in colour, numbered, with a legend (CRAFT, figure 1).
 

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Float, Shaped
 
 from .choices import check_count
+from .classes import Names, class_names
 
 
 @runtime_checkable
@@ -85,7 +86,8 @@ class SplitModel:
         what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
     - `preprocess`: how photographs become network input.
-    - `classes`: the classes' names, in the order of the logits; at least two.
+    - `classes`: the classes' names, in the order of the logits; at least two. A mapping from all numbers to names, or
+        from all names to numbers, will do; kept as a tuple.
     - `name`: the model's name, for reports.
     - `fingerprint`: a digest of the model's weights, of what is done with them and of the layer's name; saved
         explanations and kept activations carry it, so that they are refused by any other model.
@@ -97,7 +99,7 @@ class SplitModel:
     head: Head
     layer: str
     preprocess: Preprocess
-    classes: tuple[str, ...]
+    classes: Names
     name: str
     fingerprint: str
     non_negative_layers: Callable[[], Sequence[str]] | None = None
@@ -105,6 +107,7 @@ class SplitModel:
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
         check_head(self.head)
+        object.__setattr__(self, "classes", class_names(self.classes))
         if len(self.classes) < 2:
             raise ValueError(
                 f"classes={self.classes!r}: with a single logit z every picture is of the same class, and every score "

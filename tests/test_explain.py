@@ -110,9 +110,30 @@ def test_without_a_target_the_most_frequent_class_is_explained():
     assert len(found.photographs) == 14
 
 
+def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told():
+    numbered = colour_model(classes=("1", "0", "2"))
+    found = fj.explain(numbered, np.concatenate([RED[:6], GREEN]), "1", **SETTINGS)
+    assert (found.target, found.target_name, len(found.photographs)) == (0, "1", 6)
+    assert "Class number 1 is named '0'" in found.notes[0]
+    by_number = fj.explain(
+        numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **(SETTINGS | {"rank": np.int32(4)})
+    )
+    assert (by_number.target, len(by_number.photographs)) == (1, 4)
+    assert "named '1' is number 0" in by_number.notes[0]
+    assert not any("was taken for" in note for note in fj.explain(numbered, RED[:6], **SETTINGS).notes)
+
+
+def test_names_may_come_in_a_mapping():
+    for classes in ({"bluish": 2, "reddish": 0, "greenish": 1}, {2: "bluish", 0: "reddish", 1: "greenish"}):
+        assert colour_model(classes=classes).classes == CLASSES
+    with pytest.raises(ValueError, match="no order of the logits"):
+        colour_model(classes=set(CLASSES))
+
+
 def test_codes_find_the_square(explanation):
     maps = explanation.maps(RED[:5], concepts=(0,))
     assert maps.shape == (1, 5, 16, 16)
+    np.testing.assert_array_equal(explanation.maps(RED[:5], concepts=np.int64(0)), maps)
     red = np.stack([one[:, 4:36] for one in RED[:5]])[:, ::2, ::2, 0] > 200
     # The background's red is a seventh of the square's, and enlarging blurs the border.
     assert maps[0][red].mean() > 3 * maps[0][~red].mean()

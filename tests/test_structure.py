@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "choices", "model", "classes", "progress", "randomness", "cache", "freed_memory", "photographs", "crops",
+    "choices", "classes", "model", "progress", "randomness", "cache", "freed_memory", "photographs", "crops",
     "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
