@@ -36,7 +36,7 @@ def notes_on(
     seen: Survey,
     *,
     fitted: int,
-    scored: int,
+    scored: Collected,
     crops: Sequence[Collected],
     fitting: Fitted,
     scan: RankScan | None,
@@ -48,7 +48,7 @@ def notes_on(
     - `model`, `target`: what is explained.
     - `other_reading`: what else the target that was asked for could have meant.
     - `every`, `seen`: the photographs given, and what the model made of them.
-    - `fitted`, `scored`: how many pictures concepts were found in, and how many they are scored on.
+    - `fitted`, `scored`: how many pictures concepts were found in, and those that they are scored on.
     - `crops`: of a single photograph, all that were looked at.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
 
@@ -81,18 +81,23 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
 
 
 def _on_pictures(
-    model: SplitModel, target: int, single: bool, fitted: int, scored: int, crops: Sequence[Collected]
+    model: SplitModel, target: int, single: bool, fitted: int, scored: Collected, crops: Sequence[Collected]
 ) -> Iterator[str]:
     if single:
         yield (
             "One photograph: these are the concepts of this picture, not of the class. They are found in crops of it "
             "and scored on other crops of it, which overlap. Give 20 photographs or more to explain the class."
         )
-    elif scored < FEW_HELD_OUT:
+    elif (few := len(scored)) < FEW_HELD_OUT:
         yield (
-            f"Only {counted(scored, 'photograph')} {'is' if scored == 1 else 'are'} held out to score on, and "
-            f"{fitted} fitted: a share moves by {100 / scored:.0f} % with each of them. Give 50 photographs or more "
+            f"Only {counted(few, 'photograph')} {'is' if few == 1 else 'are'} held out to score on, and "
+            f"{fitted} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or more "
             "for scores that can be compared."
+        )
+    if not scored.maps.any():
+        yield (
+            f"All activations of layer {model.layer} are 0 in the pictures held out: there is no error to score, and "
+            "every concept counts as absent there. Give more photographs, or choose another layer."
         )
     if any(hardly_any(some, target) for some in crops):
         name = model.classes[target]
@@ -113,6 +118,12 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
             "tried: more of them may describe the class better. Give a larger number as rank to see."
         )
     solution = fitting.solution
+    dead, rank = int(solution.stats.dead), len(solution.dictionary)
+    if dead:
+        yield (
+            f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
+            f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
+        )
     if not bool(solution.result.successful):
         asked = getattr(fitting.solver, "rtol", None)
         yield (

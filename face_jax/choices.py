@@ -74,10 +74,10 @@ def real(
     value: Any,
     what: str,
     *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
+    least: float | int | None = None,
+    above: float | int | None = None,
+    most: float | int | None = None,
+    below: float | int | None = None,
 ) -> float:
     """A finite number in a range; raises `ValueError` for anything else.
 

@@ -27,7 +27,7 @@ from .model import SplitModel
 from .photographs import photographs
 from .progress import Progress, Stopwatch, silent
 from .ranking import by_importance, describe, importance_of, looked_at, other_measures
-from .selection import Activator, choose_class, of_class, place_average, split, units
+from .selection import Activator, check_alive, choose_class, of_class, place_average, split, units
 
 
 def explain(
@@ -111,6 +111,7 @@ def explain(
             pictures, crop_of, crops_seen = fitted, boxes.image, ()
             fit_units, score_units = (units(seen.kept[index], affine=affine) for index in (fitted, held))
 
+        check_alive(model, rows, fit_units)
         scan = None
         if rank == "auto":
             with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
@@ -172,7 +173,7 @@ def explain(
             every,
             seen,
             fitted=len(fit_units),
-            scored=len(score_units),
+            scored=score_units,
             crops=crops_seen,
             fitting=fitting,
             scan=scan,

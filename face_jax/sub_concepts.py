@@ -161,6 +161,7 @@ def spreads(
 
     **Returns:** one number a concept; NaN for one with fewer than two crops, or where all crops are the same.
     """
-    whole = 1 - coherence(rows)
+    # Rounding makes the same activations differ by less than this.
+    whole = difference if (difference := 1 - coherence(rows)) > 1e-6 else 0.0
     top = [top_crops(column, percentile, fewest) for column in codes.T]
     return np.asarray([(1 - coherence(rows[chosen])) / whole if whole > 0 else np.nan for chosen in top])
