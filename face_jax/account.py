@@ -118,7 +118,9 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
             "tried: more of them may describe the class better. Give a larger number as rank to see."
         )
     solution = fitting.solution
-    dead, rank = int(solution.stats.dead), len(solution.dictionary)
+    largest, rank = fitting.crop_codes.max(axis=0), len(solution.dictionary)
+    # Less is rounding.
+    dead = int((largest <= 1e-6 * largest.max()).sum())
     if dead:
         yield (
             f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
