@@ -13,6 +13,7 @@ from torch import fx, nn
 from .affine_heads import affine_from, affine_head
 from .arrays import Layout, to_torch
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
+from .layer_table import LayerTable
 from .layouts import Marks
 from .torch_features import home_of
 from .tracing import Traced, evaluating, run_watched, trace
@@ -115,7 +116,7 @@ def layers(
                 affine=affine,
             )
         )
-    return tuple(found)
+    return LayerTable(found)
 
 
 def non_negative_layers(

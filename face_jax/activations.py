@@ -19,6 +19,7 @@ from .freed_memory import freed_memory_kept
 from .model import Preprocess, SplitModel
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .progress import Progress, Stopwatch, silent
+from .reprs import short_repr
 
 
 class SignedActivationsError(ValueError):
@@ -37,6 +38,8 @@ class Collected:
 
     maps: Float[np.ndarray, "image y x channel"]
     logits: Float[np.ndarray, "image class"]
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -63,6 +66,8 @@ class Survey:
     readable: Int[np.ndarray, " readable"]
     prediction: Int[np.ndarray, " readable"]
     skipped: tuple[str, ...]
+
+    __repr__ = short_repr
 
 
 class Readable:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     Real = SupportsFloat
     Seed = Key[Array, ""] | int | None
     Concepts = SupportsIndex | Iterable[SupportsIndex] | None
+    # What settings keep.
+    Count = int
+    Number = float
 else:
     # Whoever gives something else is told so by the checks below, not by those that tests switch on for annotations.
-    Whole = Real = Seed = Concepts = Any
+    Whole = Real = Seed = Concepts = Count = Number = Any
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
@@ -69,6 +72,16 @@ def check_count(name: str, value: Any, what: str) -> int:
     return whole(name, value, what, least=1)
 
 
+def enough(name: str, value: Any, least: int) -> int:
+    """A whole number that isn't too few."""
+    number = index_or_none(value)
+    if number is None:
+        raise ValueError(f"{name}={shown(value)} is no whole number; give {least} or more")
+    if number < least:
+        raise ValueError(f"{name}={number} is too few; give {least} or more")
+    return number
+
+
 def real(
     name: str,
     value: Any,
@@ -85,7 +98,7 @@ def real(
 
     - `name`: the argument's.
     - `value`: what was given: a number of Python, or one number of another package.
-    - `what`: what it should be, such as `"a share"`.
+    - `what`: what it should be, such as `"share"`.
     - `least`, `above`, `most`, `below`: the range, with and without its ends.
     """
     found = _float(value)
@@ -103,7 +116,7 @@ def real(
             if edge is not None
         ]
         raise ValueError(
-            f"{name}={shown(value)} isn't {what}; give a finite number{' ' if words else ''}{' and '.join(words)}"
+            f"{name}={shown(value)} is no {what}; give a finite number{' ' if words else ''}{' and '.join(words)}"
         )
     return found
 
@@ -126,6 +139,13 @@ def share(name: str, value: Any, example: float) -> float:
     if found is None or not 0 < found < 1:
         raise ValueError(f"{name}={shown(value)} is no share; give a number between 0 and 1, such as {example:g}")
     return found
+
+
+def several(name: str, values: Any, what: str) -> tuple[Any, ...]:
+    """A list's entries; raises `ValueError` for a single value."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
+        raise ValueError(f"{name}={shown(values)} is no list of {what}; give several in brackets")
+    return tuple(values)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -240,10 +260,12 @@ def check_settings(
     return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
 
 
-def check_faithfulness(faithfulness: Any, objective: Any) -> None:
-    """Refuses a λ that isn't valid, or beside an objective of one's own."""
-    if faithfulness is None or (isinstance(faithfulness, str) and faithfulness == "auto" and objective is None):
-        return
+def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto"] | None:
+    """Refuses a λ that isn't valid, or beside an objective of one's own; gives it as a plain number."""
+    if faithfulness is None:
+        return None
+    if isinstance(faithfulness, str) and faithfulness == "auto" and objective is None:
+        return "auto"
     if objective is not None:
         raise ValueError(
             "faithfulness and objective are both given; write the term into the objective, SquaredError() + λ * "
@@ -252,6 +274,7 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> None:
     found = _float(faithfulness)
     if found is None or not (math.isfinite(found) and found >= 0):
         raise ValueError(f'faithfulness={shown(faithfulness)} is no λ; give a number of at least 0, or "auto"')
+    return found
 
 
 def check_rank(rank: int | str, crops: int, channels: int) -> None:

@@ -201,10 +201,10 @@ def _run(
 
     from . import explain as explain_
     from . import photographs, recurse
-    from .cache import ArrayCache
+    from .cache import ArrayCache, keep_compilations
     from .cache import no_cache as without_cache
 
-    _keep_compilations()
+    keep_compilations()
     every = photographs(images)
     from face_jax import bridges
 
@@ -302,16 +302,6 @@ def _folder() -> pathlib.Path:
     from .cache import cache_folder
 
     return cache_folder()
-
-
-def _keep_compilations() -> None:
-    import jax
-
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return  # the user keeps them already, by JAX_COMPILATION_CACHE_DIR
-    jax.config.update("jax_compilation_cache_dir", str(_folder() / "compilations"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def main() -> None:

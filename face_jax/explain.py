@@ -16,16 +16,19 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops
 from .cache import no_cache
-from .choices import Seed, Whole, check_faithfulness, check_rank, check_settings, key_of
+from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, key_of
 from .classes import Target, class_index, other_reading
 from .concepts import encode_maps
 from .controls import control_banks, control_scores
 from .explanation import Explanation
 from .factorize import rank_scan
+from .factorize.settings import solver_or, start_or
+from .factorize.validate import squared_error
 from .fitting import fit
-from .model import SplitModel
+from .model import SplitModel, check_model
 from .photographs import photographs
-from .progress import Progress, Stopwatch, silent
+from .progress import Stopwatch
+from .progress_line import Watched, progress_of
 from .ranking import by_importance, describe, importance_of, looked_at, other_measures
 from .selection import Activator, check_alive, choose_class, of_class, place_average, split, units
 
@@ -36,18 +39,18 @@ def explain(
     target: Target | None = None,
     *,
     rank: Whole | Literal["auto"] = 25,
-    crops: Cropping | None = None,
-    faithfulness: float | Literal["auto"] | None = None,
+    crops: Any = None,
+    faithfulness: Real | Literal["auto"] | None = None,
     objective: Any = None,
     solver: Any = None,
     start: Any = None,
-    held_out: float = 0.2,
+    held_out: Real = 0.2,
     strongest: Whole = 8,
     one_each: bool = True,
     batch: Whole = 32,
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
-    progress: Progress = silent,
+    progress: Watched = None,
 ) -> Explanation:
     """Which concepts a classifier uses for a class: from photographs to an explanation with every stage in it.
 
@@ -69,8 +72,10 @@ def explain(
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
     - `key`: for crops, the split, the start and the controls; the same key, or seed, gives the same explanation.
-    - `cache`: keeps activations between runs (`ArrayCache`).
-    - `progress`: told how far it is.
+    - `cache`: keeps activations between runs, such as `face_jax.ArrayCache(folder)`; nothing is kept by default.
+        `face_jax.keep_compilations()` keeps compiled programs, which save a minute or two of each new process.
+    - `progress`: whom to tell how far it is: True for a line on standard error, False for nobody, or a
+        `face_jax.progress.Progress`. By default a line where a person watches, on a terminal or in a notebook.
 
     **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
     """
@@ -83,7 +88,14 @@ def explain(
         )
     )
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
-    check_faithfulness(faithfulness, objective)
+    faithfulness = check_faithfulness(faithfulness, objective)
+    check_model(model)
+    solver, start = solver_or(None, solver), start_or(None, start)
+    if objective is not None:
+        squared_error(objective)
+    flag("one_each", one_each)
+    progress = progress_of(progress)
+    function("cache", cache, "an object such as ArrayCache(folder)")
     stopwatch = Stopwatch()
     with stopwatch("everything else"):
         every = photographs(images)
@@ -122,7 +134,8 @@ def explain(
         with stopwatch("factorization"), progress("Factorizing", 1) as advance:
             fitting = fit(
                 model.head, rows, crop_of, fit_units, pictures, rank,
-                faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+                faithfulness=faithfulness, objective=objective, solver=solver, start=start, progress=progress,
+                stopwatch=stopwatch,
                 key=keys["start"], path_key=jax.random.fold_in(keys["controls"], 1),
             )  # fmt: skip
             dictionary, crop_codes = np.asarray(fitting.solution.dictionary), fitting.crop_codes

@@ -15,7 +15,7 @@ from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
-from .choices import Concepts, Seed, Whole, check_count, concepts_of
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, key_of
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -23,7 +23,8 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
-from .progress import Progress, Stopwatch, silent
+from .progress import Stopwatch
+from .progress_line import Watched, progress_of
 from .sub_concepts import Recursion
 
 
@@ -107,14 +108,14 @@ class Explanation:
 
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[False] = False, batch: Whole = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[False] = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"]: ...
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image concept"]: ...
     def encode(
-        self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Progress = silent
+        self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
         """How much of each concept other photographs have, by non-negative least squares.
 
@@ -136,7 +137,7 @@ class Explanation:
             len(readable),
             "Photographs through the network",
             min(batch, len(readable)),
-            progress,
+            progress_of(progress),
             Stopwatch(),
         )
         codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
@@ -149,7 +150,7 @@ class Explanation:
         method: str | Method = "codes",
         concepts: Concepts = None,
         key: Seed = None,
-        progress: Progress = silent,
+        progress: Watched = None,
     ) -> Float[np.ndarray, "concept image y x"]:
         """Where concepts are in photographs, on the pixels that the network sees.
 
@@ -208,7 +209,7 @@ class Explanation:
         """
         from .report.one_picture import picture_of
 
-        return picture_of(self, image, path, method=method, most=most, title=title, key=key)
+        return picture_of(self, image, path, method=method, most=most, title=title, key=key_of(key))
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""

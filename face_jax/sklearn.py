@@ -107,7 +107,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.fit_transform(X, y, W, H)
         return self
 
-    def fit_transform(
+    def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
         self, X: Any, y: Any = None, W: Any = None, H: Any = None
     ) -> Float[np.ndarray, "sample component"]:
         """Find the components of X, and X in terms of them.
@@ -199,7 +199,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError('init="custom" starts from W and H; give both to fit or fit_transform, or another init')
         factors = []
         for name, value, shape in (("W", W, (X.shape[0], rank)), ("H", H, (rank, X.shape[1]))):
-            factor = check_array(value, dtype=X.dtype, input_name=name)
+            factor = check_array(value, dtype=X.dtype.name, input_name=name)
             check_non_negative(factor, f"NMF (input {name})")
             if factor.shape != shape:
                 raise ValueError(f"{name} has shape {factor.shape}; X and n_components={rank} need {shape}")
@@ -233,17 +233,17 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         changes = (
             {}
             if self.tol is None or isinstance(solver, PaperAdam)
-            else {"rtol": real("tol", self.tol, "a tolerance", least=0)}
+            else {"rtol": real("tol", self.tol, "tolerance", least=0)}
         )
         if self.max_iter is not None:
             changes["max_steps"] = check_count("max_iter", self.max_iter, "passes")
         return dataclasses.replace(solver, **changes)
 
     def _penalties(self, samples: int, features: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        alpha_w = real("alpha_W", self.alpha_W, "a penalty", least=0)
+        alpha_w = real("alpha_W", self.alpha_W, "penalty", least=0)
         same = isinstance(self.alpha_H, str) and self.alpha_H == "same"
-        alpha_h = alpha_w if same else real("alpha_H", self.alpha_H, "a penalty, nor 'same'", least=0)
-        ratio = real("l1_ratio", self.l1_ratio, "a share", least=0, most=1)
+        alpha_h = alpha_w if same else real("alpha_H", self.alpha_H, "penalty, nor 'same'", least=0)
+        ratio = real("l1_ratio", self.l1_ratio, "share", least=0, most=1)
         if (alpha_w > 0) != (alpha_h > 0):
             raise ValueError(
                 f"alpha_W={alpha_w:g} and alpha_H={alpha_h:g} penalize one factor alone, whose length would all move "

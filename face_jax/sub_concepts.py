@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from .reprs import short_repr
+
 
 @dataclasses.dataclass(frozen=True)
 class SubConcept:
@@ -64,6 +66,8 @@ class Division:
     spread: float
     parts: tuple[SubConcept, ...]
 
+    __repr__ = short_repr
+
     @property
     def name(self) -> str:
         """The parent's numbers with points between."""
@@ -104,6 +108,8 @@ class Recursion:
     suggested: tuple[int, ...]
     divisions: tuple[Division, ...]
     notes: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     def walk(self) -> Iterator[Division]:
         """All divisions, each before those of its parts."""

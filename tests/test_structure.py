@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "choices", "classes", "model", "progress", "randomness", "cache", "freed_memory", "photographs", "crops",
-    "activations",
+    "reprs", "choices", "classes", "model", "progress", "progress_line", "randomness", "cache", "freed_memory",
+    "photographs", "crops", "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
     "recursion", "saving", "loading", "report", "study", "explain", "embedded", "sklearn", "bridges", "words",
