@@ -101,7 +101,7 @@ def real(
     - `what`: what it should be, such as `"share"`.
     - `least`, `above`, `most`, `below`: the range, with and without its ends.
     """
-    found = _float(value)
+    found = float_or_none(value)
     if (
         found is None
         or not math.isfinite(found)
@@ -121,7 +121,8 @@ def real(
     return found
 
 
-def _float(value: Any) -> float | None:
+def float_or_none(value: Any) -> float | None:
+    """The number that a value is, whichever package's, NaN and infinity too; None for anything else."""
     dtype = str(getattr(value, "dtype", ""))
     if isinstance(value, (bool, str, bytes)) or "bool" in dtype or "complex" in dtype:
         return None
@@ -135,7 +136,7 @@ def _float(value: Any) -> float | None:
 
 def share(name: str, value: Any, example: float) -> float:
     """A number between 0 and 1, neither of them."""
-    found = _float(value)
+    found = float_or_none(value)
     if found is None or not 0 < found < 1:
         raise ValueError(f"{name}={shown(value)} is no share; give a number between 0 and 1, such as {example:g}")
     return found
@@ -271,7 +272,7 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
             "faithfulness and objective are both given; write the term into the objective, SquaredError() + λ * "
             "Faithfulness(model.head), or leave one out"
         )
-    found = _float(faithfulness)
+    found = float_or_none(faithfulness)
     if found is None or not (math.isfinite(found) and found >= 0):
         raise ValueError(f'faithfulness={shown(faithfulness)} is no λ; give a number of at least 0, or "auto"')
     return found

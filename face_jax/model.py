@@ -140,8 +140,8 @@ def check_model(model: Any, name: str = "model") -> None:
         )
 
 
-def check_head(head: Any) -> None:
-    """Raises `ValueError` for a head that JAX can't pass to programs, or that doesn't say if it's affine."""
+def check_head(head: Any, *, affine: bool = True) -> None:
+    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine."""
     remedy = (
         "write it as a dataclass under jax.tree_util.register_dataclass with its arrays as fields, or as a "
         "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
@@ -149,7 +149,7 @@ def check_head(head: Any) -> None:
     kind = type(head).__name__
     if not callable(head):
         raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
-    if not hasattr(head, "affine"):
+    if affine and not hasattr(head, "affine"):
         raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:
         jax.eval_shape(_nothing, head)

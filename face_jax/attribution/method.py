@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..choices import Concepts, Seed, concepts_of, flag, index_or_none, key_of, real, shown
+from ..choices import Concepts, Seed, concepts_of, flag, float_or_none, index_or_none, key_of, real, shown
 from ..factorize import FactorizationError
 from ..freed_memory import freed_memory_kept
 from ..model import SplitModel, check_model
@@ -163,5 +163,7 @@ def at_least(name: str, value: Any, least: int | float) -> None:
     number = index_or_none(value)
     if isinstance(least, int) and number is None:
         raise ValueError(f"{name}={shown(value)} is no whole number; give at least {least}")
-    if not (real(name, value, "number") if number is None else number) >= least:
+    found = float_or_none(value)
+    if found is not None and not found >= least:
         raise ValueError(f"{name}={shown(value)} is too small; give at least {least}")
+    real(name, value, "number")

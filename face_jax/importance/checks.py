@@ -25,7 +25,7 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
 
     **Returns:** the class.
     """
-    check_head(head)
+    check_head(head, affine=False)
     for name, values in (("codes", codes), ("dictionary", dictionary)):
         _check_numbers(name, values)
     shape, bank = np.shape(codes), np.shape(dictionary)
