@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from face_jax.classes import ClassNames, class_names
 from face_jax.model import SplitModel
 
 from .affine_heads import affine_head
@@ -27,7 +27,7 @@ def split(
     layer: str,
     *,
     preprocess: Any = None,
-    classes: Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
     seen: Survey | None = None,
@@ -50,7 +50,8 @@ def split(
         says how it was trained: for one that takes other sizes or colours, the default gives other predictions
         without a warning. Torchvision's transforms of evaluation are taken where they do nothing else:
         `weights.transforms()`, or a `Compose` of `Resize`, `CenterCrop`, `ToTensor` and `Normalize`.
-    - `classes`: the classes' names, one a logit; numbered by default.
+    - `classes`: the classes' names, one a logit, in a list, or in a mapping from all numbers to names or from all names
+        to numbers; numbered by default.
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise of `preprocess.size` pixels.
@@ -69,8 +70,7 @@ def split(
     seen = survey(model, images) if seen is None else seen
     node = find(seen, model, layer)
     count = seen.logits.shape[1]
-    if classes is not None and len(classes) != count:
-        raise ValueError(f"classes has {len(classes)} names and the model gives {count} logits; name each of them once")
+    names = tuple(f"class {index}" for index in range(count)) if classes is None else class_names(classes, count)
     cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
     _check_halves(model, cut.features, cut.head, images, layer)
     head = affine_head(cut.head, layout, shape) or TorchHead(cut.head, layout, grid=shape[:2], classes=count)
@@ -79,7 +79,7 @@ def split(
         head=head,
         layer=layer,
         preprocess=preprocess,
-        classes=tuple(classes) if classes is not None else tuple(f"class {index}" for index in range(count)),
+        classes=names,
         name=name or type(model).__name__,
         fingerprint=fingerprint(model, seen.traced, layer),
         non_negative_layers=lambda: non_negative_near(seen, model, layer),

@@ -14,6 +14,7 @@ from .affine_heads import affine_from, affine_head
 from .arrays import Layout, to_torch
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
 from .first_run import colours_of, logits_of
+from .layer_table import LayerTable
 from .layouts import Marks
 from .torch_features import home_of
 from .tracing import Traced, evaluating, run_watched, trace
@@ -119,7 +120,7 @@ def layers(
                 affine=affine,
             )
         )
-    return tuple(found)
+    return LayerTable(found)
 
 
 def non_negative_layers(

@@ -7,13 +7,13 @@ import dataclasses
 import difflib
 import pathlib
 import urllib.error
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
+from face_jax.classes import ClassNames, class_names
 from face_jax.model import Preprocess, SplitModel
 
 from .cutting import split
@@ -93,7 +93,7 @@ def load(
     name: str | nn.Module,
     *,
     weights: str | pathlib.Path | None = "DEFAULT",
-    classes: Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     preprocess: Any = None,
     transform_input: bool | None = None,
 ) -> LoadedModel:
@@ -108,7 +108,7 @@ def load(
         it (also under `"state_dict"`, `"model"` or any other key, also with `module.`, `model.`, `_orig_mod.` or
         any other prefix before the names); None or `"random"` for no training at all. Where several sets of weights
         in a file fit, `notes` says which was taken: not an average of weights, if there are others.
-    - `classes`: the classes' names if they aren't ImageNet's; their number sets the number of logits.
+    - `classes`: the classes' names if they aren't ImageNet's, as for `split`; their number sets the number of logits.
     - `preprocess`: how photographs become its input, as for `split`. By default as for the published weights; for a
         file, as for the weights published under the file's name or with its content, else as for the first that
         torchvision published for this model, which `notes` says: a file of weights doesn't. For a module, as for
@@ -123,10 +123,11 @@ def load(
     """
     if preprocess is not None:
         preprocess = as_preprocess(preprocess)
-    if classes is not None and len(classes) < 2:
-        raise ValueError(f"classes has {len(classes)} names; a classifier has two classes or more")
+    given = None if classes is None else class_names(classes)
+    if given is not None and len(given) < 2:
+        raise ValueError(f"classes has {len(given)} names; a classifier has two classes or more")
     if isinstance(name, nn.Module):
-        return _own(unwrapped(name), weights, classes, preprocess)
+        return _own(unwrapped(name), weights, given, preprocess)
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} is a {type(name).__name__}; give a classifier's name or a torch.nn.Module")
     key = name.replace("-", "_")
@@ -138,19 +139,19 @@ def load(
         )
     if transform_input is not None and key not in _RESCALING:
         raise ValueError(f"transform_input={transform_input} is for {' and '.join(_RESCALING)}; leave it out of {key}")
+    names = _imagenet() if given is None else given
     source = None if weights is None or str(weights) == "random" else str(weights)
     if source == "DEFAULT" and key != LITE0:
-        if classes is not None and len(classes) != 1000:
+        if len(names) != 1000:
             raise WeightsError(
-                f"weights='DEFAULT' of {name} know ImageNet's 1000 classes and classes has {len(classes)} names; "
+                f"weights='DEFAULT' of {name} know ImageNet's 1000 classes and classes has {len(names)} names; "
                 "leave classes out, or give weights=PATH of your own training"
             )
         model, published = _pretrained(key)
         if transform_input is not None:
             model.transform_input = transform_input  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-        return LoadedModel(model.eval(), preprocess or published, tuple(classes or _imagenet()), key)
+        return LoadedModel(model.eval(), preprocess or published, names, key)
     found = tensors_in(pathlib.Path(source)) if source not in (None, "DEFAULT") else None
-    names = tuple(classes) if classes is not None else _imagenet()
     notes: tuple[str, ...] = ()
     if key == LITE0:
         model, notes = _lite0(found, source, len(names), name)
@@ -171,7 +172,7 @@ def load(
 def _own(
     model: nn.Module,
     weights: str | pathlib.Path | None,
-    classes: Sequence[str] | None,
+    classes: tuple[str, ...] | None,
     preprocess: Preprocess | None,
 ) -> LoadedModel:
     """A module of the user's, with the weights of a file if one is given."""
@@ -186,7 +187,7 @@ def _own(
         notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()
     seen = survey(model, example(model, None, preprocess.size))
-    names = tuple(classes) if classes is not None else tuple(f"class {n}" for n in range(seen.logits.shape[1]))
+    names = classes if classes is not None else tuple(f"class {n}" for n in range(seen.logits.shape[1]))
     return LoadedModel(model, preprocess, names, name, notes)
 
 

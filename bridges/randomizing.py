@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from face_jax.choices import check_count
+from face_jax.classes import ClassNames, class_names
 from face_jax.model import SplitModel
 
 from .cutting import split
@@ -31,7 +33,7 @@ def randomized(
     fresh: Fresh | None = None,
     seed: int = 0,
     preprocess: Any = None,
-    classes: Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
 ) -> Iterator[tuple[str, SplitModel]]:
@@ -54,8 +56,8 @@ def randomized(
     **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own. Raises
     `ValueError` for a model whose weights can't be found or drawn again, with the name of what can't.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps} is too few; give at least 1")
+    steps = check_count("steps", steps, "steps")
+    classes = None if classes is None else class_names(classes)
     fresh = fresh or Reinitialized()
     preprocess = as_preprocess(preprocess)
     layer, model = plain_name(model, layer), unwrapped(model)

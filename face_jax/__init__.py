@@ -23,6 +23,7 @@ from .activations import RandomCrops as RandomCrops
 from .attribution.views import Views as Views
 from .attribution.visualization import visualize as visualize
 from .cache import ArrayCache as ArrayCache
+from .compilations import keep_compilations as keep_compilations
 from .crops import NativeCrops as NativeCrops
 from .explain import explain as explain
 from .explanation import Explanation as Explanation

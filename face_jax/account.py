@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 
 from .activations import Collected, Survey
 from .factorize import RankScan
+from .faithfulness import Path
 from .fitting import Fitted
 from .model import SplitModel
 from .photographs import Photograph
@@ -31,11 +32,12 @@ _NAMED = 10
 def notes_on(
     model: SplitModel,
     target: int,
+    other_reading: str | None,
     every: tuple[Photograph, ...],
     seen: Survey,
     *,
     fitted: int,
-    scored: int,
+    scored: Collected,
     crops: Sequence[Collected],
     fitting: Fitted,
     scan: RankScan | None,
@@ -45,8 +47,9 @@ def notes_on(
     **Arguments:**
 
     - `model`, `target`: what is explained.
+    - `other_reading`: what else the target that was asked for could have meant.
     - `every`, `seen`: the photographs given, and what the model made of them.
-    - `fitted`, `scored`: how many pictures concepts were found in, and how many they are scored on.
+    - `fitted`, `scored`: how many pictures concepts were found in, and those that they are scored on.
     - `crops`: of a single photograph, all that were looked at.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
 
@@ -54,6 +57,7 @@ def notes_on(
     """
     return (
         *model.notes,
+        *([] if other_reading is None else [other_reading]),
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
         *_on_fitting(fitting, scan),
@@ -91,18 +95,23 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
 
 
 def _on_pictures(
-    model: SplitModel, target: int, single: bool, fitted: int, scored: int, crops: Sequence[Collected]
+    model: SplitModel, target: int, single: bool, fitted: int, scored: Collected, crops: Sequence[Collected]
 ) -> Iterator[str]:
     if single:
         yield (
             "One photograph: these are the concepts of this picture, not of the class. They are found in crops of it "
             "and scored on other crops of it, which overlap. Give 20 photographs or more to explain the class."
         )
-    elif scored < FEW_HELD_OUT:
+    elif (few := len(scored)) < FEW_HELD_OUT:
         yield (
-            f"Only {counted(scored, 'photograph')} {'is' if scored == 1 else 'are'} held out to score on, and "
-            f"{fitted} fitted: a share moves by {100 / scored:.0f} % with each of them. Give 50 photographs or more "
+            f"Only {counted(few, 'photograph')} {'is' if few == 1 else 'are'} held out to score on, and "
+            f"{fitted} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or more "
             "for scores that can be compared."
+        )
+    if not scored.maps.any():
+        yield (
+            f"All activations of layer {model.layer} are 0 in the pictures held out: there is no error to score, and "
+            "every concept counts as absent there. Give more photographs, or choose another layer."
         )
     if any(hardly_any(some, target) for some in crops):
         name = model.classes[target]
@@ -123,14 +132,56 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
             "tried: more of them may describe the class better. Give a larger number as rank to see."
         )
     solution = fitting.solution
+    largest, rank = fitting.crop_codes.max(axis=0), len(solution.dictionary)
+    # Less is rounding.
+    dead = int((largest <= 1e-6 * largest.max()).sum())
+    if dead:
+        yield (
+            f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
+            f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
+        )
     if not bool(solution.result.successful):
         asked = getattr(fitting.solver, "rtol", None)
+        residual = float(solution.stats.final_residual)
         yield (
             "The factorization stopped before it converged: its scaled KKT residual, which is 0 where no small change "
-            f"of the concepts would be better, is {float(solution.stats.final_residual):.1e}"
+            f"of the concepts would be better, is {residual:.1e}"
             + ("" if asked is None else f" instead of at most {asked:.1e}")
-            + ". All numbers are of the concepts as they are; converged ones may differ a little."
+            + ". All numbers are of the concepts as they are; "
+            + _on_residual(residual)
         )
+    if fitting.path is not None:
+        yield _on_path(fitting.path)
+
+
+def _on_residual(residual: float) -> str:
+    """How far from converged that is: a step of its length lowers the squared error by about its square."""
+    gain = residual**2
+    if gain < 1e-4:
+        return "converged ones may differ a little."
+    return (
+        f"by this residual a single step would lower the squared error by about {100 * gain:.2g} % of the activations' "
+        "squares, and many steps by more: converged concepts may be "
+        + ("others, with clearly lower errors and divergences. " if gain >= 1e-2 else "noticeably better. ")
+        + "Give the solver more steps, or leave solver out."
+    )
+
+
+def _on_path(path: Path) -> str:
+    """What the faithfulness that was chosen bought."""
+    begun, taken = path.points[0], path.points[path.chosen]
+    if path.chosen == 0:
+        return (
+            f"No faithfulness was worth it: of {len(path.points) - 1} λ none lowered the loss of the pictures held out "
+            f"for the choice (KL {begun.held_out_loss:.3g} without the term) within the bound on their error."
+        )
+    gained = 1 - taken.held_out_loss / begun.held_out_loss if begun.held_out_loss > 0 else 0.0
+    return (
+        f"Faithfulness with λ={taken.weight:.3g} was chosen of {len(path.points)}: on the pictures held out for the "
+        f"choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the relative "
+        f"squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
+        + (" That is hardly a gain: without the term the fit is much faster." if gained < 0.05 else "")
+    )
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -163,7 +214,7 @@ def settings_of(
         "rank": rank,
         "crops": repr(crops),
         "objective": repr(fitting.objective),
-        "faithfulness": bool(fitting.objective.terms),
+        "faithfulness": _weights_of(fitting.objective),
         "solver": repr(fitting.solver),
         "start": repr(fitting.start),
         "held_out": held_out,
@@ -173,6 +224,12 @@ def settings_of(
         "python": platform.python_version(),
         "device": str(jax.devices()[0]),
     }
+
+
+def _weights_of(objective: Any) -> float | list[float] | bool:
+    """λ of the objective's terms, beside `½ ‖A − U Wᵀ‖²`; False without terms."""
+    weights = [float(weighted.weight) for weighted in objective.terms]
+    return weights if len(weights) > 1 else weights[0] if weights else False
 
 
 def _version(package: str) -> str | None:

@@ -22,6 +22,7 @@ from .photographs import Photograph, network_input
 from .progress import Progress, Stopwatch, silent
 from .reading import Gathered
 from .reading import Readable as Readable
+from .reprs import short_repr
 
 # As many pictures go through the network together unless somebody says another number.
 _USUAL_BATCH = 32
@@ -50,6 +51,8 @@ class Collected:
 
     maps: Float[np.ndarray, "image y x channel"]
     logits: Float[np.ndarray, "image class"]
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -80,6 +83,8 @@ class Survey:
     skipped: tuple[str, ...]
     copies: tuple[str, ...] = ()
     faint: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
 
 def survey(

@@ -1,47 +1,281 @@
-"""How many concepts, crops and pictures, and how much faithfulness: what may be asked for."""
+"""What may be asked for: one check for each kind of argument, used by all public functions."""
 
 from __future__ import annotations
 
 import math
-import numbers
-from typing import Any
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Key
+
+if TYPE_CHECKING:
+    Whole = SupportsIndex
+    Real = SupportsFloat
+    Seed = Key[Array, ""] | int | None
+    Concepts = SupportsIndex | Iterable[SupportsIndex] | None
+    # What settings keep.
+    Count = int
+    Number = float
+else:
+    # Whoever gives something else is told so by the checks below, not by those that tests switch on for annotations.
+    Whole = Real = Seed = Concepts = Count = Number = Any
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 
 
-def check_count(name: str, value: Any, what: str) -> None:
-    """Refuses what is no whole number from 1 on."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} is no number of {what}; give 1 or more, a whole number")
+def shown(value: Any) -> str:
+    """A value as an error names it: what it is, without its contents where these are long."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None and (shape or isinstance(value, Tracer)):
+        return f"(an array of shape {shape}, {dtype})"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def check_settings(rank: int | str, held_out: float, strongest: Any, batch: Any, crops: Any) -> None:
-    """Refuses settings of `explain` that make no sense, before any work."""
-    if rank != "auto" and (isinstance(rank, str) or rank < 1):
-        raise ValueError(f"rank={rank!r} is no number of concepts; give 1 or more, or 'auto'")
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out={held_out} is no share; give a number between 0 and 1, such as 0.2")
-    check_count("strongest", strongest, "crops")
-    check_count("batch", batch, "pictures")
+def index_or_none(value: Any) -> int | None:
+    """The whole number that a value is, whichever package's; None for anything else, for truth values as well."""
+    # Torch takes a tensor of one entry, or a truth value, for a number.
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")) or len(getattr(value, "shape", ())):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def whole(name: str, value: Any, what: str, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number in a range; raises `ValueError` for anything else.
+
+    **Arguments:**
+
+    - `name`: the argument's.
+    - `value`: what was given: whatever has `__index__`, but no truth value.
+    - `what`: what it is a number of, in the plural.
+    - `least`, `most`: the range.
+    """
+    number = index_or_none(value)
+    if number is None or number < least or (most is not None and number > most):
+        given = shown(value) if number is None else number
+        range_ = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name}={given} is no number of {what}; give {range_}, a whole number")
+    return number
+
+
+def check_count(name: str, value: Any, what: str) -> int:
+    """A whole number from 1 on."""
+    return whole(name, value, what, least=1)
+
+
+def enough(name: str, value: Any, least: int) -> int:
+    """A whole number that isn't too few."""
+    number = index_or_none(value)
+    if number is None:
+        raise ValueError(f"{name}={shown(value)} is no whole number; give {least} or more")
+    if number < least:
+        raise ValueError(f"{name}={number} is too few; give {least} or more")
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    what: str,
+    *,
+    least: float | int | None = None,
+    above: float | int | None = None,
+    most: float | int | None = None,
+    below: float | int | None = None,
+) -> float:
+    """A finite number in a range; raises `ValueError` for anything else.
+
+    **Arguments:**
+
+    - `name`: the argument's.
+    - `value`: what was given: a number of Python, or one number of another package.
+    - `what`: what it should be, such as `"share"`.
+    - `least`, `above`, `most`, `below`: the range, with and without its ends.
+    """
+    found = float_or_none(value)
+    if (
+        found is None
+        or not math.isfinite(found)
+        or (least is not None and found < least)
+        or (above is not None and found <= above)
+        or (most is not None and found > most)
+        or (below is not None and found >= below)
+    ):
+        words = [
+            f"{word} {edge:g}"
+            for word, edge in (("at least", least), ("above", above), ("at most", most), ("below", below))
+            if edge is not None
+        ]
+        raise ValueError(
+            f"{name}={shown(value)} is no {what}; give a finite number{' ' if words else ''}{' and '.join(words)}"
+        )
+    return found
+
+
+def float_or_none(value: Any) -> float | None:
+    """The number that a value is, whichever package's, NaN and infinity too; None for anything else."""
+    dtype = str(getattr(value, "dtype", ""))
+    if isinstance(value, (bool, str, bytes)) or "bool" in dtype or "complex" in dtype:
+        return None
+    if isinstance(value, Tracer) or len(getattr(value, "shape", ())):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def share(name: str, value: Any, example: float) -> float:
+    """A number between 0 and 1, neither of them."""
+    found = float_or_none(value)
+    if found is None or not 0 < found < 1:
+        raise ValueError(f"{name}={shown(value)} is no share; give a number between 0 and 1, such as {example:g}")
+    return found
+
+
+def several(name: str, values: Any, what: str) -> tuple[Any, ...]:
+    """A list's entries; raises `ValueError` for a single value."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
+        raise ValueError(f"{name}={shown(values)} is no list of {what}; give several in brackets")
+    return tuple(values)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={shown(value)} is neither True nor False; give one of these")
+    return bool(value)
+
+
+def one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name}={shown(value)} is unknown; give {' or '.join(map(repr, words))}")
+    return value
+
+
+def instance(name: str, value: Any, kinds: type | tuple[type, ...], examples: str) -> Any:
+    """A settings object of the right kind; raises `ValueError` for words and classes that stand for one.
+
+    **Arguments:**
+
+    - `name`: the argument's.
+    - `value`: what was given.
+    - `kinds`: what it may be an instance of.
+    - `examples`: what to give, in words.
+    """
+    if not isinstance(value, kinds):
+        kind = f"the class {value.__name__}" if isinstance(value, type) else shown(value)
+        raise ValueError(f"{name}={kind} isn't valid; give an object such as {examples}")
+    return value
+
+
+def function(name: str, value: Any, examples: str) -> Any:
+    """Something that can be called, and isn't a class."""
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"{name}={shown(value)} can't be called; give {examples}")
+    return value
+
+
+def key_of(value: Any, name: str = "key") -> Key[Array, ""]:
+    """A key for random numbers.
+
+    **Arguments:**
+
+    - `value`: a key of JAX, an old one (`jax.random.PRNGKey`) too; a seed; None for `jax.random.key(0)`.
+    - `name`: the argument's.
+
+    **Returns:** the key. Raises `ValueError` for several keys and for anything else.
+    """
+    if value is None:
+        return jax.random.key(0)
+    seed = index_or_none(value)
+    # JAX would drop what is above 32 bits unless 64 are switched on.
+    if seed is not None and 0 <= seed < 2**32:
+        return jax.random.key(seed)
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, jax.Array) and value.shape == () and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    if isinstance(value, (jax.Array, np.ndarray)) and dtype == np.uint32 and value.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(value), impl="threefry2x32")
+    raise ValueError(f"{name}={shown(value)} is no key; give one, such as jax.random.key(0), or a seed of 0 to 2³² − 1")
+
+
+def concepts_of(concepts: Any, count: int) -> tuple[int, ...]:
+    """The concepts asked for, counted from 0.
+
+    **Arguments:**
+
+    - `concepts`: one number, or several; None for all.
+    - `count`: how many there are.
+
+    **Returns:** their numbers, in the order asked for. Raises `ValueError` for others.
+    """
+    if concepts is None:
+        return tuple(range(count))
+    one = index_or_none(concepts)
+    if one is None and (
+        isinstance(concepts, (str, bytes, dict, set, frozenset))
+        or "bool" in str(getattr(concepts, "dtype", ""))
+        or not hasattr(concepts, "__iter__")
+        or getattr(concepts, "shape", None) == ()
+    ):
+        raise ValueError(f"concepts={shown(concepts)} is no list of concepts; give numbers from 0 to {count - 1}")
+    given = [one] if one is not None else list(concepts)
+    numbers = [index_or_none(number) for number in given]
+    wrong = [
+        shown(value) for value, number in zip(given, numbers, strict=True) if number is None or not 0 <= number < count
+    ]
+    if wrong or not given:
+        raise ValueError(
+            f"concepts=[{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}] of a dictionary with {count}; "
+            f"give numbers from 0 to {count - 1}"
+        )
+    return tuple(number for number in numbers if number is not None)
+
+
+def check_settings(
+    rank: Any, held_out: Any, strongest: Any, batch: Any, crops: Any
+) -> tuple[int | Literal["auto"], float, int, int]:
+    """Refuses settings of `explain` that make no sense, before any work; the first four as plain numbers."""
+    if not (isinstance(rank, str) and rank == "auto"):
+        number = index_or_none(rank)
+        if number is None or number < 1:
+            raise ValueError(f"rank={shown(rank)} is no number of concepts; give 1 or more, or 'auto'")
+        rank = number
     if crops is not None and (isinstance(crops, type) or not callable(crops)):
         raise ValueError(
-            f"crops={crops!r} is no rule for crops; give an object such as RandomCrops(), GridCrops() or "
+            f"crops={shown(crops)} is no rule for crops; give an object such as RandomCrops(), GridCrops() or "
             "NativeCrops(model.preprocess)"
         )
+    held_out = share("held_out", held_out, 0.2)
+    return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
 
 
-def check_faithfulness(faithfulness: Any, objective: Any) -> None:
-    """Refuses a λ that is none, or beside an objective of one's own."""
-    if faithfulness is None or (isinstance(faithfulness, str) and faithfulness == "auto" and objective is None):
-        return
+def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto"] | None:
+    """Refuses a λ that isn't valid, or beside an objective of one's own; gives it as a plain number."""
+    if faithfulness is None:
+        return None
+    if isinstance(faithfulness, str) and faithfulness == "auto" and objective is None:
+        return "auto"
     if objective is not None:
         raise ValueError(
             "faithfulness and objective are both given; write the term into the objective, SquaredError() + λ * "
             "Faithfulness(model.head), or leave one out"
         )
-    if isinstance(faithfulness, (str, bool)) or not (math.isfinite(faithfulness) and faithfulness >= 0):
-        raise ValueError(f'faithfulness={faithfulness!r} is no λ; give a number of at least 0, or "auto"')
+    found = float_or_none(faithfulness)
+    if found is None or not (math.isfinite(found) and found >= 0):
+        raise ValueError(f'faithfulness={shown(faithfulness)} is no λ; give a number of at least 0, or "auto"')
+    return found
 
 
 def check_rank(rank: int | str, crops: int, channels: int) -> None:

@@ -218,7 +218,7 @@ def _run(
     from .cache import ArrayCache
     from .cache import no_cache as without_cache
 
-    keep_compilations(_folder() / "compilations")
+    keep_compilations()
     every = photographs(images)
     from face_jax import bridges
 

@@ -15,25 +15,40 @@ import sys
 import warnings
 import zlib
 
+import jax
+
+from .cache import cache_folder
+
 # JAX's name of an entry ends so; beside it lies a digest of what it was.
 _ENTRY, _DIGEST = "-cache", ".sha256"
 # How what zlib and zstd have packed begins.
 _ZLIB, _ZSTD = b"\x78", b"\x28\xb5\x2f\xfd"
 
 
-def keep_compilations(folder: pathlib.Path) -> None:
-    """Lets JAX keep its compilations in a folder, unless the user has it keep them already."""
-    import jax
+def keep_compilations(folder: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Keeps what JAX compiles between runs: the first explanation of each new process starts a minute or two earlier.
 
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return  # by JAX_COMPILATION_CACHE_DIR
-    drop_damaged(folder)
-    atexit.register(note_digests, folder)
+    Call it once, before the first computation; the command does. It sets JAX's own options for the whole process, which
+    importing face_jax never does, and leaves a folder alone that JAX has already (`JAX_COMPILATION_CACHE_DIR`).
+
+    **Arguments:**
+
+    - `folder`: where they are kept; by default `compilations` in `$FACE_JAX_CACHE`, or in the user's cache folder.
+
+    **Returns:** the folder that is used.
+    """
+    known = jax.config.values["jax_compilation_cache_dir"]
+    if known is not None:
+        return pathlib.Path(known)
+    chosen = cache_folder() / "compilations" if folder is None else pathlib.Path(folder)
+    drop_damaged(chosen)
+    atexit.register(note_digests, chosen)
     # What can't be read or written costs time, not results.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(chosen))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return chosen
 
 
 def drop_damaged(folder: pathlib.Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from .choices import check_count
+from .choices import Count, Number, check_count, instance, real
 from .model import Preprocess
+from .reprs import short_repr
 
 # Crops of one photograph that a grid may have.
 MOST_CROPS = 10_000
@@ -33,6 +34,8 @@ class Crops:
     image: Int[np.ndarray, " crop"]
     box: Int[np.ndarray, "crop 4"]
     window: Int[np.ndarray, "crop 4"] | None = None
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.image)
@@ -60,12 +63,14 @@ class RandomCrops:
     - `smallest`, `largest`: a crop's side as a share of the photograph's short side.
     """
 
-    per_image: int = 10
-    smallest: float = 0.25
-    largest: float = 0.6
+    per_image: Count = 10
+    smallest: Number = 0.25
+    largest: Number = 0.6
 
     def __post_init__(self) -> None:
         check_count("per_image", self.per_image, "crops from each photograph")
+        for name in ("smallest", "largest"):
+            real(name, getattr(self, name), "side of a crop")
         if not 0 < self.smallest <= self.largest <= 1:
             raise ValueError(
                 f"smallest={self.smallest}, largest={self.largest} are no sides of crops; give shares of the "
@@ -97,11 +102,11 @@ class GridCrops:
     - `overlap`: the share of a crop's side that the next one covers again, below 1.
     """
 
-    size: float = 0.5
-    overlap: float = 0.5
+    size: Number = 0.5
+    overlap: Number = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.size <= 1:
+        if not 0 < real("size", self.size, "side of a crop") <= 1:
             raise ValueError(
                 f"size={self.size} is no side of a crop; give a share of the photograph's short side, above 0 and at "
                 "most 1, such as 0.5"
@@ -160,10 +165,11 @@ class NativeCrops:
     """
 
     preprocess: Preprocess
-    size: int = 64
-    overlap: float = 0.2
+    size: Count = 64
+    overlap: Number = 0.2
 
     def __post_init__(self) -> None:
+        instance("preprocess", self.preprocess, Preprocess, "model.preprocess")
         check_count("size", self.size, "pixels")
         whole = self.preprocess.size
         if self.size > whole:
@@ -204,8 +210,8 @@ class NativeCrops:
         )
 
 
-def _check_overlap(overlap: float) -> None:
-    if not 0 <= overlap < 1:
+def _check_overlap(overlap: Any) -> None:
+    if not 0 <= real("overlap", overlap, "share of a crop") < 1:
         raise ValueError(
             f"overlap={overlap} is no share of a crop that the next one covers again; give 0 or more and less than 1, "
             "such as 0.5"

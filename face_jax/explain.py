@@ -16,19 +16,22 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops, check_crops
 from .cache import no_cache
-from .choices import check_faithfulness, check_rank, check_settings
-from .classes import class_index
+from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, key_of
+from .classes import Target, class_index, other_reading
 from .concepts import encode_maps
 from .controls import control_banks, control_scores
 from .explanation import Explanation
 from .factorize import rank_scan
+from .factorize.settings import solver_or, start_or
+from .factorize.validate import squared_error
 from .fitting import fit
 from .memory import exhaustion_in_words
-from .model import SplitModel
+from .model import SplitModel, check_model
 from .photographs import photographs
-from .progress import Progress, Stopwatch, silent
+from .progress import Stopwatch
+from .progress_line import Watched, progress_of
 from .ranking import by_importance, describe, importance_of, looked_at, other_measures
-from .selection import Activator, choose_class, of_class, place_average, split, units
+from .selection import Activator, check_alive, choose_class, of_class, place_average, split, units
 
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
@@ -36,21 +39,21 @@ _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)),
 def explain(
     model: SplitModel,
     images: Any,
-    target: int | str | None = None,
+    target: Target | None = None,
     *,
-    rank: int | Literal["auto"] = 25,
-    crops: Cropping | None = None,
-    faithfulness: float | Literal["auto"] | None = None,
+    rank: Whole | Literal["auto"] = 25,
+    crops: Any = None,
+    faithfulness: Real | Literal["auto"] | None = None,
     objective: Any = None,
     solver: Any = None,
     start: Any = None,
-    held_out: float = 0.2,
-    strongest: int = 8,
+    held_out: Real = 0.2,
+    strongest: Whole = 8,
     one_each: bool = True,
-    batch: int = 32,
-    key: Key[Array, ""] | None = None,
+    batch: Whole = 32,
+    key: Seed = None,
     cache: Callable[..., Any] = no_cache,
-    progress: Progress = silent,
+    progress: Watched = None,
 ) -> Explanation:
     """Which concepts a classifier uses for a class: from photographs to an explanation with every stage in it.
 
@@ -61,7 +64,8 @@ def explain(
 
     - `model`: a classifier split at a layer whose activations are not negative.
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
-    - `target`: the class, by name or number. By default, the class that the model predicts most often here.
+    - `target`: the class, by name or number. A string that is a class's name means that class; else digits are a
+        number, as integers always are. By default, the class that the model predicts most often here.
     - `rank`: number of concepts. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
@@ -70,13 +74,15 @@ def explain(
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
-    - `key`: for crops, the split, the start and the controls; the same key gives the same explanation.
-    - `cache`: keeps activations between runs (`ArrayCache`).
-    - `progress`: told how far it is.
+    - `key`: for crops, the split, the start and the controls; the same key, or seed, gives the same explanation.
+    - `cache`: keeps activations between runs, such as `face_jax.ArrayCache(folder)`; nothing is kept by default.
+        `face_jax.keep_compilations()` keeps compiled programs, which save a minute or two of each new process.
+    - `progress`: whom to tell how far it is: True for a line on standard error, False for nobody, or a
+        `face_jax.progress.Progress`. By default a line where a person watches, on a terminal or in a notebook.
 
     **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
     """
-    key = jax.random.key(0) if key is None else key
+    key = key_of(key)
     keys = dict(
         zip(
             ["split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions"],
@@ -84,8 +90,15 @@ def explain(
             strict=True,
         )
     )
-    check_settings(rank, held_out, strongest, batch, crops)
-    check_faithfulness(faithfulness, objective)
+    rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
+    faithfulness = check_faithfulness(faithfulness, objective)
+    check_model(model)
+    solver, start = solver_or(None, solver), start_or(None, start)
+    if objective is not None:
+        squared_error(objective)
+    flag("one_each", one_each)
+    progress = progress_of(progress)
+    function("cache", cache, "an object such as ArrayCache(folder)")
     stopwatch = Stopwatch()
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs(images)
@@ -114,6 +127,7 @@ def explain(
             pictures, crop_of, crops_seen = fitted, boxes.image, ()
             fit_units, score_units = (units(seen.kept, index, affine=affine) for index in (fitted, held))
 
+        check_alive(model, rows, fit_units)
         scan = None
         if rank == "auto":
             with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
@@ -124,7 +138,8 @@ def explain(
         with stopwatch("factorization"), progress("Factorizing", 1) as advance:
             fitting = fit(
                 model.head, rows, crop_of, fit_units, pictures, rank,
-                faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+                faithfulness=faithfulness, objective=objective, solver=solver, start=start, progress=progress,
+                stopwatch=stopwatch,
                 key=keys["start"], path_key=jax.random.fold_in(keys["controls"], 1),
             )  # fmt: skip
             dictionary, crop_codes = np.asarray(fitting.solution.dictionary), fitting.crop_codes
@@ -171,10 +186,11 @@ def explain(
         notes=notes_on(
             model,
             target_number,
+            other_reading(model.classes, target),
             every,
             seen,
             fitted=len(fit_units),
-            scored=len(score_units),
+            scored=score_units,
             crops=crops_seen,
             fitting=fitting,
             scan=scan,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 
 from .account import first_of
 from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
-from .choices import check_count
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, key_of
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -25,7 +24,8 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
-from .progress import Progress, Stopwatch, silent
+from .progress import Stopwatch
+from .progress_line import Watched, progress_of
 from .sub_concepts import Recursion
 
 
@@ -109,14 +109,14 @@ class Explanation:
 
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[False] = False, batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[False] = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"]: ...
     @overload
     def encode(
-        self, images: Any, *, pooled: Literal[True], batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image concept"]: ...
     def encode(
-        self, images: Any, *, pooled: bool = False, batch: int = 32, progress: Progress = silent
+        self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
         """How much of each concept other photographs have, by non-negative least squares.
 
@@ -130,7 +130,7 @@ class Explanation:
         **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph. They are in the
         order of `face_jax.photographs(images)`: a file that can't be read has NaN for codes, and a warning names it.
         """
-        check_count("batch", batch, "pictures")
+        batch = check_count("batch", batch, "pictures")
         readable = Readable(photographs(images), self.model.preprocess)
         batches = activations_of(
             self.model,
@@ -138,7 +138,7 @@ class Explanation:
             len(readable),
             "Photographs through the network",
             min(batch, len(readable)),
-            progress,
+            progress_of(progress),
             Stopwatch(),
         )
         codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
@@ -149,9 +149,9 @@ class Explanation:
         images: Any,
         *,
         method: str | Method = "codes",
-        concepts: int | Sequence[int] | None = None,
-        key: Key[Array, ""] | None = None,
-        progress: Progress = silent,
+        concepts: Concepts = None,
+        key: Seed = None,
+        progress: Watched = None,
     ) -> Float[np.ndarray, "concept image y x"]:
         """Where concepts are in photographs, on the pixels that the network sees.
 
@@ -171,7 +171,7 @@ class Explanation:
         pictures go through the network together is the method's own setting.
         """
         chosen = attribution_method(method)
-        wanted = (concepts,) if isinstance(concepts, int) else concepts
+        wanted = concepts_of(concepts, len(self.dictionary))
         readable = Readable(photographs(images), self.model.preprocess)
         inputs = jnp.asarray(np.stack(list(readable)))
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
@@ -190,7 +190,7 @@ class Explanation:
         method: str | Method = "codes",
         most: int = 4,
         title: str = "",
-        key: Key[Array, ""] | None = None,
+        key: Seed = None,
     ) -> Any:
         """A photograph beside itself with its strongest concepts in colour, numbered, with a legend (CRAFT, figure 1).
 
@@ -210,7 +210,7 @@ class Explanation:
         """
         from .report.one_picture import picture_of
 
-        return picture_of(self, image, path, method=method, most=most, title=title, key=key)
+        return picture_of(self, image, path, method=method, most=most, title=title, key=key_of(key))
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from .activations import Collected
 from .factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize
 from .faithfulness import Path, faithful_rows, faithfulness_path
 from .faithfulness.path import SOLVER as FAITHFUL_SOLVER
+from .progress import Progress, Stopwatch, silent
 from .selection import split
 
 
@@ -52,6 +54,8 @@ def fit(
     start: Any,
     key: Key[Array, ""],
     path_key: Key[Array, ""],
+    progress: Progress = silent,
+    stopwatch: Stopwatch | None = None,
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
@@ -64,6 +68,7 @@ def fit(
     - `faithfulness`: λ, or `"auto"`, or None for none.
     - `objective`, `solver`, `start`: for `factorize`; the usual ones if None.
     - `key`: for the start; `path_key`: for the pictures that λ is judged on.
+    - `progress`, `stopwatch`: told how far the choice of λ is, and its time.
 
     **Returns:** the factorization.
     """
@@ -74,7 +79,8 @@ def fit(
     if faithfulness is not None:
         rows, term = faithful_rows(head, crops, pictures.maps)
         if faithfulness == "auto":
-            path = _path(head, crops, crop_of, pictures, numbers, rank, solver, start, key, path_key)
+            with nullcontext() if stopwatch is None else stopwatch("choice of the faithfulness"):
+                path = _path(head, crops, crop_of, pictures, numbers, rank, solver, start, key, path_key, progress)
             if path.solution is not None and path.weight > 0:
                 # At a large λ it is a long way from anywhere else.
                 known = path.solution.dictionary
@@ -99,6 +105,7 @@ def _path(
     start: Any,
     key: Key[Array, ""],
     path_key: Key[Array, ""],
+    progress: Progress,
 ) -> Path:
     """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
     if len(pictures) < 2:
@@ -120,4 +127,5 @@ def _path(
         solver=solver,
         start=start,
         key=key,
+        progress=progress,
     )

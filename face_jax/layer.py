@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .choices import real, whole
 from .factorize import (
     ADMM,
     Adjoint,
@@ -20,6 +21,8 @@ from .factorize import (
     encode,
     factorize,
 )
+from .factorize.settings import check_adjoint, check_solver, check_start
+from .factorize.validate import rank_of, squared_error
 
 
 class Encode(nnx.Module):
@@ -41,6 +44,8 @@ class Encode(nnx.Module):
     """
 
     def __init__(self, channels: int, rank: int, *, l1: float = 0.0, learn_l1: bool = False, rngs: nnx.Rngs) -> None:
+        channels, rank = whole("channels", channels, "channels"), whole("rank", rank, "concepts")
+        l1 = real("l1", l1, "penalty")
         if channels < 1 or rank < 1:
             raise ValueError(f"channels={channels} and rank={rank} leave nothing to encode; give at least 1 of each")
         if l1 < 0 or (learn_l1 and l1 == 0):
@@ -94,7 +99,11 @@ class Factorize(nnx.Module):
         start: Start = Warmup(),  # noqa: B008
         adjoint: Adjoint = ImplicitAdjoint(),  # noqa: B008
     ) -> None:
-        self.rank = rank
+        check_solver(solver)
+        check_start(start)
+        check_adjoint(adjoint)
+        squared_error(objective)
+        self.rank = rank_of(rank)
         # Data, not children: what's in them is differentiated through `factorize` only if the caller passes it there.
         self.objective, self.solver, self.start = nnx.data(objective), nnx.data(solver), nnx.data(start)
         self.adjoint = adjoint

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from .choices import check_count
+from .choices import Count, check_count, instance, one_of, real, shown
+from .classes import Names, class_names
+
+if TYPE_CHECKING:
+    Interpolation = Literal["bilinear", "bicubic"]
+    Colours = Sequence[float]
+else:
+    # Whoever gives something else is told so by the checks below.
+    Interpolation = Colours = Any
 
 
 @runtime_checkable
@@ -52,23 +60,29 @@ class Preprocess:
     - `mean`, `std`: per colour, for values in 0…1; kept as tuples.
     """
 
-    size: int = 224
-    resize: int = 256
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: Sequence[float] = (0.485, 0.456, 0.406)
-    std: Sequence[float] = (0.229, 0.224, 0.225)
+    size: Count = 224
+    resize: Count = 256
+    interpolation: Interpolation = "bilinear"
+    mean: Colours = (0.485, 0.456, 0.406)
+    std: Colours = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
         for name in ("size", "resize"):
             check_count(name, getattr(self, name), "pixels")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"interpolation={self.interpolation!r} is unknown; give 'bilinear' or 'bicubic'")
+        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
         for name in ("mean", "std"):
             # Tuples of plain numbers, whatever was given: compiled functions look equal ones up.
-            values = tuple(float(value) for value in getattr(self, name))
+            given = getattr(self, name)
+            if (
+                isinstance(given, (str, bytes))
+                or not isinstance(given, Iterable)
+                or getattr(given, "shape", None) == ()
+            ):
+                raise ValueError(f"{name}={shown(given)} isn't valid; give one number for each of red, green and blue")
+            values = tuple(real(name, value, "number for each colour") for value in given)
             if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 raise ValueError(
-                    f"{name}={values} is none; give one number for each of red, green and blue, for values in 0…1"
+                    f"{name}={values} isn't valid; give one number for each of red, green and blue, for values in 0…1"
                     + (", above 0" if name == "std" else "")
                 )
             object.__setattr__(self, name, values)
@@ -102,7 +116,8 @@ class SplitModel:
         what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
     - `preprocess`: how photographs become network input.
-    - `classes`: the classes' names, in the order of the logits; at least two.
+    - `classes`: the classes' names, in the order of the logits; at least two. A mapping from all numbers to names, or
+        from all names to numbers, will do; kept as a tuple.
     - `name`: the model's name, for reports.
     - `fingerprint`: a digest of the model's weights, of what is done with them and of the layer's name; saved
         explanations and kept activations carry it, so that they are refused by any other model.
@@ -117,7 +132,7 @@ class SplitModel:
     head: Head
     layer: str
     preprocess: Preprocess
-    classes: tuple[str, ...]
+    classes: Names
     name: str
     fingerprint: str
     non_negative_layers: Callable[[], Sequence[str]] | None = None
@@ -126,7 +141,11 @@ class SplitModel:
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
+        if not callable(self.features):
+            raise ValueError(f"features={shown(self.features)} can't be called; give a function of network input")
         check_head(self.head)
+        instance("preprocess", self.preprocess, Preprocess, "Preprocess()")
+        object.__setattr__(self, "classes", class_names(self.classes))
         if len(self.classes) < 2:
             raise ValueError(
                 f"classes={self.classes!r}: with a single logit z every picture is of the same class, and every score "
@@ -135,8 +154,16 @@ class SplitModel:
             )
 
 
-def check_head(head: Any) -> None:
-    """Raises `ValueError` for a head that JAX can't pass to programs, or that doesn't say if it's affine."""
+def check_model(model: Any, name: str = "model") -> None:
+    """Raises `ValueError` for what stands for a split model, such as its name or the network itself."""
+    if not isinstance(model, SplitModel):
+        raise ValueError(
+            f"{name} is a {type(model).__name__}; give a SplitModel, such as face_jax.bridges.split(network, layer)"
+        )
+
+
+def check_head(head: Any, *, affine: bool = True) -> None:
+    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine."""
     remedy = (
         "write it as a dataclass under jax.tree_util.register_dataclass with its arrays as fields, or as a "
         "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
@@ -144,7 +171,7 @@ def check_head(head: Any) -> None:
     kind = type(head).__name__
     if not callable(head):
         raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
-    if not hasattr(head, "affine"):
+    if affine and not hasattr(head, "affine"):
         raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:
         jax.eval_shape(_nothing, head)

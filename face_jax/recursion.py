@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import jax
@@ -13,13 +13,29 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from .cache import no_cache
-from .choices import check_count
+from .choices import (
+    Concepts,
+    Real,
+    Seed,
+    Whole,
+    check_count,
+    concepts_of,
+    index_or_none,
+    instance,
+    key_of,
+    real,
+    several,
+    shown,
+    whole,
+)
 from .concepts import clearly_have, strongest_crops
 from .earlier import check_same_model, crop_rows
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
-from .model import SplitModel
-from .progress import Progress, silent
+from .factorize.settings import solver_or, start_or
+from .model import SplitModel, check_model
+from .progress import Progress
+from .progress_line import Watched, progress_of
 from .sub_concepts import Division, Recursion, SubConcept, coherence, spreads, top_crops
 
 # Concepts below this share of the importance aren't suggested: nobody looks at them.
@@ -30,19 +46,19 @@ def recurse(
     explanation: Explanation,
     earlier: SplitModel | Sequence[SplitModel] | Callable[[int], SplitModel],
     *,
-    depth: int | None = None,
-    concepts: Sequence[int] | None = None,
-    rank: int = 3,
-    percentile: float = 90.0,
-    fewest: int = 12,
-    threshold: float = 0.7,
-    strongest: int = 8,
+    depth: Whole | None = None,
+    concepts: Concepts = None,
+    rank: Whole = 3,
+    percentile: Real = 90.0,
+    fewest: Whole = 12,
+    threshold: Real = 0.7,
+    strongest: Whole = 8,
     solver: Any = None,
     start: Any = None,
-    batch: int = 32,
-    key: Key[Array, ""] | None = None,
+    batch: Whole = 32,
+    key: Seed = None,
     cache: Callable[..., Any] = no_cache,
-    progress: Progress = silent,
+    progress: Watched = None,
 ) -> Explanation:
     """The explanation with concepts taken apart: sub-concepts at earlier layers, to any depth.
 
@@ -61,8 +77,8 @@ def recurse(
     - `earlier`: the same model cut at an earlier layer, or at several, the nearest first; or a function from the level
         (1 is the first) to the cut, called when a level is reached. `face_jax.bridges.layers` lists a torch model's.
     - `depth`: how many levels; by default one for each model in `earlier`, and 1 if that's a function.
-    - `concepts`: which concepts, counted from 0, whether they spread or not (measuring that takes every crop through
-        the network again); by default those that spread.
+    - `concepts`: which concepts, or which one, counted from 0, whether they spread or not (measuring that takes every
+        crop through the network again); by default those that spread.
     - `rank`: sub-concepts of each.
     - `percentile`: 90 is the paper's: a tenth of the crops.
     - `fewest`: crops that are used at least, where so many have the concept.
@@ -76,20 +92,30 @@ def recurse(
     **Returns:** the explanation with `recursion` filled in. Raises `ValueError` for a cut of another model, and
     `SignedActivationsError` for a layer with activations below zero.
     """
-    key = jax.random.key(0) if key is None else key
+    key, progress = key_of(key), progress_of(progress)
+    instance("explanation", explanation, Explanation, "the result of explain or load")
     earlier = (earlier,) if isinstance(earlier, SplitModel) else earlier
+    if not callable(earlier):
+        earlier = several("earlier", earlier, "models cut at earlier layers")
+        for model in earlier:
+            check_model(model, "earlier")
     cut = functools.cache(earlier if callable(earlier) else _in_order(earlier))
-    levels = (1 if callable(earlier) else len(earlier)) if depth is None else depth
-    _check(explanation, earlier, levels, concepts, rank, percentile, threshold)
-    for name, value in (("fewest", fewest), ("strongest", strongest)):
-        check_count(name, value, "crops")
-    check_count("batch", batch, "pictures")
-    settings = _Settings(
-        rank, percentile, fewest, threshold, strongest, solver or ADMM(), start or NNDSVD(), batch, cache, progress
+    levels = (1 if callable(earlier) else len(earlier)) if depth is None else whole("depth", depth, "levels")
+    rank = _check(earlier, levels, rank)
+    percentile, threshold = _check_measure(percentile, threshold)
+    fewest, strongest = (
+        check_count(name, value, "crops") for name, value in (("fewest", fewest), ("strongest", strongest))
     )
+    batch = check_count("batch", batch, "pictures")
+    solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
+    settings = _Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
-    wanted = [int(number) for number in concepts] if named else range(len(explanation.concepts))
+    wanted = (
+        ()
+        if named and isinstance(concepts, Sized) and not len(concepts)
+        else concepts_of(concepts, len(explanation.concepts))
+    )
     every = np.arange(len(explanation.crops))
     tasks = [_Task((number + 1,), every, explanation.crop_codes[:, number]) for number in wanted]
     matters = {(concept.number,) for concept in explanation.concepts if named or concept.importance >= _MINOR}
@@ -109,7 +135,7 @@ def recurse(
 
 
 def suggest_recursion(
-    explanation: Explanation, *, percentile: float = 90.0, fewest: int = 12, threshold: float = 0.7
+    explanation: Explanation, *, percentile: Real = 90.0, fewest: Whole = 12, threshold: Real = 0.7
 ) -> Recursion:
     """Which concepts may want taking apart, as far as the explanation's own layer tells: a hint that costs nothing.
 
@@ -124,6 +150,9 @@ def suggest_recursion(
 
     **Returns:** a recursion without divisions.
     """
+    instance("explanation", explanation, Explanation, "the result of explain or load")
+    percentile, threshold = _check_measure(percentile, threshold)
+    fewest = check_count("fewest", fewest, "crops")
     spread = spreads(explanation.crop_codes, explanation.crop_activations, percentile=percentile, fewest=fewest)
     suggested = _suggested(explanation, spread, threshold)
     return Recursion(spread, explanation.model.layer, threshold, suggested, ())
@@ -280,24 +309,20 @@ def _in_order(models: Sequence[SplitModel]) -> Callable[[int], SplitModel]:
     return lambda level: models[level - 1]
 
 
-def _check(
-    explanation: Explanation,
-    earlier: Any,
-    levels: int,
-    concepts: Sequence[int] | None,
-    rank: int,
-    percentile: float,
-    threshold: float,
-) -> None:
+def _check(earlier: Any, levels: int, rank: Any) -> int:
     if levels < 1 or (not callable(earlier) and levels > len(earlier)):
         given = "a function" if callable(earlier) else f"{len(earlier)} models"
         raise ValueError(f"depth={levels} with {given} in earlier; give a cut for each level, and at least one")
-    wrong = [number for number in concepts or () if not 0 <= number < len(explanation.concepts)]
-    if wrong:
-        raise ValueError(f"concepts={wrong} of {len(explanation.concepts)}; count them from 0")
-    if rank < 2:
-        raise ValueError(f"rank={rank} takes nothing apart; give at least 2")
+    number = index_or_none(rank)
+    if number is None or number < 2:
+        raise ValueError(f"rank={shown(rank)} takes nothing apart; give at least 2")
+    return number
+
+
+def _check_measure(percentile: Any, threshold: Any) -> tuple[float, float]:
+    percentile, threshold = real("percentile", percentile, "percentile"), real("threshold", threshold, "spread")
     if not 0 <= percentile < 100:
         raise ValueError(f"percentile={percentile} is none that leaves crops; give 0 to less than 100, such as 90")
-    if not threshold >= 0:
+    if threshold < 0:
         raise ValueError(f"threshold={threshold} is no spread; give 0 for all concepts, or about 0.7")
+    return percentile, threshold

@@ -16,16 +16,19 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
-from .choices import check_count
+from .choices import Seed, Whole, check_count, instance, key_of, shown
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
 from .factorize.matching import matched
+from .factorize.settings import solver_or, start_or
 from .metrics.ssim import structural_similarity
-from .model import SplitModel
+from .model import SplitModel, check_model
 from .photographs import network_input, visible
 from .progress import Advance, Progress, silent
+from .progress_line import Watched, progress_of
 from .randomness import generator
 from .ranking import importance_of
+from .reprs import short_repr
 from .selection import of_class, place_average, units
 
 # Maps are compared in pictures that have the concept: in half of what one reaches that clearly has it, or more.
@@ -56,6 +59,8 @@ class SanityStage:
     logit_agreement: float
     shown: Float[np.ndarray, "concept y x"]
 
+    __repr__ = short_repr
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SanityCheck:
@@ -77,6 +82,8 @@ class SanityCheck:
     maps_floor: float
     photograph: UInt8[np.ndarray, "y x 3"]
     shown: Float[np.ndarray, "concept y x"]
+
+    __repr__ = short_repr
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes `sanity.json` (the numbers) and `sanity.png` (the figure) into a folder, which is made if need be.
@@ -110,12 +117,12 @@ def sanity_check(
     stages: Iterable[tuple[str, SplitModel]],
     *,
     method: str | Method = "codes",
-    pictures: int = 8,
+    pictures: Whole = 8,
     solver: Any = None,
     start: Any = None,
-    batch: int = 32,
-    progress: Progress = silent,
-    key: Key[Array, ""] | None = None,
+    batch: Whole = 32,
+    progress: Watched = None,
+    key: Seed = None,
 ) -> SanityCheck:
     """Explains the same photographs, in the same crops, by models that forgot some of their weights, and compares.
 
@@ -139,13 +146,15 @@ def sanity_check(
     **Returns:** the likeness at each stage, and floors. Raises `ValueError` for models of another shape, and
     `SignedActivationsError` for activations below zero.
     """
-    key = jax.random.key(0) if key is None else key
-    check_count("pictures", pictures, "pictures")
-    check_count("batch", batch, "pictures")
+    key, progress = key_of(key), progress_of(progress)
+    instance("explanation", explanation, Explanation, "the result of explain or load")
+    pictures, batch = check_count("pictures", pictures, "pictures"), check_count("batch", batch, "pictures")
+    solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
+    if not isinstance(stages, Iterable):
+        raise ValueError(f"stages={shown(stages)} is no list; give pairs of a name and a model")
     chosen = attribution_method(method)
     reference = _Reference.of(explanation, chosen, pictures, key)
     found = []
-    solver, start = solver or ADMM(), start or NNDSVD()
     steps = len(explanation.crops) + len(explanation.photographs)
     for stage in stages:
         if not isinstance(stage, tuple) or len(stage) != 2:
@@ -153,6 +162,7 @@ def sanity_check(
                 f"stages holds a {type(stage).__name__}; give pairs of a name and a model, as bridges.randomized does"
             )
         name, model = stage
+        check_model(model, f"the model of stage {name!r}")
         with progress(f"Sanity check, {name}", steps) as advance:
             found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))
     if not found:

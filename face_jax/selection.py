@@ -166,6 +166,25 @@ def of_class(crops: Collected, target: int) -> Int[np.ndarray, " some"]:
     return np.flatnonzero(mask)
 
 
+def check_alive(model: SplitModel, rows: Float[np.ndarray, "crop channel"], pictures: Collected) -> None:
+    """Refuses crops, or pictures, in which the layer has no activations: there is nothing to explain.
+
+    **Arguments:**
+
+    - `model`: for its names.
+    - `rows`: what is factorized.
+    - `pictures`: those whose logits are explained.
+    """
+    for what, activations in (("crops", rows), ("pictures", pictures.maps)):
+        if not activations.any():
+            raise ValueError(
+                f"all activations of layer={model.layer!r} of {model.name} are 0 in these {what}: the layer is dead "
+                "there, and nothing that a concept could be of remains; choose another layer (face-jax layers, or "
+                "face_jax.bridges.layers, list them), check that preprocess is the one that the model was trained "
+                "with, or give other photographs"
+            )
+
+
 def hardly_any(crops: Collected, target: int) -> bool:
     """Whether the model itself puts fewer than five of the crops in the class."""
     return bool((crops.logits.argmax(-1) == target).sum() < min(5, len(crops)))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from .reprs import short_repr
+
 
 @dataclasses.dataclass(frozen=True)
 class SubConcept:
@@ -64,6 +66,8 @@ class Division:
     spread: float
     parts: tuple[SubConcept, ...]
 
+    __repr__ = short_repr
+
     @property
     def name(self) -> str:
         """The parent's numbers with points between."""
@@ -104,6 +108,8 @@ class Recursion:
     suggested: tuple[int, ...]
     divisions: tuple[Division, ...]
     notes: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     def walk(self) -> Iterator[Division]:
         """All divisions, each before those of its parts."""
@@ -161,6 +167,7 @@ def spreads(
 
     **Returns:** one number a concept; NaN for one with fewer than two crops, or where all crops are the same.
     """
-    whole = 1 - coherence(rows)
+    # Rounding makes the same activations differ by less than this.
+    whole = difference if (difference := 1 - coherence(rows)) > 1e-6 else 0.0
     top = [top_crops(column, percentile, fewest) for column in codes.T]
     return np.asarray([(1 - coherence(rows[chosen])) / whole if whole > 0 else np.nan for chosen in top])

@@ -19,7 +19,7 @@ from face_jax.crops import Crops, NativeCrops
 from face_jax.heads import Affine
 from face_jax.photographs import UnreadablePhotographError, network_input
 from face_jax.report.verdicts import verdicts
-from face_jax.selection import NoneOfTheClassError
+from face_jax.selection import NoneOfTheClassError, split
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
@@ -110,9 +110,72 @@ def test_without_a_target_the_most_frequent_class_is_explained():
     assert len(found.photographs) == 14
 
 
+def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told():
+    numbered = colour_model(classes=("1", "0", "2"))
+    found = fj.explain(numbered, np.concatenate([RED[:6], GREEN]), "1", **SETTINGS)
+    assert (found.target, found.target_name, len(found.photographs)) == (0, "1", 6)
+    assert "Class number 1 is named '0'" in found.notes[0]
+    by_number = fj.explain(
+        numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **(SETTINGS | {"rank": np.int32(4)})
+    )
+    assert (by_number.target, len(by_number.photographs)) == (1, 4)
+    assert "named '1' is number 0" in by_number.notes[0]
+    assert not any("was taken for" in note for note in fj.explain(numbered, RED[:6], **SETTINGS).notes)
+
+
+def test_names_may_come_in_a_mapping():
+    for classes in ({"bluish": 2, "reddish": 0, "greenish": 1}, {2: "bluish", 0: "reddish", 1: "greenish"}):
+        assert colour_model(classes=classes).classes == CLASSES
+    with pytest.raises(ValueError, match="no order of the logits"):
+        colour_model(classes=set(CLASSES))
+
+
+def dead_but(kept):
+    """The colours' model, all reddish, with a layer that is 0 in inputs for which `kept` of their red says no."""
+
+    def features(images):
+        maps = colour_features(images)
+        return jnp.where(kept(maps[..., 0].mean((1, 2)))[:, None, None, None], maps, 0)
+
+    head = Affine(colour_model().head.kernel, jnp.asarray([9.0, 0.0, 0.0], jnp.float32))
+    return colour_model(features=features, head=head)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("kept", [lambda red: red < 0, lambda red: (red > 0.2) & (red < 0.21)], ids=["all", "wholes"])
+def test_a_dead_layer_is_refused(kept, count):
+    with pytest.raises(ValueError, match="all activations of layer='patches' of colours are 0 in these"):
+        fj.explain(dead_but(kept), RED[:count], **SETTINGS)
+
+
+def test_pictures_held_out_without_activations_are_told(tmp_path):
+    both = np.stack([RED[0], np.zeros_like(RED[0])])
+    key = next(
+        key for key in range(20) if split(2, 0.5, key=jax.random.split(jax.random.key(key), 8)[0])[1].tolist() == [1]
+    )
+    found = fj.explain(dead_but(lambda red: red > 0.05), both, rank=4, held_out=0.5, batch=8, key=key)
+    assert found.held_out.tolist() == [1]
+    assert any("are 0 in the pictures held out" in note for note in found.notes)
+    assert np.isnan(found.scores[0].relative_error)
+    assert ">nan<" not in found.report(tmp_path).read_text()
+
+
+def test_activations_with_fewer_parts_than_concepts_are_told():
+    def one_channel(images):
+        maps = colour_features(images)
+        return maps * (jnp.arange(14) == 0).astype(maps.dtype)[None, None, None]
+
+    for features in (one_channel, lambda images: jnp.ones((len(images), 4, 4, 14), images.dtype)):
+        found = fj.explain(colour_model(features=features), RED[:6], **SETTINGS)
+        assert any("3 of 4 concepts are in no crop" in note for note in found.notes)
+        assert np.isnan(fj.suggest_recursion(found).spread).all()
+        assert np.isfinite([concept.importance for concept in found.concepts]).all()
+
+
 def test_codes_find_the_square(explanation):
     maps = explanation.maps(RED[:5], concepts=(0,))
     assert maps.shape == (1, 5, 16, 16)
+    np.testing.assert_array_equal(explanation.maps(RED[:5], concepts=np.int64(0)), maps)
     red = np.stack([one[:, 4:36] for one in RED[:5]])[:, ::2, ::2, 0] > 200
     # The background's red is a seventh of the square's, and enlarging blurs the border.
     assert maps[0][red].mean() > 3 * maps[0][~red].mean()

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import Number, real, shown
+
 # A number; a colour, a picture or pictures of network input; or a function that makes such of the pictures.
 Baseline = float | Any | Callable[[Any], Any]
 
@@ -26,11 +28,10 @@ class Blurred:
     - `sigma`: the Gaussian's width, in pixels.
     """
 
-    sigma: float = 12.0
+    sigma: Number = 12.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ValueError(f"sigma={self.sigma!r} is no width in pixels; give a number above 0")
+        real("sigma", self.sigma, "width in pixels", above=0)
 
     def __call__(self, images: Float[Array, "image height width colour"]) -> Float[Array, "image height width colour"]:
         """The pictures, blurred; beyond the edge the nearest pixel goes on."""
@@ -42,7 +43,13 @@ def baseline_like(
     baseline: Baseline, images: Float[Array, "image height width colour"]
 ) -> Float[Array, "image height width colour"]:
     """The baseline of each picture; raises `ValueError` for a shape that isn't theirs."""
-    values = jnp.asarray(baseline(images) if callable(baseline) else baseline, images.dtype)
+    if isinstance(baseline, type):
+        raise ValueError(f"baseline=the class {baseline.__name__} isn't valid; give an object such as Blurred()")
+    made = baseline(images) if callable(baseline) else baseline
+    values = _numbers(made)
+    if not np.isfinite(values).all():
+        raise ValueError(f"baseline={shown(made)} has NaN or infinity; give finite network input, such as 0.0")
+    values = jnp.asarray(values, images.dtype)
     try:
         return jnp.broadcast_to(values, images.shape)
     except ValueError:
@@ -50,6 +57,19 @@ def baseline_like(
             f"baseline has shape {values.shape} and images {images.shape}; give a number, a colour, a picture, or one "
             "picture for each image"
         ) from None
+
+
+def _numbers(baseline: Any) -> np.ndarray:
+    try:
+        values = np.asarray(baseline)
+    except (TypeError, ValueError, RuntimeError):
+        values = np.asarray(None)
+    if values.dtype.kind not in "fiu" and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(
+            f"baseline={shown(baseline)} isn't network input; give a number, a colour, a picture, one picture for each "
+            "image, or a function of the images such as Blurred()"
+        )
+    return values
 
 
 def _weights(length: int, sigma: float, dtype: Any) -> Float[Array, "pixel source"]:

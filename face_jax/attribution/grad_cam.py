@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import Count
 from .gradient import cotangents_of
 from .method import Asked, CheckedMethod, at_least, parts
 from .upsampled import enlarged
@@ -31,7 +32,7 @@ class GradCAM(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)

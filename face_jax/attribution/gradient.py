@@ -10,17 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..choices import Concepts, concepts_of, flag
 from ..factorize import encode
 from ..freed_memory import freed_memory_kept
-from ..model import SplitModel
-from .method import chosen_concepts
+from ..model import SplitModel, check_model
+from .method import checked_bank, checked_images, taken_by
 
 # Cotangents of so many bytes are held at a time.
 _MOST_BYTES = 2**28
 
 
 def concept_gradients(
-    model: SplitModel, dictionary: Any, images: Any, *, concepts: Sequence[int] | None = None, pooled: bool = True
+    model: SplitModel, dictionary: Any, images: Any, *, concepts: Concepts = None, pooled: bool = True
 ) -> Float[Array, "wanted image height width colour"]:
     """The gradients `∂U_k/∂X` of concepts' codes with respect to images' pixels: CRAFT's two-stage backpropagation.
 
@@ -39,8 +40,11 @@ def concept_gradients(
 
     **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
     """
-    chosen = chosen_concepts(concepts, len(dictionary))
-    with freed_memory_kept():
+    check_model(model)
+    images, dictionary = checked_images(images), checked_bank(dictionary)
+    chosen = list(concepts_of(concepts, len(dictionary)))
+    flag("pooled", pooled)
+    with freed_memory_kept(), taken_by(model, images):
         return jnp.stack(list(each_gradient(model, dictionary, images, concepts=chosen, pooled=pooled)))
 
 

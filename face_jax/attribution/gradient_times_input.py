@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ..choices import Count
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
 from .method import Asked, CheckedMethod, at_least
@@ -27,7 +28,7 @@ class GradientTimesInput(CheckedMethod):
     """
 
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)

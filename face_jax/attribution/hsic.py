@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..choices import Count
 from ..importance.sampled import sobol_points
 from ..randomness import generator
 from .baseline import Baseline
@@ -34,10 +35,10 @@ class HSIC(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    grid: int = 7
-    designs: int = 512
+    grid: Count = 7
+    designs: Count = 512
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("grid", self.grid, 1)

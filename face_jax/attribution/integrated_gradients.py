@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import Count
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
 from .method import Asked, CheckedMethod, at_least
@@ -29,9 +30,9 @@ class IntegratedGradients(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    steps: int = 32
+    steps: Count = 32
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)

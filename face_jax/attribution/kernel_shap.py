@@ -9,6 +9,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from ..choices import Count
 from ..randomness import generator
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
@@ -33,14 +34,15 @@ class KernelSHAP(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    grid: int = 7
-    samples: int = 1024
+    grid: Count = 7
+    samples: Count = 1024
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("grid", self.grid, 1)
         at_least("batch", self.batch, 1)
+        at_least("samples", self.samples, 1)
         number = self.grid**2
         if self.samples < min(2 * number, 2**number - 2):
             raise ValueError(

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ..choices import Count, Number, real
 from ..randomness import generator
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
@@ -32,18 +33,19 @@ class LIME(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    grid: int = 7
-    samples: int = 512
-    width: float = 0.25
-    ridge: float = 0.0
+    grid: Count = 7
+    samples: Count = 512
+    width: Number = 0.25
+    ridge: Number = 0.0
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("grid", self.grid, 1)
         at_least("ridge", self.ridge, 0.0)
         at_least("batch", self.batch, 1)
-        if not self.width > 0:
+        at_least("samples", self.samples, 1)
+        if not real("width", self.width, "width of the weight") > 0:
             raise ValueError(f"width={self.width!r} gives masks no weight; give a number above 0, such as 0.25")
         if self.samples <= self.grid**2:
             raise ValueError(

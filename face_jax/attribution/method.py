@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import itertools
-import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..choices import Concepts, Seed, concepts_of, flag, float_or_none, index_or_none, key_of, real, shown
+from ..factorize import FactorizationError
 from ..freed_memory import freed_memory_kept
-from ..model import SplitModel
-from ..progress import Progress, silent
+from ..model import SplitModel, check_model
+from ..progress import Progress
+from ..progress_line import Watched, progress_of
 
 
 @runtime_checkable
@@ -33,10 +35,10 @@ class Method(Protocol):
         dictionary: Any,
         images: Any,
         *,
-        concepts: Sequence[int] | None = None,
+        concepts: Concepts = None,
         pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-        progress: Progress = silent,
+        key: Seed = None,
+        progress: Watched = None,
     ) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of concepts in images.
 
@@ -80,38 +82,46 @@ class CheckedMethod(abc.ABC):
         dictionary: Any,
         images: Any,
         *,
-        concepts: Sequence[int] | None = None,
+        concepts: Concepts = None,
         pooled: bool = True,
-        key: Key[Array, ""] | None = None,
-        progress: Progress = silent,
+        key: Seed = None,
+        progress: Watched = None,
     ) -> Float[np.ndarray, "wanted image height width"]:
         """Maps of concepts in images; see `Method`."""
-        pictures, chosen = checked_images(images), chosen_concepts(concepts, len(dictionary))
-        if not np.isfinite(np.asarray(dictionary)).all():
-            raise ValueError("dictionary has entries that are NaN or infinite; give the concepts of a factorization")
-        key = jax.random.key(0) if key is None else key
-        with freed_memory_kept():
-            return self.maps(Asked(model, dictionary, pictures, chosen, pooled, key, progress))
+        check_model(model)
+        pictures, dictionary = checked_images(images), checked_bank(dictionary)
+        chosen = list(concepts_of(concepts, len(dictionary)))
+        asked = Asked(model, dictionary, pictures, chosen, flag("pooled", pooled), key_of(key), progress_of(progress))
+        with freed_memory_kept(), taken_by(model, pictures):
+            return self.maps(asked)
 
     @abc.abstractmethod
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:
         """The maps, in the size and the precision of the pictures."""
 
 
-def chosen_concepts(concepts: Sequence[int] | None, number: int) -> list[int]:
-    """The concepts asked for; raises `ValueError` for those that a dictionary of this size doesn't have."""
-    chosen = list(range(number)) if concepts is None else [int(k) for k in concepts]
-    wrong = [k for k in chosen if not 0 <= k < number]
-    if wrong or not chosen:
+def checked_bank(dictionary: Any) -> Any:
+    """A dictionary as it came; raises `ValueError` where it's no matrix of finite numbers."""
+    try:
+        known = np.asarray(dictionary)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"dictionary can't be read as an array ({error}); give concept × channel") from error
+    if known.ndim != 2 or 0 in known.shape or not jnp.issubdtype(known.dtype, jnp.floating):
         raise ValueError(
-            f"concepts={wrong or chosen} of a dictionary with {number}; give numbers from 0 to {number - 1}"
+            f"dictionary has shape {known.shape} and dtype {known.dtype}; give real numbers, concept × channel, such "
+            "as explanation.dictionary"
         )
-    return chosen
+    if not np.isfinite(known).all():
+        raise ValueError("dictionary has entries that are NaN or infinite; give the concepts of a factorization")
+    return dictionary
 
 
 def checked_images(images: Any) -> Float[Array, "image height width colour"]:
     """Network input as a JAX array; raises `ValueError` where it is none."""
-    shape, dtype = np.shape(images), getattr(images, "dtype", np.asarray(images).dtype)
+    try:
+        shape, dtype = np.shape(images), getattr(images, "dtype", np.asarray(images).dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"images can't be read as an array ({error}); give network input") from error
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f"images has shape {shape}; give network input, image × height × width × colour")
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -125,6 +135,22 @@ def checked_images(images: Any) -> Float[Array, "image height width colour"]:
     return pictures
 
 
+@contextlib.contextmanager
+def taken_by(model: SplitModel, images: Float[Array, "image height width colour"]) -> Iterator[None]:
+    """Says of images in another shape than the model's input that they are, where the model doesn't take them."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        side, shape = model.preprocess.size, images.shape
+        if shape[1:] == (side, side, 3) or isinstance(error, FactorizationError):
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"images has shape {shape}, which the model doesn't take ({first[:200]}); give image × height × width × "
+            f"colour, such as {(shape[0], side, side, 3)}; np.moveaxis(images, 1, -1) where colours come first"
+        ) from error
+
+
 def parts(count: int, most: int) -> Iterator[slice]:
     """The numbers below `count` in slices of at most `most` and of nearly one size, so that few shapes occur."""
     pieces = -(-count // most)
@@ -132,9 +158,12 @@ def parts(count: int, most: int) -> Iterator[slice]:
     yield from (slice(start, end) for start, end in itertools.pairwise(ends))
 
 
-def at_least(name: str, value: int | float, least: int | float) -> None:
+def at_least(name: str, value: Any, least: int | float) -> None:
     """Raises `ValueError` for a setting that is too small, or for no whole number where the least is one."""
-    if isinstance(least, int) and not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name}={value!r} is no whole number; give at least {least}")
-    if not value >= least:
-        raise ValueError(f"{name}={value!r} is too small; give at least {least}")
+    number = index_or_none(value)
+    if isinstance(least, int) and number is None:
+        raise ValueError(f"{name}={shown(value)} is no whole number; give at least {least}")
+    found = float_or_none(value)
+    if found is not None and not found >= least:
+        raise ValueError(f"{name}={shown(value)} is too small; give at least {least}")
+    real(name, value, "number")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..choices import Count
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least, parts
 from .perturbed import perturbed_codes, picture_codes
@@ -28,10 +29,10 @@ class Occlusion(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    patch: int = 32
-    stride: int = 16
+    patch: Count = 32
+    stride: Count = 16
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("patch", self.patch, 1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int
+
+from ..choices import index_or_none, shown
 
 
 def grid_regions(height: int, width: int, grid: int) -> Int[np.ndarray, "height width"]:
@@ -19,7 +23,8 @@ def grid_regions(height: int, width: int, grid: int) -> Int[np.ndarray, "height 
     return rows[:, None] * grid + columns[None, :]
 
 
-def power_of_two(name: str, value: int) -> None:
+def power_of_two(name: str, value: Any) -> None:
     """Raises `ValueError` for a number of points that Sobol' points don't come in."""
-    if value < 2 or value & (value - 1):
-        raise ValueError(f"{name}={value!r} is no power of two, which Sobol' points need; try 32")
+    number = index_or_none(value)
+    if number is None or number < 2 or number & (number - 1):
+        raise ValueError(f"{name}={shown(value)} is no power of two, which Sobol' points need; try 32")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..choices import Count, Number, flag, real
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import perturbed_codes
@@ -35,18 +36,19 @@ class RISE(CheckedMethod):
     - `batch`: pictures that go through the network together; the masks don't depend on it.
     """
 
-    masks: int = 2000
-    cells: int = 7
-    probability: float = 0.5
+    masks: Count = 2000
+    cells: Count = 7
+    probability: Number = 0.5
     centred: bool = True
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("masks", self.masks, 1)
         at_least("cells", self.cells, 1)
         at_least("batch", self.batch, 1)
-        if not 0 < self.probability < 1:
+        flag("centred", self.centred)
+        if not 0 < real("probability", self.probability, "share") < 1:
             raise ValueError(f"probability={self.probability!r} hides nothing or all; give a number between 0 and 1")
 
     def maps(self, asked: Asked) -> Float[np.ndarray, "wanted image height width"]:

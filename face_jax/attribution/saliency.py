@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..choices import Count
 from .averaged import averaged_gradients
 from .method import Asked, CheckedMethod, at_least
 
@@ -24,7 +25,7 @@ class Saliency(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)

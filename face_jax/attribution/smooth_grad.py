@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..choices import Count, Number
 from .averaged import averaged_gradients
 from .method import Asked, CheckedMethod, at_least
 
@@ -27,9 +28,9 @@ class SmoothGrad(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    noise: float = 0.15
-    samples: int = 32
-    batch: int = 32
+    noise: Number = 0.15
+    samples: Count = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("noise", self.noise, 0.0)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ..choices import Count
 from ..importance.sampled import jansen, jansen_points
 from ..randomness import generator
 from .baseline import Baseline
@@ -31,10 +32,10 @@ class SobolRegions(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    grid: int = 7
-    designs: int = 32
+    grid: Count = 7
+    designs: Count = 32
     baseline: Baseline = 0.0
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("grid", self.grid, 1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import Count
 from ..concepts import encode_maps
 from .method import Asked, CheckedMethod, at_least, parts
 
@@ -47,7 +48,7 @@ class Codes(CheckedMethod):
     - `batch`: pictures that go through the network together.
     """
 
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
         at_least("batch", self.batch, 1)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ..choices import Number, flag, real
+
 
 @dataclasses.dataclass(frozen=True)
 class Views:
@@ -23,13 +25,16 @@ class Views:
     - `flip`: whether half of the views are mirrored, left to right.
     """
 
-    shift: float = 0.08
-    degrees: float = 10.0
-    smallest: float = 0.9
-    largest: float = 1.15
+    shift: Number = 0.08
+    degrees: Number = 10.0
+    smallest: Number = 0.9
+    largest: Number = 1.15
     flip: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("shift", "degrees", "smallest", "largest"):
+            real(name, getattr(self, name), "size of a move")
+        flag("flip", self.flip)
         if not (0 <= self.shift < 1 and 0 <= self.degrees <= 180 and 0 < self.smallest <= self.largest):
             raise ValueError(
                 f"{self}: give a shift from 0 to below 1, degrees from 0 to 180, and scales above 0, the smallest first"

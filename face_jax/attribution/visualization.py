@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,10 +14,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
+from ..choices import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, real
 from ..freed_memory import freed_memory_kept
-from ..model import Preprocess, SplitModel
-from ..progress import Progress, silent
+from ..model import Preprocess, SplitModel, check_model
+from ..progress import Progress
+from ..progress_line import Watched, progress_of
+from ..reprs import short_repr
 from .fourier import Spectrum, mean_spectrum, to_picture, weak_noise
+from .method import checked_bank
 from .views import Views
 
 # Below this cosine the objective counts it as this much, so that a first picture with next to none of the concept
@@ -40,6 +43,8 @@ class Visualization:
     pictures: Float[np.ndarray, "concept y x 3"]
     history: Float[np.ndarray, "concept step"]
     concepts: tuple[int, ...]
+
+    __repr__ = short_repr
 
     @property
     def pixels(self) -> UInt8[np.ndarray, "concept y x 3"]:
@@ -67,15 +72,15 @@ def visualize(
     model: SplitModel,
     dictionary: Any,
     *,
-    concepts: Sequence[int] | None = None,
+    concepts: Concepts = None,
     photographs: Any = None,
-    steps: int = 128,
-    rate: float | None = None,
-    power: float = 2.0,
-    decay: float = 0.8,
+    steps: Whole = 128,
+    rate: Real | None = None,
+    power: Real = 2.0,
+    decay: Real = 0.8,
     views: Views | None = None,
-    progress: Progress = silent,
-    key: Key[Array, ""] | None = None,
+    progress: Watched = None,
+    key: Seed = None,
 ) -> Visualization:
     """Pictures that maximize concepts: what the network looks for, whatever photographs happen to show.
 
@@ -104,15 +109,15 @@ def visualize(
 
     **Returns:** the pictures and the objective's history. Raises `ValueError` for options out of range.
     """
-    key = jax.random.key(0) if key is None else key
+    key, progress = key_of(key), progress_of(progress)
+    check_model(model)
     wanted, directions = _directions(dictionary, concepts)
     if rate is None:
         rate = 0.1 if photographs is None else 0.05
-    if not (steps >= 1 and 0 < rate < math.inf and 0 <= power < math.inf and 0 <= decay < math.inf):
-        raise ValueError(
-            f"steps={steps}, rate={rate}, power={power}, decay={decay}: give at least one step, a rate above 0, and "
-            "neither power nor decay below 0"
-        )
+    steps, rate = check_count("steps", steps, "steps"), real("rate", rate, "step size", above=0)
+    power, decay = real("power", power, "power", least=0), real("decay", decay, "power", least=0)
+    if views is not None:
+        instance("views", views, Views, "Views(flip=True)")
     start_key, step_key = jax.random.split(key)
     spectrum = Spectrum(model.preprocess.size, decay)
     own = _keys_of_concepts(start_key, wanted)
@@ -140,22 +145,9 @@ def _findable(features: Any) -> Any:
     return features
 
 
-def _directions(
-    dictionary: Any, concepts: Sequence[int] | None
-) -> tuple[tuple[int, ...], Float[Array, "concept channel"]]:
-    bank = jnp.asarray(dictionary)
-    if bank.ndim != 2 or not jnp.issubdtype(bank.dtype, jnp.floating):
-        raise ValueError(
-            f"dictionary has shape {bank.shape} and type {bank.dtype}; give real numbers, concept × channel"
-        )
-    if not jnp.isfinite(bank).all():
-        raise ValueError("dictionary has numbers that are infinite or NaN; give concepts as factorize finds them")
-    wanted = tuple(range(len(bank))) if concepts is None else tuple(int(concept) for concept in concepts)
-    wrong = [concept for concept in wanted if not 0 <= concept < len(bank)]
-    if wrong or not wanted:
-        raise ValueError(
-            f"concepts={wrong or list(wanted)} of a dictionary with {len(bank)}; give 0 to {len(bank) - 1}"
-        )
+def _directions(dictionary: Any, concepts: Concepts) -> tuple[tuple[int, ...], Float[Array, "concept channel"]]:
+    bank = jnp.asarray(checked_bank(dictionary))
+    wanted = concepts_of(concepts, len(bank))
     return wanted, bank[np.asarray(wanted)]
 
 

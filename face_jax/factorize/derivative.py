@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..reprs import short_repr
 from . import validate
 from .adjoint import ImplicitAdjoint, Root
 from .conditions import at_scale, in_dtype, targets
@@ -50,6 +51,8 @@ class DerivativeStats:
     residual: Float[Array, ""]
     indefinite: Array
     result: Result
+
+    __repr__ = short_repr
 
 
 def implicit_vjp(

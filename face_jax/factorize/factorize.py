@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from ..choices import Seed, Whole, flag, key_of
 from . import validate, with_terms
 from .adjoint import Adjoint, ImplicitAdjoint
 from .driver import solve
 from .objective import Objective, SquaredError
 from .paper_adam import PaperAdam, paper_adam
 from .results import raise_if_unusable
+from .settings import check_adjoint, check_solver, check_start
 from .solution import Solution
 from .solvers import ADMM, Solver
 from .starts import Given, Start
 from .warmup import Warmup
 
+if TYPE_CHECKING:
+    AnyObjective = SquaredError | Objective
+    AnySolver = Solver | PaperAdam
+    AnyStart = Start
+    AnyAdjoint = Adjoint
+else:
+    # Whoever gives something else is told so by the checks below.
+    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Any
+
 
 def factorize(
     activations: ArrayLike,
-    rank: int,
+    rank: Whole,
     *,
-    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
-    solver: Solver | PaperAdam = ADMM(),  # noqa: B008
-    start: Start = Warmup(),  # noqa: B008
-    adjoint: Adjoint = ImplicitAdjoint(),  # noqa: B008
-    key: Key[Array, ""] | None = None,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    solver: AnySolver = ADMM(),  # noqa: B008
+    start: AnyStart = Warmup(),  # noqa: B008
+    adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
+    key: Seed = None,
     throw: bool = True,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
@@ -44,15 +56,20 @@ def factorize(
     - `solver`: how.
     - `start`: from where.
     - `adjoint`: how the solution is differentiated; costs nothing unless it is.
-    - `key`: for the start's random numbers; `jax.random.key(0)` if None.
+    - `key`: for the start's random numbers, or a seed; `jax.random.key(0)` if None.
     - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, instead of only saying so in
         `result`. Running out of steps is told by `result` and never raises.
 
     **Returns:** the solution, in the activations' dtype.
-    Raises `ValueError` before any work for NaN, infinity, negative entries, and shapes that don't fit.
+    Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
+    make no sense.
     """
     activations = validate.matrix("activations", activations, "row × channel")
     rank = validate.rank_of(rank)
+    check_solver(solver)
+    check_start(start)
+    check_adjoint(adjoint)
+    flag("throw", throw)
     validate.finite("activations", activations)
     if not solver.signed_dictionary:
         validate.non_negative("activations", activations, validate.SIGNED)
@@ -63,7 +80,7 @@ def factorize(
     if isinstance(given, Given):
         validate.given(given, activations, rank, signed=solver.signed_dictionary)
     terms = with_terms.active(objective)
-    key = jax.random.key(0) if key is None else key
+    key = key_of(key)
     if terms:
         with_terms.check_solver(objective, solver)
     if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):

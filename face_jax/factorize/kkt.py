@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..reprs import short_repr
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
 from .objective import Objective, SquaredError
@@ -32,6 +33,8 @@ class KKTResidual:
     dictionary: Float[Array, ""]
     complementarity: Float[Array, ""]
     negative: Float[Array, ""]
+
+    __repr__ = short_repr
 
     @property
     def scaled(self) -> Float[Array, ""]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
+from ..choices import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
+from ..reprs import short_repr
 from . import validate
 from .factorize import factorize
 from .matching import matched
 from .objective import SquaredError
+from .settings import check_solver
 from .solvers import ADMM, Solver
 from .starts import Given, Random
 
@@ -41,6 +44,8 @@ class RankScan:
     stability: Float[np.ndarray, " rank"]
     floor: Float[np.ndarray, " rank"]
 
+    __repr__ = short_repr
+
     @property
     def suggested(self) -> int:
         """The smallest rank whose held-out error is within one standard error of the lowest."""
@@ -51,13 +56,13 @@ class RankScan:
 
 def rank_scan(
     activations: ArrayLike,
-    ranks: Sequence[int],
+    ranks: Concepts,
     *,
-    key: Key[Array, ""],
-    folds: int = 3,
-    starts: int = 3,
-    left_out: float = 0.1,
-    solver: Solver = ADMM(max_steps=200, rtol=1e-3),  # noqa: B008 (settings: frozen)
+    key: Seed = None,
+    folds: Whole = 3,
+    starts: Whole = 3,
+    left_out: Real = 0.1,
+    solver: Any = ADMM(max_steps=200, rtol=1e-3),  # noqa: B008 (settings: frozen)
 ) -> RankScan:
     """Compare ranks by bi-cross-validation with masked entries (Owen & Perry 2009) and by stability over starts.
 
@@ -68,24 +73,30 @@ def rank_scan(
 
     - `activations`: `row × channel`, at least 0.
     - `ranks`: which to try.
-    - `key`: for masks and starts.
+    - `key`: for masks and starts, or a seed; `jax.random.key(0)` if None.
     - `folds`: how many masks, at least 2.
     - `starts`: how many random starts are compared, at least 2.
     - `left_out`: which share of the entries a mask leaves out.
     - `solver`: the rule; a coarse tolerance is enough to compare ranks.
 
-    **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`.
+    **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
+    refuses, and for activations that are 0 everywhere.
     """
     activations = validate.matrix("activations", activations, "row × channel")
-    order = sorted({validate.rank_of(rank) for rank in ranks})
+    order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
-    for name, value in (("folds", folds), ("starts", starts)):
-        if value < 2:
-            raise ValueError(f"{name}={value} leaves nothing to compare; give at least 2")
-    if not 0 < left_out < 1:
-        raise ValueError(f"left_out={left_out} is no share between 0 and 1; give 0.1")
-    of_masks, of_starts, of_floor = jax.random.split(key, 3)
+    folds = whole("folds", folds, "masks to compare", least=2)
+    starts = whole("starts", starts, "starts to compare", least=2)
+    left_out = share("left_out", left_out, 0.1)
+    check_solver(instance("solver", solver, Solver, "ADMM() or HALS()"))
+    if solver.signed_dictionary:
+        raise ValueError(f"solver={solver!r} doesn't take the masks that ranks are compared by; give ADMM() or HALS()")
+    validate.finite("activations", activations)
+    validate.non_negative("activations", activations, validate.SIGNED)
+    if not np.asarray(activations).any():
+        raise ValueError("activations are all 0, which any number of concepts describes; give others")
+    of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
         errors = _fold(activations, order, left_out, solver, fold)

@@ -10,6 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
+from ..reprs import short_repr
+
 
 class RESULTS(enum.IntEnum):
     """The ways in which an iteration can end."""
@@ -68,6 +70,8 @@ class Result:
     """
 
     code: Int[Array, "*batch"]
+
+    __repr__ = short_repr
 
     @property
     def successful(self) -> Bool[Array, "*batch"]:

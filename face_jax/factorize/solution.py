@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..reprs import short_repr
 from .results import Result
 
 
@@ -36,6 +37,8 @@ class Stats:
     dead: Int[Array, "*batch"]
     duplicated: Int[Array, "*batch"]
 
+    __repr__ = short_repr
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Solution:
     scale: Float[Array, "*batch concept"]
     result: Result
     stats: Stats
+
+    __repr__ = short_repr
 
 
 def normalized(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ..reprs import short_repr
+
 Matrix = Float[Array, "row channel"]
 Start_ = tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]
 
@@ -109,6 +111,8 @@ class Given(Start):
 
     codes: Float[Array, "row concept"]
     dictionary: Float[Array, "concept channel"]
+
+    __repr__ = short_repr
 
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """The factors as they are."""

@@ -11,13 +11,17 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from ..choices import index_or_none, real, shown
 from .objective import Objective, SquaredError, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
     """A floating-point matrix with both sides at least 1; `words` name its axes."""
     if not isinstance(value, jax.Array):
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} can't be read as an array ({error}); give rows of equal length") from error
     if value.dtype == object or not (
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
@@ -89,11 +93,12 @@ def _range(value: Array) -> tuple[float, float]:
 
 def rank_of(rank: Any) -> int:
     """An integer of at least 1."""
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
-        raise ValueError(f"rank={rank!r} is no integer; give the number of concepts, such as rank=25")
-    if rank < 1:
-        raise ValueError(f"rank={rank} leaves no concept; give at least 1")
-    return int(rank)
+    number = index_or_none(rank)
+    if number is None:
+        raise ValueError(f"rank={shown(rank)} is no integer; give the number of concepts, such as rank=25")
+    if number < 1:
+        raise ValueError(f"rank={number} leaves no concept; give at least 1")
+    return number
 
 
 def squared_error(objective: Any) -> None:
@@ -103,7 +108,7 @@ def squared_error(objective: Any) -> None:
     if isinstance(objective, Objective | Term):
         raise ValueError("objective has no squared error to weigh its terms against; write SquaredError() + λ * term")
     raise ValueError(
-        f"objective={objective!r} is none; give SquaredError(), with further terms such as "
+        f"objective={shown(objective)} isn't valid; give SquaredError(), with further terms such as "
         "SquaredError() + λ * Faithfulness(head)"
     )
 
@@ -116,9 +121,7 @@ def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
         value = getattr(quadratic, name)
         if isinstance(value, Tracer):
             return
-        known[name] = float(value)
-        if not np.isfinite(known[name]) or known[name] < 0:
-            raise ValueError(f"{name}={known[name]} is no penalty; give a finite number of at least 0")
+        known[name] = real(name, value, "penalty", least=0)
     codes = known["l1_codes"] + known["l2_codes"]
     dictionary = known["l1_dictionary"] + known["l2_dictionary"]
     if both and (codes > 0) != (dictionary > 0):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from ..choices import Real, Seed, Whole, instance, key_of, real, several
 from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, with_terms
+from ..factorize.settings import check_solver, start_or
+from ..factorize.validate import matrix, rank_of
 from ..metrics import relative_squared_error
+from ..progress import Progress, silent
 from .certify import predictions
 from .checks import check_finite, check_weighed
 from .losses import SigmoidKL
@@ -22,6 +23,9 @@ from .term import Faithfulness, Prepared, Unkept
 # Relative to the λ at which both parts of the objective are equally large without the term.
 _SHARES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _WORSE = 2  # values of λ in a row that must be worse before larger ones are given up
+# From this share on, values of λ that lower the held-out loss by less than this part of it count as worse: they are the
+# ones that take long.
+_FELT, _GAIN = 0.3, 0.02
 SOLVER = ADMM(rtol=1e-4, max_steps=60)
 
 
@@ -70,6 +74,15 @@ class Path:
     solution: Solution | None
     most_error: float
 
+    def __repr__(self) -> str:
+        """What was chosen of what, without arrays; `table()` has the numbers."""
+        begun, taken = self.points[0], self.points[self.chosen]
+        return (
+            f"<Path of {len(self.points)} λ up to {self.points[-1].weight:.3g}: λ={taken.weight:.3g} chosen, held-out "
+            f"loss {begun.held_out_loss:.3g} → {taken.held_out_loss:.3g}, held-out error {begun.held_out_error:.3g} → "
+            f"{taken.held_out_error:.3g}>"
+        )
+
     @property
     def weight(self) -> float:
         """The λ that was chosen."""
@@ -82,16 +95,17 @@ class Path:
 
 def faithfulness_path(
     activations: Float[Array, "row channel"],
-    rank: int,
+    rank: Whole,
     term: Faithfulness,
     held_out: Float[Array, "other channel"],
     *,
     held_out_term: Faithfulness | None = None,
     weights: Sequence[float] | None = None,
-    most_error: float = 1.1,
+    most_error: Real = 1.1,
     solver: Any = SOLVER,
     start: Any = None,
-    key: Key[Array, ""] | None = None,
+    key: Seed = None,
+    progress: Progress = silent,
 ) -> Path:
     """Factorizations along λ, warm-started, and the one whose held-out loss is lowest within the bound on its error.
 
@@ -105,53 +119,64 @@ def faithfulness_path(
     - `held_out`: rows of other images to choose by. Score the choice on images that are in neither.
     - `held_out_term`: the term for these, where grouping or weights differ; without weights `term`.
     - `weights`: values of λ, ascending; 0 is put first. By default seven around the one at which squared error and
-        term are equally large; larger ones are left out once two in a row made the held-out loss worse.
+        term are equally large; larger ones are left out once two in a row made the held-out loss worse, or, from
+        0.3 times that λ on, lowered it by less than 2 %.
     - `most_error`: how much larger than without the term the held-out error may become, as a factor.
     - `solver`, `start`, `key`: for `factorize`.
+    - `progress`: told after each λ.
 
     **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
     factorized for rows that don't fit the terms, terms that weigh no image, predictions that aren't finite, and
     solvers that terms can't be combined with.
     """
-    if not math.isfinite(most_error) or most_error < 1:
+    rank, solver = rank_of(rank), check_solver(solver)
+    instance("term", term, Faithfulness, "Faithfulness(model.head)")
+    most_error = real("most_error", most_error, "factor")
+    if most_error < 1:
         raise ValueError(f"most_error={most_error} allows no solution; give a factor of at least 1, such as 1.1")
+    known = None
     if weights is not None:
-        known = [float(weight) for weight in weights]
-        if not all(math.isfinite(weight) and weight >= 0 for weight in known) or known != sorted(known):
+        known = [real("weights", weight, "list of λ") for weight in several("weights", weights, "λ")]
+        if not all(weight >= 0 for weight in known) or known != sorted(known):
             raise ValueError(f"weights={known} aren't ascending numbers of at least 0; give such as (1e2, 1e3, 1e4)")
-    activations, held_out = jnp.asarray(activations), jnp.asarray(held_out)
+    activations = matrix("activations", activations, "row × channel")
+    held_out = matrix("held_out", held_out, "row × channel")
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")
     with_terms.check_solver(SquaredError() + term, solver)
-    key = jax.random.key(0) if key is None else key
-    start = NNDSVD() if start is None else start
+    key, start = key_of(key), start_or(NNDSVD(), start)
 
     solution = factorize(activations, rank, solver=solver, start=start, key=key)
     points = [_point(0.0, solution, activations, term, held_out, held_out_term)]
     chosen, kept, worse = 0, solution, 0
-    if weights is None:
+    if known is None:
         balance = float(solution.stats.final_objective) / max(_total(term, prepared, activations, solution), 1e-12)
         candidates = [share * balance for share in _SHARES]
     else:
-        candidates = [float(weight) for weight in weights if weight > 0]
-    for weight in candidates:
-        solution = factorize(
-            activations,
-            rank,
-            objective=SquaredError() + weight * term,
-            solver=solver,
-            start=Given(solution.codes, solution.dictionary),
-            key=key,
-        )
-        points.append(_point(weight, solution, activations, term, held_out, held_out_term))
-        better = points[-1].held_out_loss < points[chosen].held_out_loss
-        if better and points[-1].held_out_error <= most_error * points[0].held_out_error:
-            chosen, kept, worse = len(points) - 1, solution, 0
-        else:
-            worse += 1
-        if weights is None and worse >= _WORSE:
-            break
+        balance = 0.0
+        candidates = [weight for weight in known if weight > 0]
+    with progress("Comparing λ", len(candidates)) as advance:
+        for weight in candidates:
+            solution = factorize(
+                activations,
+                rank,
+                objective=SquaredError() + weight * term,
+                solver=solver,
+                start=Given(solution.codes, solution.dictionary),
+                key=key,
+            )
+            advance(1)
+            points.append(_point(weight, solution, activations, term, held_out, held_out_term))
+            best = points[chosen].held_out_loss
+            gained = best - points[-1].held_out_loss
+            if gained > 0 and points[-1].held_out_error <= most_error * points[0].held_out_error:
+                chosen, kept = len(points) - 1, solution
+                worse = worse + 1 if weight >= _FELT * balance and gained < _GAIN * best else 0
+            else:
+                worse += 1
+            if weights is None and worse >= _WORSE:
+                break
     return Path(tuple(points), chosen, kept, most_error)
 
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..choices import index_or_none, shown
 from ..classes import UnknownClassError
+from ..model import check_head
 
 
-def check_asked(head: Any, codes: Any, dictionary: Any, target: int) -> None:
+def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
     """Refuses concepts that don't fit together or to the head, entries that aren't finite, and unknown classes.
 
     **Arguments:**
@@ -20,7 +22,12 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: int) -> None:
     - `codes`: should be `image y x concept`.
     - `dictionary`: should be `concept channel`.
     - `target`: should be the number of one of the head's classes. JAX would take the last for any greater one.
+
+    **Returns:** the class.
     """
+    check_head(head, affine=False)
+    for name, values in (("codes", codes), ("dictionary", dictionary)):
+        _check_numbers(name, values)
     shape, bank = np.shape(codes), np.shape(dictionary)
     if len(bank) != 2 or 0 in bank:
         raise ValueError(f"dictionary has shape {bank}; give concept × channel")
@@ -38,8 +45,24 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: int) -> None:
         if bad:
             raise ValueError(f"{name} has {bad} entries that are NaN or infinite; leave their images or concepts out")
     classes = _classes(head, (1, *shape[1:3], bank[1]), jnp.result_type(codes))
-    if not 0 <= target < classes:
-        raise UnknownClassError(f"target={target} is out of range: the head has {classes} classes (0 to {classes - 1})")
+    number = index_or_none(target)
+    if number is None:
+        raise UnknownClassError(
+            f"target={shown(target)} is no number of a class, and a head has no names; give 0 to {classes - 1} "
+            "(face_jax.classes.class_index finds a name's)"
+        )
+    if not 0 <= number < classes:
+        raise UnknownClassError(f"target={number} is out of range: the head has {classes} classes (0 to {classes - 1})")
+    return number
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    try:
+        dtype = values.dtype if isinstance(values, jax.Array) else np.asarray(values).dtype
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} can't be read as an array ({error})") from error
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} has dtype {dtype}; give real numbers, such as np.asarray({name}, np.float32)")
 
 
 def _classes(head: Any, shape: tuple[int, ...], dtype: Any) -> int:

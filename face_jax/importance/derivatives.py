@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..choices import Whole
 from .checks import check_asked
 
 
 def logit_gradient(
-    head: Any, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: int
+    head: Any, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: Whole
 ) -> Float[Array, "image y x channel"]:
     """Gradients of the logit with respect to the rebuilt activations `U Wᵀ`, image by image.
 
     Raises `ValueError` for what `check_asked` refuses, and where the head has no derivative.
     """
-    check_asked(head, codes, dictionary, target)
-    gradient = _gradient(head, codes, dictionary, jnp.asarray(target))
+    target = check_asked(head, codes, dictionary, target)
+    gradient = _gradient(head, jnp.asarray(codes), jnp.asarray(dictionary), jnp.asarray(target))
     bad = int((~np.isfinite(np.asarray(gradient)).all((1, 2, 3))).sum())
     if bad:
         raise ValueError(

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import Whole
 from ..model import Head
+from ..reprs import short_repr
 from .derivatives import logit_gradient
 
 
@@ -24,6 +26,8 @@ class GradientTimesCode:
     """
 
     contribution: Float[np.ndarray, "image concept"]
+
+    __repr__ = short_repr
 
     @property
     def per_image(self) -> Float[np.ndarray, "image concept"]:
@@ -40,7 +44,7 @@ def gradient_times_code(
     head: Head,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Whole,
 ) -> GradientTimesCode:
     """|gradient × code| of concepts for one class's logit, image by image, to compare Sobol indices with.
 
@@ -60,7 +64,7 @@ def gradient_times_code(
     finite, `UnknownClassError` for a class that the head doesn't have.
     """
     gradient = logit_gradient(head, codes, dictionary, target)
-    return GradientTimesCode(np.asarray(_times(gradient, codes, dictionary)))
+    return GradientTimesCode(np.asarray(_times(gradient, jnp.asarray(codes), jnp.asarray(dictionary))))
 
 
 @jax.jit

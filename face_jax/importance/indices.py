@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ..reprs import short_repr
+
 
 @dataclasses.dataclass(frozen=True)
 class Sobol:
@@ -23,6 +25,8 @@ class Sobol:
     low: Float[np.ndarray, "image concept"]
     high: Float[np.ndarray, "image concept"]
     exact: bool
+
+    __repr__ = short_repr
 
     @property
     def per_image(self) -> Float[np.ndarray, "image concept"]:

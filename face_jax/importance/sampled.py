@@ -11,6 +11,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float, Int, Key
 
+from .. import choices as checks
+from ..choices import Seed, Whole, index_or_none, key_of, shown, whole
 from ..progress import Advance, nobody
 from ..randomness import generator
 from .indices import Sobol
@@ -18,13 +20,13 @@ from .indices import Sobol
 
 def sampled_total_sobol(
     function: Callable[[Float[Array, " concept"]], Float[Array, ""] | Float[Array, " image"]],
-    concepts: int,
+    concepts: Whole,
     *,
-    designs: int = 32,
-    scrambles: int = 4,
+    designs: Whole = 32,
+    scrambles: Whole = 4,
     dtype: Any = jnp.float32,
     advance: Advance = nobody,
-    key: Key[Array, ""],
+    key: Seed = None,
 ) -> Sobol:
     """Total Sobol indices of a function of masks, by Jansen's estimator on scrambled Sobol' points.
 
@@ -47,17 +49,15 @@ def sampled_total_sobol(
     - `scrambles`: independent repetitions, at least 2; `designs × (concepts + 2) × scrambles` calls in all.
     - `dtype`: of the masks.
     - `advance`: told after each scramble.
-    - `key`: for the scrambles.
+    - `key`: for the scrambles, or a seed; `jax.random.key(0)` if None.
 
     **Returns:** the indices and their 95 % intervals, as NumPy arrays: it can't be part of a program under `jax.jit`. A
     value that depends on nothing has zeros. Raises `ValueError` where the function isn't finite.
     """
-    if designs < 2 or designs & (designs - 1):
-        raise ValueError(f"designs={designs} is no power of two, which Sobol' points need; try 64")
-    if scrambles < 2:
-        raise ValueError(f"scrambles={scrambles} leaves no interval; give at least 2")
-    if concepts < 1:
-        raise ValueError(f"concepts={concepts} leaves nothing to vary; give at least 1")
+    designs, scrambles, key = checked_designs(designs, scrambles, key)
+    concepts = whole("concepts", concepts, "inputs to vary", least=1)
+    checks.function("function", function, "a function from a mask to a value")
+    checks.function("advance", advance, "a function that takes a number of steps")
     bound = function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
     random = generator(key)
     differences, variances = [], []
@@ -74,6 +74,17 @@ def sampled_total_sobol(
         variances.append(np.asarray(variance))
         advance(1)
     return _ratio(np.stack(differences), np.stack(variances))
+
+
+def checked_designs(designs: Any, scrambles: Any, key: Any) -> tuple[int, int, Key[Array, ""]]:
+    """A design that Sobol' points come in; raises `ValueError` for any other."""
+    number = index_or_none(designs)
+    if number is None or number < 2 or number & (number - 1):
+        raise ValueError(f"designs={shown(designs)} is no power of two, which Sobol' points need; try 64")
+    times = index_or_none(scrambles)
+    if times is None or times < 2:
+        raise ValueError(f"scrambles={shown(scrambles)} leaves no interval; give at least 2")
+    return number, times, key_of(key)
 
 
 def _ratio(

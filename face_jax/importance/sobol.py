@@ -7,27 +7,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from ..choices import Seed, Whole
 from ..heads import Affine
-from ..model import Head
+from ..model import Head, check_head
 from ..progress import Advance, nobody
 from .checks import check_asked
 from .gradient_times_code import gradient_times_code
 from .indices import Sobol
-from .sampled import sampled_total_sobol
+from .sampled import checked_designs, sampled_total_sobol
 
 
 def total_sobol(
     head: Head,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Whole,
     *,
-    designs: int = 32,
-    scrambles: int = 4,
+    designs: Whole = 32,
+    scrambles: Whole = 4,
     advance: Advance = nobody,
-    key: Key[Array, ""],
+    key: Seed = None,
 ) -> Sobol:
     """Total Sobol indices of concepts for one class's logit, image by image (CRAFT, section 3.3).
 
@@ -46,16 +47,19 @@ def total_sobol(
         an image.
     - `scrambles`: independent repetitions, at least 2.
     - `advance`: told after each scramble.
-    - `key`: for the scrambles.
+    - `key`: for the scrambles, or a seed; `jax.random.key(0)` if None.
 
     **Returns:** the indices, as NumPy arrays: it can't be part of a program under `jax.jit`. An image whose logit
     doesn't depend on any concept has zeros. Raises `ValueError` for concepts that don't fit the head and for a head
     that isn't finite for masked concepts, `UnknownClassError` for a class that the head doesn't have.
     """
+    designs, scrambles, key = checked_designs(designs, scrambles, key)
+    check_head(head)
     if head.affine:
         total = exact_total_sobol(contributions(head, codes, dictionary, target))
         return Sobol(total, total, total, exact=True)
-    check_asked(head, codes, dictionary, target)
+    target = check_asked(head, codes, dictionary, target)
+    codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
     if getattr(head, "pools_first", False):
         # Masks are the same at all places, so that averages of masked codes are masked averages.
         codes = codes.mean((1, 2), keepdims=True)
@@ -78,7 +82,7 @@ def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float
 
 
 def contributions(
-    head: Head, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: int
+    head: Head, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: Whole
 ) -> Float[np.ndarray, "image concept"]:
     """What each concept adds to (or takes from) the class's logit through an affine head.
 
@@ -86,7 +90,7 @@ def contributions(
     """
     if not isinstance(head, Affine):
         return gradient_times_code(head, codes, dictionary, target).contribution
-    check_asked(head, codes, dictionary, target)
+    target = check_asked(head, codes, dictionary, target)
     column = np.asarray(head.kernel[:, target])
     if not np.isfinite(column).all():
         raise ValueError(f"head.kernel has NaN or infinity in class {target}'s column; load the model's weights again")

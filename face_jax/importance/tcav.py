@@ -7,9 +7,11 @@ import dataclasses
 import jax
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from ..choices import Seed, Whole, index_or_none, key_of, shown
 from ..model import Head
+from ..reprs import short_repr
 from .derivatives import logit_gradient
 
 
@@ -28,6 +30,8 @@ class TCAV:
     derivative: Float[np.ndarray, "image concept"]
     random_scores: Float[np.ndarray, " direction"]
     p_value: Float[np.ndarray, " concept"]
+
+    __repr__ = short_repr
 
     @property
     def per_image(self) -> Float[np.ndarray, "image concept"]:
@@ -48,10 +52,10 @@ def tcav(
     head: Head,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Whole,
     *,
-    directions: int = 500,
-    key: Key[Array, ""],
+    directions: Whole = 500,
+    key: Seed = None,
 ) -> TCAV:
     """TCAV scores of concepts for one class's logit (Kim et al. 2018), to compare Sobol indices with.
 
@@ -72,17 +76,19 @@ def tcav(
     - `dictionary`: the concepts.
     - `target`: the class whose logit is looked at.
     - `directions`: how many random directions (normal numbers), at least 2; Kim et al. use 500 runs.
-    - `key`: for these directions.
+    - `key`: for these directions, or a seed; `jax.random.key(0)` if None.
 
     **Returns:** derivatives, scores and p-values, as NumPy arrays: it can't be part of a program under `jax.jit`.
     Raises `ValueError` for concepts that don't fit the head and where the derivative isn't finite,
     `UnknownClassError` for a class that the head doesn't have.
     """
-    if directions < 2:
-        raise ValueError(f"directions={directions} leaves nothing to test against; give at least 2, such as 500")
+    count = index_or_none(directions)
+    if count is None or count < 2:
+        raise ValueError(f"directions={shown(directions)} leaves nothing to test against; give at least 2, such as 500")
+    key = key_of(key)
     gradient = np.asarray(logit_gradient(head, codes, dictionary, target)).sum(axis=(1, 2))
     derivative = gradient @ np.asarray(dictionary).T
-    random = np.asarray(jax.random.normal(key, (directions, gradient.shape[1]), gradient.dtype))
+    random = np.asarray(jax.random.normal(key, (count, gradient.shape[1]), gradient.dtype))
     random_scores = (gradient @ random.T > 0).astype(gradient.dtype).mean(0)
     score = (derivative > 0).astype(gradient.dtype).mean(0)
     return TCAV(derivative, random_scores, _p_value(score, random_scores))

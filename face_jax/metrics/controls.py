@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
+
+from ..choices import Seed, Whole, check_count, key_of
 
 
 def mean_direction(
-    rows: Float[np.ndarray, "row channel"], rank: int, *, key: Key[Array, ""]
+    rows: Float[np.ndarray, "row channel"], rank: Whole, *, key: Seed = None
 ) -> Float[np.ndarray, "concept channel"]:
     """The mean activation as the only real concept; the others are noise.
 
@@ -21,8 +23,10 @@ def mean_direction(
     return noise
 
 
-def random_dictionary(channels: int, rank: int, *, key: Key[Array, ""]) -> Float[np.ndarray, "concept channel"]:
+def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Float[np.ndarray, "concept channel"]:
     """Directions drawn at random: absolute values of normal numbers, at unit length."""
+    channels, rank = check_count("channels", channels, "channels"), check_count("rank", rank, "concepts")
+    key = key_of(key)
     return unit_length(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
 
 

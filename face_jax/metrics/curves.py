@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..choices import Real, Whole, check_count, real, shown
 from ..importance.checks import check_asked
 from ..model import Head
+from ..reprs import short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Curve:
 
     accuracy: Float[np.ndarray, " step"]
     probability: Float[np.ndarray, " step"]
+
+    __repr__ = short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ def fidelity(
     head: Head,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
-    target: int,
+    target: Whole,
     order: Int[np.ndarray, " concept"],
 ) -> Fidelity:
     """Insertion and deletion curves of one class's images.
@@ -66,8 +70,13 @@ def fidelity(
     **Returns:** curves and areas. Raises `ValueError` for concepts that don't fit the head and for logits that are NaN,
     `UnknownClassError` for a class that the head doesn't have.
     """
-    check_asked(head, codes, dictionary, target)
-    concepts = len(order)
+    target = check_asked(head, codes, dictionary, target)
+    codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
+    concepts = len(dictionary)
+    if sorted(np.asarray(order).ravel().tolist()) != list(range(concepts)):
+        raise ValueError(
+            f"order={shown(order)} isn't an order of {concepts} concepts; give each of 0 to {concepts - 1} once"
+        )
     rank = np.empty(concepts, np.int64)
     rank[order] = np.arange(concepts)
     inserted = rank[None, :] < np.arange(concepts + 1)[:, None]
@@ -91,18 +100,22 @@ def fidelity(
     )
 
 
-def insertion_ceiling(concepts: int, accuracy_of_nothing: float = 0.0) -> float:
+def insertion_ceiling(concepts: Whole, accuracy_of_nothing: Real = 0.0) -> float:
     """The highest C-Ins: every image right from the first concept on."""
+    concepts = check_count("concepts", concepts, "concepts")
+    accuracy_of_nothing = real("accuracy_of_nothing", accuracy_of_nothing, "share", least=0, most=1)
     return 1 - (1 - accuracy_of_nothing) / (2 * concepts)
 
 
-def deletion_ceiling(concepts: int) -> float:
+def deletion_ceiling(concepts: Whole) -> float:
     """The highest C-Del: every image right at first, and none from the first deletion on."""
+    concepts = check_count("concepts", concepts, "concepts")
     return concepts / (concepts + 1)
 
 
-def gini_ceiling(concepts: int) -> float:
+def gini_ceiling(concepts: Whole) -> float:
     """The highest C-Gini: one concept has all the importance."""
+    concepts = check_count("concepts", concepts, "concepts")
     return 1 - 1 / concepts
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float
 
+from ..reprs import short_repr
+
 
 @dataclasses.dataclass(frozen=True)
 class Certificates:
@@ -28,6 +30,8 @@ class Certificates:
     pinsker: Float[np.ndarray, " image"]
     bretagnolle_huber: Float[np.ndarray, " image"]
     agreement: Bool[np.ndarray, " image"]
+
+    __repr__ = short_repr
 
 
 def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.ndarray, "image class"]) -> Certificates:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from ..activations import Crops
 from ..model import Preprocess
+from ..reprs import short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PointingCases:
     concept: Int[np.ndarray, " case"]
     image: Int[np.ndarray, " case"]
     box: Int[np.ndarray, "case 4"]
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.concept)
@@ -47,6 +50,8 @@ class Pointing:
     hits: Float[np.ndarray, " case"]
     chances: Float[np.ndarray, " case"]
     middles: Float[np.ndarray, " case"]
+
+    __repr__ = short_repr
 
     @property
     def rate(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -144,7 +145,7 @@ def meanings(explanation: Explanation) -> list[Meaning]:
     return [
         Meaning(
             name="Relative squared error",
-            value=f"{own.relative_error:.3f}",
+            value="–" if math.isnan(own.relative_error) else f"{own.relative_error:.3f}",
             best="0",
             meaning="How much of the activations (their sum of squares) the concepts leave out, on held-out pictures.",
             suspicious="Near 1: the concepts describe hardly anything.",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from ..choices import Concepts, Seed, Whole, enough, index_or_none, key_of, shown
 from .crop_pools import CroppedConcepts, apart, crop_picture, pair, pools_of, without
 from .trials import Option, Trial, generator, trial_name
 
@@ -15,11 +13,11 @@ from .trials import Option, Trial, generator, trial_name
 def intruder_trials(
     explanation: CroppedConcepts,
     *,
-    trials: int = 15,
-    crops: int = 4,
-    concepts: Sequence[int] | None = None,
+    trials: Whole = 15,
+    crops: Whole = 4,
+    concepts: Concepts = None,
     condition: str = "concept",
-    key: Key[Array, ""] | None = None,
+    key: Seed = None,
 ) -> tuple[Trial, ...]:
     """Trials of finding the crop that doesn't belong (CRAFT, section 4.2): several of one concept, one of another.
 
@@ -40,9 +38,8 @@ def intruder_trials(
 
     **Returns:** the trials. Raises `ValueError` where the crops don't suffice.
     """
-    key = jax.random.key(0) if key is None else key
-    _check_count("trials", trials, 1)
-    _check_count("crops", crops, 2)
+    key = key_of(key)
+    trials, crops = enough("trials", trials, 1), enough("crops", crops, 2)
     pools = pools_of(explanation, crops, concepts)
     made = []
     for number in range(trials):
@@ -70,11 +67,11 @@ def binary_trials(
     explanation: CroppedConcepts,
     sub_concepts: CroppedConcepts | None = None,
     *,
-    parent: int | None = None,
-    trials: int = 15,
-    crops: int = 6,
-    concepts: Sequence[int] | None = None,
-    key: Key[Array, ""] | None = None,
+    parent: Whole | None = None,
+    trials: Whole = 15,
+    crops: Whole = 6,
+    concepts: Concepts = None,
+    key: Seed = None,
 ) -> tuple[Trial, ...]:
     """Trials of choosing between two (CRAFT, section 4.2); chance is a half.
 
@@ -96,21 +93,21 @@ def binary_trials(
     **Returns:** the trials, with condition `"sub-concept"` or `"concept"`. Raises `ValueError` where the crops don't
     suffice, or `parent` is missing.
     """
-    key = jax.random.key(0) if key is None else key
-    _check_count("trials", trials, 1)
-    _check_count("crops", crops, 1)
+    key = key_of(key)
+    trials, crops = enough("trials", trials, 1), enough("crops", crops, 1)
     if sub_concepts is None:
         return _told_apart(explanation, trials, crops, concepts, key)
     known = explanation.crop_codes.shape[1]
-    if parent is None or not 0 <= parent < known:
+    whole_concept = index_or_none(parent)
+    if whole_concept is None or not 0 <= whole_concept < known:
         raise ValueError(
-            f"parent={parent} is none of {known} concepts; say which one sub_concepts are of, 0 to {known - 1}"
+            f"parent={shown(parent)} is none of {known} concepts; say which one sub_concepts are of, 0 to {known - 1}"
         )
-    return _suited(explanation, sub_concepts, parent, trials, crops, concepts, key)
+    return _suited(explanation, sub_concepts, whole_concept, trials, crops, concepts, key)
 
 
 def _told_apart(
-    explanation: CroppedConcepts, trials: int, crops: int, concepts: Sequence[int] | None, key: Key[Array, ""]
+    explanation: CroppedConcepts, trials: int, crops: int, concepts: Concepts, key: Key[Array, ""]
 ) -> tuple[Trial, ...]:
     pools = pools_of(explanation, crops + 1, concepts)
     made = []
@@ -141,7 +138,7 @@ def _suited(
     parent: int,
     trials: int,
     crops: int,
-    concepts: Sequence[int] | None,
+    concepts: Concepts,
     key: Key[Array, ""],
 ) -> tuple[Trial, ...]:
     pools = pools_of(parts, crops + 1, concepts, least=1)
@@ -175,8 +172,3 @@ def _suited(
             )
         )
     return tuple(made)
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name}={value} is too few; give {least} or more")

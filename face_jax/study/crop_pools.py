@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..choices import Concepts, concepts_of
 from ..concepts import overlap, strongest_crops
 from ..crops import Crops
 from ..model import Preprocess
 from ..photographs import Photograph, resized
+from ..reprs import short_repr
 from .trials import Picture
 
 # Crops that a concept is shown by are among its so many strongest.
@@ -66,6 +67,8 @@ class Parts:
     crops: Crops
     crop_codes: Float[np.ndarray, "crop concept"]
 
+    __repr__ = short_repr
+
 
 def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
     """Sub-concepts in the form that trials take.
@@ -83,14 +86,11 @@ def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
 
 
 def pools_of(
-    explanation: CroppedConcepts, need: int, concepts: Sequence[int] | None, *, least: int = 2
+    explanation: CroppedConcepts, need: int, concepts: Concepts, *, least: int = 2
 ) -> dict[int, tuple[int, ...]]:
     """Each concept's strongest crops, for the concepts that have as many as a trial needs."""
     codes = explanation.crop_codes
-    wanted = range(codes.shape[1]) if concepts is None else concepts
-    wrong = [concept for concept in wanted if not 0 <= concept < codes.shape[1]]
-    if wrong:
-        raise ValueError(f"concepts={wrong} of {codes.shape[1]}; give numbers from 0 to {codes.shape[1] - 1}")
+    wanted = concepts_of(concepts, codes.shape[1])
     found = {concept: strongest_crops(codes[:, concept], explanation.crops, max(_POOL, need)) for concept in wanted}
     enough = {concept: pool for concept, pool in found.items() if len(pool) >= need}
     short = {concept: len(pool) for concept, pool in found.items() if len(pool) < need}

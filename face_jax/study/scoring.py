@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Array, Key
-
+from ..choices import Seed, Whole, check_count, instance, key_of, real
 from .answers import Answer, AnswerError, read_answers, read_key
 from .utility_score import Utility, utility_score
 
@@ -106,8 +105,8 @@ def score(
     *,
     screening: Screening | None = None,
     confidence: float = 0.95,
-    resamples: int = 10_000,
-    random_key: Key[Array, ""] | None = None,
+    resamples: Whole = 10_000,
+    random_key: Seed = None,
 ) -> StudyScore:
     """Scores participants' answers with the key that was written beside the study's page.
 
@@ -127,7 +126,9 @@ def score(
     **Returns:** the scores. Raises `AnswerError` where answers and keys don't fit.
     """
     screening = screening or Screening()
-    if not 0 < confidence < 1:
+    instance("screening", screening, Screening, "Screening(failed_catches=1)")
+    resamples, random_key = check_count("resamples", resamples, "resamples"), key_of(random_key)
+    if not 0 < real("confidence", confidence, "probability") < 1:
         raise ValueError(f"confidence={confidence} is no probability between 0 and 1; give one such as 0.95")
     keys = _keys(key)
     given = read_answers(answers)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key, UInt8
 
 from .. import randomness
+from ..reprs import short_repr
 
 Kind = Literal["intruder", "binary", "utility"]
 
@@ -27,6 +28,8 @@ class Picture:
 
     pixels: UInt8[np.ndarray, "y x 3"]
     says: str
+
+    __repr__ = short_repr
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ..activations import survey
 from ..attribution import upsampled_codes
+from ..choices import Seed, Whole, check_count, enough, flag, instance, key_of, several
 from ..concepts import encode_maps
 from ..explanation import Explanation
 from ..model import SplitModel
@@ -73,14 +73,14 @@ def utility_trials(
     images: Any,
     *,
     design: OneCondition | BeforeAndAfter | None = None,
-    sessions: int = 3,
-    training: int = 5,
-    tests: int = 7,
-    catches: int = 1,
-    concepts: int = 3,
+    sessions: Whole = 3,
+    training: Whole = 5,
+    tests: Whole = 7,
+    catches: Whole = 1,
+    concepts: Whole = 3,
     maps: bool = True,
-    batch: int = 32,
-    key: Key[Array, ""] | None = None,
+    batch: Whole = 32,
+    key: Seed = None,
 ) -> tuple[Lesson | Trial, ...]:
     """Lessons and trials of predicting the model's decision on new photographs (CRAFT, section 4.1 and appendix E.1).
 
@@ -106,10 +106,15 @@ def utility_trials(
 
     **Returns:** lessons, each before its session's trials. Raises `ValueError` where the photographs don't suffice.
     """
-    key = jax.random.key(0) if key is None else key
+    key = key_of(key)
     design = design or OneCondition()
-    every = (explanations,) if isinstance(explanations, Explanation) else tuple(explanations)
-    _check(every, sessions, training, tests, catches, concepts)
+    every = (explanations,) if isinstance(explanations, Explanation) else several("explanations", explanations, "them")
+    for explanation in every:
+        instance("explanations", explanation, Explanation, "the result of explain or load")
+    instance("design", design, (OneCondition, BeforeAndAfter), "OneCondition() or BeforeAndAfter()")
+    flag("maps", maps)
+    batch = check_count("batch", batch, "pictures")
+    sessions, training, tests, catches, concepts = _check(every, sessions, training, tests, catches, concepts)
     seen = _look(every, images, batch)
     labels = [explanation.target_name for explanation in every]
     if len(every) == 1:
@@ -163,8 +168,8 @@ def _question(
 
 
 def _check(
-    every: tuple[Explanation, ...], sessions: int, training: int, tests: int, catches: int, concepts: int
-) -> None:
+    every: tuple[Explanation, ...], sessions: Any, training: Any, tests: Any, catches: Any, concepts: Any
+) -> tuple[int, ...]:
     if not every:
         raise ValueError("explanations is empty; give one explanation, or one of each of several classes")
     same = {(explanation.model.fingerprint, explanation.model.layer) for explanation in every}
@@ -175,17 +180,19 @@ def _check(
     names = [explanation.target_name for explanation in every]
     if len(set(names)) < len(names):
         raise ValueError(f"explanations are of the classes {names}; give each class once")
-    for name, value, least in (
-        ("sessions", sessions, 1),
-        ("training", training, 2),
-        ("tests", tests, 1),
-        ("catches", catches, 0),
-        ("concepts", concepts, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name}={value} is too few; give {least} or more")
+    counts = tuple(
+        enough(name, value, least)
+        for name, value, least in (
+            ("sessions", sessions, 1),
+            ("training", training, 2),
+            ("tests", tests, 1),
+            ("catches", catches, 0),
+            ("concepts", concepts, 1),
+        )
+    )
     if catches > training:
         raise ValueError(f"catches={catches} of training={training} examples; give at most {training}")
+    return counts
 
 
 def _look(every: tuple[Explanation, ...], images: Any, batch: int) -> _Seen:

@@ -192,7 +192,7 @@ def test_what_cannot_be_made_is_said(change, message):
 def test_a_dictionary_has_two_axes_and_views_have_a_range():
     with pytest.raises(ValueError, match="dictionary has shape"):
         visualize(colour_model(), COLOURS[0])
-    with pytest.raises(ValueError, match="dictionary has numbers that are infinite or NaN"):
+    with pytest.raises(ValueError, match="dictionary has entries that are NaN or infinite"):
         visualize(colour_model(), np.full_like(COLOURS, np.nan))
     for features in (colour_model().features, OfAnotherFramework()):
         with pytest.raises(ValueError, match="dictionary has 5 channels, and the model's layer 14"):

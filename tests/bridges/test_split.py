@@ -313,6 +313,16 @@ def test_number_of_classes_is_checked():
         bridges.split(small.Plain(), "body", preprocess=EIGHT, classes=["a", "b"])
 
 
+def test_classes_may_be_named_by_mappings_of_datasets_and_of_published_models():
+    class_to_idx = {"e": 4, "a": 0, "c": 2, "b": 1, "d": 3}
+    id2label = {number: name for name, number in class_to_idx.items()}
+    for classes in (class_to_idx, id2label, "abcde"):
+        found = bridges.split(small.Plain(), "body", preprocess=EIGHT, classes=classes).classes
+        assert found == ("a", "b", "c", "d", "e")
+    with pytest.raises(ValueError, match="no order of the logits"):
+        bridges.split(small.Plain(), "body", preprocess=EIGHT, classes=set("abcde"))
+
+
 def test_features_inside_jit_say_why_not():
     split = bridges.split(small.Plain().double(), "body", preprocess=EIGHT)
     with pytest.raises(TypeError, match="to_flax"):

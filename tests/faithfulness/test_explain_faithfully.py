@@ -42,7 +42,7 @@ def test_a_weight_buys_faithfulness_for_reconstruction():
     assert without.kl > 5e-3, "there's nothing to be bought"
     assert own.kl < 0.8 * without.kl
     assert own.relative_error > without.relative_error
-    assert found.settings["faithfulness"] is True
+    assert found.settings["faithfulness"] == 30.0
     assert found.path is None
     assert len(found.crop_codes) == len(found.crop_activations) == len(found.crops)
 
