@@ -89,12 +89,24 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: places[item.path])
 
 
+def _room_is_short():
+    """Whether this process's compiled programs fill much of its 65,530 maps of memory, or of a worker's 4 GiB."""
+    own = pathlib.Path("/proc/self")
+    try:
+        maps = own.joinpath("maps").read_bytes().count(b"\n")
+        resident = int(own.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return True
+    return maps > 20_000 or resident > 2 * 2**30
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compilations():
-    """Compiled code of a file's tests is let go behind it: each piece is mapped into memory, and maps are limited."""
+    """Compiled code is kept for the next file, and let go when room is short: each piece is mapped into memory."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if _room_is_short():
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
