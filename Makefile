@@ -11,9 +11,9 @@ OUT    ?= face-jax-report
 demo: $(VENV)/.demo
 	$(BIN)/face-jax demo --out $(OUT)
 
-# Tests mostly compile, on one core each; a file's tests share what they compile.
+# Tests mostly compile, on one core each; a file's tests share what they compile. What goes on is said every half minute.
 test: $(VENV)/.test
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

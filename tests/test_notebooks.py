@@ -26,5 +26,7 @@ def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    # Seconds, for a machine that has much else to do.
+    patience = {"timeout": 3600, "startup_timeout": 600}
+    NotebookClient(notebook, **patience, kernel_name="python3", resources=resources).execute()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")

@@ -1,5 +1,6 @@
 """Encoding's derivative: closed forms, central differences, modes, and what's left where there is none."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import QUICKLY
 
 from face_jax.factorize import SquaredError, encode
 
@@ -168,9 +170,7 @@ print("same")
 
 
 def test_sharded_rows(tmp_path):
-    import os
-
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ | {"XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=tmp_path, env=flags)
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 

@@ -3,13 +3,13 @@
 import dataclasses
 import pathlib
 import re
-import shutil
 import xml.etree.ElementTree
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import browser_only, chromium, dark, overflow, screen, undecoded
 from layered_model import layered_model, warm_pictures
 from toy_model import Squared, colour_model, pictures
 
@@ -22,8 +22,6 @@ from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
 from face_jax.report.verdicts import meanings, verdicts
 from face_jax.sanity import SanityCheck, SanityStage
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -375,44 +373,28 @@ def test_an_outline_is_at_half_of_the_peak():
     np.testing.assert_allclose(np.hypot(points[:, 1] - 25, points[:, 0] - 35), np.sqrt(200 * np.log(2)), atol=0.1)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@browser_only
 @pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it(page, width, scheme):
-    from playwright.sync_api import sync_playwright
-
-    complaints: list[str] = []
-    requests: list[str] = []
-    with sync_playwright() as play:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        view.on("console", lambda message: complaints.append(message.text))
-        view.on("pageerror", lambda error: complaints.append(str(error)))
-        view.on("request", lambda request: requests.append(request.url))
+def test_a_browser_shows_it(page, browser, width, scheme):
+    with screen(browser, viewport={"width": width, "height": 900}, color_scheme=scheme) as view:
         view.goto(page.as_uri())
-        broken = view.evaluate("""async () => {
-            const pictures = [...document.images];
-            for (const picture of pictures) { picture.loading = 'eager'; await picture.decode().catch(() => {}); }
-            return pictures.filter(picture => picture.naturalWidth === 0).length;
-        }""")
-        overflow = view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert undecoded(view, "img") == 0
+        assert overflow(view) <= 0
         # Every score is in sight.
-        scores = "document.querySelector('table.scores').parentElement"
-        overflow = max(overflow, view.evaluate(f"{scores}.scrollWidth - {scores}.clientWidth"))
-        style = "getComputedStyle(document.body)"
-        paper, ink = view.evaluate(f"[{style}.backgroundColor, {style}.color]")
-        curves = view.locator(".curves svg").count()
-        narrowest = min(view.locator(".curves svg").nth(number).bounding_box()["width"] for number in range(curves))
-        browser.close()
-    assert complaints == []
-    assert broken == 0
-    assert overflow <= 0
-    assert curves == 2
-    assert narrowest > 250
-    assert all(address.startswith(("file:", "data:")) for address in requests)
-    brightness = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in (paper, ink)]
-    assert (brightness[0] < brightness[1]) == (scheme == "dark")
+        assert overflow(view, "*:has(> table.scores)") <= 0
+        curves = [curve.bounding_box()["width"] for curve in view.locator(".curves svg").all()]
+        assert len(curves) == 2
+        assert min(curves) > 250
+        assert dark(view) == (scheme == "dark")
+        assert view.complaints == []
+        assert all(address.startswith(("file:", "data:")) for address in view.requests)
 
 
 def test_choices_are_drawn(explanation, tmp_path):
@@ -484,19 +466,10 @@ def test_without_a_tree_it_says_which_concepts_ask_for_one(explanation, tmp_path
     assert "No concept was taken apart: at layer <code>patches</code>" in few.report(tmp_path).read_text()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
-def test_a_narrow_screen_shows_the_tree(recursive, tmp_path):
-    from playwright.sync_api import sync_playwright
-
-    page = recursive.report(tmp_path)
-    with sync_playwright() as play:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        view = browser.new_page(viewport={"width": 400, "height": 900})
-        view.goto(page.as_uri())
-        overflow = view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        crops = view.locator("#parts .crops img")
-        widths = [crops.nth(number).bounding_box()["width"] for number in range(crops.count())]
-        browser.close()
-    assert overflow <= 0
+@browser_only
+def test_a_narrow_screen_shows_the_tree(recursive, browser, tmp_path):
+    with screen(browser, viewport={"width": 400, "height": 900}) as view:
+        view.goto(recursive.report(tmp_path).as_uri())
+        assert overflow(view) <= 0
+        widths = [crop.bounding_box()["width"] for crop in view.locator("#parts .crops img").all()]
     assert min(widths) > 40

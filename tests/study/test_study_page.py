@@ -1,20 +1,18 @@
 """The page as a file, and as participants use it in a browser."""
 
+import contextlib
 import json
 import pathlib
 import re
-import shutil
 
 import jax
 import numpy as np
 import pytest
+from browser import browser_only, chromium, dark, overflow, screen, undecoded
 from toy_model import colour_model, pictures
 
 import face_jax as fj
 from face_jax.study import BeforeAndAfter, Lesson, Trial, score, write_page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-browser_only = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +35,7 @@ def files(entries, tmp_path_factory):
 
 
 def test_the_page_holds_no_answers(files, entries):
-    text = files.page.read_text()
-    content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
+    content = content_of(files)
     said = set()
 
     def walk(value):
@@ -87,29 +84,21 @@ def test_what_is_no_study_is_refused(entries, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
+def browser():
+    with chromium() as found:
+        yield found
 
 
+@contextlib.contextmanager
 def opened(browser, page: pathlib.Path, **options):
-    context = browser.new_context(accept_downloads=True, **options)
-    view = context.new_page()
-    view.complaints = []
-    view.on("console", lambda message: view.complaints.append(message.text))
-    view.on("pageerror", lambda error: view.complaints.append(str(error)))
-    view.on(
-        "request",
-        lambda request: request.url.startswith(("file:", "data:", "blob:")) or view.complaints.append(request.url),
-    )
-    view.goto(page.as_uri())
-    return view
+    """The page, by a clock that stands until it is told to run."""
+    with screen(browser, **options) as view:
+        view.clock.install(time=0)
+        view.clock.pause_at(1000)
+        view.goto(page.as_uri())
+        yield view
+        assert view.complaints == []
+        assert all(address.startswith(("file:", "data:", "blob:")) for address in view.requests)
 
 
 def begin(view, name: str) -> None:
@@ -117,60 +106,72 @@ def begin(view, name: str) -> None:
     view.keyboard.press("Enter")
 
 
-def overflow(view) -> int:
-    return view.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+def content_of(files) -> dict:
+    return json.loads(re.search(r'id="content">(.*?)</script>', files.page.read_text(), re.DOTALL)[1])
 
 
-def answer_all(view, key: dict, answers: dict[str, int] | None = None, check=None) -> list[str]:
-    """Goes through the page by keyboard alone; right answers are looked up in the page's own content."""
-    asked = []
-    while not view.locator("#end").is_visible():
+def answer_all(view, files, answers: dict[str, int] | None = None, check=None) -> list[str]:
+    """Goes through the page by keyboard alone; without answers, the first is taken. Gives the questions.
+
+    Somebody thinks for a second before the first choice, changes it a second and a half later, and goes on after
+    half a second more.
+    """
+    from playwright.sync_api import expect
+
+    asked, screens = [], content_of(files)["screens"]
+    total = sum("trial" in one for one in screens)
+    for _ in screens:
+        shown = view.locator("main > section:visible").get_attribute("id")
         if check:
-            check(view)
-        if view.locator("#lesson").is_visible():
-            view.locator("#learned button").focus()
-            view.keyboard.press("Enter")
+            check(view, shown)
+        if shown == "lesson":
+            view.locator("#learned button").press("Enter")
             continue
-        view.wait_for_function("[...document.querySelectorAll('#answer img')].every(image => image.complete)")
-        values = view.locator("#options input").evaluate_all("inputs => inputs.map(input => Number(input.value))")
+        assert shown == "trial"
+        expect(view.locator("#progress")).to_have_text(f"Question {len(asked) + 1} of {total}")
         asked.append(view.locator("#question").inner_text())
-        wanted = values[0] if answers is None else None
-        if wanted is None:
-            shown = view.locator("#answer img").evaluate_all("images => images.map(image => image.src)")
-            wanted = answers[frozenset(shown)]
-        view.keyboard.press(str(values.index(wanted) + 1))
-        view.wait_for_function("!document.getElementById('next').disabled")
+        values = [int(each.get_attribute("value")) for each in view.locator("#options input").all()]
+        wanted = values[0]
+        if answers:
+            pictures = view.locator("#answer img").all()
+            wanted = answers[frozenset(picture.get_attribute("src") for picture in pictures)]
+        place = values.index(wanted)
+        view.keyboard.press(str((place + 1) % len(values) + 1))
+        # Until the pictures can be seen there's no going on, and no time that counts.
+        expect(view.locator("#next")).to_be_enabled()
+        view.clock.run_for(1500)
+        view.keyboard.press(str(place + 1))
+        view.clock.run_for(500)
         view.keyboard.press("Enter")
+    expect(view.locator("#end")).to_be_visible()
     return asked
 
 
 def right_answers(files, key: dict) -> dict[frozenset, int]:
-    content = json.loads(re.search(r'id="content">(.*?)</script>', files.page.read_text(), re.DOTALL)[1])
+    content = content_of(files)
     found = {}
-    for screen in content["screens"]:
-        if "trial" in screen:
-            every = [*screen["shown"], *(one for option in screen["options"] for one in option["pictures"])]
-            pictured = frozenset(content["pictures"][one["picture"]] for one in every)
-            found[pictured] = key["trials"][screen["trial"]]["correct"]
+    for one in content["screens"]:
+        if "trial" in one:
+            every = [*one["shown"], *(each for option in one["options"] for each in option["pictures"])]
+            pictured = frozenset(content["pictures"][each["picture"]] for each in every)
+            found[pictured] = key["trials"][one["trial"]]["correct"]
     return found
 
 
 @browser_only
-def test_somebody_who_is_always_right_scores_so(files, chromium, tmp_path):
+def test_somebody_who_is_always_right_scores_so(files, browser, tmp_path):
     key = json.loads(files.key.read_text())
     for name in ("ada", "bob, the 2nd"):
-        view = opened(chromium, files.page, viewport={"width": 1400, "height": 900})
-        begin(view, name)
-        questions = answer_all(view, key, right_answers(files, key))
-        assert len(questions) == len(key["trials"])
-        for kind in ("json", "csv"):
-            with view.expect_download() as download:
-                view.get_by_role("button", name=kind.upper()).click()
-            folder = tmp_path / kind
-            folder.mkdir(exist_ok=True)
-            download.value.save_as(folder / download.value.suggested_filename)
-        assert view.complaints == []
-        view.context.close()
+        with opened(browser, files.page, viewport={"width": 1400, "height": 900}) as view:
+            begin(view, name)
+            questions = answer_all(view, files, right_answers(files, key))
+            assert len(questions) == len(key["trials"])
+            for kind in ("json", "csv"):
+                with view.expect_download() as download:
+                    view.get_by_role("button", name=kind.upper()).click()
+                folder = tmp_path / kind
+                folder.mkdir(exist_ok=True)
+                download.value.save_as(folder / download.value.suggested_filename)
     results = [score(tmp_path / kind, files.key) for kind in ("json", "csv")]
     assert results[0] == results[1]
     assert results[0].participants == ("ada", "bob, the 2nd")
@@ -180,7 +181,8 @@ def test_somebody_who_is_always_right_scores_so(files, chromium, tmp_path):
     }
     assert results[0].utility.score == 1.0
     saved = [json.loads(file.read_text()) for file in sorted((tmp_path / "json").iterdir())]
-    assert all(0 < row["seconds_to_choice"] <= row["seconds"] < 60 for file in saved for row in file["answers"])
+    for row in (row for file in saved for row in file["answers"]):
+        assert (row["seconds_to_choice"], row["seconds"], row["changes"]) == (1.5, 2.0, 1)
     # Everybody's order is their own, within what belongs together.
     first, second = ([row["trial"] for row in file["answers"]] for file in saved)
     assert sorted(first[:3]) == sorted(second[:3])
@@ -189,46 +191,37 @@ def test_somebody_who_is_always_right_scores_so(files, chromium, tmp_path):
 
 @browser_only
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark"), (400, "light"), (1400, "dark")])
-def test_every_screen_fits_and_shows_its_pictures(files, chromium, width, scheme):
-    key = json.loads(files.key.read_text())
-    view = opened(chromium, files.page, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    seen = []
+def test_every_screen_fits_and_shows_its_pictures(files, browser, width, scheme):
+    seen = set()
 
-    def check(view):
-        visible = [name for name in ("lesson", "trial") if view.locator(f"#{name}").is_visible()]
-        seen.extend(visible)
+    def check(view, shown):
+        seen.add(shown)
         assert overflow(view) <= 0
-        broken = view.evaluate(
-            "async () => { const all = [...document.querySelectorAll('section:not([hidden]) img')];"
-            "await Promise.all(all.map(i => i.decode())); return all.filter(i => !i.naturalWidth || !i.alt).length; }"
-        )
-        assert broken == 0
+        assert undecoded(view, "section:not([hidden]) img") == 0
         # What has just appeared is read out: the focus is on its heading.
-        assert view.evaluate("document.activeElement.tagName") == "H1"
+        assert view.locator("h1:focus").count() == 1
 
-    begin(view, "ada")
-    answer_all(view, key, check=check)
-    assert {"lesson", "trial"} == set(seen)
-    assert overflow(view) <= 0
-    style = "getComputedStyle(document.body)"
-    paper, ink = view.evaluate(f"[{style}.backgroundColor, {style}.color]")
-    brightness = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in (paper, ink)]
-    assert (brightness[0] < brightness[1]) == (scheme == "dark")
-    assert view.complaints == []
-    view.context.close()
+    with opened(browser, files.page, viewport={"width": width, "height": 800}, color_scheme=scheme) as view:
+        begin(view, "ada")
+        answer_all(view, files, check=check)
+        assert {"lesson", "trial"} == seen
+        assert overflow(view) <= 0
+        assert dark(view) == (scheme == "dark")
 
 
 @browser_only
-def test_a_closed_page_goes_on_where_it_stopped(files, chromium):
-    view = opened(chromium, files.page, viewport={"width": 1000, "height": 800})
-    begin(view, "ada")
-    for _ in range(2):
-        view.wait_for_function("[...document.querySelectorAll('#answer img')].every(image => image.complete)")
-        view.locator("#options label").first.click()
-        view.locator("#next:not([disabled])").click()
-    before = view.locator("#question").inner_text(), view.locator("#progress").inner_text()
-    view.reload()
-    view.get_by_role("button", name="Go on as ada").click()
-    assert (view.locator("#question").inner_text(), view.locator("#progress").inner_text()) == before
-    assert "Question 3 of" in before[1]
-    view.context.close()
+def test_a_closed_page_goes_on_where_it_stopped(files, browser):
+    from playwright.sync_api import expect
+
+    with opened(browser, files.page, viewport={"width": 1000, "height": 800}) as view:
+        begin(view, "ada")
+        for number in range(2):
+            expect(view.locator("#progress")).to_contain_text(f"Question {number + 1} of")
+            view.locator("#options label").first.click()
+            view.locator("#next").click()
+        before = view.locator("#question").inner_text(), view.locator("#progress").inner_text()
+        view.reload()
+        view.get_by_role("button", name="Go on as ada").click()
+        expect(view.locator("#progress")).to_have_text(before[1])
+        assert view.locator("#question").inner_text() == before[0]
+        assert "Question 3 of" in before[1]
