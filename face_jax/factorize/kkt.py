@@ -121,10 +121,13 @@ class CodesCertificate:
     - `violation`: for each row, the largest `|min(s_k, v_k)| / (‖a‖ + Σ v)`, where `s_k` is the objective's slope along
         the k-th concept and `v_k` its code, both for the concept at unit length. 0: the minimum, free of units.
         Infinite for codes that aren't finite.
+    - `growth`: `Σ v / ‖a‖`, at most `√concepts` at the minimum of a non-negative dictionary. Where it's 10ⁿ, concepts
+        of opposite signs cancel, and so many digits of what the codes rebuild are lost, however they are found.
     - `tolerance`: `4 ε (√channels + concepts)`, which `encode` promises.
     """
 
     violation: Float[Array, " row"]
+    growth: Float[Array, " row"]
     tolerance: Float[Array, ""]
 
     @property
@@ -196,9 +199,13 @@ def _certify_codes(
     lengths = jnp.sqrt(squares + ridge)
     lengths = jnp.where(lengths > 0, lengths, 1)
     v = u * lengths
-    whole = jnp.sqrt(sizes) + jnp.sum(jnp.abs(v), axis=1)
+    row, total = jnp.sqrt(sizes), jnp.sum(jnp.abs(v), axis=1)
+    whole = row + total
     violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / jnp.where(whole > 0, whole, 1)
     right = jnp.all(jnp.isfinite(codes), axis=1) & jnp.isfinite(violation)
     channels, concepts = activations.shape[1], dictionary.shape[0]
     tolerance = 4 * float(jnp.finfo(dtype).eps) * (channels**0.5 + concepts)
-    return CodesCertificate(jnp.where(right, violation, jnp.inf), jnp.asarray(tolerance, dtype))
+    growth = jnp.where(total > 0, total / row, 0)
+    return CodesCertificate(
+        jnp.where(right, violation, jnp.inf), jnp.where(right, growth, jnp.inf), jnp.asarray(tolerance, dtype)
+    )

@@ -52,13 +52,15 @@ def codes_of(
     x = nnls(gram, cross, jax.lax.stop_gradient(rows))
     by = (of_rows + of_columns)[None] - of_concepts[:, None]
     codes = shifted(x, by if equal is None else by - equal)
-    return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes))
+    return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)
 
 
-def _lost(x: Columns, codes: Columns) -> Bool[Array, " item"]:
+def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Array, " item"]:
     kind = jnp.finfo(x.dtype)
     matters = x > float(kind.eps) * jnp.max(x, axis=0, keepdims=True)
-    return jnp.any(matters & ~((codes >= float(kind.tiny)) & (codes <= float(kind.max))), axis=0)
+    # A row at the range's lower end has such codes whatever the dictionary's units: it's as good as zero.
+    small = (codes < float(kind.tiny)) & (of_rows >= 0)[None]
+    return jnp.any(matters & (small | ~(codes <= float(kind.max))), axis=0)
 
 
 def concept_exponents(dictionary: Dictionary, l2: Float[Array, ""]) -> Int[Array, " concept"]:
