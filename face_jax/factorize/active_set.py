@@ -29,7 +29,7 @@ class _State(NamedTuple):
     blocked: Mask  # tried from here, and no better
     inner: Bool[Array, ""]
     done: Bool[Array, ""]
-    count: Array
+    steps: Array
 
 
 def active_set(root: Float[Array, "concept concept"], target: Codes, linear: Codes) -> Codes:
@@ -91,11 +91,11 @@ def active_set(root: Float[Array, "concept concept"], target: Codes, linear: Cod
             blocked=jnp.where(better, nothing, jnp.where(keep, state.blocked | entered, state.blocked)),
             inner=~better & ~keep,
             done=done,
-            count=state.count + 1,
+            steps=state.steps + 1,
         )
 
     def going(state: _State) -> Bool[Array, ""]:
-        return ~state.done & (state.count < _EXCHANGES * concepts + 100)
+        return ~state.done & (state.steps < _EXCHANGES * concepts + 100)
 
     zero = jnp.zeros_like(target)
     no = jnp.zeros((), bool)

@@ -32,9 +32,10 @@ def encode(
     entries, and penalties (the square one as further channels), belong to slopes and lengths. `certify_codes` measures
     it row by row.
 
-    A row's codes don't depend on the rows that come with it. Where the minimizer isn't unique, the concepts with
-    positive codes are independent, and later duplicates of a concept are left at zero: it's what Lawson & Hanson's
-    method finds from zero, the first of equally steep concepts joining.
+    Beyond rounding, a row's codes don't depend on the rows that come with it. Where the minimizer isn't unique, the
+    concepts with positive codes are independent, and later duplicates of a concept are left at zero: it's what
+    Lawson & Hanson's method finds from zero, the first of equally steep concepts joining. That takes some thirty times
+    as long as independent concepts do.
 
     Differentiable with respect to activations and dictionary in both modes, in closed form on the support and without
     iterating: `dU_S = (W_SᵀW_S)⁻¹ W_Sᵀ dA` and its companion for the dictionary; a code of zero stays zero, also

@@ -141,9 +141,11 @@ def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
 
     def solved(i: Array) -> Float[Array, " concept"]:
         row, by_concepts = rows.activations[i], None
-        if rows.weights is None:
+        if shared is not None:
             basis, root = shared
         else:
+            assert rows.weights is not None
+            assert rows.of_concepts is not None
             entries = jnp.sqrt(rows.weights[i])
             by_concepts = rows.of_concepts[:, i]
             concepts = shifted(rows.units.T * entries[:, None], -by_concepts[None])
