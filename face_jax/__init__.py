@@ -33,6 +33,7 @@ from .factorize import NNDSVD as NNDSVD
 from .factorize import RESULTS as RESULTS
 from .factorize import Adjoint as Adjoint
 from .factorize import Cholesky as Cholesky
+from .factorize import CodesCertificate as CodesCertificate
 from .factorize import ConjugateGradient as ConjugateGradient
 from .factorize import FactorizationError as FactorizationError
 from .factorize import Given as Given
@@ -53,6 +54,7 @@ from .factorize import Stats as Stats
 from .factorize import StopGradient as StopGradient
 from .factorize import Term as Term
 from .factorize import UnrolledAdjoint as UnrolledAdjoint
+from .factorize import certify_codes as certify_codes
 from .factorize import derivative_stats as derivative_stats
 from .factorize import encode as encode
 from .factorize import factorize as factorize

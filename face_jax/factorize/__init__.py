@@ -9,7 +9,9 @@ from .derivative import derivative_stats as derivative_stats
 from .derivative import implicit_vjp as implicit_vjp
 from .encode import encode as encode
 from .factorize import factorize as factorize
+from .kkt import CodesCertificate as CodesCertificate
 from .kkt import KKTResidual as KKTResidual
+from .kkt import certify_codes as certify_codes
 from .kkt import kkt_residual as kkt_residual
 from .linear import Cholesky as Cholesky
 from .linear import ConjugateGradient as ConjugateGradient

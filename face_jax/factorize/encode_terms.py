@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .inner import Groups, conjugate_gradient
-from .nnls import nnls
+from .least_squares import codes_of
 from .objective import Objective
 from .problem import problem_of, settings_of
 from .projected_newton import inverse_of, minimize_codes
@@ -100,7 +101,4 @@ def _first(
     activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"], objective: Objective
 ) -> Float[Array, "row concept"]:
     """The codes without the terms."""
-    dtype = activations.dtype
-    l1, l2 = (jnp.asarray(getattr(objective.quadratic, name), dtype) for name in ("l1_codes", "l2_codes"))
-    ridge = l2 * jnp.eye(dictionary.shape[0], dtype=dtype)
-    return nnls(dictionary @ dictionary.T + ridge, dictionary @ activations.T - l1).T
+    return codes_of(activations, dictionary, dataclasses.replace(objective.quadratic, weights=None))[0]

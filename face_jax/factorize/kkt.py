@@ -1,4 +1,4 @@
-"""How far a pair of factors is from the optimality conditions of the whole problem."""
+"""How far factors, or codes for a given dictionary, are from the conditions of their optimum."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from ..reprs import short_repr
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
+from .least_squares import concept_exponents
 from .objective import Objective, SquaredError
+from .scaling import exponent, shifted
 
 
 @jax.tree_util.register_dataclass
@@ -69,14 +72,18 @@ def kkt_residual(
     activations = validate.matrix("activations", activations, "row × channel")
     codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    _fitting(activations, codes, dictionary)
+    if scale is not None:
+        codes, dictionary = at_scale(codes, dictionary, scale)
+    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
+
+
+def _fitting(activations: Array, codes: Array, dictionary: Array) -> None:
     if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
         raise ValueError(
             f"codes have shape {codes.shape} and dictionary {dictionary.shape}, which don't make activations of "
             f"shape {activations.shape}; give codes (row × concept) and dictionary (concept × channel)"
         )
-    if scale is not None:
-        codes, dictionary = at_scale(codes, dictionary, scale)
-    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
 
 
 @jax.jit
@@ -105,3 +112,103 @@ def _kkt_residual(
         products.append(jnp.max(jnp.abs(slope * x)) / size)
         lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(dtype).tiny))
     return KKTResidual(moves[0], moves[1], jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CodesCertificate:
+    """How far each row's codes are from the conditions of its minimum, and how far `encode` lets them be.
+
+    **Arguments:**
+
+    - `violation`: for each row, the largest `|min(s_k, v_k)| / (‖a‖ + Σ v)`, where `s_k` is the objective's slope along
+        the k-th concept and `v_k` its code, both for the concept at unit length. 0: the minimum, free of units.
+        Infinite for codes that aren't finite.
+    - `growth`: `Σ v / ‖a‖`, at most `√concepts` at the minimum of a non-negative dictionary. Where it's 10ⁿ, concepts
+        of opposite signs cancel, and so many digits of what the codes rebuild are lost, however they are found.
+    - `tolerance`: `4 ε (√channels + concepts)`, which `encode` promises.
+    """
+
+    violation: Float[Array, " row"]
+    growth: Float[Array, " row"]
+    tolerance: Float[Array, ""]
+
+    @property
+    def met(self) -> Bool[Array, " row"]:
+        """Which rows are at their minimum, to the tolerance."""
+        return self.violation <= self.tolerance
+
+
+def certify_codes(
+    activations: ArrayLike,
+    codes: ArrayLike,
+    dictionary: ArrayLike,
+    *,
+    objective: SquaredError = SquaredError(),  # noqa: B008 (settings: frozen)
+) -> CodesCertificate:
+    """Whether codes are the non-negative least squares of each row, from `encode` or from anywhere.
+
+    Costs a few products of the activations' size, and works under `jit` and `vmap`.
+
+    **Arguments:**
+
+    - `activations`: `row × channel`.
+    - `codes`: `row × concept`.
+    - `dictionary`: `concept × channel`.
+    - `objective`: the weights of entries and penalties on the codes with which they were encoded.
+
+    **Returns:** each row's violation and the tolerance. Raises `ValueError` for shapes that don't fit, for NaN and
+    infinity in activations and dictionary, and for an objective with further terms.
+    """
+    activations = validate.matrix("activations", activations, "row × channel")
+    codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
+    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    _fitting(activations, codes, dictionary)
+    validate.finite("activations", activations)
+    validate.finite("dictionary", dictionary)
+    validate.squared_error(objective)
+    if objective.terms:
+        raise ValueError("objective has further terms, which this doesn't measure; take kkt_residual, which does")
+    validate.penalties(objective, both=False)
+    return _certify_codes(activations, codes, dictionary, validate.weights_of(objective, activations))
+
+
+@jax.jit
+def _certify_codes(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    quadratic: SquaredError,
+) -> CodesCertificate:
+    dtype = activations.dtype
+    l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
+    # All in units in which nothing leaves the dtype's range: rows, concepts, and each row's weights.
+    of_concepts = concept_exponents(dictionary, l2)
+    units = shifted(dictionary, -of_concepts[:, None])
+    of_rows = exponent(jnp.max(jnp.abs(activations), axis=1))
+    rows = shifted(activations, -of_rows[:, None])
+    u = shifted(codes, of_concepts[None] - of_rows[:, None])
+    of_weights = jnp.zeros_like(of_rows)
+    missed = u @ units - rows
+    if quadratic.weights is None:
+        sizes, squares = jnp.sum(rows**2, axis=1), jnp.sum(units**2, axis=1)[None]
+    else:
+        of_weights = exponent(jnp.max(quadratic.weights, axis=1))
+        weights = shifted(quadratic.weights, -of_weights[:, None])
+        missed = weights * missed
+        sizes, squares = jnp.sum(weights * rows**2, axis=1), weights @ (units**2).T
+    ridge = shifted(l2, -2 * of_concepts[None] - of_weights[:, None])
+    slope = missed @ units.T + ridge * u + shifted(l1, -of_concepts[None] - (of_rows + of_weights)[:, None])
+    lengths = jnp.sqrt(squares + ridge)
+    lengths = jnp.where(lengths > 0, lengths, 1)
+    v = u * lengths
+    row, total = jnp.sqrt(sizes), jnp.sum(jnp.abs(v), axis=1)
+    whole = row + total
+    violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / jnp.where(whole > 0, whole, 1)
+    right = jnp.all(jnp.isfinite(codes), axis=1) & jnp.isfinite(violation)
+    channels, concepts = activations.shape[1], dictionary.shape[0]
+    tolerance = 4 * float(jnp.finfo(dtype).eps) * (channels**0.5 + concepts)
+    growth = jnp.where(total > 0, total / row, 0)
+    return CodesCertificate(
+        jnp.where(right, violation, jnp.inf), jnp.where(right, growth, jnp.inf), jnp.asarray(tolerance, dtype)
+    )

@@ -48,13 +48,13 @@ def by_blocks(solve: Callable[..., Columns], gram: Grams, *columns: Array) -> Co
 def in_rounds(
     improve: Callable[[Columns], Columns], open_columns: Callable[[Columns], Bool[Array, " item"]], x: Columns
 ) -> tuple[Columns, Bool[Array, " item"]]:
-    """A few rounds for all columns while any is open, and which are in the end."""
+    """A few rounds for the columns that are open, and which are in the end; the others stand still."""
 
     def going(carry: tuple[Columns, Array, Array]) -> Bool[Array, ""]:
         return jnp.any(carry[1]) & (carry[2] < _ROUNDS)
 
     def once(carry: tuple[Columns, Array, Array]) -> tuple[Columns, Array, Array]:
-        x = improve(carry[0])
+        x = jnp.where(carry[1][None], improve(carry[0]), carry[0])
         return x, open_columns(x), carry[2] + 1
 
     return jax.lax.while_loop(going, once, (x, open_columns(x), jnp.zeros((), jnp.int32)))[:2]

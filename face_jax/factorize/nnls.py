@@ -2,14 +2,18 @@
 
 Coordinate descent finds most of each column's support; an active-set method (block principal pivoting) then makes it
 exact. Concepts come first and one column is a problem, so that all columns advance side by side in vector registers.
+Dependent concepts, and columns that these leave open, are solved from the concepts themselves (`active_set`).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from .active_set import active_set
 from .linear import conjugate_gradient
 from .masked import (
     CG_STEPS,
@@ -23,36 +27,77 @@ from .masked import (
     solve_on,
     times,
 )
+from .scaling import bound, exponent, shifted
 from .solvers import sweep
 
 _SWEEPS = 10
+_COARSE = 1e-9
+_TOGETHER = 128  # columns that are solved from their rows at a time
 _BACKUP = 3  # full exchanges without progress before single ones, Kim & Park 2011
 
 
-@jax.custom_jvp
-def nnls(gram: Grams, cross: Columns) -> Columns:
-    """`argmin ½ xᵀ G x − cᵀ x, x ≥ 0` for each column c.
-
-    Solved to rounding. With dependent concepts the solution isn't unique; then later concepts of a dependent set
-    are left at zero. Differentiable in both modes with respect to both arguments: on the support,
-    `dx_S = G_SS⁻¹ (dc − dG x)_S`; a code of zero stays zero, also where its multiplier is zero (the one-sided
-    derivative towards the inside of the zero set).
+class Rows(NamedTuple):
+    """What the products were formed of, for columns that these aren't precise enough for.
 
     **Arguments:**
 
-    - `gram`: G, symmetric positive semidefinite; one for all columns, or one for each.
+    - `units`: the concepts, of length about 1.
+    - `activations`, `weights`: row by row, as they were given, and between 0 and 1.
+    - `ridge`: root of the square penalty, for concepts in these units; for all rows, or for each.
+    - `penalty`: the linear penalty, for concepts in these units and rows in theirs.
+    - `of_rows`, `of_columns`: the powers of two by which rows were divided before products were formed, and columns
+        after that.
+    - `of_concepts`: with weights, those by which concepts were divided after products were formed.
+    """
+
+    units: Float[Array, "concept channel"]
+    activations: Float[Array, "row channel"]
+    weights: Float[Array, "row channel"] | None
+    ridge: Float[Array, "concept _"]
+    penalty: Columns
+    of_rows: Int[Array, " row"]
+    of_columns: Int[Array, " row"]
+    of_concepts: Int[Array, "concept row"] | None
+
+
+@jax.custom_jvp
+def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
+    """`argmin ½ xᵀ G x − cᵀ x, x ≥ 0` for each column c.
+
+    Solved to rounding, each column as if it were alone. With dependent concepts the solution isn't unique; then it's
+    the one that Lawson & Hanson's method finds from zero where the first of equally steep concepts joins. Its
+    concepts are independent, and later duplicates of a concept are left at zero.
+
+    Differentiable in both modes with respect to the first two arguments: on the support,
+    `dx_S = G_SS⁻¹ (dc − dG x)_S`; a code of zero stays zero, also where its multiplier is zero (the one-sided
+    derivative towards the inside of the zero set), as that of a duplicate is. Concepts of the support that G can't
+    tell from combinations of earlier ones stand still.
+
+    **Arguments:**
+
+    - `gram`: G, symmetric positive semidefinite; one for all columns, or one for each. Its diagonal is about 1.
     - `cross`: the c's.
+    - `rows`: what both were formed of; without, dependent concepts are solved only as far as G allows.
 
     **Returns:** the x's.
     """
-    return by_blocks(_solve_block, gram, cross)
+    if rows is None:
+        return by_blocks(lambda *parts: _solve_block(*parts)[0], gram, cross)
+    dependent = _dependent(gram)
+    if gram.ndim == 2:
+        everything = lambda: jnp.full_like(cross, jnp.nan)  # noqa: E731
+        x = jax.lax.cond(dependent[0], everything, lambda: by_blocks(_solve_or_mark, gram, cross))
+    else:
+        x = jnp.where(dependent[None], jnp.nan, by_blocks(_solve_or_mark, gram, cross))
+    left = jnp.any(jnp.isnan(x), axis=0)
+    return jax.lax.cond(jnp.any(left), lambda: _from_rows(rows, left, x), lambda: x)
 
 
 @nnls.defjvp
-def _nnls_jvp(primals: tuple[Grams, Columns], tangents: tuple[Grams, Columns]) -> tuple[Columns, Columns]:
-    gram, cross = primals
-    d_gram, d_cross = tangents
-    x = nnls(gram, cross)
+def _nnls_jvp(primals: tuple, tangents: tuple) -> tuple[Columns, Columns]:
+    gram, cross, rows = primals
+    d_gram, d_cross = tangents[:2]
+    x = nnls(gram, cross, rows)
     support = x > 0
     right = jnp.where(support, d_cross - times(d_gram, x), 0)
 
@@ -66,15 +111,71 @@ def _nnls_jvp(primals: tuple[Grams, Columns], tangents: tuple[Grams, Columns]) -
     return x, jax.lax.custom_linear_solve(product, right, solve, symmetric=True)
 
 
-def _solve_block(gram: Grams, cross: Columns) -> Columns:
+def _dependent(gram: Grams) -> Bool[Array, " matrix"]:
+    """Whether G can't tell some concept from a combination of others."""
+    grams = gram if gram.ndim == 3 else gram[:, :, None]
+    diagonal = jnp.diagonal(grams).T
+    inverses = masked_cholesky(grams, diagonal > 0)[1]
+    # From pivots as small as that, codes would have about half of their digits.
+    return jnp.any((diagonal > 0) & ((inverses == 0) | (_COARSE * diagonal * inverses**2 > 1)), axis=0)
+
+
+def _solve_or_mark(gram: Grams, cross: Columns) -> Columns:
+    """The solutions; NaN where they aren't good enough."""
+    x, left = _solve_block(gram, cross)
+    return jnp.where(left[None], jnp.nan, x)
+
+
+def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
+    """Columns that are left, some at a time, from their activations."""
+    items = x.shape[1]
+    together = min(items, _TOGETHER)
+    count = jnp.sum(left)
+    order = jnp.pad(jnp.argsort(~left, stable=True), (0, -items % together), constant_values=items)
+    limit = jnp.asarray(bound(x.dtype), x.dtype)
+
+    def root_of(concepts: Float[Array, "channel concept"], ridge: Float[Array, " concept"]) -> tuple[Array, Array]:
+        return jnp.linalg.qr(jnp.concatenate([concepts, jnp.diag(ridge)]))
+
+    shared = None if rows.weights is not None else root_of(rows.units.T, rows.ridge[:, 0])
+
+    def solved(i: Array) -> Float[Array, " concept"]:
+        row, by_concepts = rows.activations[i], None
+        if shared is not None:
+            basis, root = shared
+        else:
+            assert rows.weights is not None
+            assert rows.of_concepts is not None
+            entries = jnp.sqrt(rows.weights[i])
+            by_concepts = rows.of_concepts[:, i]
+            concepts = shifted(rows.units.T * entries[:, None], -by_concepts[None])
+            basis, root = root_of(concepts, shifted(rows.ridge[:, i], -by_concepts))
+            row = row * entries
+        by = exponent(jnp.max(jnp.abs(row)))
+        target = shifted(row, -by) @ basis[: row.shape[0]]
+        penalty = shifted(rows.penalty[:, i], rows.of_rows[i] - by)
+        penalty = penalty if by_concepts is None else shifted(penalty, -by_concepts)
+        found = active_set(root, target, jnp.minimum(penalty, limit))
+        return shifted(found, by - rows.of_rows[i] - rows.of_columns[i])
+
+    def some(step: Array, x: Columns) -> Columns:
+        which = jax.lax.dynamic_slice_in_dim(order, step * together, together)
+        new = jax.vmap(solved)(jnp.minimum(which, items - 1)).T
+        return x.at[:, jnp.where(left[jnp.minimum(which, items - 1)], which, items)].set(new, mode="drop")
+
+    return jax.lax.fori_loop(0, (count + together - 1) // together, some, x)
+
+
+def _solve_block(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]:
     """Rounds of coordinate descent and conjugate gradients on the support, then pivoting if it's needed.
 
-    The two products with small matrices that a round takes are far cheaper than a factor for every column.
+    The two products with small matrices that a round takes are far cheaper than a factor for every column. Columns
+    that have arrived stand still while others go on. Also tells which aren't solved in the end.
     """
     eps = float(jnp.finfo(cross.dtype).eps)
     # float32 has digits for little more than the tolerance; float64 has some to spare.
     tolerance = 4 * eps if eps > 1e-10 else 64 * eps
-    goal = tolerance * jnp.max(jnp.abs(cross), axis=0)
+    goal = tolerance * jnp.max(jnp.maximum(cross, 0), axis=0)
     steps = min(cross.shape[0], CG_STEPS)
 
     def open_columns(x: Columns) -> Bool[Array, " item"]:
@@ -90,7 +191,12 @@ def _solve_block(gram: Grams, cross: Columns) -> Columns:
         return jnp.where(fits[None], y, x)
 
     x, left = in_rounds(improve, open_columns, jnp.zeros_like(cross))
-    return jax.lax.cond(jnp.any(left), lambda: _polish(gram, cross, x), lambda: x)
+
+    def polished() -> tuple[Columns, Bool[Array, " item"]]:
+        y = jnp.where(left[None], _polish(gram, cross, x), x)
+        return y, ~(_residual(gram, cross, y) <= 4 * goal)
+
+    return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
 
 
 def _sweep(x: Columns, gram: Grams, cross: Columns) -> Columns:
@@ -124,7 +230,7 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
     concepts = x.shape[0]
     eps = jnp.finfo(x.dtype).eps
     order = jnp.arange(concepts)[:, None]
-    magnitude = jnp.max(jnp.abs(cross), axis=0, keepdims=True)
+    magnitude = jnp.max(jnp.maximum(cross, 0), axis=0, keepdims=True)
 
     def exact(support: Support) -> tuple[Columns, Columns]:
         factor = masked_cholesky(gram, support)
