@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from . import validate, with_terms
+from . import magnitude, validate, with_terms
 from .adjoint import Adjoint, ImplicitAdjoint
 from .driver import solve
 from .objective import Objective, SquaredError
 from .paper_adam import PaperAdam, paper_adam
-from .results import raise_if_unusable
+from .results import raise_if_unusable, refused
 from .solution import Solution
 from .solvers import ADMM, Solver
 from .starts import Given, Start
@@ -34,7 +35,9 @@ def factorize(
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
-    A pure function: `jit` (with `rank` static), `vmap` and `grad` apply.
+    A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
+    aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
+    they are factorized, except beside further terms of the objective, whose head wants them as they are.
 
     **Arguments:**
 
@@ -45,8 +48,9 @@ def factorize(
     - `start`: from where.
     - `adjoint`: how the solution is differentiated; costs nothing unless it is.
     - `key`: for the start's random numbers; `jax.random.key(0)` if None.
-    - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, instead of only saying so in
-        `result`. Running out of steps is told by `result` and never raises.
+    - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
+        inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and
+        never raises.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, and shapes that don't fit.
@@ -54,6 +58,7 @@ def factorize(
     activations = validate.matrix("activations", activations, "row × channel")
     rank = validate.rank_of(rank)
     validate.finite("activations", activations)
+    validate.normal("activations", activations)
     if not solver.signed_dictionary:
         validate.non_negative("activations", activations, validate.SIGNED)
     validate.squared_error(objective)
@@ -68,6 +73,15 @@ def factorize(
         with_terms.check_solver(objective, solver)
     if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
+    negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
+    unit = None if terms else magnitude.unit_of(activations, quadratic)
+    if unit is not None:
+        penalized = with_terms.penalized(quadratic)
+        start = unit.start(start, penalized=penalized)
+        if not magnitude.is_one(unit):
+            activations, scaled = unit.into(activations, quadratic)
+            magnitude.check_penalties(quadratic, scaled)
+            quadratic = scaled
 
     def solved(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Solution:
         if isinstance(solver, PaperAdam):
@@ -84,6 +98,10 @@ def factorize(
         rtol=solver.rtol,
         signed_dictionary=solver.signed_dictionary,
     )
+    if unit is not None and not magnitude.is_one(unit):
+        solution = unit.back(solution)
+    if negative is not None:
+        solution = dataclasses.replace(solution, result=refused(solution.result, negative))
     if throw:
         raise_if_unusable(solution.result)
     return solution

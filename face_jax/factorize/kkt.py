@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
+from .magnitude import unit_of
 from .objective import Objective, SquaredError
+from .with_terms import penalized
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +75,11 @@ def kkt_residual(
         )
     if scale is not None:
         codes, dictionary = at_scale(codes, dictionary, scale)
+    if not objective.terms:
+        # Free of units, so measured where squares stay in range.
+        unit = unit_of(activations, objective)
+        codes, dictionary = unit.factors(codes, dictionary, penalized=penalized(objective.quadratic))
+        activations, objective = unit.into(activations, objective.quadratic)
     return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from . import validate
+from . import magnitude, validate
 from .factorize import factorize
 from .matching import matched
 from .objective import SquaredError
@@ -77,6 +77,7 @@ def rank_scan(
     **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`.
     """
     activations = validate.matrix("activations", activations, "row × channel")
+    validate.finite("activations", activations)
     order = sorted({validate.rank_of(rank) for rank in ranks})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
@@ -85,6 +86,8 @@ def rank_scan(
             raise ValueError(f"{name}={value} leaves nothing to compare; give at least 2")
     if not 0 < left_out < 1:
         raise ValueError(f"left_out={left_out} is no share between 0 and 1; give 0.1")
+    # All that is told is a ratio or a cosine.
+    activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
     of_masks, of_starts, of_floor = jax.random.split(key, 3)
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
@@ -156,8 +159,11 @@ def _stability(
         np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
         for key in jax.random.split(of_starts, starts)
     ]
-    length = np.maximum(np.linalg.norm(np.asarray(activations), axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    directions = np.asarray(activations) / length
+    # Rows of any length: their squares may be out of range where they aren't.
+    rows = np.asarray(activations)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1)
+    directions = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     draws = [
         directions[np.asarray(jax.random.randint(key, (rank,), 0, len(directions)))]
         for key in jax.random.split(of_floor, starts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from .objective import Objective, SquaredError, Term
 
@@ -54,6 +55,19 @@ def finite(name: str, value: Array) -> None:
     )
 
 
+def normal(name: str, value: Array) -> None:
+    """Not all below the smallest normal number, which processors take for zero, if the values are known yet."""
+    if isinstance(value, Tracer):
+        return
+    low, high = _range(value)
+    tiny = float(jnp.finfo(value.dtype).tiny)
+    if max(abs(low), abs(high)) < tiny and np.any(np.asarray(value)):
+        raise ValueError(
+            f"all of {name} is below the smallest normal number of {value.dtype}, {tiny:.3g}; multiply it by a power "
+            "of two, or give float64"
+        )
+
+
 def non_negative(name: str, value: Array, remedy: str) -> None:
     """No entry below zero, if the values are known yet."""
     if isinstance(value, Tracer):
@@ -67,6 +81,17 @@ def non_negative(name: str, value: Array, remedy: str) -> None:
         f"{name} has {count} of {host.size} entries below zero ({count / host.size:.1%}), the lowest {host.min():.4g}; "
         + remedy
     )
+
+
+def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
+    """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
+    checked = [quadratic.weights, quadratic.row_weights]
+    checked += [getattr(quadratic, name) for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")]
+    checked += [] if signed else [activations]
+    if hasattr(start, "codes"):
+        checked += [start.codes] if signed else [start.codes, start.dictionary]
+    found = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
+    return functools.reduce(jnp.logical_or, found) if found else None
 
 
 SIGNED = (

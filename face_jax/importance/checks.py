@@ -42,6 +42,16 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: int) -> None:
         raise UnknownClassError(f"target={target} is out of range: the head has {classes} classes (0 to {classes - 1})")
 
 
+def check_contributions(contribution: np.ndarray, target: int) -> None:
+    """Refuses contributions that are beyond the largest number."""
+    bad = int((~np.isfinite(contribution)).sum())
+    if bad:
+        raise ValueError(
+            f"head: {bad} of {contribution.size} contributions to class {target}'s logit are beyond the largest "
+            f"{contribution.dtype}; divide the head's weights by a power of two, which changes no importance"
+        )
+
+
 def _classes(head: Any, shape: tuple[int, ...], dtype: Any) -> int:
     """How many classes the head has."""
     try:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..model import Head
+from .checks import check_contributions
 from .derivatives import logit_gradient
 
 
@@ -60,7 +61,9 @@ def gradient_times_code(
     finite, `UnknownClassError` for a class that the head doesn't have.
     """
     gradient = logit_gradient(head, codes, dictionary, target)
-    return GradientTimesCode(np.asarray(_times(gradient, codes, dictionary)))
+    found = np.asarray(_times(gradient, codes, dictionary))
+    check_contributions(found, target)
+    return GradientTimesCode(found)
 
 
 @jax.jit

@@ -109,6 +109,8 @@ def gini_ceiling(concepts: int) -> float:
 def gini(importance: Float[np.ndarray, " concept"]) -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none."""
     sizes = np.sort(np.abs(importance.astype(np.float64)))
+    # Only shares matter, and sums of the largest numbers would be infinite.
+    sizes = np.ldexp(sizes, -np.frexp(sizes.max(initial=0))[1])
     count = len(sizes)
     total = sizes.sum()
     if total == 0:
