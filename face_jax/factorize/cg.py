@@ -99,7 +99,8 @@ def conjugate_gradients(
 
     zero = jax.tree.map(jnp.zeros_like, right)
     # In the first test `before` only has to be out of the way.
-    start = (zero, right, size, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    far = jnp.full_like(size, jnp.finfo(size.dtype).max)
+    start = (zero, right, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     x, _, square, _, steps, indefinite = jax.lax.while_loop(going, refine, start)
     residual = jnp.sqrt(jnp.maximum(square, 0) / jnp.where(size > 0, size, 1))
     return jax.tree.map(lambda x: x * unit, x), Account(steps, residual, residual <= rtol, indefinite)

@@ -8,6 +8,7 @@ size is left as it is.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from . import validate
 from .objective import Objective, Scalar, SquaredError
 from .solution import Solution
 from .starts import Given, Start
@@ -127,8 +129,8 @@ def check_beside_terms(activations: Float[Array, "row channel"]) -> None:
     """
     if isinstance(activations, Tracer):
         return
-    with jax.ensure_compile_time_eval():
-        exponent = int(_exponent(activations))
+    low, high = validate.value_range(activations)
+    exponent = math.frexp(max(abs(low), abs(high)) or 1.0)[1]
     if abs(exponent) > _WITH_TERMS[jnp.finfo(activations.dtype).bits]:
         raise ValueError(
             f"activations are of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
@@ -136,6 +138,7 @@ def check_beside_terms(activations: Float[Array, "row channel"]) -> None:
         )
 
 
+@jax.jit
 def _exponent(x: Array) -> Array:
     """The largest entry's binary exponent; 0 if all are zero or one isn't finite."""
     largest = jnp.max(jnp.abs(x))

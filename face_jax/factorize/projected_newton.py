@@ -144,7 +144,7 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
 
     values = problem.values(first, dictionary)
     none = jnp.zeros(values.shape, jnp.int32)
-    begun = (first, values, jnp.ones(values.shape, bool), none.sum(), jnp.full_like(values, jnp.inf), none)
+    begun = (first, values, jnp.ones(values.shape, bool), none.sum(), jnp.full_like(values, jnp.finfo(dtype).max), none)
     return jax.lax.while_loop(going, step, begun)[0]
 
 

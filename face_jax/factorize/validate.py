@@ -44,7 +44,7 @@ def finite(name: str, value: Array) -> None:
     if isinstance(value, Tracer):
         return
     # NaN and infinity both survive a sum of absolute values, a single cheap reduction.
-    low, high = _range(value)
+    low, high = value_range(value)
     if np.isfinite(low) and np.isfinite(high):
         return
     bad = ~np.isfinite(np.asarray(value))
@@ -59,7 +59,7 @@ def normal(name: str, value: Array) -> None:
     """Not all below the smallest normal number, which processors take for zero, if the values are known yet."""
     if isinstance(value, Tracer):
         return
-    low, high = _range(value)
+    low, high = value_range(value)
     tiny = float(jnp.finfo(value.dtype).tiny)
     if max(abs(low), abs(high)) < tiny and np.any(np.asarray(value)):
         raise ValueError(
@@ -72,7 +72,7 @@ def non_negative(name: str, value: Array, remedy: str) -> None:
     """No entry below zero, if the values are known yet."""
     if isinstance(value, Tracer):
         return
-    low, _ = _range(value)
+    low, _ = value_range(value)
     if low >= 0:
         return
     host = np.asarray(value)
@@ -105,7 +105,8 @@ def _extremes(value: Array) -> tuple[Array, Array]:
     return jnp.min(value), jnp.max(value)
 
 
-def _range(value: Array) -> tuple[float, float]:
+def value_range(value: Array) -> tuple[float, float]:
+    """The lowest and the highest of values that are known."""
     # Arrays that a traced function closes over are known, too.
     with jax.ensure_compile_time_eval():
         low, high = _extremes(value)
