@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 
@@ -14,6 +16,26 @@ def check_count(name: str, value: Any, what: str) -> None:
     """Refuses what is no whole number from 1 on."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r} is no number of {what}; give 1 or more, a whole number")
+
+
+def native(name: str, value: Any) -> Any:
+    """An array whose numbers are laid out as this machine and JAX have them; what is one for JAX already stays.
+
+    Other byte orders and NumPy's long numbers are converted. Raises `ValueError` for masked entries.
+    """
+    if hasattr(value, "aval"):
+        return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} is a masked array with {int(np.ma.count_masked(value))} masked entries, whose values mean "
+            "nothing; give value.filled(0), and SquaredError(weights=...) with 0 there where it is factorized"
+        )
+    value = np.asarray(value)
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    if value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (1 + (value.dtype.kind == "c")):
+        value = value.astype(np.float64 if value.dtype.kind == "f" else np.complex128)
+    return value
 
 
 def check_settings(rank: int | str, held_out: float, strongest: Any, batch: Any, crops: Any) -> None:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..choices import native
 from . import validate
 from .objective import Objective, Scalar, SquaredError
+from .results import RESULTS, Result
 from .solution import Solution
 from .starts import Given, Start
 from .warmup import Warmup
@@ -73,7 +75,8 @@ class Unit:
             return dataclasses.replace(start, start=self.start(start.start, penalized=penalized))
         if not isinstance(start, Given):
             return start
-        codes, dictionary = (jnp.asarray(x).astype(self.whole.dtype) for x in (start.codes, start.dictionary))
+        given = native("start.codes", start.codes), native("start.dictionary", start.dictionary)
+        codes, dictionary = (jnp.asarray(x).astype(self.whole.dtype) for x in given)
         return Given(*self.factors(codes, dictionary, penalized=penalized))
 
     def back(self, solution: Solution) -> Solution:
@@ -85,8 +88,11 @@ class Unit:
             objective=twice(solution.stats.objective),
             final_objective=twice(solution.stats.final_objective),
         )
+        codes = solution.codes * self.whole
+        # Rows may be longer than the largest number where none of their entries is.
+        code = jnp.where(jnp.isfinite(codes).all(), solution.result.code, RESULTS.nonfinite.value).astype(jnp.int32)
         return dataclasses.replace(
-            solution, codes=solution.codes * self.whole, scale=solution.scale * self.root, stats=stats
+            solution, codes=codes, scale=solution.scale * self.root, stats=stats, result=Result(code)
         )
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ..choices import native
+
 Matrix = Float[Array, "row channel"]
 Start_ = tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]
 
@@ -113,7 +115,8 @@ class Given(Start):
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """The factors as they are."""
         del rank, signed, key
-        return jnp.asarray(self.codes, activations.dtype).T, jnp.asarray(self.dictionary, activations.dtype)
+        codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
+        return jnp.asarray(codes, activations.dtype).T, jnp.asarray(dictionary, activations.dtype)
 
 
 def singular_triplets(

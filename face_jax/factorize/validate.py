@@ -12,13 +12,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool
 
+from ..choices import native
 from .objective import Objective, SquaredError, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
     """A floating-point matrix with both sides at least 1; `words` name its axes."""
-    if not isinstance(value, jax.Array):
-        value = np.asarray(value)
+    value = native(name, value)
     if value.dtype == object or not (
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
@@ -160,7 +160,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
     quadratic = objective.quadratic
     weights, row_weights = quadratic.weights, quadratic.row_weights
     if weights is not None:
-        weights = jnp.asarray(weights).astype(activations.dtype)
+        weights = jnp.asarray(native("weights", weights)).astype(activations.dtype)
         if weights.shape != activations.shape:
             raise ValueError(
                 f"weights has shape {weights.shape} and activations {activations.shape}; give one weight an entry"
@@ -168,7 +168,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
         finite("weights", weights)
         non_negative("weights", weights, "give weights of at least 0; 0 leaves an entry out")
     if row_weights is not None:
-        row_weights = jnp.asarray(row_weights).astype(activations.dtype)
+        row_weights = jnp.asarray(native("row_weights", row_weights)).astype(activations.dtype)
         if row_weights.shape != activations.shape[:1]:
             raise ValueError(
                 f"row_weights has shape {row_weights.shape}, but activations have {activations.shape[0]} rows; "

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..choices import native
 from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, with_terms
 from ..metrics import relative_squared_error
 from .certify import predictions
@@ -119,7 +120,8 @@ def faithfulness_path(
         known = [float(weight) for weight in weights]
         if not all(math.isfinite(weight) and weight >= 0 for weight in known) or known != sorted(known):
             raise ValueError(f"weights={known} aren't ascending numbers of at least 0; give such as (1e2, 1e3, 1e4)")
-    activations, held_out = jnp.asarray(activations), jnp.asarray(held_out)
+    activations = jnp.asarray(native("activations", activations))
+    held_out = jnp.asarray(native("held_out", held_out))
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")

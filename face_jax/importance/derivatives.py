@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..choices import native
 from .checks import check_asked
 
 
@@ -19,6 +20,7 @@ def logit_gradient(
 
     Raises `ValueError` for what `check_asked` refuses, and where the head has no derivative.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     check_asked(head, codes, dictionary, target)
     gradient = _gradient(head, codes, dictionary, jnp.asarray(target))
     bad = int((~np.isfinite(np.asarray(gradient)).all((1, 2, 3))).sum())

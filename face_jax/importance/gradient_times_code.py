@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import native
 from ..model import Head
 from .checks import check_contributions
 from .derivatives import logit_gradient
@@ -60,6 +61,7 @@ def gradient_times_code(
     program under `jax.jit`. Raises `ValueError` for concepts that don't fit the head and where the derivative isn't
     finite, `UnknownClassError` for a class that the head doesn't have.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     gradient = logit_gradient(head, codes, dictionary, target)
     found = np.asarray(_times(gradient, codes, dictionary))
     check_contributions(found, target)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..choices import native
 from ..heads import Affine
 from ..model import Head
 from ..progress import Advance, nobody
@@ -52,6 +53,7 @@ def total_sobol(
     doesn't depend on any concept has zeros. Raises `ValueError` for concepts that don't fit the head and for a head
     that isn't finite for masked concepts, `UnknownClassError` for a class that the head doesn't have.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     if head.affine:
         total = exact_total_sobol(contributions(head, codes, dictionary, target))
         return Sobol(total, total, total, exact=True)
@@ -85,6 +87,7 @@ def contributions(
 
     Raises what `gradient_times_code` raises, which it is behind such a head.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     if not isinstance(head, Affine):
         return gradient_times_code(head, codes, dictionary, target).contribution
     check_asked(head, codes, dictionary, target)

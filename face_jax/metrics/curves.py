@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..choices import native
 from ..importance.checks import check_asked
 from ..model import Head
 
@@ -66,6 +67,7 @@ def fidelity(
     **Returns:** curves and areas. Raises `ValueError` for concepts that don't fit the head and for logits that are NaN,
     `UnknownClassError` for a class that the head doesn't have.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     check_asked(head, codes, dictionary, target)
     concepts = len(order)
     rank = np.empty(concepts, np.int64)
