@@ -38,6 +38,29 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
+def native(name: str, value: Any) -> Any:
+    """An array whose numbers are laid out as this machine and JAX have them; what is one for JAX already stays.
+
+    Other byte orders and NumPy's long numbers are converted. Raises `ValueError` for masked entries and for what is no array.
+    """
+    if hasattr(value, "aval"):
+        return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} is a masked array with {int(np.ma.count_masked(value))} masked entries, whose values mean "
+            "nothing; give value.filled(0), and SquaredError(weights=...) with 0 there where it is factorized"
+        )
+    try:
+        value = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} can't be read as an array ({error}); give rows of equal length") from error
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    if value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (1 + (value.dtype.kind == "c")):
+        value = value.astype(np.float64 if value.dtype.kind == "f" else np.complex128)
+    return value
+
+
 def index_or_none(value: Any) -> int | None:
     """The whole number that a value is, whichever package's; None for anything else, for truth values as well."""
     # Torch takes a tensor of one entry, or a truth value, for a number.

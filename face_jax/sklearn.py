@@ -138,7 +138,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_components_ = rank
         self.n_iter_ = int(solution.stats.steps)
         self.result_, self.stats_ = solution.result, solution.stats
-        self.reconstruction_err_ = float(np.linalg.norm(X - codes @ self.components_))
+        self.reconstruction_err_ = _length(X - codes @ self.components_)
         if solution.result == RESULTS.max_steps_reached:
             warnings.warn(
                 f"stopped after max_iter={self.n_iter_} steps with a scaled KKT residual of "
@@ -257,6 +257,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return SquaredError(
             l1_codes=l1_codes, l2_codes=l2_codes, l1_dictionary=l1_components, l2_dictionary=l2_components
         )
+
+
+def _length(rest: Float[np.ndarray, "sample feature"]) -> float:
+    """Its Frobenius norm, by a power of two before squares leave the range."""
+    exponent = int(np.frexp(np.abs(rest).max())[1])
+    return float(np.ldexp(np.float64(np.linalg.norm(np.ldexp(rest, -exponent))), exponent))
 
 
 def _precision(X: Float[np.ndarray, "sample feature"]) -> Any:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+_ORDINARY = 16  # binary exponents up to which a right-hand side is left as it is
 _PATIENCE = 100  # steps without a smaller residual before a run counts as stalled
 
 Map = Callable[[Any], Any]
@@ -69,7 +70,13 @@ def conjugate_gradients(
 
     **Returns:** the solution and the account.
     """
-    right = project(right)
+    # A power of two that brings the right-hand side to the order of 1: its squares may be out of range.
+    size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(right)])))
+    usual = jnp.isfinite(size) & (size > 0)
+    most = jnp.finfo(size.dtype).maxexp - 2
+    exponent = jnp.clip(jnp.where(usual, jnp.frexp(jnp.where(usual, size, 1))[1], 0), -most, most)
+    unit = jnp.ldexp(jnp.ones_like(size), jnp.where(jnp.abs(exponent) <= _ORDINARY, 0, exponent))
+    right = project(jax.tree.map(lambda x: x / unit, right))
     smooth: Map = lambda x: project(precondition(x))  # noqa: E731
     size = _dot(right, smooth(right))
     goal = rtol**2 * size
@@ -92,10 +99,11 @@ def conjugate_gradients(
 
     zero = jax.tree.map(jnp.zeros_like, right)
     # In the first test `before` only has to be out of the way.
-    start = (zero, right, size, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    far = jnp.full_like(size, jnp.finfo(size.dtype).max)
+    start = (zero, right, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     x, _, square, _, steps, indefinite = jax.lax.while_loop(going, refine, start)
     residual = jnp.sqrt(jnp.maximum(square, 0) / jnp.where(size > 0, size, 1))
-    return x, Account(steps, residual, residual <= rtol, indefinite)
+    return jax.tree.map(lambda x: x * unit, x), Account(steps, residual, residual <= rtol, indefinite)
 
 
 def _run(product: Map, right: Any, smooth: Map, goal: Float[Array, ""], steps: Int[Array, ""]) -> _Run:

@@ -14,6 +14,7 @@ from . import validate
 from .adjoint import ImplicitAdjoint, Root
 from .conditions import at_scale, in_dtype, targets
 from .jaxopt_rootfinding import root_vjp
+from .magnitude import unit_of
 from .objective import Objective, SquaredError
 from .results import RESULTS, Result
 from .solution import Solution, normalized
@@ -92,7 +93,18 @@ def implicit_vjp(
     dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
     given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
-    return _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective)
+    if objective.terms:
+        return _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective)
+    # Where squares stay in range, and back by the chain rule.
+    unit = unit_of(activations, objective)
+    (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective.quadratic, dtype))
+    there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
+    given = (given[0] * unit.whole, given[1])
+    pulled, stats = _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, scaled, there, given, inside)
+    activations_part, objective_part = back(pulled)
+    if isinstance(objective, Objective):
+        objective_part = dataclasses.replace(objective, quadratic=objective_part)
+    return (activations_part, objective_part), stats
 
 
 def derivative_stats(

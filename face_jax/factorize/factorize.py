@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from ..choices import Seed, Whole, flag, key_of
-from . import validate, with_terms
+from . import magnitude, validate, with_terms
 from .adjoint import Adjoint, ImplicitAdjoint
 from .driver import solve
 from .objective import Objective, SquaredError
 from .paper_adam import PaperAdam, paper_adam
-from .results import raise_if_unusable
+from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .solution import Solution
 from .solvers import ADMM, Solver
@@ -46,7 +47,9 @@ def factorize(
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
-    A pure function: `jit` (with `rank` static), `vmap` and `grad` apply.
+    A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
+    aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
+    they are factorized, except beside further terms of the objective, whose head wants them as they are.
 
     **Arguments:**
 
@@ -57,8 +60,9 @@ def factorize(
     - `start`: from where.
     - `adjoint`: how the solution is differentiated; costs nothing unless it is.
     - `key`: for the start's random numbers, or a seed; `jax.random.key(0)` if None.
-    - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, instead of only saying so in
-        `result`. Running out of steps is told by `result` and never raises.
+    - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
+        inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and
+        never raises.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -71,6 +75,7 @@ def factorize(
     check_adjoint(adjoint)
     flag("throw", throw)
     validate.finite("activations", activations)
+    validate.normal("activations", activations)
     if not solver.signed_dictionary:
         validate.non_negative("activations", activations, validate.SIGNED)
     validate.squared_error(objective)
@@ -85,6 +90,15 @@ def factorize(
         with_terms.check_solver(objective, solver)
     if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
+    negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
+    unit = None if terms else magnitude.unit_of(activations, quadratic)
+    if unit is not None:
+        penalized = with_terms.penalized(quadratic)
+        start = unit.start(start, penalized=penalized)
+        if not magnitude.is_one(unit):
+            activations, scaled = unit.into(activations, quadratic)
+            magnitude.check_penalties(quadratic, scaled)
+            quadratic = scaled
 
     def solved(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Solution:
         if isinstance(solver, PaperAdam):
@@ -101,6 +115,10 @@ def factorize(
         rtol=solver.rtol,
         signed_dictionary=solver.signed_dictionary,
     )
+    if unit is not None and not magnitude.is_one(unit):
+        solution = unit.back(solution)
+    if negative is not None:
+        solution = dataclasses.replace(solution, result=refused(solution.result, negative))
     if throw:
         raise_if_unusable(solution.result)
     return solution

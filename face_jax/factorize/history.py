@@ -27,7 +27,7 @@ class History:
     - `beta`, `bound`: how far steps are extrapolated, and at most will be.
     - `rejected`: steps taken back in a row; `restarts`: all that were.
     - `step`: steps done; `code`: the result's, -1 as long as the loop goes on.
-    - `objectives`, `residuals`: of the start and of each step, NaN behind the last.
+    - `objectives`, `residuals`: of the start and of each step; 0 behind the last.
     """
 
     objective: Float[Array, ""]
@@ -115,8 +115,8 @@ class History:
         ended = jnp.where(jnp.isfinite(value), ended, RESULTS.nonfinite.value).astype(jnp.int32)
         codes, dictionary, scale = normalized(codes, dictionary)
         stats = Stats(
-            objective=self.objectives * unit,
-            residual=self.residuals,
+            objective=filled(self.objectives, self.step) * unit,
+            residual=filled(self.residuals, self.step),
             steps=self.step,
             restarts=self.restarts,
             final_objective=value * unit,
@@ -125,6 +125,11 @@ class History:
             duplicated=count_duplicated(dictionary),
         )
         return Solution(codes.T, dictionary, scale, Result(ended), stats)
+
+
+def filled(values: Float[Array, " step"], last: Int[Array, ""]) -> Float[Array, " step"]:
+    """The values up to the last step, and that one's behind it."""
+    return jnp.where(jnp.arange(len(values), dtype=last.dtype) > last, values[last], values)
 
 
 def chooser(accepted: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
@@ -142,7 +147,7 @@ def begun(
 ) -> History:
     """The history of a start that came to this objective and residual."""
     dtype = objective.dtype
-    empty = jnp.full((max_steps + 1,), jnp.nan, dtype)
+    empty = jnp.zeros((max_steps + 1,), dtype)
     arrived = jnp.where(residual <= rtol, RESULTS.successful.value, -1)
     return History(
         objective=objective,

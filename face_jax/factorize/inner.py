@@ -47,7 +47,14 @@ class Groups:
 
 
 def conjugate_gradient(
-    product: Product, precondition: Product, right: Array, guess: Array, groups: Groups, *, steps: int, rtol: float
+    product: Product,
+    precondition: Product,
+    right: Array,
+    guess: Array,
+    groups: Groups,
+    *,
+    steps: int,
+    rtol: float | Float[Array, ""],
 ) -> Array:
     """Preconditioned conjugate gradients, each group on its own; all stop when the last one has arrived."""
 

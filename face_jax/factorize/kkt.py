@@ -13,8 +13,10 @@ from ..reprs import short_repr
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
 from .least_squares import concept_exponents
+from .magnitude import unit_of
 from .objective import Objective, SquaredError
 from .scaling import exponent, shifted
+from .with_terms import penalized
 
 
 @jax.tree_util.register_dataclass
@@ -75,6 +77,11 @@ def kkt_residual(
     _fitting(activations, codes, dictionary)
     if scale is not None:
         codes, dictionary = at_scale(codes, dictionary, scale)
+    if not objective.terms:
+        # Free of units, so measured where squares stay in range.
+        unit = unit_of(activations, objective)
+        codes, dictionary = unit.factors(codes, dictionary, penalized=penalized(objective.quadratic))
+        activations, objective = unit.into(activations, objective.quadratic)
     return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
 
 

@@ -75,6 +75,11 @@ class Term(abc.ABC):
         """Whether the term sees the factors' product alone, so that the concepts' lengths make no difference to it."""
         return False
 
+    @property
+    def convex_in_codes(self) -> bool:
+        """Whether the term is known to be convex in the codes, the dictionary standing still."""
+        return False
+
     def rows_together(self, rows: int) -> int:
         """How many consecutive rows the term sees as one; all of them, if it isn't a sum over such groups.
 

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from . import with_terms
+from .history import filled
 from .kkt import kkt_residual
 from .objective import Objective, Weighted
 from .results import RESULTS, Result
@@ -33,7 +34,8 @@ class PaperAdam:
 
     **Arguments:**
 
-    - `learning_rate`: Adam's.
+    - `learning_rate`: Adam's, an absolute one, for activations of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶;
+        others are brought to the order of 1 first, and `atol` is about these).
     - `atol`: stop when two consecutive losses differ by less; 0 never stops.
     - `max_steps`: at most so many.
     """
@@ -91,7 +93,7 @@ def _paper_adam(
 
     optimizer = optax.adam(solver.learning_rate)
     first = (codes.T, dictionary)
-    values = jnp.full((solver.max_steps + 1,), jnp.nan, dtype)
+    values = jnp.zeros((solver.max_steps + 1,), dtype)
 
     def going(carry: tuple[Any, ...]) -> Array:
         _, _, values, step = carry
@@ -116,8 +118,8 @@ def _paper_adam(
     ended = jnp.where(jnp.isfinite(final), ended, RESULTS.nonfinite.value).astype(jnp.int32)
     columns, dictionary, scale = normalized(codes.T, dictionary)
     stats = Stats(
-        objective=values / unit,
-        residual=jnp.full_like(values, jnp.nan),
+        objective=filled(values, steps) / unit,
+        residual=jnp.full_like(values, -1),
         steps=steps,
         restarts=jnp.zeros((), jnp.int32),
         final_objective=final,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..choices import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
 from ..reprs import short_repr
-from . import validate
+from . import magnitude, validate
 from .factorize import factorize
 from .matching import matched
 from .objective import SquaredError
@@ -96,6 +96,8 @@ def rank_scan(
     validate.non_negative("activations", activations, validate.SIGNED)
     if not np.asarray(activations).any():
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
+    # All that is told is a ratio or a cosine.
+    activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
@@ -167,8 +169,11 @@ def _stability(
         np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
         for key in jax.random.split(of_starts, starts)
     ]
-    length = np.maximum(np.linalg.norm(np.asarray(activations), axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    directions = np.asarray(activations) / length
+    # Rows of any length: their squares may be out of range where they aren't.
+    rows = np.asarray(activations)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1)
+    directions = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     draws = [
         directions[np.asarray(jax.random.randint(key, (rank,), 0, len(directions)))]
         for key in jax.random.split(of_floor, starts)

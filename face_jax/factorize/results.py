@@ -6,6 +6,7 @@ import dataclasses
 import enum
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
@@ -21,6 +22,7 @@ class RESULTS(enum.IntEnum):
     stalled = 2
     settled = 3
     nonfinite = 5
+    negative = 6
     derivative_inexact = 4
 
     @property
@@ -46,6 +48,11 @@ _MESSAGES = {
     RESULTS.nonfinite: (
         "The iteration met NaN or infinity; the factors can't be used. Look for NaN, infinity or huge values in "
         "activations, weights and penalties."
+    ),
+    RESULTS.negative: (
+        "Activations, weights, penalties or given factors that were only known inside jit have negative entries; the "
+        "factors can't be used. Take a layer behind a ReLU, use solver=SemiNMF() (codes ≥ 0, dictionary of either "
+        "sign), or clamp them yourself if they are rounding."
     ),
     RESULTS.derivative_inexact: (
         "The linear system of the derivative wasn't solved to the tolerance. Converge the factors further (a smaller "
@@ -80,8 +87,8 @@ class Result:
 
     @property
     def usable(self) -> Bool[Array, "*batch"]:
-        """Whether the factors are finite."""
-        return self.code != RESULTS.nonfinite.value
+        """Whether the factors are finite, and made of what can be factorized."""
+        return (self.code != RESULTS.nonfinite.value) & (self.code != RESULTS.negative.value)
 
     @property
     def message(self) -> str:
@@ -102,7 +109,7 @@ class Result:
 
 
 def raise_if_unusable(result: Result) -> None:
-    """Raise `FactorizationError` if the factors aren't finite, under `jit` as well (then through a callback)."""
+    """Raise `FactorizationError` if the factors can't be used, under `jit` as well (then through a callback)."""
     if isinstance(result.code, Tracer):
         jax.debug.callback(_raise_host, result.code)
     else:
@@ -110,5 +117,12 @@ def raise_if_unusable(result: Result) -> None:
 
 
 def _raise_host(code: object) -> None:
-    if np.any(np.asarray(code) == RESULTS.nonfinite.value):
-        raise FactorizationError(RESULTS.nonfinite.message)
+    for result in (RESULTS.nonfinite, RESULTS.negative):
+        if np.any(np.asarray(code) == result.value):
+            raise FactorizationError(result.message)
+
+
+def refused(result: Result, negative: Bool[Array, ""]) -> Result:
+    """The result, or that the input was negative; what isn't finite stays so."""
+    bad = negative & (result.code != RESULTS.nonfinite.value)
+    return Result(jnp.where(bad, RESULTS.negative.value, result.code).astype(jnp.int32))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ..choices import native
 from ..reprs import short_repr
 
 Matrix = Float[Array, "row channel"]
@@ -117,7 +118,8 @@ class Given(Start):
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """The factors as they are."""
         del rank, signed, key
-        return jnp.asarray(self.codes, activations.dtype).T, jnp.asarray(self.dictionary, activations.dtype)
+        codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
+        return jnp.asarray(codes, activations.dtype).T, jnp.asarray(dictionary, activations.dtype)
 
 
 def singular_triplets(

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
-from ..choices import index_or_none, real, shown
+from ..choices import index_or_none, native, real, shown
 from .objective import Objective, SquaredError, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
     """A floating-point matrix with both sides at least 1; `words` name its axes."""
-    if not isinstance(value, jax.Array):
-        try:
-            value = np.asarray(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{name} can't be read as an array ({error}); give rows of equal length") from error
+    value = native(name, value)
     if value.dtype == object or not (
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
@@ -47,7 +44,7 @@ def finite(name: str, value: Array) -> None:
     if isinstance(value, Tracer):
         return
     # NaN and infinity both survive a sum of absolute values, a single cheap reduction.
-    low, high = _range(value)
+    low, high = value_range(value)
     if np.isfinite(low) and np.isfinite(high):
         return
     bad = ~np.isfinite(np.asarray(value))
@@ -58,11 +55,24 @@ def finite(name: str, value: Array) -> None:
     )
 
 
+def normal(name: str, value: Array) -> None:
+    """Not all below the smallest normal number, which processors take for zero, if the values are known yet."""
+    if isinstance(value, Tracer):
+        return
+    low, high = value_range(value)
+    tiny = float(jnp.finfo(value.dtype).tiny)
+    if max(abs(low), abs(high)) < tiny and np.any(np.asarray(value)):
+        raise ValueError(
+            f"all of {name} is below the smallest normal number of {value.dtype}, {tiny:.3g}; multiply it by a power "
+            "of two, or give float64"
+        )
+
+
 def non_negative(name: str, value: Array, remedy: str) -> None:
     """No entry below zero, if the values are known yet."""
     if isinstance(value, Tracer):
         return
-    low, _ = _range(value)
+    low, _ = value_range(value)
     if low >= 0:
         return
     host = np.asarray(value)
@@ -71,6 +81,17 @@ def non_negative(name: str, value: Array, remedy: str) -> None:
         f"{name} has {count} of {host.size} entries below zero ({count / host.size:.1%}), the lowest {host.min():.4g}; "
         + remedy
     )
+
+
+def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
+    """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
+    checked = [quadratic.weights, quadratic.row_weights]
+    checked += [getattr(quadratic, name) for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")]
+    checked += [] if signed else [activations]
+    if hasattr(start, "codes"):
+        checked += [start.codes] if signed else [start.codes, start.dictionary]
+    found = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
+    return functools.reduce(jnp.logical_or, found) if found else None
 
 
 SIGNED = (
@@ -84,7 +105,8 @@ def _extremes(value: Array) -> tuple[Array, Array]:
     return jnp.min(value), jnp.max(value)
 
 
-def _range(value: Array) -> tuple[float, float]:
+def value_range(value: Array) -> tuple[float, float]:
+    """The lowest and the highest of values that are known."""
     # Arrays that a traced function closes over are known, too.
     with jax.ensure_compile_time_eval():
         low, high = _extremes(value)
@@ -137,7 +159,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
     quadratic = objective.quadratic
     weights, row_weights = quadratic.weights, quadratic.row_weights
     if weights is not None:
-        weights = jnp.asarray(weights).astype(activations.dtype)
+        weights = jnp.asarray(native("weights", weights)).astype(activations.dtype)
         if weights.shape != activations.shape:
             raise ValueError(
                 f"weights has shape {weights.shape} and activations {activations.shape}; give one weight an entry"
@@ -145,7 +167,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
         finite("weights", weights)
         non_negative("weights", weights, "give weights of at least 0; 0 leaves an entry out")
     if row_weights is not None:
-        row_weights = jnp.asarray(row_weights).astype(activations.dtype)
+        row_weights = jnp.asarray(native("row_weights", row_weights)).astype(activations.dtype)
         if row_weights.shape != activations.shape[:1]:
             raise ValueError(
                 f"row_weights has shape {row_weights.shape}, but activations have {activations.shape[0]} rows; "

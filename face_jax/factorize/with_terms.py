@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from . import composite, driver
+from .magnitude import check_beside_terms
 from .objective import Objective, SquaredError, Weighted
 from .problem import problem_of, settings_of
 from .solution import Solution
@@ -61,6 +62,8 @@ def prepare(terms: tuple[Weighted, ...], activations: Float[Array, "row channel"
     """What the terms remember of the activations, checked."""
     for weighted in terms:
         weighted.term.check(activations)
+    if terms:
+        check_beside_terms(activations)
     prepared = _prepare(tuple(weighted.term for weighted in terms), activations)
     for weighted, one in zip(terms, prepared, strict=True):
         weighted.term.check_prepared(one)
@@ -105,13 +108,13 @@ def _factorize(
         # Where penalties were measured, which is where they'll be measured again.
         scale = jnp.where(begun.scale > 0, begun.scale, 1)
         codes, dictionary = (begun.codes / scale[None]).T, begun.dictionary * scale[:, None]
-        if not _penalized(objective.quadratic):
+        if not penalized(objective.quadratic):
             codes, dictionary = begun.codes.T, begun.dictionary
     problem = problem_of(activations, objective, prepared, settings)
     return composite.solve(problem, codes.T, dictionary)
 
 
-def _penalized(quadratic: SquaredError) -> bool:
+def penalized(quadratic: SquaredError) -> bool:
     """Whether a penalty may be there: one whose value isn't known yet counts."""
     penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
     return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)

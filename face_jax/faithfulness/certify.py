@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..choices import native
 from ..factorize import Objective, Solution, SquaredError, encode
 from ..metrics import Certificates, certificates, relative_squared_error
 from .checks import check_finite, check_weighed
@@ -77,9 +78,9 @@ def certify(
             "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
             "term.loss.values of each image instead"
         )
-    sets = {"activations": (term, jnp.asarray(activations))}
+    sets = {"activations": (term, jnp.asarray(native("activations", activations)))}
     if held_out is not None:
-        sets["held_out"] = (dataclasses.replace(term, weights=None), jnp.asarray(held_out))
+        sets["held_out"] = (dataclasses.replace(term, weights=None), jnp.asarray(native("held_out", held_out)))
     for name, (one, rows) in sets.items():
         check_weighed(one, rows, name)
     found = [_certified(one, rows, name, solution.dictionary, objective) for name, (one, rows) in sets.items()]

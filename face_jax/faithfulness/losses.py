@@ -16,6 +16,11 @@ Logits = Float[Array, "image class"]
 class Loss(abc.ABC):
     """A distance of logits from those of the original activations, image by image."""
 
+    @property
+    def convex(self) -> bool:
+        """Whether it is known to be convex in the logits."""
+        return False
+
     @abc.abstractmethod
     def target(self, logits: Logits) -> Logits:
         """What is remembered of the original logits."""
@@ -69,6 +74,11 @@ class ForwardKL(SoftmaxLoss):
     Convex in the logits; the curvature is its second derivative.
     """
 
+    @property
+    def convex(self) -> bool:
+        """True."""
+        return True
+
     def values(self, target: Logits, logits: Logits) -> Float[Array, " image"]:
         """`Σ p (log p − log q)`."""
         return jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(logits, axis=-1)), axis=-1)
@@ -100,6 +110,11 @@ class ReverseKL(SoftmaxLoss):
 class SquaredLogits(Loss):
     """`½ Σ (logit − original logit)²`, over the classes."""
 
+    @property
+    def convex(self) -> bool:
+        """True."""
+        return True
+
     def target(self, logits: Logits) -> Logits:
         """The logits."""
         return logits
@@ -127,6 +142,11 @@ class SquaredLogits(Loss):
 @dataclasses.dataclass(frozen=True)
 class SigmoidKL(Loss):
     """For models of several labels (attributes): the sum of the labels' `KL(p ‖ q)`, each yes or no. Convex."""
+
+    @property
+    def convex(self) -> bool:
+        """True."""
+        return True
 
     def target(self, logits: Logits) -> Logits:
         """The logits."""

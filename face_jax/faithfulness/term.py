@@ -130,6 +130,11 @@ class Faithfulness(Term):
         """True: the head sees the factors' product."""
         return True
 
+    @property
+    def convex_in_codes(self) -> bool:
+        """Whether the head is affine and the loss convex in the logits."""
+        return self.affine and self.loss.convex
+
     def rows_together(self, rows: int) -> int:
         """The rows of one image."""
         del rows

@@ -65,6 +65,16 @@ def _check_numbers(name: str, values: Any) -> None:
         raise ValueError(f"{name} has dtype {dtype}; give real numbers, such as np.asarray({name}, np.float32)")
 
 
+def check_contributions(contribution: np.ndarray, target: int) -> None:
+    """Refuses contributions that are beyond the largest number."""
+    bad = int((~np.isfinite(contribution)).sum())
+    if bad:
+        raise ValueError(
+            f"head: {bad} of {contribution.size} contributions to class {target}'s logit are beyond the largest "
+            f"{contribution.dtype}; divide the head's weights by a power of two, which changes no importance"
+        )
+
+
 def _classes(head: Any, shape: tuple[int, ...], dtype: Any) -> int:
     """How many classes the head has."""
     try:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Whole
+from ..choices import Whole, native
 from .checks import check_asked
 
 
@@ -20,6 +20,7 @@ def logit_gradient(
 
     Raises `ValueError` for what `check_asked` refuses, and where the head has no derivative.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     target = check_asked(head, codes, dictionary, target)
     gradient = _gradient(head, jnp.asarray(codes), jnp.asarray(dictionary), jnp.asarray(target))
     bad = int((~np.isfinite(np.asarray(gradient)).all((1, 2, 3))).sum())

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Whole
+from ..choices import Whole, native
 from ..model import Head
 from ..reprs import short_repr
+from .checks import check_contributions
 from .derivatives import logit_gradient
 
 
@@ -63,8 +64,11 @@ def gradient_times_code(
     program under `jax.jit`. Raises `ValueError` for concepts that don't fit the head and where the derivative isn't
     finite, `UnknownClassError` for a class that the head doesn't have.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     gradient = logit_gradient(head, codes, dictionary, target)
-    return GradientTimesCode(np.asarray(_times(gradient, jnp.asarray(codes), jnp.asarray(dictionary))))
+    found = np.asarray(_times(gradient, jnp.asarray(codes), jnp.asarray(dictionary)))
+    check_contributions(found, target)
+    return GradientTimesCode(found)
 
 
 @jax.jit

@@ -60,10 +60,10 @@ def sampled_total_sobol(
     checks.function("advance", advance, "a function that takes a number of steps")
     bound = function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
     random = generator(key)
-    differences, variances = [], []
+    differences, variances, exponents = [], [], []
     for _ in range(scrambles):
         masks = jnp.asarray(jansen_points(concepts, designs, random), dtype)
-        difference, variance, bad = _jansen(bound, masks)
+        difference, variance, exponent, bad = _jansen(bound, masks)
         if bad:
             raise ValueError(
                 f"function (behind total_sobol, the head) gives NaN or infinity for {int(bad)} of {len(masks)} masks; "
@@ -72,8 +72,11 @@ def sampled_total_sobol(
             )
         differences.append(np.asarray(difference))
         variances.append(np.asarray(variance))
+        exponents.append(np.asarray(exponent))
         advance(1)
-    return _ratio(np.stack(differences), np.stack(variances))
+    # All scrambles in one unit of each value's own.
+    shift = 2 * (np.stack(exponents) - np.max(exponents, axis=0))
+    return _ratio(np.ldexp(np.stack(differences), shift[..., None]), np.ldexp(np.stack(variances), shift))
 
 
 def checked_designs(designs: Any, scrambles: Any, key: Any) -> tuple[int, int, Key[Array, ""]]:
@@ -134,7 +137,17 @@ def jansen(values: Any, inputs: int) -> tuple[Any, Any]:
 @jax.jit
 def _jansen(
     function: Any, masks: Float[Array, "mask concept"]
-) -> tuple[Float[Array, "image concept"], Float[Array, " image"], Int[Array, ""]]:
-    """The numerators and the denominator of Jansen's estimator from one scramble; for how many masks it has none."""
+) -> tuple[Float[Array, "image concept"], Float[Array, " image"], Int[Array, " image"], Int[Array, ""]]:
+    """Numerators and denominator of Jansen's estimator from one scramble, in a power of two of each value's own.
+
+    With that power's exponents, and for how many masks there are no values.
+    """
     values = jax.lax.map(lambda mask: jnp.atleast_1d(function(mask)), masks)
-    return *jansen(values, masks.shape[1]), jnp.sum(~jnp.isfinite(values).all(1))
+    bad = jnp.sum(~jnp.isfinite(values).all(1))
+    # Squares leave the range before values do.
+    largest = jnp.max(jnp.abs(values), axis=0)
+    usual = jnp.isfinite(largest) & (largest > 0)
+    most = jnp.finfo(largest.dtype).maxexp - 2
+    exponent = jnp.clip(jnp.where(usual, jnp.frexp(jnp.where(usual, largest, 1))[1], 0), -most, most)
+    scaled = values / jnp.ldexp(jnp.ones_like(largest), exponent)[None]
+    return *jansen(scaled, masks.shape[1]), exponent, bad

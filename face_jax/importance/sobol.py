@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Seed, Whole
+from ..choices import Seed, Whole, native
 from ..heads import Affine
 from ..model import Head, check_head
 from ..progress import Advance, nobody
-from .checks import check_asked
+from .checks import check_asked, check_contributions
 from .gradient_times_code import gradient_times_code
-from .indices import Sobol
+from .indices import Sobol, binary_exponents
 from .sampled import checked_designs, sampled_total_sobol
 
 
@@ -55,6 +55,7 @@ def total_sobol(
     """
     designs, scrambles, key = checked_designs(designs, scrambles, key)
     check_head(head)
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     if head.affine:
         total = exact_total_sobol(contributions(head, codes, dictionary, target))
         return Sobol(total, total, total, exact=True)
@@ -76,7 +77,8 @@ def total_sobol(
 
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
     """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN."""
-    squares = contribution**2
+    # Before squares leave the range.
+    squares = np.ldexp(contribution, -binary_exponents(contribution, -1)) ** 2
     total = squares.sum(-1, keepdims=True)
     return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
 
@@ -88,14 +90,21 @@ def contributions(
 
     Raises what `gradient_times_code` raises, which it is behind such a head.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     if not isinstance(head, Affine):
         return gradient_times_code(head, codes, dictionary, target).contribution
     target = check_asked(head, codes, dictionary, target)
     column = np.asarray(head.kernel[:, target])
     if not np.isfinite(column).all():
         raise ValueError(f"head.kernel has NaN or infinity in class {target}'s column; load the model's weights again")
-    weights = np.asarray(dictionary) @ column
-    return np.asarray(codes).mean(axis=(1, 2)) * weights
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.asarray(codes).mean(axis=(1, 2)) * (np.asarray(dictionary) @ column)
+        if not np.isfinite(found).all():
+            # Products that leave float32 don't leave float64.
+            codes, dictionary, column = (np.asarray(x, np.float64) for x in (codes, dictionary, column))
+            found = codes.mean(axis=(1, 2)) * (dictionary @ column)
+    check_contributions(found, target)
+    return found
 
 
 def _masked_logit(

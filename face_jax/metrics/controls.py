@@ -32,5 +32,7 @@ def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Floa
 
 def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
     """Vectors at length 1; those of length 0 stay."""
+    # By a power of two first, which changes no digit: squares leave the range before vectors do.
+    vectors = np.ldexp(vectors, -np.frexp(np.abs(vectors).max(axis=-1, keepdims=True))[1])
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Real, Whole, check_count, real, shown
+from ..choices import Real, Whole, check_count, native, real, shown
 from ..importance.checks import check_asked
 from ..model import Head
 from ..reprs import short_repr
@@ -70,6 +70,7 @@ def fidelity(
     **Returns:** curves and areas. Raises `ValueError` for concepts that don't fit the head and for logits that are NaN,
     `UnknownClassError` for a class that the head doesn't have.
     """
+    codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     target = check_asked(head, codes, dictionary, target)
     codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
     concepts = len(dictionary)
@@ -122,6 +123,8 @@ def gini_ceiling(concepts: Whole) -> float:
 def gini(importance: Float[np.ndarray, " concept"]) -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none."""
     sizes = np.sort(np.abs(importance.astype(np.float64)))
+    # Only shares matter, and sums of the largest numbers would be infinite.
+    sizes = np.ldexp(sizes, -np.frexp(sizes.max(initial=0))[1])
     count = len(sizes)
     total = sizes.sum()
     if total == 0:

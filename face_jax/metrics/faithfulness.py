@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 
 from ..reprs import short_repr
 
+_SQUARED = 400  # binary exponents whose squares float64 holds
+
 
 @dataclasses.dataclass(frozen=True)
 class Certificates:
@@ -56,7 +58,11 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
 
 
 def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
-    """`‖A − Â‖² / ‖A‖²`: 0 is perfect, 1 is no better than no concepts. NaN if all activations are zero."""
+    """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero."""
+    exponent = int(np.frexp(max(np.abs(activations).max(initial=0), np.abs(rebuilt).max(initial=0)))[1])
+    if abs(exponent) > _SQUARED:
+        # By a power of two, which changes no digit, before squares leave the range.
+        activations, rebuilt = (np.ldexp(x.astype(np.float64), -exponent) for x in (activations, rebuilt))
     total = float(np.square(activations, dtype=np.float64).sum())
     missed = float(np.square(activations.astype(np.float64) - rebuilt).sum())
     return missed / total if total > 0 else math.nan

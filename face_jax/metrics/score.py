@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..activations import Collected
+from ..choices import native
 from ..concepts import encode_maps
 from ..model import Head
 from .curves import Fidelity, fidelity, gini
@@ -66,6 +67,7 @@ def score(
 
     **Returns:** the row.
     """
+    dictionary, importance = native("dictionary", dictionary), native("importance", importance)
     codes = encode_maps(units.maps, dictionary)
     rebuilt = codes @ dictionary
     logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))

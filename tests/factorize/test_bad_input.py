@@ -100,7 +100,8 @@ def test_rank_scan_refuses():
 
 
 def test_overflow_is_told_not_hidden():
-    huge = np.full((60, 12), 1e30, np.float32)
+    # Its codes are as long as its rows, longer than the largest number.
+    huge = np.full((60, 12), 3e38, np.float32)
     with pytest.raises(ff.FactorizationError, match="NaN or infinity"):
         ff.factorize(huge, 4)
     solution = ff.factorize(huge, 4, throw=False)
@@ -132,3 +133,60 @@ def test_any_non_negative_matrix_gives_feasible_finite_factors(A, rank):
     residual = A - codes @ dictionary
     again = np.asarray(ff.encode(A, dictionary))
     assert ((A - again @ dictionary) ** 2).sum() <= (residual**2).sum() + 1e-5 * size
+
+
+class _WithArray:
+    def __array__(self, dtype=None, copy=None):
+        return A if dtype is None else A.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        A.astype(">f8"),
+        np.asfortranarray(A),
+        np.repeat(A, 2, axis=1)[:, ::2],
+        A[::-1][::-1],
+        A.astype(np.longdouble),
+        A.tolist(),
+        np.ma.masked_array(A),
+        np.ma.masked_array(A, np.zeros(A.shape, bool)),
+        _WithArray(),
+    ],
+    ids=["big-endian", "fortran", "strided", "reversed", "long", "list", "masked", "none masked", "__array__"],
+)
+def test_arrays_in_any_layout_are_the_same_numbers(given):
+    if not isinstance(given, np.ndarray):
+        # Where types are checked, as here, they don't get further.
+        given = validate.matrix("activations", given, "row × channel")
+    solver, dictionary = ff.HALS(max_steps=3), A[:4]
+    expected = ff.factorize(A, 4, solver=solver)
+    np.testing.assert_array_equal(ff.factorize(given, 4, solver=solver).codes, expected.codes)
+    np.testing.assert_array_equal(ff.encode(given, dictionary), ff.encode(A, dictionary))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u4", "<i8", np.int8, bool])
+def test_other_byte_orders_are_converted(dtype):
+    whole = (10 * A).astype(dtype)
+    plain = whole.astype(np.float32 if np.dtype(dtype) == ">f4" else np.float64)
+    found, expected = (ff.factorize(x, 4, solver=ff.HALS(max_steps=3)) for x in (whole, plain))
+    assert found.codes.dtype == plain.dtype
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    weights, codes, dictionary = ((10 * x).astype(">f8") for x in (A, A[:, :4], A[:4]))
+
+    def solved(form):
+        # Where types are checked, as here, JAX's arrays alone get so far.
+        objective, start = ff.SquaredError(), ff.Given(jnp.asarray(A[:, :4]), jnp.asarray(A[:4]))
+        object.__setattr__(objective, "weights", form(weights))
+        object.__setattr__(start, "codes", form(codes))
+        object.__setattr__(start, "dictionary", form(dictionary))
+        return ff.factorize(A, 4, objective=objective, start=start, solver=ff.HALS(max_steps=3)).codes
+
+    np.testing.assert_array_equal(solved(lambda x: x), solved(lambda x: jnp.asarray(x.astype(float))))
+
+
+def test_masked_entries_are_refused():
+    masked = np.ma.masked_array(A, np.eye(60, 12, dtype=bool))
+    for call in (lambda: ff.factorize(masked, 4), lambda: ff.encode(masked, A[:4]), lambda: ff.encode(A, masked[:4])):
+        with pytest.raises(ValueError, match=r"masked array with \d+ masked entries.*filled"):
+            call()

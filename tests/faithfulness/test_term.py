@@ -275,6 +275,48 @@ def test_encoding_arrives_however_much_the_term_weighs(dtype, weight, places):
     assert float(off.max()) < 100 * float(jnp.finfo(dtype).eps) * size
 
 
+def _rounding(activations, kernel, bias, dictionary, codes, weight, places):
+    """What slopes in float32 may be off, to first order: a rounding of every number that is added, not of their sum.
+
+    Logits are off by `δ`, roundings of the numbers that make them; a softmax's shares (a sigmoid's too) by `2 δ` of
+    themselves and some roundings of their own; the slope adds these up, weighed by what each class sees of a concept.
+    """
+    pooled = lambda x: x.reshape(-1, places, x.shape[1]).mean(1)  # noqa: E731
+    seen = dictionary @ kernel
+    fit = np.abs(codes) @ (dictionary @ dictionary.T) + activations @ dictionary.T
+    shares = (
+        scipy.special.softmax(pooled(codes) @ seen + bias, axis=1),
+        scipy.special.expit(pooled(codes) @ seen + bias),
+    )
+    before = (
+        scipy.special.softmax(pooled(activations) @ kernel + bias, axis=1),
+        scipy.special.expit(pooled(activations) @ kernel + bias),
+    )
+    off = pooled(codes) @ (dictionary @ np.abs(kernel)) + pooled(activations) @ np.abs(kernel) + 2 * np.abs(bias)
+    both = np.maximum(*shares) + np.maximum(*before)
+    term = (both * (2 * off.max(axis=1, keepdims=True) + 4)) @ np.abs(seen).T / places
+    return float(np.finfo(np.float32).eps) * (fit + weight * np.repeat(term, places, axis=0))
+
+
+@pytest.mark.parametrize("loss", [ForwardKL(), SigmoidKL()], ids=str)
+@pytest.mark.parametrize("places", [1, 4])
+def test_single_precision_arrives_as_far_as_its_slopes_can_be_known(loss, places):
+    """Slopes at the codes of float32, in float64: no more than what float32 can't see of them."""
+    for seed in range(12):
+        for weight in (100.0, 1e5):
+            activations, kernel, bias, _, dictionary = (x.astype(jnp.float32) for x in _arrays(seed))
+            objective = fj.SquaredError() + weight * Faithfulness(Affine(kernel, bias, places=places), loss=loss)
+            codes = encode(activations, dictionary, objective=objective)
+            given = [x.astype(jnp.float64) for x in (activations, kernel, bias, dictionary, codes)]
+            activations, kernel, bias, dictionary, codes = given
+            term = Faithfulness(Affine(kernel, bias, places=places), loss=loss)
+            slope = fj.SquaredError().gradient(activations, codes, dictionary)[0]
+            slope = slope + weight * term.gradient(term.prepare(activations), codes, dictionary)[0]
+            off = np.where(codes > 0, np.abs(slope), np.maximum(-slope, 0))
+            known = _rounding(*map(np.asarray, (activations, kernel, bias, dictionary, codes)), weight, places)
+            assert (off <= known).all(), f"seed {seed}, λ={weight}: {(off / known).max():.1f} times what is rounding"
+
+
 @pytest.mark.parametrize("weight", [30.0, 1000.0])
 def test_encoding_behind_any_head_is_never_above_where_it_began_nor_negative(weight):
     activations, kernel, _, _, dictionary = _arrays()
