@@ -41,7 +41,8 @@ def shown(value: Any) -> str:
 def native(name: str, value: Any) -> Any:
     """An array whose numbers are laid out as this machine and JAX have them; what is one for JAX already stays.
 
-    Other byte orders and NumPy's long numbers are converted. Raises `ValueError` for masked entries and for what is no array.
+    Other byte orders and NumPy's long numbers are converted. Raises `ValueError` for masked entries, and for what
+    isn't an array.
     """
     if hasattr(value, "aval"):
         return value
