@@ -26,7 +26,7 @@ def encode(
     channels, any units), each row's codes u meet the conditions of a minimum: with each concept's slope
     `s_k = wₖᵀ(W u − a) / ‖wₖ‖` and code `v_k = u_k ‖wₖ‖`,
 
-        |min(s_k, v_k)| ≤ 4 ε (√channels + concepts) (‖a‖ + Σ v),  ε = 1.2e-7 in float32, 2.2e-16 in float64,
+        |min(s_k, v_k)| ≤ 4 ε (√channels + concepts) (‖a‖ + Σ v),  ε = 1.2e-7 in float32, 3.6e-15 in float64,
 
     where `Σ v ≤ √concepts ‖a‖` for a non-negative dictionary; the term is what rounding the codes costs. Weights of
     entries, and penalties (the square one as further channels), belong to slopes and lengths. `certify_codes` measures

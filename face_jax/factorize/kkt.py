@@ -14,6 +14,7 @@ from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
 from .least_squares import concept_exponents
 from .magnitude import unit_of
+from .nnls import tolerance
 from .objective import Objective, SquaredError
 from .scaling import exponent, shifted
 from .with_terms import penalized
@@ -133,7 +134,7 @@ class CodesCertificate:
         Infinite for codes that aren't finite.
     - `growth`: `Σ v / ‖a‖`, at most `√concepts` at the minimum of a non-negative dictionary. Where it's 10ⁿ, concepts
         of opposite signs cancel, and so many digits of what the codes rebuild are lost, however they are found.
-    - `tolerance`: `4 ε (√channels + concepts)`, which `encode` promises.
+    - `tolerance`: `4 ε (√channels + concepts)`, which `encode` promises; ε is 1.2e-7 in float32, 3.6e-15 in float64.
     """
 
     violation: Float[Array, " row"]
@@ -213,9 +214,6 @@ def _certify_codes(
     whole = row + total
     violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / jnp.where(whole > 0, whole, 1)
     right = jnp.all(jnp.isfinite(codes), axis=1) & jnp.isfinite(violation)
-    channels, concepts = activations.shape[1], dictionary.shape[0]
-    tolerance = 4 * float(jnp.finfo(dtype).eps) * (channels**0.5 + concepts)
+    promised = jnp.asarray(tolerance(dtype, activations.shape[1], dictionary.shape[0]), dtype)
     growth = jnp.where(total > 0, total / row, 0)
-    return CodesCertificate(
-        jnp.where(right, violation, jnp.inf), jnp.where(right, growth, jnp.inf), jnp.asarray(tolerance, dtype)
-    )
+    return CodesCertificate(jnp.where(right, violation, jnp.inf), jnp.where(right, growth, jnp.inf), promised)

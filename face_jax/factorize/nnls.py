@@ -111,6 +111,17 @@ def _nnls_jvp(primals: tuple, tangents: tuple) -> tuple[Columns, Columns]:
     return x, jax.lax.custom_linear_solve(product, right, solve, symmetric=True)
 
 
+def unit(dtype: jnp.dtype) -> float:
+    """What the tolerance is a multiple of: float32 has digits for little more than it; float64 has some to spare."""
+    eps = float(jnp.finfo(dtype).eps)
+    return eps if eps > 1e-10 else 16 * eps
+
+
+def tolerance(dtype: jnp.dtype, channels: int, concepts: int) -> float:
+    """The largest violation, relative to the lengths of a row and its codes, that solutions have."""
+    return 4 * unit(dtype) * (channels**0.5 + concepts)
+
+
 def _dependent(gram: Grams) -> Bool[Array, " matrix"]:
     """Whether G can't tell some concept from a combination of others."""
     grams = gram if gram.ndim == 3 else gram[:, :, None]
@@ -173,9 +184,7 @@ def _solve_block(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " it
     that have arrived stand still while others go on. Also tells which aren't solved in the end.
     """
     eps = float(jnp.finfo(cross.dtype).eps)
-    # float32 has digits for little more than the tolerance; float64 has some to spare.
-    tolerance = 4 * eps if eps > 1e-10 else 64 * eps
-    goal = tolerance * jnp.max(jnp.maximum(cross, 0), axis=0)
+    goal = 4 * unit(cross.dtype) * jnp.max(jnp.maximum(cross, 0), axis=0)
     steps = min(cross.shape[0], CG_STEPS)
 
     def open_columns(x: Columns) -> Bool[Array, " item"]:
@@ -194,7 +203,8 @@ def _solve_block(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " it
 
     def polished() -> tuple[Columns, Bool[Array, " item"]]:
         y = jnp.where(left[None], _polish(gram, cross, x), x)
-        return y, ~(_residual(gram, cross, y) <= 4 * goal)
+        # Concepts are at least ½ long, so that slopes keep within `tolerance`.
+        return y, ~(_residual(gram, cross, y) <= min(4, max(1, len(x) / 2)) * goal)
 
     return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
 

@@ -95,7 +95,7 @@ def violation(A, W, codes):
 
 
 def tolerance(dtype, channels=CHANNELS, concepts=CONCEPTS):
-    return 4 * np.finfo(dtype).eps * (channels**0.5 + concepts)
+    return 4 * {np.float32: 2.0**-23, np.float64: 2.0**-48}[dtype] * (channels**0.5 + concepts)
 
 
 @each_dtype
@@ -125,6 +125,15 @@ def test_a_row_alone_has_the_codes_that_it_has_in_company(kind, dtype):
         alone = np.asarray(ff.encode(A[row : row + 1], W))[0]
         difference = (np.abs(alone - together[row]) * size[row]).max()
         assert difference <= 2e4 * np.finfo(dtype).eps
+
+
+@each_dtype
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tolerance_holds_for_two_concepts_that_are_nearly_one(dtype, seed):
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((ROWS, 2)).astype(dtype)
+    W = (1 + 10.0 ** rng.uniform(-4, 0) * rng.random((2, 2))).astype(dtype)
+    assert violation(A, W, np.asarray(ff.encode(A, W))).max() <= tolerance(dtype, 2, 2)
 
 
 def test_more_concepts_than_channels_of_integers():
