@@ -78,3 +78,11 @@ def test_penalties_mean_what_they_mean_in_scikit_learn(digits):
         return ((X - W @ H) ** 2).sum() / 2 + codes_part + X.shape[0] * 0.02 * (l1 * H.sum() + l2 * (H**2).sum())
 
     assert value(codes, ours.components_) <= value(other, peer.components_) * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("unit", [2.0**-66, 2.0**66])
+def test_the_error_has_the_samples_unit(unit):
+    X = np.random.default_rng(0).random((20, 6)).astype(np.float32)
+    found, expected = (NMF(2, max_iter=20, random_state=0).fit(x) for x in (X * np.float32(unit), X))
+    np.testing.assert_allclose(found.components_, expected.components_, atol=1e-4)
+    assert found.reconstruction_err_ / unit == pytest.approx(expected.reconstruction_err_, rel=1e-3)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..choices import native
-from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, with_terms
+from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude, with_terms
 from ..metrics import relative_squared_error
 from .certify import predictions
 from .checks import check_finite, check_weighed
@@ -159,6 +159,7 @@ def faithfulness_path(
 
 def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
     check_weighed(term, activations, name)
+    magnitude.check_beside_terms(activations, name)
     prepared = term.prepare(activations)
     check_finite(prepared.finite, name)
     return prepared
