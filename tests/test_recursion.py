@@ -34,6 +34,8 @@ def test_coherence_by_hand():
     assert coherence(rows) == pytest.approx((0 + 2 / np.sqrt(2)) / 3)
     assert coherence(np.ones((4, 3))) == pytest.approx(1)
     assert np.isnan(coherence(rows[:1]))
+    for unit in (1e-30, 1e30):
+        assert coherence(rows.astype(np.float32) * np.float32(unit)) == pytest.approx(coherence(rows), rel=1e-5)
     assert coherence(np.array([[0.0, 0.0], [0.0, 1.0]])) == 0
 
 

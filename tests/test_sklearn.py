@@ -176,3 +176,11 @@ def test_settings_that_are_not_valid_are_refused_by_name(settings, words):
 def test_custom_factors_that_do_not_fit_are_refused(factors, words):
     with pytest.raises(ValueError, match=words):
         NMF(2, init="custom").fit(np.random.default_rng(0).random((20, 6)), **factors)
+
+
+@pytest.mark.parametrize("unit", [2.0**-66, 2.0**66])
+def test_the_error_has_the_samples_unit(unit):
+    X = np.random.default_rng(0).random((20, 6)).astype(np.float32)
+    found, expected = (NMF(2, max_iter=20, random_state=0).fit(x) for x in (X * np.float32(unit), X))
+    np.testing.assert_allclose(found.components_, expected.components_, atol=1e-4)
+    assert found.reconstruction_err_ / unit == pytest.approx(expected.reconstruction_err_, rel=1e-3)

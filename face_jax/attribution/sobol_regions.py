@@ -53,6 +53,8 @@ class SobolRegions(CheckedMethod):
 
 
 def _indices(codes: Float[np.ndarray, "mask output"], number: int) -> Float[np.ndarray, "output region"]:
-    """Jansen's indices; 0 where nothing varies."""
+    """Jansen's indices, in any unit; 0 where nothing varies."""
+    # By a power of two, which changes no digit, before squares leave the range.
+    codes = np.ldexp(codes, -np.frexp(np.abs(codes).max(axis=0, keepdims=True))[1])
     halves, variance = jansen(codes, number)
     return np.divide(halves, variance[:, None], out=np.zeros_like(halves), where=variance[:, None] > 0)

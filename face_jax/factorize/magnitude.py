@@ -128,7 +128,7 @@ def check_penalties(objective: SquaredError, scaled: SquaredError) -> None:
             )
 
 
-def check_beside_terms(activations: Float[Array, "row channel"]) -> None:
+def check_beside_terms(activations: Float[Array, "row channel"], name: str = "activations") -> None:
     """Raise `ValueError` for activations, if known, whose squares can't stand beside further terms of an objective.
 
     A head wants the activations as they are, so that nothing can be scaled there.
@@ -139,8 +139,8 @@ def check_beside_terms(activations: Float[Array, "row channel"]) -> None:
     exponent = math.frexp(max(abs(low), abs(high)) or 1.0)[1]
     if abs(exponent) > _WITH_TERMS[jnp.finfo(activations.dtype).bits]:
         raise ValueError(
-            f"activations are of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
-            f"term of the objective; multiply them by 2.0**{-exponent} and let the head multiply by 2.0**{exponent}"
+            f"{name} is of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
+            f"term of the objective; multiply it by 2.0**{-exponent} and let the head multiply by 2.0**{exponent}"
         )
 
 

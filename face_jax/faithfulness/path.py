@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..choices import Real, Seed, Whole, instance, key_of, real, several
-from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, with_terms
+from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude, with_terms
 from ..factorize.settings import check_solver, start_or
 from ..factorize.validate import matrix, rank_of
 from ..metrics import relative_squared_error
@@ -182,6 +182,7 @@ def faithfulness_path(
 
 def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
     check_weighed(term, activations, name)
+    magnitude.check_beside_terms(activations, name)
     prepared = term.prepare(activations)
     check_finite(prepared.finite, name)
     return prepared

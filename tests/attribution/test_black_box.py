@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_models import AFFINE, DICTIONARY, GRADIENT, IMAGES, ONE, of_pixels, pixels
 
-from face_jax.attribution import HSIC, LIME, RISE, KernelSHAP, Occlusion, SobolRegions
+from face_jax.attribution import HSIC, LIME, RISE, KernelSHAP, Occlusion, SobolRegions, sobol_regions
 from face_jax.attribution.hsic import hsic
 from face_jax.attribution.kernel_shap import drawn_masks
 from face_jax.attribution.lime import weighted_ridge
@@ -197,3 +197,11 @@ def test_lime_gives_masks_near_the_picture_more_weight():
         LIME(grid=2, samples=200, width=width)(model, ONE, pixels(1, 1, 1, 1)).mean() for width in (10.0, 0.1)
     )
     assert 0 < wide < 0.5 * narrow
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_indices_of_regions_do_not_depend_on_the_unit_of_codes(unit):
+    codes = np.random.default_rng(0).random((4 * 8, 3)).astype(np.float32)
+    found, expected = (sobol_regions._indices(x, 2) for x in (codes * np.float32(unit), codes))
+    assert expected.min() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

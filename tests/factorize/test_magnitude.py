@@ -9,7 +9,7 @@ import pytest
 
 import face_jax as fj
 from face_jax.factorize import magnitude
-from face_jax.faithfulness import Faithfulness
+from face_jax.faithfulness import Faithfulness, faithfulness_path
 from face_jax.heads import Affine
 
 ff = importlib.import_module("face_jax.factorize")  # the name face_jax.factorize is the function
@@ -154,3 +154,12 @@ def test_what_cannot_be_scaled_is_refused():
         ff.factorize(A.astype(np.float32) * np.float32(2.0**-100), RANK, objective=penalties)
     with pytest.raises(ValueError, match="below the smallest normal"):
         ff.factorize(np.full((4, 3), 1e-40, np.float32), 1)
+
+
+def test_paths_are_refused_where_terms_are():
+    head = Affine(jnp.asarray(_GENERATOR.normal(size=(8, 3)).astype(np.float32)), jnp.zeros(3, jnp.float32))
+    rows = jnp.asarray(A.astype(np.float32))
+    tiny = rows * np.float32(2.0**-60)
+    for activations, held_out, name in ((tiny, rows, "activations"), (rows, tiny, "held_out")):
+        with pytest.raises(ValueError, match=rf"{name} is of the order of 2\*\*"):
+            faithfulness_path(activations, RANK, Faithfulness(head), held_out)

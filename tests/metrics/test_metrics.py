@@ -115,3 +115,22 @@ def test_what_predictions_become_is_counted(toy):
     row = metrics.score("blind", head, pictures, blind, 1, np.array([0.5, 0.5]))
     assert row.agreement == 0
     assert row.becomes == ((0, 2),)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-30, 1e30, 1e300])
+def test_errors_and_shares_have_no_unit(unit):
+    generator = np.random.default_rng(5)
+    activations, rebuilt = generator.random((2, 6, 3))
+    error = ((activations - rebuilt) ** 2).sum() / (activations**2).sum()
+    assert metrics.relative_squared_error(activations * unit, rebuilt * unit) == pytest.approx(error)
+    assert metrics.gini(np.array([1.0, 3.0]) * unit) == pytest.approx(0.25)
+    found = metrics.controls.unit_length(activations * unit)
+    np.testing.assert_allclose(found, activations / np.linalg.norm(activations, axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_huge_logits_have_a_divergence():
+    """Two classes whose logits differ by 1e30: the divergence is that difference, agreement is told."""
+    found = metrics.certificates(np.array([[1e30, 0.0], [0.0, 1.0]]), np.array([[0.0, 1e30], [0.0, 1.0]]))
+    np.testing.assert_allclose(found.kl, [1e30, 0], atol=1e-12)
+    np.testing.assert_allclose(found.l1, [2, 0], atol=1e-12)
+    assert found.agreement.tolist() == [False, True]
