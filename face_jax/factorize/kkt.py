@@ -6,8 +6,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..choices import flag, real_array
 from ..reprs import short_repr
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
@@ -74,6 +76,14 @@ def kkt_residual(
             f"codes have shape {codes.shape} and dictionary {dictionary.shape}, which don't make activations of "
             f"shape {activations.shape}; give codes (row × concept) and dictionary (concept × channel)"
         )
+    validate.squared_error(objective)
+    validate.weights_of(objective, activations)
+    if not isinstance(signed_dictionary, Tracer):
+        flag("signed_dictionary", signed_dictionary)
+    if scale is not None and not isinstance(scale, Tracer):
+        scale = jnp.asarray(real_array("scale", scale, "concept"))
+        if len(scale) != codes.shape[1]:
+            raise ValueError(f"scale has {len(scale)} numbers for {codes.shape[1]} concepts; give the solution's scale")
     if scale is not None:
         codes, dictionary = at_scale(codes, dictionary, scale)
     return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
