@@ -234,13 +234,13 @@ def key_of(value: Any, name: str = "key") -> Key[Array, ""]:
     raise ValueError(f"{name}={shown(value)} is no key; give one, such as jax.random.key(0), or a seed of 0 to 2³² − 1")
 
 
-def concepts_of(concepts: Any, count: int) -> tuple[int, ...]:
+def concepts_of(concepts: Any, count: int, of: str = "a dictionary with") -> tuple[int, ...]:
     """The concepts asked for, counted from 0.
 
     **Arguments:**
 
     - `concepts`: one number, or several; None for all.
-    - `count`: how many there are.
+    - `count`: how many there are, and `of` what has them.
 
     **Returns:** their numbers, in the order asked for. Raises `ValueError` for others.
     """
@@ -261,10 +261,36 @@ def concepts_of(concepts: Any, count: int) -> tuple[int, ...]:
     ]
     if wrong or not given:
         raise ValueError(
-            f"concepts=[{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}] of a dictionary with {count}; "
+            f"concepts=[{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}] of {f'{of} {count}'.strip()}; "
             f"give numbers from 0 to {count - 1}"
         )
     return tuple(number for number in numbers if number is not None)
+
+
+def real_array(name: str, value: Any, axes: str | None = None, *, finite: bool = True) -> np.ndarray:
+    """Real numbers as a NumPy array; raises `ValueError` for anything else.
+
+    **Arguments:**
+
+    - `name`: the argument's.
+    - `value`: what was given.
+    - `axes`: words for its axes, such as `"row × channel"`; any if None.
+    - `finite`: whether NaN and infinity are refused.
+    """
+    value = native(name, value)
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "fiu" and not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(f"{name}={shown(value)} is no array of real numbers; give one{f', {axes}' if axes else ''}")
+    if axes is not None and (found.ndim != axes.count("×") + 1 or 0 in found.shape):
+        raise ValueError(f"{name} has shape {found.shape}; give {axes}")
+    if finite and not np.isfinite(found).all():
+        raise ValueError(
+            f"{name} has {int((~np.isfinite(found)).sum())} entries that are NaN or infinite; leave them out"
+        )
+    return found
 
 
 def check_settings(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .explanation import Explanation
-from .model import SplitModel
+from .model import SplitModel, check_model
 from .photographs import network_input
 from .progress import Progress, Stopwatch
 from .selection import Activator, place_average
@@ -105,6 +105,7 @@ class _NoHead:
 
 def check_same_model(explanation: Explanation, model: SplitModel, level: int) -> None:
     """Refuses a cut of another network, by what it says of one photograph."""
+    check_model(model, f"earlier's model for level {level}")
     pixels = network_input(explanation.photographs[0].pixels(), model.preprocess)
     logits = np.asarray(model.head(model.features(jnp.asarray(pixels[None]))))[0]
     known = explanation.collected.logits[0]

@@ -16,7 +16,7 @@ from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
-from .choices import Concepts, Seed, Whole, check_count, concepts_of, key_of
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag, key_of
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
@@ -130,7 +130,7 @@ class Explanation:
         **Returns:** codes on the layer's grid; if pooled, one number a concept for each photograph. They are in the
         order of `face_jax.photographs(images)`: a file that can't be read has NaN for codes, and a warning names it.
         """
-        batch = check_count("batch", batch, "pictures")
+        batch, pooled = check_count("batch", batch, "pictures"), flag("pooled", pooled)
         readable = Readable(photographs(images), self.model.preprocess)
         batches = activations_of(
             self.model,

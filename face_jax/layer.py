@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .choices import real, whole
+from .choices import flag, real, whole
 from .factorize import (
     ADMM,
     Adjoint,
@@ -45,6 +45,7 @@ class Encode(nnx.Module):
 
     def __init__(self, channels: int, rank: int, *, l1: float = 0.0, learn_l1: bool = False, rngs: nnx.Rngs) -> None:
         channels, rank = whole("channels", channels, "channels"), whole("rank", rank, "concepts")
+        flag("learn_l1", learn_l1)
         l1 = real("l1", l1, "penalty")
         if channels < 1 or rank < 1:
             raise ValueError(f"channels={channels} and rank={rank} leave nothing to encode; give at least 1 of each")

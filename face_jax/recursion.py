@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -95,6 +95,8 @@ def recurse(
     key, progress = key_of(key), progress_of(progress)
     instance("explanation", explanation, Explanation, "the result of explain or load")
     earlier = (earlier,) if isinstance(earlier, SplitModel) else earlier
+    if isinstance(earlier, type):
+        raise ValueError(f"earlier=the class {earlier.__name__} isn't valid; give a model, or several")
     if not callable(earlier):
         earlier = several("earlier", earlier, "models cut at earlier layers")
         for model in earlier:
@@ -112,9 +114,7 @@ def recurse(
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
     wanted = (
-        ()
-        if named and isinstance(concepts, Sized) and not len(concepts)
-        else concepts_of(concepts, len(explanation.concepts))
+        () if isinstance(concepts, (list, tuple)) and not concepts else concepts_of(concepts, len(explanation.concepts))
     )
     every = np.arange(len(explanation.crops))
     tasks = [_Task((number + 1,), every, explanation.crop_codes[:, number]) for number in wanted]

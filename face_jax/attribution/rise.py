@@ -83,8 +83,8 @@ class RISE(CheckedMethod):
         self, numbers: Int[np.ndarray, " mask"], height: int, width: int, dtype: Any, *, key: Key[Array, ""]
     ) -> Float[Array, "mask height width"]:
         """The masks with these numbers."""
-        cell = (-(-height // self.cells), -(-width // self.cells))
-        return _draw(numbers, key, self.probability, self.cells, cell, (height, width), dtype)
+        cell = (-(-height // int(self.cells)), -(-width // int(self.cells)))
+        return _draw(numbers, key, self.probability, int(self.cells), cell, (height, width), dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("cells", "cell", "shape", "dtype"))

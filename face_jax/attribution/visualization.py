@@ -115,7 +115,7 @@ def visualize(
     if rate is None:
         rate = 0.1 if photographs is None else 0.05
     steps, rate = check_count("steps", steps, "steps"), real("rate", rate, "step size", above=0)
-    power, decay = real("power", power, "power", least=0), real("decay", decay, "power", least=0)
+    power, decay = real("power", power, "power", least=0), real("decay", decay, "power", least=0, most=10)
     if views is not None:
         instance("views", views, Views, "Views(flip=True)")
     start_key, step_key = jax.random.split(key)

@@ -6,9 +6,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ..choices import flag, real_array
 from ..reprs import short_repr
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
@@ -76,6 +78,14 @@ def kkt_residual(
     codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
     _fitting(activations, codes, dictionary)
+    validate.squared_error(objective)
+    validate.weights_of(objective, activations)
+    if not isinstance(signed_dictionary, Tracer):
+        flag("signed_dictionary", signed_dictionary)
+    if scale is not None and not isinstance(scale, Tracer):
+        scale = jnp.asarray(real_array("scale", scale, "concept"))
+        if len(scale) != codes.shape[1]:
+            raise ValueError(f"scale has {len(scale)} numbers for {codes.shape[1]} concepts; give the solution's scale")
     if scale is not None:
         codes, dictionary = at_scale(codes, dictionary, scale)
     if not objective.terms:

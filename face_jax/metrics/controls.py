@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Seed, Whole, check_count, key_of
+from ..choices import Seed, Whole, check_count, key_of, real_array
 
 
 def mean_direction(
@@ -18,6 +18,7 @@ def mean_direction(
     One direction that stands for the whole class already predicts the class, so scores that reward early insertion
     and deletion come close to their ceilings without a concept having been found.
     """
+    rows = real_array("rows", rows, "row × channel")
     noise = random_dictionary(rows.shape[1], rank, key=key).astype(rows.dtype)
     noise[0] = unit_length(rows.mean(axis=0, keepdims=True))[0]
     return noise
@@ -32,6 +33,7 @@ def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Floa
 
 def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
     """Vectors at length 1; those of length 0 stay."""
+    vectors = real_array("vectors", vectors, "concept × channel")
     # By a power of two first, which changes no digit: squares leave the range before vectors do.
     vectors = np.ldexp(vectors, -np.frexp(np.abs(vectors).max(axis=-1, keepdims=True))[1])
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Real, Whole, check_count, native, real, shown
+from ..choices import Real, Whole, check_count, native, real, real_array, shown
 from ..importance.checks import check_asked
 from ..model import Head
 from ..reprs import short_repr
@@ -74,7 +74,7 @@ def fidelity(
     target = check_asked(head, codes, dictionary, target)
     codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
     concepts = len(dictionary)
-    if sorted(np.asarray(order).ravel().tolist()) != list(range(concepts)):
+    if sorted(real_array("order", order, "concept").tolist()) != list(range(concepts)):
         raise ValueError(
             f"order={shown(order)} isn't an order of {concepts} concepts; give each of 0 to {concepts - 1} once"
         )
@@ -122,6 +122,7 @@ def gini_ceiling(concepts: Whole) -> float:
 
 def gini(importance: Float[np.ndarray, " concept"]) -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none."""
+    importance = real_array("importance", importance, "concept")
     sizes = np.sort(np.abs(importance.astype(np.float64)))
     # Only shares matter, and sums of the largest numbers would be infinite.
     sizes = np.ldexp(sizes, -np.frexp(sizes.max(initial=0))[1])

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float
 
+from ..choices import real_array
 from ..reprs import short_repr
 
 _SQUARED = 400  # binary exponents whose squares float64 holds
@@ -45,6 +46,11 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
 
     **Returns:** divergences and their bounds (FACE, theorem 1), computed in float64.
     """
+    original, rebuilt = (
+        real_array(name, value, "image × class") for name, value in (("original", original), ("rebuilt", rebuilt))
+    )
+    if original.shape != rebuilt.shape:
+        raise ValueError(f"original has shape {original.shape} and rebuilt {rebuilt.shape}; give the same images")
     log_p, log_q = (scipy.special.log_softmax(logits.astype(np.float64), axis=-1) for logits in (original, rebuilt))
     p = np.exp(log_p)
     kl = np.maximum((p * (log_p - log_q)).sum(-1), 0)
@@ -59,6 +65,10 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
 
 def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
     """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero."""
+    activations = real_array("activations", activations, finite=False)
+    rebuilt = real_array("rebuilt", rebuilt, finite=False)
+    if activations.shape != rebuilt.shape:
+        raise ValueError(f"activations have shape {activations.shape} and rebuilt {rebuilt.shape}; give the same")
     exponent = int(np.frexp(max(np.abs(activations).max(initial=0), np.abs(rebuilt).max(initial=0)))[1])
     if abs(exponent) > _SQUARED:
         # By a power of two, which changes no digit, before squares leave the range.

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Crops
+from ..choices import real_array
 from ..model import Preprocess
 from ..reprs import short_repr
 
@@ -139,6 +140,9 @@ def pointing_game(maps: Float[np.ndarray, "case y x"], boxes: Int[np.ndarray, "b
 
     **Returns:** hits and chances. Raises `ValueError` for boxes that are empty or reach out of the maps, and for NaN.
     """
+    maps, boxes = real_array("maps", maps, "case × y × x", finite=False), real_array("boxes", boxes, "box × 4")
+    if boxes.shape[1] != 4:
+        raise ValueError(f"boxes has shape {boxes.shape}; give (top, left, bottom, right) for each")
     height, width = maps.shape[1:]
     if len(maps) != len(boxes) or not len(maps):
         raise ValueError(f"maps has {len(maps)} cases and boxes {len(boxes)}; give one box for each map, at least one")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..activations import Collected
-from ..choices import native
+from ..choices import Whole, instance, real_array
 from ..concepts import encode_maps
 from ..model import Head
 from .curves import Fidelity, fidelity, gini
@@ -51,7 +51,7 @@ def score(
     head: Head,
     units: Collected,
     dictionary: Float[np.ndarray, "concept channel"],
-    target: int,
+    target: Whole,
     importance: Float[np.ndarray, " concept"],
 ) -> Score:
     """Scores one bank of concepts: codes by non-negative least squares, for every bank alike.
@@ -67,7 +67,11 @@ def score(
 
     **Returns:** the row.
     """
-    dictionary, importance = native("dictionary", dictionary), native("importance", importance)
+    instance("units", units, Collected, "explanation.collected")
+    dictionary = real_array("dictionary", dictionary, "concept × channel")
+    importance = real_array("importance", importance, "concept")
+    if len(importance) != len(dictionary):
+        raise ValueError(f"importance has {len(importance)} numbers for {len(dictionary)} concepts; give one for each")
     codes = encode_maps(units.maps, dictionary)
     rebuilt = codes @ dictionary
     logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..choices import Concepts, Seed, Whole, enough, index_or_none, key_of, shown
-from .crop_pools import CroppedConcepts, apart, crop_picture, pair, pools_of, without
+from .crop_pools import CroppedConcepts, apart, check_cropped, crop_picture, pair, pools_of, without
 from .trials import Option, Trial, generator, trial_name
 
 
@@ -39,7 +39,10 @@ def intruder_trials(
     **Returns:** the trials. Raises `ValueError` where the crops don't suffice.
     """
     key = key_of(key)
+    check_cropped("explanation", explanation)
     trials, crops = enough("trials", trials, 1), enough("crops", crops, 2)
+    if not isinstance(condition, str):
+        raise ValueError(f"condition={shown(condition)} is no name; give a word")
     pools = pools_of(explanation, crops, concepts)
     made = []
     for number in range(trials):
@@ -94,7 +97,10 @@ def binary_trials(
     suffice, or `parent` is missing.
     """
     key = key_of(key)
+    check_cropped("explanation", explanation)
     trials, crops = enough("trials", trials, 1), enough("crops", crops, 1)
+    if sub_concepts is not None:
+        check_cropped("sub_concepts", sub_concepts)
     if sub_concepts is None:
         return _told_apart(explanation, trials, crops, concepts, key)
     known = explanation.crop_codes.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -85,12 +85,19 @@ def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
     return Parts(explanation.photographs, subset, division.codes)
 
 
+def check_cropped(name: str, value: Any) -> None:
+    """Raises `ValueError` for what has no concepts in crops of photographs."""
+    missing = [field for field in ("photographs", "crops", "crop_codes") if not hasattr(value, field)]
+    if missing or isinstance(value, type):
+        raise ValueError(f"{name} is a {type(value).__name__}; give the result of explain, or of parts_of")
+
+
 def pools_of(
     explanation: CroppedConcepts, need: int, concepts: Concepts, *, least: int = 2
 ) -> dict[int, tuple[int, ...]]:
     """Each concept's strongest crops, for the concepts that have as many as a trial needs."""
     codes = explanation.crop_codes
-    wanted = concepts_of(concepts, codes.shape[1])
+    wanted = concepts_of(concepts, codes.shape[1], of="")
     found = {concept: strongest_crops(codes[:, concept], explanation.crops, max(_POOL, need)) for concept in wanted}
     enough = {concept: pool for concept, pool in found.items() if len(pool) >= need}
     short = {concept: len(pool) for concept, pool in found.items() if len(pool) < need}
