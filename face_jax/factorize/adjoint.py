@@ -10,19 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .cg import Account
-from .conditions import at_scale, equations, in_dtype
-from .hessian import Factors, Hessian, hessian_at
+from .checked import checked
+from .conditions import at_scale, equations, in_dtype, targets
+from .hessian import Factors, Hessian, Masks, hessian_at
 from .jaxopt_rootfinding import root_jvp
+from .mixing import Mixtures, mixtures
 from .objective import Objective, Scalar, SquaredError
-from .results import RESULTS, FactorizationError
+from .refine import refine
 from .solution import Solution, normalized
 
 Activations = Float[Array, "row channel"]
 AnyObjective = SquaredError | Objective
+
+_SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 
 
 class Adjoint(abc.ABC):
@@ -118,6 +121,7 @@ class ImplicitAdjoint(Adjoint):
     rtol: float | None = None
     max_steps: int = 1000
     throw: bool = True
+    refinements: int = 60
 
     def through(
         self,
@@ -140,7 +144,6 @@ class ImplicitAdjoint(Adjoint):
         return jnp.maximum(jnp.asarray(rtol).astype(dtype), float(jnp.finfo(dtype).eps) ** 0.6)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _attach(
     adjoint: ImplicitAdjoint,
     signed_dictionary: bool,
@@ -178,76 +181,132 @@ def _rooted_jvp(
     adjoint: ImplicitAdjoint, signed_dictionary: bool, primals: tuple, tangents: tuple
 ) -> tuple[Factors, Factors]:
     # The tangents of the tolerance and of the factors themselves are zero: they come from constants.
-    rtol, _, activations, objective = primals
-    factors = _rooted(adjoint, signed_dictionary, *primals)
-    root = Root(factors, activations, objective, signed_dictionary)
+    rtol, factors, activations, objective = primals
+    if adjoint.refinements:
+        factors = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
+    factors = _rooted(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    masks = _masks(signed_dictionary, factors, activations, objective)
+    parameters = Parameters((activations, objective))
 
     def solve(matvec: Callable[[Factors], Factors], right: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
             def run(_: object, right: Factors) -> Factors:
-                x, account = root.solve(right, rtol, adjoint.max_steps, transposed=transposed)
+                x, account = _solution(
+                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
+                )
                 return checked(x, account) if adjoint.throw else x
 
             return run
 
         return jax.lax.custom_linear_solve(matvec, right, either(False), either(True))
 
-    _, moved = root.parts(tangents[2:])
-    return factors, root_jvp(root.optimality, factors, root.parameters, moved, solve=solve)
+    def optimality(factors: Factors, *leaves: Array) -> Factors:
+        return _optimality(masks, factors, *parameters.whole(leaves))
+
+    return factors, root_jvp(optimality, factors, parameters.parts(), parameters.parts(tangents[2:]), solve=solve)
 
 
-class Root:
-    """The factors as the root of an equation, in the form that jaxopt's root finding takes.
+# Compiled by themselves, so that all but the check of the solution is the same program each time.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solution(
+    max_steps: int,
+    signed_dictionary: bool,
+    transposed: bool,
+    rtol: Float[Array, ""],
+    factors: Factors,
+    activations: Activations,
+    objective: AnyObjective,
+    right: Factors,
+) -> tuple[Factors, Account]:
+    return Root(factors, activations, objective, signed_dictionary).solve(
+        right, rtol, max_steps, transposed=transposed
+    )
 
-    Entries that aren't free have the equation `x = 0`, and don't enter those of the others.
-    """
 
-    def __init__(
-        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
-    ) -> None:
-        self._leaves, self._tree = jax.tree.flatten((activations, objective))
+@partial(jax.jit, static_argnums=0)
+def _masks(signed_dictionary: bool, factors: Factors, activations: Activations, objective: AnyObjective) -> Masks:
+    return hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary).masks
+
+
+@jax.jit
+def _optimality(masks: Masks, factors: Factors, activations: Activations, objective: AnyObjective) -> Factors:
+    """Zero at the root, for these parameters; entries that aren't free have the equation `x = 0`."""
+    inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
+    slopes = equations(objective, activations, *inside)
+    return jax.tree.map(lambda mask, slope, x: jnp.where(mask, slope, x), masks, slopes, factors)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def refined(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    factors: Factors,
+    activations: Activations,
+    objective: AnyObjective,
+) -> Factors:
+    """The factors as the derivative needs them, for this tolerance of the linear system."""
+    goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))
+    return refine(
+        objective,
+        activations,
+        factors,
+        signed_dictionary=signed_dictionary,
+        goal=goal,
+        max_rounds=adjoint.refinements,
+    )
+
+
+class Parameters:
+    """The leaves of (activations, objective) that have derivatives, apart from the others."""
+
+    def __init__(self, tree: Any) -> None:
+        self._leaves, self._tree = jax.tree.flatten(tree)
         self._real = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in self._leaves]
-        self.parameters = tuple(leaf for leaf, real in zip(self._leaves, self._real, strict=True) if real)
-        self.hessian: Hessian = hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary)
 
-    def parts(self, tree: Any) -> tuple[Any, tuple]:
-        """Of something shaped like (activations, objective): nothing, and what belongs to `parameters`."""
-        leaves = jax.tree.leaves(tree)
-        return None, tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
+    def parts(self, tree: Any = None) -> tuple:
+        """Of something of the same shape, or of the tree itself: what belongs to such leaves."""
+        leaves = self._leaves if tree is None else jax.tree.leaves(tree)
+        return tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
 
     def whole(self, parts: tuple, rest: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
-        """(activations, objective) from their parameters."""
+        """The tree with these parts in it."""
         given = iter(parts)
         leaves = [next(given) if real else rest(leaf) for leaf, real in zip(self._leaves, self._real, strict=True)]
         return jax.tree.unflatten(self._tree, leaves)
 
-    def optimality(self, factors: Factors, *parameters: Array) -> Factors:
+
+class Root:
+    """The factors as the root of an equation, in the form that jaxopt's root finding takes."""
+
+    def __init__(
+        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
+    ) -> None:
+        self.parameters = Parameters((activations, objective))
+        self._factors = factors
+        self.hessian: Hessian = hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary)
+        wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
+        self.mixtures: Mixtures = mixtures(
+            objective, factors, wanted, self.hessian.masks, signed_dictionary=signed_dictionary
+        )
+
+    def optimality(self, factors: Factors, *leaves: Array) -> Factors:
         """Zero at the root, for these parameters."""
-        activations, objective = self.whole(parameters)
-        masks = self.hessian.masks
-        inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
-        slopes = equations(objective, activations, *inside)
-        return jax.tree.map(lambda mask, slope, x: jnp.where(mask, slope, x), masks, slopes, factors)
+        return _optimality(self.hessian.masks, factors, *self.parameters.whole(leaves))
 
     def solve(
         self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
     ) -> tuple[Factors, Account]:
-        """The solution with the equations' derivative, or its transposed."""
+        """The solution with the equations' derivative, or its transposed.
+
+        Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
+        be made of the factors isn't known yet.
+        """
         x, account = self.hessian.solve(right, rtol=rtol, max_steps=max_steps, transposed=transposed)
+        defined = self.mixtures.count == 0
+        if transposed:
+            share = self.mixtures.share(right, self._factors)
+            defined = defined | (share <= jnp.maximum(rtol, float(jnp.finfo(rtol.dtype).eps) ** 0.6))
+        account = dataclasses.replace(account, defined=defined, solved=account.solved & defined)
         masks = self.hessian.masks
         return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, right), account
-
-
-def checked(x: Factors, account: Account) -> Factors:
-    """The same; raises if the system wasn't solved."""
-
-    def check(residual: Any, solved: Any) -> Any:
-        if not np.all(solved):
-            raise FactorizationError(f"{RESULTS.derivative_inexact.message} (residual {float(np.max(residual)):.1e})")
-        # float64 that was switched on for one thread only isn't on in the thread of callbacks.
-        return np.asarray(residual, account.residual.dtype)
-
-    # A value that the result depends on, so that the check can't be dropped.
-    shape = jax.ShapeDtypeStruct((), account.residual.dtype)
-    residual = jax.pure_callback(check, shape, account.residual, account.solved, vmap_method="expand_dims")
-    return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)

@@ -58,7 +58,7 @@ def implicit_vjp(
     cotangents: Cotangents,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
-    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
     """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
@@ -97,7 +97,7 @@ def derivative_stats(
     solution: Solution,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
-    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> DerivativeStats:
     """Whether a solution can be differentiated: entries at a kink, dependent concepts, and how a solve goes.
@@ -149,8 +149,8 @@ def _implicit_vjp(
         accounts.append(account)
         return x
 
-    moved = root_vjp(root.optimality, factors, root.parameters, pulled, solve=solve)
-    gradients = root.whole(moved, jnp.zeros_like)
+    moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
+    gradients = root.parameters.whole(moved, jnp.zeros_like)
     account = accounts[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
     code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)

@@ -14,18 +14,20 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .cg import Account, conjugate_gradients
-from .conditions import equations, free, is_plain, targets
+from .conditions import curvatures, equations, free, is_plain, targets
 from .objective import Objective, SquaredError
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Masks = tuple[Bool[Array, "row concept"], Bool[Array, "concept channel"]]
 Blocks = Float[Array, "item concept concept"]
+Method = Callable[..., tuple[Any, Account]]
 Inverses = tuple[Float[Array, "row concept concept"], Float[Array, "channel concept concept"]]
 
 
@@ -36,9 +38,26 @@ class Hessian(abc.ABC):
 
     @abc.abstractmethod
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
-        """The solution on the free entries, zero elsewhere."""
+        """The solution on the free entries, zero elsewhere.
+
+        **Arguments:**
+
+        - `right`: the right-hand side.
+        - `rtol`, `max_steps`: of `method`, which is `conjugate_gradients` or `descend`.
+        - `transposed`: solve with the transposed matrix.
+        - `damping`: multiples of the objective's curvature along single factors that are added.
+
+        **Returns:** the solution and the method's account.
+        """
 
 
 def hessian_at(
@@ -48,10 +67,12 @@ def hessian_at(
     dictionary: Float[Array, "concept channel"],
     *,
     signed_dictionary: bool,
+    masks: Masks | None = None,
 ) -> Hessian:
-    """The Hessian at a solution of a problem."""
-    wanted = targets(objective, activations, codes, dictionary, signed_dictionary=signed_dictionary)
-    masks = free(wanted, codes, dictionary, signed_dictionary=signed_dictionary)
+    """The Hessian at a solution of a problem, on the entries given or on those that are free."""
+    if masks is None:
+        wanted = targets(objective, activations, codes, dictionary, signed_dictionary=signed_dictionary)
+        masks = free(wanted, codes, dictionary, signed_dictionary=signed_dictionary)
     codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)
     inverses = _row_inverses(objective, dictionary, masks[0]), _channel_inverses(objective, codes, masks[1])
     # Entries whose pivot is zero to rounding depend on others (dead and duplicated concepts): they stand still.
@@ -66,7 +87,8 @@ def hessian_at(
         outside = equations(objective, activations, *inside)
         return jax.tree.map(lambda mask, slope: jnp.where(mask, slope, 0), masks, outside)
 
-    return Whole(jax.linearize(slopes, (codes, dictionary))[1], masks, inverses, null)
+    curved = curvatures(objective, codes, dictionary, rows_weighted=True)
+    return Whole(jax.linearize(slopes, (codes, dictionary))[1], curved, masks, inverses, null)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +111,14 @@ class Reduced(Hessian):
     null: Factors
 
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
         """By the Schur complement of the rows' blocks."""
         counts = self.quadratic.row_weights
@@ -103,12 +132,12 @@ class Reduced(Hessian):
         )
 
         def product(x: Array) -> Array:
-            return jnp.where(self.masks[1], gram @ x, 0) - self.to_dictionary(weigh(self.of_rows(self.to_codes(x))))
+            return jnp.where(self.masks[1], (1 + damping) * (gram @ x), 0) - self.to_dictionary(weigh(self.of_rows(self.to_codes(x))))
 
         null = self.null[1]
         lengths = jnp.sum(null**2, axis=1, keepdims=True)
         lengths = jnp.where(lengths > 0, lengths, 1)
-        reduced, account = conjugate_gradients(
+        reduced, account = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
             precondition=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
@@ -139,12 +168,20 @@ class Whole(Hessian):
     """Any objective: conjugate gradients on codes and dictionary, preconditioned by the squared error's blocks."""
 
     product: Callable[[Factors], Factors]
+    curvatures: Factors
     masks: Masks
     inverses: Inverses
     null: Factors
 
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
@@ -163,8 +200,12 @@ class Whole(Hessian):
                 jnp.einsum("jkl,lj->kj", self.inverses[1], x[1]),
             )
 
-        return conjugate_gradients(
-            self.product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps
+        def product(x: Factors) -> Factors:
+            image = self.product(x)
+            return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
+
+        return method(
+            product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps
         )
 
 

@@ -20,6 +20,7 @@ class RESULTS(enum.IntEnum):
     settled = 3
     nonfinite = 5
     derivative_inexact = 4
+    derivative_undefined = 7
 
     @property
     def message(self) -> str:
@@ -46,9 +47,14 @@ _MESSAGES = {
         "activations, weights and penalties."
     ),
     RESULTS.derivative_inexact: (
-        "The linear system of the derivative wasn't solved to the tolerance. Converge the factors further (a smaller "
-        "rtol of the solver, float64), use fewer concepts if some are duplicated, raise rtol or max_steps of "
-        "ImplicitAdjoint, or take the best that was found with ImplicitAdjoint(throw=False)."
+        "Use float64, fewer concepts if some are duplicated, a larger rtol or max_steps of ImplicitAdjoint, or take "
+        "the best that was found with ImplicitAdjoint(throw=False): the linear system of the derivative wasn't solved "
+        "to the tolerance."
+    ),
+    RESULTS.derivative_undefined: (
+        "Use l1 penalties on both factors, or in backward mode differentiate only what codes @ dictionary decides: "
+        "these factors aren't unique, concepts can be mixed with each other without changing the fit, so that codes "
+        "and dictionary have no derivative. ImplicitAdjoint(throw=False) takes the least of the possible ones."
     ),
 }
 

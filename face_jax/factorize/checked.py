@@ -1,0 +1,59 @@
+"""Raising what is found out on the device: at once where values are known, else from the compiled computation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+from jaxtyping import Array, Float
+
+from .cg import Account
+from .results import RESULTS, FactorizationError
+
+_check_p = Primitive("check_derivative")
+
+
+def checked(x: Any, account: Account) -> Any:
+    """The same arrays; `FactorizationError` if the system has no solution or wasn't solved.
+
+    Under `jit` it's the runtime that raises, with that error's text.
+    """
+    shape = jnp.broadcast_shapes(account.residual.shape, account.solved.shape)
+    residual = _check_p.bind(
+        *(jnp.broadcast_to(part, shape) for part in (account.residual, account.solved, account.defined))
+    )
+    # A value that the result depends on, so that the check can't be dropped.
+    return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)
+
+
+def _raise(residual: Any, solved: Any, defined: Any) -> Any:
+    if not np.all(defined):
+        raise FactorizationError(RESULTS.derivative_undefined.message)
+    if not np.all(solved):
+        raise FactorizationError(f"{RESULTS.derivative_inexact.message} (Residual {float(np.max(residual)):.1e}.)")
+    # float64 that was switched on for one thread only isn't on in the thread of callbacks.
+    return np.asarray(residual)
+
+
+def _later(residual: Array, solved: Array, defined: Array) -> Float[Array, "*batch"]:
+    shape = jax.ShapeDtypeStruct(residual.shape, residual.dtype)
+    return jax.pure_callback(_raise, shape, residual, solved, defined, vmap_method="expand_dims")
+
+
+def _batched(arguments: tuple[Array, ...], axes: tuple[Any, ...]) -> tuple[Array, int]:
+    size = next(x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None)
+    moved = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arguments, axes, strict=True)
+    ]
+    return _check_p.bind(*moved), 0
+
+
+_check_p.def_impl(lambda residual, solved, defined: jnp.asarray(_raise(residual, solved, defined)))
+_check_p.def_abstract_eval(lambda residual, solved, defined: residual)
+mlir.register_lowering(_check_p, mlir.lower_fun(_later, multiple_results=False))
+batching.primitive_batchers[_check_p] = _batched
