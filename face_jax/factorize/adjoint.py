@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .cg import Account
 from .checked import checked
@@ -100,20 +100,34 @@ class ImplicitAdjoint(Adjoint):
     The default. On the free set F of positive entries `H_FF d(U, W)_F = −∂_θ ∇f dθ` is solved by preconditioned
     conjugate gradients, H being the full Hessian of the objective, θ the activations and every array of the
     objective: penalties, weights, and what its terms hold. Both modes, in memory that doesn't grow with the
-    solver's steps. The derivative is as exact as the factors are, so ask the solver for a small `rtol`.
+    solver's steps.
 
-    Where there is no derivative a one-sided one is taken: an entry of zero whose multiplier is zero stays zero;
-    concepts that no row uses stand still; of concepts that depend on earlier ones, such as duplicates, the later
-    ones stand still. `derivative_stats` counts these. (Without penalties `scale` means nothing; its derivative is
-    zero.)
+    A derivative asks more of the factors than a fit does, above all that it's settled which entries are zero. So
+    under differentiation, and only then, they are refined by Newton steps first, as far as the dtype allows, and the
+    refined ones are the value: `jax.value_and_grad` returns codes and dictionary that belong to their derivative, and
+    differ from those without it by what the solver's tolerance has left open. (`result` and `stats` remain the
+    solver's.)
+
+    Where the factorization isn't unique (concepts can be mixed with each other without changing the fit, and no zero
+    stands in the way; looked for up to 32 concepts) codes and dictionary have no derivative. In backward mode what
+    the product alone decides still has one and gets it; anything else is refused, and so is forward mode, where it
+    isn't known yet what will be made of the factors.
+
+    Where there is no derivative for another reason a one-sided one is taken: an entry of zero whose multiplier is
+    zero stays zero; concepts that no row uses stand still; of concepts that depend on earlier ones, such as
+    duplicates, the later ones stand still. `derivative_stats` counts these. (Without penalties `scale` means nothing;
+    its derivative is zero.)
 
     **Arguments:**
 
     - `rtol`: of the linear system, relative to its right-hand side; None takes the solver's, as far as the dtype
         allows (its resolution to the power 0.6: 7e-5 in float32).
     - `max_steps`: of conjugate gradients; a step costs as much as one of the solver.
-    - `throw`: raise when the system wasn't solved to `rtol`: the runtime's error, with `FactorizationError` in it.
-        Otherwise the best that was found is used, and `derivative_stats` or `implicit_vjp` tell.
+    - `throw`: raise `FactorizationError` when there is no derivative, or the system wasn't solved to `rtol`; under
+        `jit` it's the runtime's error with that one's text. Otherwise the best that was found is used, and
+        `derivative_stats` or `implicit_vjp` tell.
+    - `refinements`: Newton steps at most; 0 differentiates the factors as the solver left them, which is faster by
+        half and as exact as they are.
 
     Fel et al. 2023 (CRAFT), section 3.3; the root finding is jaxopt's (Blondel et al. 2022).
     """
@@ -121,7 +135,7 @@ class ImplicitAdjoint(Adjoint):
     rtol: float | None = None
     max_steps: int = 1000
     throw: bool = True
-    refinements: int = 60
+    refinements: int = 150
 
     def through(
         self,
@@ -182,8 +196,9 @@ def _rooted_jvp(
 ) -> tuple[Factors, Factors]:
     # The tangents of the tolerance and of the factors themselves are zero: they come from constants.
     rtol, factors, activations, objective = primals
+    settled = jnp.ones((), bool)
     if adjoint.refinements:
-        factors = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
+        factors, settled = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
     factors = _rooted(adjoint, signed_dictionary, rtol, factors, activations, objective)
     masks = _masks(signed_dictionary, factors, activations, objective)
     parameters = Parameters((activations, objective))
@@ -194,7 +209,7 @@ def _rooted_jvp(
                 x, account = _solution(
                     adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
                 )
-                return checked(x, account) if adjoint.throw else x
+                return checked(x, account, settled) if adjoint.throw else x
 
             return run
 
@@ -218,9 +233,7 @@ def _solution(
     objective: AnyObjective,
     right: Factors,
 ) -> tuple[Factors, Account]:
-    return Root(factors, activations, objective, signed_dictionary).solve(
-        right, rtol, max_steps, transposed=transposed
-    )
+    return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -244,8 +257,8 @@ def refined(
     factors: Factors,
     activations: Activations,
     objective: AnyObjective,
-) -> Factors:
-    """The factors as the derivative needs them, for this tolerance of the linear system."""
+) -> tuple[Factors, Bool[Array, ""]]:
+    """The factors as the derivative needs them, for this tolerance of the linear system; whether they came so far."""
     goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))
     return refine(
         objective,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .cg import Account
 from .results import RESULTS, FactorizationError
@@ -17,20 +17,19 @@ from .results import RESULTS, FactorizationError
 _check_p = Primitive("check_derivative")
 
 
-def checked(x: Any, account: Account) -> Any:
-    """The same arrays; `FactorizationError` if the system has no solution or wasn't solved.
+def checked(x: Any, account: Account, settled: Bool[Array, ""]) -> Any:
+    """The same arrays; `FactorizationError` if the system has no solution, wasn't solved, or its factors not `settled`.
 
     Under `jit` it's the runtime that raises, with that error's text.
     """
-    shape = jnp.broadcast_shapes(account.residual.shape, account.solved.shape)
-    residual = _check_p.bind(
-        *(jnp.broadcast_to(part, shape) for part in (account.residual, account.solved, account.defined))
-    )
+    residual = _check_p.bind(account.residual, account.solved, account.defined, settled)
     # A value that the result depends on, so that the check can't be dropped.
     return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)
 
 
-def _raise(residual: Any, solved: Any, defined: Any) -> Any:
+def _raise(residual: Any, solved: Any, defined: Any, settled: Any) -> Any:
+    if not np.all(settled):
+        raise FactorizationError(RESULTS.derivative_unsettled.message)
     if not np.all(defined):
         raise FactorizationError(RESULTS.derivative_undefined.message)
     if not np.all(solved):
@@ -39,9 +38,9 @@ def _raise(residual: Any, solved: Any, defined: Any) -> Any:
     return np.asarray(residual)
 
 
-def _later(residual: Array, solved: Array, defined: Array) -> Float[Array, "*batch"]:
+def _later(residual: Array, solved: Array, defined: Array, settled: Array) -> Float[Array, "*batch"]:
     shape = jax.ShapeDtypeStruct(residual.shape, residual.dtype)
-    return jax.pure_callback(_raise, shape, residual, solved, defined, vmap_method="expand_dims")
+    return jax.pure_callback(_raise, shape, residual, solved, defined, settled, vmap_method="expand_dims")
 
 
 def _batched(arguments: tuple[Array, ...], axes: tuple[Any, ...]) -> tuple[Array, int]:
@@ -53,7 +52,7 @@ def _batched(arguments: tuple[Array, ...], axes: tuple[Any, ...]) -> tuple[Array
     return _check_p.bind(*moved), 0
 
 
-_check_p.def_impl(lambda residual, solved, defined: jnp.asarray(_raise(residual, solved, defined)))
-_check_p.def_abstract_eval(lambda residual, solved, defined: residual)
+_check_p.def_impl(lambda *told: jnp.asarray(_raise(*told)))
+_check_p.def_abstract_eval(lambda residual, *_: residual)
 mlir.register_lowering(_check_p, mlir.lower_fun(_later, multiple_results=False))
 batching.primitive_batchers[_check_p] = _batched

@@ -7,10 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from . import validate
-from .adjoint import ImplicitAdjoint, Root
+from .adjoint import ImplicitAdjoint, Root, refined
 from .conditions import at_scale, in_dtype, targets
 from .jaxopt_rootfinding import root_vjp
 from .objective import Objective, SquaredError
@@ -38,7 +38,9 @@ class DerivativeStats:
     - `steps`: of conjugate gradients.
     - `residual`: what they left of the right-hand side, relative to it.
     - `indefinite`: whether a direction of negative curvature was met: the factors aren't at a minimum.
-    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, or `RESULTS.nonfinite`.
+    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, `RESULTS.derivative_undefined` (the factorization
+        isn't unique, and the cotangent sees that), `RESULTS.derivative_unsettled` (the factors couldn't be refined),
+        or `RESULTS.nonfinite`.
     """
 
     gap: Float[Array, ""]
@@ -71,7 +73,8 @@ def implicit_vjp(
     - `activations`, `objective`: what was factorized.
     - `solution`: what came out.
     - `cotangents`: of `solution.codes` and `solution.dictionary`.
-    - `adjoint`: its tolerance and number of steps.
+    - `adjoint`: its tolerance and numbers of steps. By default the solution is taken as it is; with `refinements` it's
+        refined first, as `jax.vjp` does.
     - `signed_dictionary`: whether the solver was one such as `SemiNMF`.
 
     **Returns:** ((cotangent of the activations, of the objective), how it went). Raises `ValueError` for shapes
@@ -89,7 +92,15 @@ def implicit_vjp(
     dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
     given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
-    return _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective)
+    settled = jnp.ones((), bool)
+    if adjoint.refinements:
+        solution, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
+    gradients, stats = _implicit_vjp(
+        adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective
+    )
+    unsettled = (~settled) & (stats.result.code != RESULTS.nonfinite.value)
+    code = jnp.where(unsettled, RESULTS.derivative_unsettled.value, stats.result.code).astype(jnp.int32)
+    return gradients, dataclasses.replace(stats, result=Result(code))
 
 
 def derivative_stats(
@@ -124,6 +135,22 @@ def derivative_stats(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+def _refined(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    objective: AnyObjective,
+) -> tuple[Solution, Bool[Array, ""]]:
+    objective = in_dtype(objective, activations.dtype)
+    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+    (codes, dictionary), settled = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    codes, dictionary, scale = normalized(codes.T, dictionary)
+    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), settled
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def _implicit_vjp(
     max_steps: int,
     signed_dictionary: bool,
@@ -154,6 +181,7 @@ def _implicit_vjp(
     account = accounts[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
     code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(account.defined, code, RESULTS.derivative_undefined.value)
     code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
     wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])

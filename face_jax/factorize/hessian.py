@@ -2,11 +2,12 @@
 
 With codes U (`concept row`), dictionary W (`concept channel`) and a direction (V, X) the squared error's Hessian is
 
-    row block      (W Wᵀ) V + K U − X Aᵀ                 K = X Wᵀ + W Xᵀ
-    channel block  (U Uᵀ) X + (V Uᵀ + U Vᵀ) W − V A
+    row block      (W Wᵀ) V + (W Xᵀ) U + X Rᵀ            R = Uᵀ W − A
+    channel block  (U Uᵀ) X + (U Vᵀ) W + V R
 
-the two last parts of each line together being the cross term, with the residual's share in it: `U W − A` itself
-is never formed. Its diagonal blocks are small: one `concept concept` matrix for each row and each channel.
+the two last parts of each line together being the cross term. R is formed once: with A in its place, large parts
+would cancel, and float32 with them. The diagonal blocks are small: one `concept concept` matrix for each row and each
+channel.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def hessian_at(
     masks = masks[0] & kept[0], masks[1] & kept[1]
     null = _scale_directions(objective, codes, dictionary, masks)
     if is_plain(objective):
-        return Reduced(objective.quadratic, activations, codes.T, dictionary, masks, inverses, null)
+        misfit = codes @ dictionary - activations
+        return Reduced(objective.quadratic, misfit, codes.T, dictionary, masks, inverses, null)
 
     def slopes(factors: Factors) -> Factors:
         inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
@@ -103,7 +105,7 @@ class Reduced(Hessian):
     """
 
     quadratic: SquaredError
-    activations: Float[Array, "row channel"]
+    misfit: Float[Array, "row channel"]
     codes: Float[Array, "concept row"]
     dictionary: Float[Array, "concept channel"]
     masks: Masks
@@ -132,7 +134,9 @@ class Reduced(Hessian):
         )
 
         def product(x: Array) -> Array:
-            return jnp.where(self.masks[1], (1 + damping) * (gram @ x), 0) - self.to_dictionary(weigh(self.of_rows(self.to_codes(x))))
+            return jnp.where(self.masks[1], (1 + damping) * (gram @ x), 0) - self.to_dictionary(
+                weigh(self.of_rows(self.to_codes(x)))
+            )
 
         null = self.null[1]
         lengths = jnp.sum(null**2, axis=1, keepdims=True)
@@ -154,13 +158,13 @@ class Reduced(Hessian):
 
     def to_codes(self, x: Float[Array, "concept channel"]) -> Float[Array, "concept row"]:
         """How the rows' equations change with the dictionary."""
-        mixed = x @ self.dictionary.T
-        return jnp.where(self.masks[0].T, (mixed + mixed.T) @ self.codes - x @ self.activations.T, 0)
+        mixed = self.dictionary @ x.T
+        return jnp.where(self.masks[0].T, mixed @ self.codes + x @ self.misfit.T, 0)
 
     def to_dictionary(self, v: Float[Array, "concept row"]) -> Float[Array, "concept channel"]:
         """The transposed of `to_codes`."""
-        mixed = v @ self.codes.T
-        return jnp.where(self.masks[1], (mixed + mixed.T) @ self.dictionary - v @ self.activations, 0)
+        mixed = self.codes @ v.T
+        return jnp.where(self.masks[1], mixed @ self.dictionary + v @ self.misfit, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +208,7 @@ class Whole(Hessian):
             image = self.product(x)
             return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
 
-        return method(
-            product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps
-        )
+        return method(product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps)
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:

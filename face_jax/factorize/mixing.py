@@ -134,7 +134,8 @@ def _product_alone(objective: SquaredError | Objective) -> Bool[Array, ""]:
     """Whether mixtures can leave the objective as it is: it sees the product, and perhaps both factors' squares."""
     quadratic = objective.quadratic
     l1_codes, l2_codes, l1_dictionary, l2_dictionary = (
-        jnp.asarray(x) for x in (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
+        jnp.asarray(x)
+        for x in (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
     )
     level = (l1_codes == 0) & (l1_dictionary == 0) & ((l2_codes > 0) == (l2_dictionary > 0))
     return level if all(part.term.scale_free for part in objective.terms) else jnp.zeros_like(level)

@@ -21,6 +21,7 @@ class RESULTS(enum.IntEnum):
     nonfinite = 5
     derivative_inexact = 4
     derivative_undefined = 7
+    derivative_unsettled = 8
 
     @property
     def message(self) -> str:
@@ -50,6 +51,11 @@ _MESSAGES = {
         "Use float64, fewer concepts if some are duplicated, a larger rtol or max_steps of ImplicitAdjoint, or take "
         "the best that was found with ImplicitAdjoint(throw=False): the linear system of the derivative wasn't solved "
         "to the tolerance."
+    ),
+    RESULTS.derivative_unsettled: (
+        "Use float64, fewer concepts, a start nearer to the solution, or more refinements of ImplicitAdjoint: the "
+        "factors couldn't be brought so near to a solution that it's settled which entries are zero, which their "
+        "derivative depends on. ImplicitAdjoint(throw=False) takes the one that was found."
     ),
     RESULTS.derivative_undefined: (
         "Use l1 penalties on both factors, or in backward mode differentiate only what codes @ dictionary decides: "
