@@ -17,30 +17,34 @@ from .results import RESULTS, FactorizationError
 _check_p = Primitive("check_derivative")
 
 
-def checked(x: Any, account: Account, settled: Bool[Array, ""]) -> Any:
-    """The same arrays; `FactorizationError` if the system has no solution, wasn't solved, or its factors not `settled`.
+def checked(x: Any, account: Account, near: Bool[Array, ""], settled: Bool[Array, ""]) -> Any:
+    """The same arrays; `FactorizationError` if they are no derivative, or of factors not `near` enough or `settled`.
 
     Under `jit` it's the runtime that raises, with that error's text.
     """
-    residual = _check_p.bind(account.residual, account.solved, account.defined, settled)
+    residual = _check_p.bind(account.residual, account.solved, account.defined, near, settled)
     # A value that the result depends on, so that the check can't be dropped.
     return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)
 
 
-def _raise(residual: Any, solved: Any, defined: Any, settled: Any) -> Any:
-    if not np.all(settled):
+def _raise(residual: Any, solved: Any, defined: Any, near: Any, settled: Any) -> Any:
+    # Far from a solution it can't be told whether it's unique; in a family of them no zero may ever be settled.
+    if not np.all(near):
         raise FactorizationError(RESULTS.derivative_unsettled.message)
     if not np.all(defined):
-        raise FactorizationError(RESULTS.derivative_undefined.message)
+        more = "" if np.all(settled) else " (As far as this dtype can tell; in float64 they may be unique.)"
+        raise FactorizationError(RESULTS.derivative_undefined.message + more)
+    if not np.all(settled):
+        raise FactorizationError(RESULTS.derivative_unsettled.message)
     if not np.all(solved):
         raise FactorizationError(f"{RESULTS.derivative_inexact.message} (Residual {float(np.max(residual)):.1e}.)")
     # float64 that was switched on for one thread only isn't on in the thread of callbacks.
     return np.asarray(residual)
 
 
-def _later(residual: Array, solved: Array, defined: Array, settled: Array) -> Float[Array, "*batch"]:
+def _later(residual: Array, solved: Array, defined: Array, near: Array, settled: Array) -> Float[Array, "*batch"]:
     shape = jax.ShapeDtypeStruct(residual.shape, residual.dtype)
-    return jax.pure_callback(_raise, shape, residual, solved, defined, settled, vmap_method="expand_dims")
+    return jax.pure_callback(_raise, shape, residual, solved, defined, near, settled, vmap_method="expand_dims")
 
 
 def _batched(arguments: tuple[Array, ...], axes: tuple[Any, ...]) -> tuple[Array, int]:

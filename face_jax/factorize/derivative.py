@@ -92,14 +92,15 @@ def implicit_vjp(
     dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
     given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
-    settled = jnp.ones((), bool)
+    near = settled = jnp.ones((), bool)
     if adjoint.refinements:
-        solution, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
+        solution, near, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
     gradients, stats = _implicit_vjp(
         adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective
     )
-    unsettled = (~settled) & (stats.result.code != RESULTS.nonfinite.value)
-    code = jnp.where(unsettled, RESULTS.derivative_unsettled.value, stats.result.code).astype(jnp.int32)
+    code = stats.result.code
+    last = (code == RESULTS.nonfinite.value) | (near & (settled | (code == RESULTS.derivative_undefined.value)))
+    code = jnp.where(last, code, RESULTS.derivative_unsettled.value).astype(jnp.int32)
     return gradients, dataclasses.replace(stats, result=Result(code))
 
 
@@ -142,12 +143,12 @@ def _refined(
     activations: Float[Array, "row channel"],
     solution: Solution,
     objective: AnyObjective,
-) -> tuple[Solution, Bool[Array, ""]]:
+) -> tuple[Solution, Bool[Array, ""], Bool[Array, ""]]:
     objective = in_dtype(objective, activations.dtype)
     factors = at_scale(solution.codes, solution.dictionary, solution.scale)
-    (codes, dictionary), settled = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    (codes, dictionary), *told = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
     codes, dictionary, scale = normalized(codes.T, dictionary)
-    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), settled
+    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), told[0], told[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

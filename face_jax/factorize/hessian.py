@@ -172,7 +172,7 @@ class Whole(Hessian):
     """Any objective: conjugate gradients on codes and dictionary, preconditioned by the squared error's blocks."""
 
     product: Callable[[Factors], Factors]
-    curvatures: Factors
+    curvatures: tuple[Array, Array]
     masks: Masks
     inverses: Inverses
     null: Factors

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .cg import descend
 from .conditions import equations, gradient, is_plain, targets
-from .hessian import Factors, Masks, hessian_at
+from .hessian import Factors, hessian_at
 from .kkt import scaled_residual
 from .objective import Objective, SquaredError
 from .solvers import sweep
@@ -27,15 +27,14 @@ Activations = Float[Array, "row channel"]
 _TRIALS = 12  # halvings of a step
 _DESCENT = 1e-4  # Armijo's share of the slope
 _CG_STEPS = 300
-_DAMPING = 1e-3  # of the first step, relative to the curvature
+_DAMPING = 1e-4  # of the first step, relative to the curvature
+_UNDAMPED = 3e-5  # below it a step tells where the solution is
 _PATIENCE = 40  # rounds without half the residual, far from the dtype's resolution
-_PATIENCE_NEAR = 2  # near it
-_NEAR = 100  # resolutions
+_PATIENCE_NEAR = 4  # near it
 
 
 class _Run(NamedTuple):
     factors: Factors
-    masks: Masks
     residual: Float[Array, ""]
     best: Factors
     least: Float[Array, ""]
@@ -53,7 +52,7 @@ def refine(
     signed_dictionary: bool,
     goal: Float[Array, ""],
     max_rounds: int,
-) -> tuple[Factors, Bool[Array, ""]]:
+) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
     """The stationary point nearby, as far as the dtype allows; no step raises the objective by more than rounding.
 
     **Arguments:**
@@ -64,35 +63,33 @@ def refine(
     - `goal`: the scaled KKT residual to come to; factors that are there already come back as they are.
     - `max_rounds`: Newton steps at most.
 
-    **Returns:** the factors of the least residual, and whether that is as small as was asked for, or about the least
-    that the dtype can tell from zero.
+    **Returns:** the factors of the least residual; whether that is as small as was asked for, or about the least that
+    the dtype can tell from zero; and whether it's settled besides which entries are zero.
     """
 
     def measure(factors: Factors) -> Float[Array, ""]:
         return scaled_residual(activations, *factors, objective, signed_dictionary=signed_dictionary)
 
-    near = _NEAR * float(jnp.finfo(activations.dtype).eps)
+    low = jnp.maximum(2 * goal, 16 * float(jnp.finfo(activations.dtype).eps))
 
     def going(run: _Run) -> Bool[Array, ""]:
-        patience = jnp.where(run.least <= near, _PATIENCE_NEAR, _PATIENCE)
+        patience = jnp.where(run.least <= low, _PATIENCE_NEAR, _PATIENCE)
         done = (run.residual <= goal) & run.settled
         return ~done & (run.waited < patience) & (run.round < max_rounds) & jnp.isfinite(run.residual)
 
     def step(run: _Run) -> _Run:
         begun = _swept(objective, activations, run.factors, signed=signed_dictionary)
-        new, masks, full, damping = _newton(
+        new, settled, damping = _newton(
             objective, activations, begun, run.residual, run.damping, signed=signed_dictionary
         )
         residual = measure(new)
         better = residual < run.least
-        unchanged = [jnp.all(a == b) for a, b in zip(masks, run.masks, strict=True)]
         return _Run(
             factors=new,
-            masks=masks,
             residual=residual,
             best=jax.tree.map(lambda a, b: jnp.where(better, a, b), new, run.best),
             least=jnp.where(better, residual, run.least),
-            settled=full & unchanged[0] & unchanged[1],
+            settled=settled,
             damping=damping,
             waited=jnp.where(residual < run.least / 2, 0, run.waited + 1).astype(jnp.int32),
             round=run.round + 1,
@@ -100,13 +97,13 @@ def refine(
 
     first = measure(factors)
     zero = jnp.zeros((), jnp.int32)
-    masks = jax.tree.map(lambda x: x > 0, factors)
     damping = jnp.asarray(_DAMPING, first.dtype)
-    start = _Run(factors, masks, first, factors, first, jnp.ones((), bool), damping, zero, zero)
+    start = _Run(factors, first, factors, first, jnp.ones((), bool), damping, zero, zero)
     run = jax.lax.while_loop(going, step, start)
     # A term's slopes may be known no better than single entries of its predictions.
     resolution = float(jnp.finfo(activations.dtype).eps) ** (0.8 if is_plain(objective) else 0.6)
-    return run.best, run.least <= jnp.maximum(2 * goal, resolution)
+    near = run.least <= jnp.maximum(2 * goal, resolution)
+    return run.best, near, near & run.settled
 
 
 def _swept(objective: SquaredError | Objective, activations: Activations, factors: Factors, *, signed: bool) -> Factors:
@@ -130,8 +127,8 @@ def _newton(
     damping: Float[Array, ""],
     *,
     signed: bool,
-) -> tuple[Factors, Masks, Bool[Array, ""], Float[Array, ""]]:
-    """Factors behind a damped, projected step; what was free in it; whether it was a whole one; the next damping."""
+) -> tuple[Factors, Bool[Array, ""], Float[Array, ""]]:
+    """Factors behind a damped, projected step; whether it leaves the zeros as they were; the next damping."""
     wanted = targets(objective, activations, *factors, signed_dictionary=signed)
     masks = wanted[0] > 0, wanted[1] > 0
     # Entries on their way out of the bound are put onto it; the line search sees that too.
@@ -170,7 +167,19 @@ def _newton(
     growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
     kept = jnp.where(good, new[0], factors[0]), jnp.where(good, new[1], factors[1])
     least = float(jnp.finfo(residual.dtype).eps)
-    return kept, masks, full, jnp.maximum(damping * growth, least).astype(residual.dtype)
+    settled = ~account.indefinite & (damping <= _UNDAMPED)
+    settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
+    if not signed:
+        settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))
+    return kept, settled, jnp.maximum(damping * growth, least).astype(residual.dtype)
+
+
+def _crosses(
+    new: Float[Array, "_ _"], mask: Bool[Array, "_ _"], old: Float[Array, "_ _"], *, axis: int
+) -> Bool[Array, "_ _"]:
+    """Entries that a whole step makes zero, or not zero any more, by more than what is at a kink anyway."""
+    margin = float(jnp.finfo(new.dtype).eps) ** 0.6 * jnp.max(jnp.abs(old), axis=axis, keepdims=True)
+    return jnp.where(mask, (new < -margin) | ((old <= 0) & (new > margin)), old > margin)
 
 
 def _changes(
