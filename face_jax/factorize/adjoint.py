@@ -10,19 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .cg import Account
-from .conditions import at_scale, equations, in_dtype
-from .hessian import Factors, Hessian, hessian_at
+from .checked import checked
+from .conditions import at_scale, equations, in_dtype, targets
+from .hessian import Factors, Hessian, Masks, hessian_at
 from .jaxopt_rootfinding import root_jvp
+from .mixing import Mixtures, mixtures
 from .objective import Objective, Scalar, SquaredError
-from .results import RESULTS, FactorizationError
+from .refine import refine
 from .solution import Solution, normalized
 
 Activations = Float[Array, "row channel"]
 AnyObjective = SquaredError | Objective
+
+_SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 
 
 class Adjoint(abc.ABC):
@@ -97,20 +100,35 @@ class ImplicitAdjoint(Adjoint):
     The default. On the free set F of positive entries `H_FF d(U, W)_F = −∂_θ ∇f dθ` is solved by preconditioned
     conjugate gradients, H being the full Hessian of the objective, θ the activations and every array of the
     objective: penalties, weights, and what its terms hold. Both modes, in memory that doesn't grow with the
-    solver's steps. The derivative is as exact as the factors are, so ask the solver for a small `rtol`.
+    solver's steps.
 
-    Where there is no derivative a one-sided one is taken: an entry of zero whose multiplier is zero stays zero;
-    concepts that no row uses stand still; of concepts that depend on earlier ones, such as duplicates, the later
-    ones stand still. `derivative_stats` counts these. (Without penalties `scale` means nothing; its derivative is
-    zero.)
+    A derivative asks more of the factors than a fit does, above all that it's settled which entries are zero. So
+    under differentiation, and only then, they are refined by Newton steps first, as far as the dtype allows, and the
+    refined ones are the value: `jax.value_and_grad` returns codes and dictionary that belong to their derivative, and
+    differ from those without it by what the solver's tolerance has left open. (`result` and `stats` remain the
+    solver's.)
+
+    Where the factorization isn't unique (concepts can be mixed with each other without changing the fit, and no zero
+    stands in the way; looked for up to 32 concepts) codes and dictionary have no derivative. In backward mode what
+    the product alone decides still has one and gets it; anything else is refused, and so is forward mode, where it
+    isn't known yet what will be made of the factors.
+
+    Where there is no derivative for another reason a one-sided one is taken: an entry of zero whose multiplier is
+    zero stays zero; concepts that no row uses stand still; of concepts that depend on earlier ones, such as
+    duplicates, the later ones stand still. `derivative_stats` counts these. (Without penalties `scale` means nothing;
+    its derivative is zero.)
 
     **Arguments:**
 
     - `rtol`: of the linear system, relative to its right-hand side; None takes the solver's, as far as the dtype
-        allows (its resolution to the power 0.6: 7e-5 in float32).
+        allows (its resolution to the power 0.6: 7e-5 in float32), and is content with the square root of the
+        resolution (3e-4) where the dtype comes no farther.
     - `max_steps`: of conjugate gradients; a step costs as much as one of the solver.
-    - `throw`: raise when the system wasn't solved to `rtol`: the runtime's error, with `FactorizationError` in it.
-        Otherwise the best that was found is used, and `derivative_stats` or `implicit_vjp` tell.
+    - `throw`: raise `FactorizationError` when there is no derivative, or the system wasn't solved to `rtol`; under
+        `jit` it's the runtime's error with that one's text. Otherwise the best that was found is used, and
+        `derivative_stats` or `implicit_vjp` tell.
+    - `refinements`: Newton steps at most; 0 differentiates the factors as the solver left them, which is faster by
+        half and as exact as they are.
 
     Fel et al. 2023 (CRAFT), section 3.3; the root finding is jaxopt's (Blondel et al. 2022).
     """
@@ -118,6 +136,7 @@ class ImplicitAdjoint(Adjoint):
     rtol: float | None = None
     max_steps: int = 1000
     throw: bool = True
+    refinements: int = 150
 
     def through(
         self,
@@ -140,7 +159,6 @@ class ImplicitAdjoint(Adjoint):
         return jnp.maximum(jnp.asarray(rtol).astype(dtype), float(jnp.finfo(dtype).eps) ** 0.6)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _attach(
     adjoint: ImplicitAdjoint,
     signed_dictionary: bool,
@@ -178,76 +196,134 @@ def _rooted_jvp(
     adjoint: ImplicitAdjoint, signed_dictionary: bool, primals: tuple, tangents: tuple
 ) -> tuple[Factors, Factors]:
     # The tangents of the tolerance and of the factors themselves are zero: they come from constants.
-    rtol, _, activations, objective = primals
-    factors = _rooted(adjoint, signed_dictionary, *primals)
-    root = Root(factors, activations, objective, signed_dictionary)
+    rtol, factors, activations, objective = primals
+    near = settled = jnp.ones((), bool)
+    if adjoint.refinements:
+        factors, near, settled = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
+    factors = _rooted(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    masks = _masks(signed_dictionary, factors, activations, objective)
+    parameters = Parameters((activations, objective))
 
     def solve(matvec: Callable[[Factors], Factors], right: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
             def run(_: object, right: Factors) -> Factors:
-                x, account = root.solve(right, rtol, adjoint.max_steps, transposed=transposed)
-                return checked(x, account) if adjoint.throw else x
+                x, account = _solution(
+                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
+                )
+                if adjoint.rtol is None:
+                    enough = account.residual <= float(jnp.finfo(account.residual.dtype).eps) ** 0.5
+                    account = dataclasses.replace(account, solved=account.solved | (account.defined & enough))
+                return checked(x, account, near, settled) if adjoint.throw else x
 
             return run
 
         return jax.lax.custom_linear_solve(matvec, right, either(False), either(True))
 
-    _, moved = root.parts(tangents[2:])
-    return factors, root_jvp(root.optimality, factors, root.parameters, moved, solve=solve)
+    def optimality(factors: Factors, *leaves: Array) -> Factors:
+        return _optimality(masks, factors, *parameters.whole(leaves))
+
+    return factors, root_jvp(optimality, factors, parameters.parts(), parameters.parts(tangents[2:]), solve=solve)
 
 
-class Root:
-    """The factors as the root of an equation, in the form that jaxopt's root finding takes.
+# Compiled by themselves, so that all but the check of the solution is the same program each time.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solution(
+    max_steps: int,
+    signed_dictionary: bool,
+    transposed: bool,
+    rtol: Float[Array, ""],
+    factors: Factors,
+    activations: Activations,
+    objective: AnyObjective,
+    right: Factors,
+) -> tuple[Factors, Account]:
+    return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
 
-    Entries that aren't free have the equation `x = 0`, and don't enter those of the others.
-    """
 
-    def __init__(
-        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
-    ) -> None:
-        self._leaves, self._tree = jax.tree.flatten((activations, objective))
+@partial(jax.jit, static_argnums=0)
+def _masks(signed_dictionary: bool, factors: Factors, activations: Activations, objective: AnyObjective) -> Masks:
+    return hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary).masks
+
+
+@jax.jit
+def _optimality(masks: Masks, factors: Factors, activations: Activations, objective: AnyObjective) -> Factors:
+    """Zero at the root, for these parameters; entries that aren't free have the equation `x = 0`."""
+    inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
+    slopes = equations(objective, activations, *inside)
+    return jax.tree.map(lambda mask, slope, x: jnp.where(mask, slope, x), masks, slopes, factors)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def refined(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    factors: Factors,
+    activations: Activations,
+    objective: AnyObjective,
+) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
+    """The factors as the derivative needs them, for this tolerance of the linear system; how far they came."""
+    goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))
+    return refine(
+        objective,
+        activations,
+        factors,
+        signed_dictionary=signed_dictionary,
+        goal=goal,
+        max_rounds=adjoint.refinements,
+    )
+
+
+class Parameters:
+    """The leaves of (activations, objective) that have derivatives, apart from the others."""
+
+    def __init__(self, tree: Any) -> None:
+        self._leaves, self._tree = jax.tree.flatten(tree)
         self._real = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in self._leaves]
-        self.parameters = tuple(leaf for leaf, real in zip(self._leaves, self._real, strict=True) if real)
-        self.hessian: Hessian = hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary)
 
-    def parts(self, tree: Any) -> tuple[Any, tuple]:
-        """Of something shaped like (activations, objective): nothing, and what belongs to `parameters`."""
-        leaves = jax.tree.leaves(tree)
-        return None, tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
+    def parts(self, tree: Any = None) -> tuple:
+        """Of something of the same shape, or of the tree itself: what belongs to such leaves."""
+        leaves = self._leaves if tree is None else jax.tree.leaves(tree)
+        return tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
 
     def whole(self, parts: tuple, rest: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
-        """(activations, objective) from their parameters."""
+        """The tree with these parts in it."""
         given = iter(parts)
         leaves = [next(given) if real else rest(leaf) for leaf, real in zip(self._leaves, self._real, strict=True)]
         return jax.tree.unflatten(self._tree, leaves)
 
-    def optimality(self, factors: Factors, *parameters: Array) -> Factors:
+
+class Root:
+    """The factors as the root of an equation, in the form that jaxopt's root finding takes."""
+
+    def __init__(
+        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
+    ) -> None:
+        self.parameters = Parameters((activations, objective))
+        self._factors = factors
+        self.hessian: Hessian = hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary)
+        wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
+        self.mixtures: Mixtures = mixtures(
+            objective, factors, wanted, self.hessian.masks, signed_dictionary=signed_dictionary
+        )
+
+    def optimality(self, factors: Factors, *leaves: Array) -> Factors:
         """Zero at the root, for these parameters."""
-        activations, objective = self.whole(parameters)
-        masks = self.hessian.masks
-        inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
-        slopes = equations(objective, activations, *inside)
-        return jax.tree.map(lambda mask, slope, x: jnp.where(mask, slope, x), masks, slopes, factors)
+        return _optimality(self.hessian.masks, factors, *self.parameters.whole(leaves))
 
     def solve(
         self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
     ) -> tuple[Factors, Account]:
-        """The solution with the equations' derivative, or its transposed."""
+        """The solution with the equations' derivative, or its transposed.
+
+        Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
+        be made of the factors isn't known yet.
+        """
         x, account = self.hessian.solve(right, rtol=rtol, max_steps=max_steps, transposed=transposed)
+        defined = self.mixtures.count == 0
+        if transposed:
+            share = self.mixtures.share(right, self._factors)
+            defined = defined | (share <= jnp.maximum(rtol, float(jnp.finfo(rtol.dtype).eps) ** 0.6))
+        account = dataclasses.replace(account, defined=defined, solved=account.solved & defined)
         masks = self.hessian.masks
         return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, right), account
-
-
-def checked(x: Factors, account: Account) -> Factors:
-    """The same; raises if the system wasn't solved."""
-
-    def check(residual: Any, solved: Any) -> Any:
-        if not np.all(solved):
-            raise FactorizationError(f"{RESULTS.derivative_inexact.message} (residual {float(np.max(residual)):.1e})")
-        # float64 that was switched on for one thread only isn't on in the thread of callbacks.
-        return np.asarray(residual, account.residual.dtype)
-
-    # A value that the result depends on, so that the check can't be dropped.
-    shape = jax.ShapeDtypeStruct((), account.residual.dtype)
-    residual = jax.pure_callback(check, shape, account.residual, account.solved, vmap_method="expand_dims")
-    return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)

@@ -27,12 +27,14 @@ class Account:
     - `residual`: what's left of the right-hand side, measured anew at the end; both in the preconditioner's norm.
     - `solved`: whether that is below the tolerance.
     - `indefinite`: whether a direction of negative curvature was met.
+    - `defined`: whether there is one solution to speak of; for the caller to judge, who knows the matrix.
     """
 
     steps: Int[Array, ""]
     residual: Float[Array, ""]
     solved: Bool[Array, ""]
     indefinite: Bool[Array, ""]
+    defined: Bool[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -103,10 +105,36 @@ def conjugate_gradients(
     start = (zero, right, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     x, _, square, _, steps, indefinite = jax.lax.while_loop(going, refine, start)
     residual = jnp.sqrt(jnp.maximum(square, 0) / jnp.where(size > 0, size, 1))
-    return jax.tree.map(lambda x: x * unit, x), Account(steps, residual, residual <= rtol, indefinite)
+    account = Account(steps, residual, residual <= rtol, indefinite, jnp.ones((), bool))
+    return jax.tree.map(lambda x: x * unit, x), account
 
 
-def _run(product: Map, right: Any, smooth: Map, goal: Float[Array, ""], steps: Int[Array, ""]) -> _Run:
+def descend(
+    product: Map, right: Any, *, precondition: Map, project: Map, rtol: Float[Array, ""], max_steps: int
+) -> tuple[Any, Account]:
+    """A direction of descent for one Newton step: conjugate gradients that end where the curvature isn't positive.
+
+    There the point so far is returned (Steihaug 1983), at the first step the preconditioned right-hand side. The
+    arguments, and what's returned, are those of `conjugate_gradients`; the residual is the recurrence's.
+    """
+    right = project(right)
+    smooth: Map = lambda x: project(precondition(x))  # noqa: E731
+    size = _dot(right, smooth(right))
+    run = _run(product, right, smooth, rtol**2 * size, jnp.asarray(max_steps, jnp.int32), only_convex=True)
+    x = _select(run.indefinite & (run.step == 1), smooth(right), run.x)
+    residual = jnp.sqrt(jnp.maximum(run.square, 0) / jnp.where(size > 0, size, 1))
+    return x, Account(run.step, residual, residual <= rtol, run.indefinite, jnp.ones((), bool))
+
+
+def _run(
+    product: Map,
+    right: Any,
+    smooth: Map,
+    goal: Float[Array, ""],
+    steps: Int[Array, ""],
+    *,
+    only_convex: bool = False,
+) -> _Run:
     smoothed = smooth(right)
     zero = jax.tree.map(jnp.zeros_like, right)
     square = _dot(right, smoothed)
@@ -119,7 +147,7 @@ def _run(product: Map, right: Any, smooth: Map, goal: Float[Array, ""], steps: I
     def step(run: _Run) -> _Run:
         image = product(run.direction)
         curvature = _dot(run.direction, image)
-        broken = ~(jnp.isfinite(curvature) & (curvature != 0))
+        broken = ~(jnp.isfinite(curvature) & ((curvature > 0) if only_convex else (curvature != 0)))
         length = jnp.where(broken, 0, run.square / jnp.where(broken, 1, curvature))
         x = _add(run.x, length, run.direction)
         residual = _add(run.residual, -length, image)

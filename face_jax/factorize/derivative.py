@@ -7,11 +7,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..reprs import short_repr
 from . import validate
-from .adjoint import ImplicitAdjoint, Root
+from .adjoint import ImplicitAdjoint, Root, refined
 from .conditions import at_scale, in_dtype, targets
 from .jaxopt_rootfinding import root_vjp
 from .magnitude import unit_of
@@ -40,7 +40,9 @@ class DerivativeStats:
     - `steps`: of conjugate gradients.
     - `residual`: what they left of the right-hand side, relative to it.
     - `indefinite`: whether a direction of negative curvature was met: the factors aren't at a minimum.
-    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, or `RESULTS.nonfinite`.
+    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, `RESULTS.derivative_undefined` (the factorization
+        isn't unique, and the cotangent sees that), `RESULTS.derivative_unsettled` (the factors couldn't be refined),
+        or `RESULTS.nonfinite`.
     """
 
     gap: Float[Array, ""]
@@ -62,7 +64,7 @@ def implicit_vjp(
     cotangents: Cotangents,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
-    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
     """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
@@ -75,7 +77,8 @@ def implicit_vjp(
     - `activations`, `objective`: what was factorized.
     - `solution`: what came out.
     - `cotangents`: of `solution.codes` and `solution.dictionary`.
-    - `adjoint`: its tolerance and number of steps.
+    - `adjoint`: its tolerance and numbers of steps. By default the solution is taken as it is; with `refinements` it's
+        refined first, as `jax.vjp` does.
     - `signed_dictionary`: whether the solver was one such as `SemiNMF`.
 
     **Returns:** ((cotangent of the activations, of the objective), how it went). Raises `ValueError` for shapes
@@ -94,17 +97,39 @@ def implicit_vjp(
     rtol = adjoint.tolerance(1e-6, dtype)
     given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
     if objective.terms:
-        return _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, activations, solution, given, objective)
+        return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
     # Where squares stay in range, and back by the chain rule.
     unit = unit_of(activations, objective)
     (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective.quadratic, dtype))
     there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
     given = (given[0] * unit.whole, given[1])
-    pulled, stats = _implicit_vjp(adjoint.max_steps, signed_dictionary, rtol, scaled, there, given, inside)
+    pulled, stats = _refined_vjp(adjoint, signed_dictionary, rtol, scaled, there, given, inside)
     activations_part, objective_part = back(pulled)
     if isinstance(objective, Objective):
         objective_part = dataclasses.replace(objective, quadratic=objective_part)
     return (activations_part, objective_part), stats
+
+
+def _refined_vjp(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    objective: AnyObjective,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    """The pullback at the solution, which is refined first if the adjoint wants that."""
+    near = settled = jnp.ones((), bool)
+    if adjoint.refinements:
+        solution, near, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
+    gradients, stats = _implicit_vjp(
+        adjoint.max_steps, signed_dictionary, rtol, activations, solution, cotangents, objective
+    )
+    code = stats.result.code
+    last = (code == RESULTS.nonfinite.value) | (near & (settled | (code == RESULTS.derivative_undefined.value)))
+    code = jnp.where(last, code, RESULTS.derivative_unsettled.value).astype(jnp.int32)
+    return gradients, dataclasses.replace(stats, result=Result(code))
 
 
 def derivative_stats(
@@ -112,7 +137,7 @@ def derivative_stats(
     solution: Solution,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
-    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6),  # noqa: B008
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> DerivativeStats:
     """Whether a solution can be differentiated: entries at a kink, dependent concepts, and how a solve goes.
@@ -136,6 +161,22 @@ def derivative_stats(
         adjoint=adjoint,
         signed_dictionary=signed_dictionary,
     )[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _refined(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    objective: AnyObjective,
+) -> tuple[Solution, Bool[Array, ""], Bool[Array, ""]]:
+    objective = in_dtype(objective, activations.dtype)
+    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+    (codes, dictionary), *told = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    codes, dictionary, scale = normalized(codes.T, dictionary)
+    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), told[0], told[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -164,11 +205,12 @@ def _implicit_vjp(
         accounts.append(account)
         return x
 
-    moved = root_vjp(root.optimality, factors, root.parameters, pulled, solve=solve)
-    gradients = root.whole(moved, jnp.zeros_like)
+    moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
+    gradients = root.parameters.whole(moved, jnp.zeros_like)
     account = accounts[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
     code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(account.defined, code, RESULTS.derivative_undefined.value)
     code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
     wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])

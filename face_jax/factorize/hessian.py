@@ -2,11 +2,12 @@
 
 With codes U (`concept row`), dictionary W (`concept channel`) and a direction (V, X) the squared error's Hessian is
 
-    row block      (W Wᵀ) V + K U − X Aᵀ                 K = X Wᵀ + W Xᵀ
-    channel block  (U Uᵀ) X + (V Uᵀ + U Vᵀ) W − V A
+    row block      (W Wᵀ) V + (W Xᵀ) U + X Rᵀ            R = Uᵀ W − A
+    channel block  (U Uᵀ) X + (U Vᵀ) W + V R
 
-the two last parts of each line together being the cross term, with the residual's share in it: `U W − A` itself
-is never formed. Its diagonal blocks are small: one `concept concept` matrix for each row and each channel.
+the two last parts of each line together being the cross term. R is formed once: with A in its place, large parts
+would cancel, and float32 with them. The diagonal blocks are small: one `concept concept` matrix for each row and each
+channel.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .cg import Account, conjugate_gradients
-from .conditions import equations, free, is_plain, targets
+from .conditions import curvatures, equations, free, is_plain, targets
 from .objective import Objective, SquaredError
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Masks = tuple[Bool[Array, "row concept"], Bool[Array, "concept channel"]]
 Blocks = Float[Array, "item concept concept"]
+Method = Callable[..., tuple[Any, Account]]
 Inverses = tuple[Float[Array, "row concept concept"], Float[Array, "channel concept concept"]]
 
 
@@ -36,9 +39,26 @@ class Hessian(abc.ABC):
 
     @abc.abstractmethod
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
-        """The solution on the free entries, zero elsewhere."""
+        """The solution on the free entries, zero elsewhere.
+
+        **Arguments:**
+
+        - `right`: the right-hand side.
+        - `rtol`, `max_steps`: of `method`, which is `conjugate_gradients` or `descend`.
+        - `transposed`: solve with the transposed matrix.
+        - `damping`: multiples of the objective's curvature along single factors that are added.
+
+        **Returns:** the solution and the method's account.
+        """
 
 
 def hessian_at(
@@ -48,10 +68,12 @@ def hessian_at(
     dictionary: Float[Array, "concept channel"],
     *,
     signed_dictionary: bool,
+    masks: Masks | None = None,
 ) -> Hessian:
-    """The Hessian at a solution of a problem."""
-    wanted = targets(objective, activations, codes, dictionary, signed_dictionary=signed_dictionary)
-    masks = free(wanted, codes, dictionary, signed_dictionary=signed_dictionary)
+    """The Hessian at a solution of a problem, on the entries given or on those that are free."""
+    if masks is None:
+        wanted = targets(objective, activations, codes, dictionary, signed_dictionary=signed_dictionary)
+        masks = free(wanted, codes, dictionary, signed_dictionary=signed_dictionary)
     codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)
     inverses = _row_inverses(objective, dictionary, masks[0]), _channel_inverses(objective, codes, masks[1])
     # Entries whose pivot is zero to rounding depend on others (dead and duplicated concepts): they stand still.
@@ -59,14 +81,16 @@ def hessian_at(
     masks = masks[0] & kept[0], masks[1] & kept[1]
     null = _scale_directions(objective, codes, dictionary, masks)
     if is_plain(objective):
-        return Reduced(objective.quadratic, activations, codes.T, dictionary, masks, inverses, null)
+        misfit = codes @ dictionary - activations
+        return Reduced(objective.quadratic, misfit, codes.T, dictionary, masks, inverses, null)
 
     def slopes(factors: Factors) -> Factors:
         inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
         outside = equations(objective, activations, *inside)
         return jax.tree.map(lambda mask, slope: jnp.where(mask, slope, 0), masks, outside)
 
-    return Whole(jax.linearize(slopes, (codes, dictionary))[1], masks, inverses, null)
+    curved = curvatures(objective, codes, dictionary, rows_weighted=True)
+    return Whole(jax.linearize(slopes, (codes, dictionary))[1], curved, masks, inverses, null)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +105,7 @@ class Reduced(Hessian):
     """
 
     quadratic: SquaredError
-    activations: Float[Array, "row channel"]
+    misfit: Float[Array, "row channel"]
     codes: Float[Array, "concept row"]
     dictionary: Float[Array, "concept channel"]
     masks: Masks
@@ -89,7 +113,14 @@ class Reduced(Hessian):
     null: Factors
 
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
         """By the Schur complement of the rows' blocks."""
         counts = self.quadratic.row_weights
@@ -103,12 +134,14 @@ class Reduced(Hessian):
         )
 
         def product(x: Array) -> Array:
-            return jnp.where(self.masks[1], gram @ x, 0) - self.to_dictionary(weigh(self.of_rows(self.to_codes(x))))
+            return jnp.where(self.masks[1], (1 + damping) * (gram @ x), 0) - self.to_dictionary(
+                weigh(self.of_rows(self.to_codes(x)))
+            )
 
         null = self.null[1]
         lengths = jnp.sum(null**2, axis=1, keepdims=True)
         lengths = jnp.where(lengths > 0, lengths, 1)
-        reduced, account = conjugate_gradients(
+        reduced, account = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
             precondition=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
@@ -125,13 +158,13 @@ class Reduced(Hessian):
 
     def to_codes(self, x: Float[Array, "concept channel"]) -> Float[Array, "concept row"]:
         """How the rows' equations change with the dictionary."""
-        mixed = x @ self.dictionary.T
-        return jnp.where(self.masks[0].T, (mixed + mixed.T) @ self.codes - x @ self.activations.T, 0)
+        mixed = self.dictionary @ x.T
+        return jnp.where(self.masks[0].T, mixed @ self.codes + x @ self.misfit.T, 0)
 
     def to_dictionary(self, v: Float[Array, "concept row"]) -> Float[Array, "concept channel"]:
         """The transposed of `to_codes`."""
-        mixed = v @ self.codes.T
-        return jnp.where(self.masks[1], (mixed + mixed.T) @ self.dictionary - v @ self.activations, 0)
+        mixed = self.codes @ v.T
+        return jnp.where(self.masks[1], mixed @ self.dictionary + v @ self.misfit, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +172,20 @@ class Whole(Hessian):
     """Any objective: conjugate gradients on codes and dictionary, preconditioned by the squared error's blocks."""
 
     product: Callable[[Factors], Factors]
+    curvatures: tuple[Array, Array]
     masks: Masks
     inverses: Inverses
     null: Factors
 
     def solve(
-        self, right: Factors, *, rtol: Float[Array, ""], max_steps: int, transposed: bool = False
+        self,
+        right: Factors,
+        *,
+        rtol: Float[Array, ""],
+        max_steps: int,
+        transposed: bool = False,
+        method: Method = conjugate_gradients,
+        damping: Float[Array, ""] | float = 0.0,
     ) -> tuple[Factors, Account]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
@@ -163,9 +204,11 @@ class Whole(Hessian):
                 jnp.einsum("jkl,lj->kj", self.inverses[1], x[1]),
             )
 
-        return conjugate_gradients(
-            self.product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps
-        )
+        def product(x: Factors) -> Factors:
+            image = self.product(x)
+            return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
+
+        return method(product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps)
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:

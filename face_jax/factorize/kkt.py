@@ -104,6 +104,18 @@ def _fitting(activations: Array, codes: Array, dictionary: Array) -> None:
         )
 
 
+def scaled_residual(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    objective: SquaredError | Objective,
+    *,
+    signed_dictionary: bool,
+) -> Float[Array, ""]:
+    """The one number of `kkt_residual`, of factors at the scale that the objective sees."""
+    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary)).scaled
+
+
 @jax.jit
 def _kkt_residual(
     activations: Float[Array, "row channel"],

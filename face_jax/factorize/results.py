@@ -24,6 +24,8 @@ class RESULTS(enum.IntEnum):
     nonfinite = 5
     negative = 6
     derivative_inexact = 4
+    derivative_undefined = 7
+    derivative_unsettled = 8
 
     @property
     def message(self) -> str:
@@ -55,9 +57,19 @@ _MESSAGES = {
         "sign), or clamp them yourself if they are rounding."
     ),
     RESULTS.derivative_inexact: (
-        "The linear system of the derivative wasn't solved to the tolerance. Converge the factors further (a smaller "
-        "rtol of the solver, float64), use fewer concepts if some are duplicated, raise rtol or max_steps of "
-        "ImplicitAdjoint, or take the best that was found with ImplicitAdjoint(throw=False)."
+        "Use float64, fewer concepts if some are duplicated, a larger rtol or max_steps of ImplicitAdjoint, or take "
+        "the best that was found with ImplicitAdjoint(throw=False): the linear system of the derivative wasn't solved "
+        "to the tolerance."
+    ),
+    RESULTS.derivative_unsettled: (
+        "Use float64, fewer concepts, a start nearer to the solution, or more refinements of ImplicitAdjoint: the "
+        "factors couldn't be brought so near to a solution that it's settled which entries are zero, which their "
+        "derivative depends on. ImplicitAdjoint(throw=False) takes the one that was found."
+    ),
+    RESULTS.derivative_undefined: (
+        "Use l1 penalties on both factors, or in backward mode differentiate only what codes @ dictionary decides: "
+        "these factors aren't unique, concepts can be mixed with each other without changing the fit, so that codes "
+        "and dictionary have no derivative. ImplicitAdjoint(throw=False) takes the least of the possible ones."
     ),
 }
 
