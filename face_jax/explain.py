@@ -16,7 +16,7 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops, check_crops
 from .cache import no_cache
-from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, key_of
+from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, instance, key_of
 from .classes import Target, class_index, other_reading
 from .concepts import encode_maps
 from .controls import control_banks, control_scores
@@ -205,4 +205,5 @@ def explain(
 def _crops_of(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarray, key: Key[Array, ""]) -> Crops:
     """Crops of some of the photographs, which still count all of them."""
     found = cropping([shapes[number] for number in index], key=key)
+    instance("crops", found, Crops, "RandomCrops(), whose results are Crops")
     return dataclasses.replace(found, image=index[found.image])

@@ -2,11 +2,22 @@
 
 import errno
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from face_jax.cache import ArrayCache
+
+COMPILATIONS = """
+import jax
+import face_jax as fj
+known = lambda: jax.config.values["jax_compilation_cache_dir"]
+begun = known()
+print(begun, fj.keep_compilations(), known(), fj.keep_compilations("elsewhere"))
+"""
 
 
 @pytest.fixture
@@ -127,3 +138,13 @@ def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, counted):
         np.testing.assert_array_equal(cache(["key"], compute)["a"], [0, 1, 2])
     assert len(calls) == 2
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("own", [None, "mine"])
+def test_compilations_are_kept_when_asked_for_and_where_they_are_already(tmp_path, own):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"FACE_JAX_CACHE": str(tmp_path)} | ({} if own is None else {"JAX_COMPILATION_CACHE_DIR": own})
+    command = [sys.executable, "-c", COMPILATIONS]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    kept = own or str(tmp_path / "compilations")
+    assert told == [str(own), kept, kept, kept]

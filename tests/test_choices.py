@@ -25,7 +25,7 @@ def test_whole_numbers_of_any_package(value):
     assert choices.concepts_of(value, 3) == choices.concepts_of([value], 3) == (1,)
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: "object" if type(value) is object else repr(value))
 def test_what_is_no_whole_number_is_refused_by_name(value):
     assert choices.index_or_none(value) is None
     with pytest.raises(ValueError, match=r"^n=.* is no number of things; give 0 to 5, a whole number$"):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ import pytest
 from toy_model import CLASSES, Squared, colour_features, colour_model, pictures, recorded_progress
 
 import face_jax as fj
-from face_jax import attribution, ranking
+from face_jax import account, attribution, ranking
 from face_jax.activations import SignedActivationsError
 from face_jax.choices import check_settings
 from face_jax.classes import UnknownClassError
 from face_jax.crops import Crops, NativeCrops
+from face_jax.faithfulness import Path
+from face_jax.faithfulness.path import Point
 from face_jax.heads import Affine
 from face_jax.photographs import UnreadablePhotographError, network_input
 from face_jax.report.verdicts import verdicts
@@ -390,6 +393,9 @@ def test_a_factorization_that_stops_early_says_how_far_it_is():
     # One of the two photographs is scored on.
     found = fj.explain(colour_model(), RED[:2], "reddish", solver=fj.ADMM(max_steps=2, rtol=1e-9), **SETTINGS)
     (note,) = [note for note in found.notes if "before it converged" in note]
+    residual = found.fit["scaled_kkt_residual"]
+    assert ("differ a little" in note) == (residual**2 < 1e-4)
+    assert (f"about {100 * residual**2:.2g} % of the activations' squares" in note) == (residual**2 >= 1e-4)
     assert f"is {found.fit['scaled_kkt_residual']:.1e} instead of at most 1.0e-09" in note
     assert "float64" not in note
     assert any("Only 1 photograph is held out to score on, and 1 fitted" in note for note in found.notes)
@@ -538,3 +544,28 @@ def test_the_rank_can_be_chosen(monkeypatch):
     monkeypatch.setattr(importlib.import_module("face_jax.explain"), "rank_scan", lambda *_, **__: falling)
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
     assert any("still falls at 4 concepts, the largest number that was tried" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("residual", "words"),
+    [
+        (1e-3, "may differ a little"),
+        (0.05, "about 0.25 % of the activations' squares, .* noticeably better"),
+        (0.36, "about 13 % of the activations' squares, .* clearly lower errors"),
+    ],
+)
+def test_a_fit_that_stopped_early_is_told_by_how_far_it_is(residual, words):
+    assert re.search(words, account._on_residual(residual))
+
+
+def test_a_path_that_gained_nothing_is_told():
+    def told(chosen, loss):
+        points = tuple(
+            Point(weight, 0.1, 0.2, 0.3, kl, 1.0, 1.0, 1e-5, 9) for weight, kl in ((0.0, 0.129), (30.0, loss))
+        )
+        return account._on_path(Path(points, chosen, None, 1.1))
+
+    assert "KL from 0.129 to 0.127" in told(1, 0.127)
+    assert "hardly a gain" in told(1, 0.127)
+    assert "hardly a gain" not in told(1, 0.09)
+    assert "No faithfulness was worth it" in told(0, 0.2)

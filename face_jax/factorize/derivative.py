@@ -95,7 +95,7 @@ def implicit_vjp(
         )
     dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
-    given = tuple(jnp.asarray(x).astype(dtype) for x in cotangents)
+    given = (jnp.asarray(cotangents[0]).astype(dtype), jnp.asarray(cotangents[1]).astype(dtype))
     if objective.terms:
         return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
     # Where squares stay in range, and back by the chain rule.

@@ -67,7 +67,7 @@ def gradient_times_code(
     codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     gradient = logit_gradient(head, codes, dictionary, target)
     found = np.asarray(_times(gradient, jnp.asarray(codes), jnp.asarray(dictionary)))
-    check_contributions(found, target)
+    check_contributions(found, int(target))
     return GradientTimesCode(found)
 
 

@@ -101,8 +101,8 @@ def contributions(
         found = np.asarray(codes).mean(axis=(1, 2)) * (np.asarray(dictionary) @ column)
         if not np.isfinite(found).all():
             # Products that leave float32 don't leave float64.
-            codes, dictionary, column = (np.asarray(x, np.float64) for x in (codes, dictionary, column))
-            found = codes.mean(axis=(1, 2)) * (dictionary @ column)
+            exact = [np.asarray(x, np.float64) for x in (codes, dictionary, column)]
+            found = exact[0].mean(axis=(1, 2)) * (exact[1] @ exact[2])
     check_contributions(found, target)
     return found
 

@@ -68,6 +68,18 @@ def test_suggested_layer_is_the_last_with_non_negative_maps():
     assert bridges.suggest_layer(tokens) is None
 
 
+def test_layers_print_as_a_table():
+    places = bridges.layers(small.randomized(small.Plain()), size=8)
+    head, *lines = repr(places).splitlines()
+    assert head.split() == ["layer", "y", "×", "x", "×", "channel", "below", "zero", "head", "behind", "it"]
+    assert len(lines) == len(places)
+    for line, place in zip(lines, places, strict=True):
+        assert line.startswith(place.name)
+        assert " × ".join(map(str, place.shape)) in line
+        assert ("none" in line) == place.non_negative
+        assert line.endswith("pooling, then affine" if place.affine else "not affine")
+
+
 def test_maps_with_a_channel_a_class_are_not_suggested():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 6, 3),

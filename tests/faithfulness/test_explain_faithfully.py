@@ -55,6 +55,11 @@ def test_auto_chooses_along_a_path_that_comes_with_it():
     assert chosen.held_out_error <= found.path.most_error * first.held_out_error
     assert found.scores[0].kl < found.scores[1].kl
     assert set(found.path.table()[0]) >= {"weight", "held_out_error", "held_out_loss"}
+    (note,) = [note for note in found.notes if "Faithfulness with λ" in note]
+    assert f"KL from {first.held_out_loss:.3g} to {chosen.held_out_loss:.3g}" in note
+    assert f"error from {first.held_out_error:.3g} to {chosen.held_out_error:.3g}" in note
+    assert found.settings["faithfulness"] == found.path.weight
+    assert found.seconds["choice of the faithfulness"] > 0
 
 
 def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkeypatch):

@@ -61,36 +61,27 @@ def test_its_policy_allows_no_script_and_its_own_styles_only(page):
     assert not re.findall(r"\son[a-z]+=", text)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the report in")
-def test_a_browser_shows_all_of_it_under_its_policy_and_nothing_that_is_put_in(page, tmp_path):
-    from playwright.sync_api import sync_playwright
-
+@browser_only
+def test_a_browser_shows_all_of_it_under_its_policy_and_nothing_that_is_put_in(page, browser, tmp_path):
     put_in = (
         '<script>document.title = "run"</script><img src="x" onerror="document.title = 1"><style>p{color:red}</style>'
     )
     (tmp_path / "bad.html").write_text(page.read_text().replace("</main>", f"{put_in}</main>"))
     seen = {}
-    with sync_playwright() as play:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        for name, file in (("good", page), ("bad", tmp_path / "bad.html")):
-            view, said = browser.new_page(), []
-            view.on("console", lambda message, said=said: said.append(message.text))
-            view.on("pageerror", lambda error, said=said: said.append(str(error)))
+    for name, file in (("good", page), ("bad", tmp_path / "bad.html")):
+        with screen(browser) as view:
             view.goto(file.as_uri())
-            view.evaluate("for (const one of document.querySelectorAll('img')) one.loading = 'eager'")
-            view.wait_for_function("[...document.querySelectorAll('img')].every((one) => one.complete)")
-            seen[name] = said, view.title(), view.evaluate(
+            blank = undecoded(view, "img")
+            look = view.evaluate(
                 """() => ({
-                    blank: [...document.querySelectorAll("img")].filter((one) => !one.naturalWidth).length,
                     chip: getComputedStyle(document.querySelector(".chip")).backgroundColor,
                     bar: document.querySelector(".bar span").getBoundingClientRect().width,
                     curve: getComputedStyle(document.querySelector(".curves svg path")).strokeLinejoin,
                     wide: document.querySelector("main").getBoundingClientRect().width,
                     paragraph: getComputedStyle(document.querySelector("p.lead")).color,
                 })"""
-            )  # fmt: skip
-        browser.close()
+            )
+            seen[name] = view.complaints, view.title(), {"blank": blank, **look}
     said, title, good = seen["good"]
     assert said == []
     assert (good["blank"], good["chip"], good["curve"]) == (0, "rgb(230, 159, 0)", "round")
