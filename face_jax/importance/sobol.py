@@ -94,12 +94,13 @@ def contributions(
     column = np.asarray(head.kernel[:, target])
     if not np.isfinite(column).all():
         raise ValueError(f"head.kernel has NaN or infinity in class {target}'s column; load the model's weights again")
+    one, two = np.asarray(codes), np.asarray(dictionary)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = np.asarray(codes).mean(axis=(1, 2)) * (np.asarray(dictionary) @ column)
-        if not np.isfinite(found).all():
-            # Products that leave float32 don't leave float64.
-            codes, dictionary, column = (np.asarray(x, np.float64) for x in (codes, dictionary, column))
-            found = codes.mean(axis=(1, 2)) * (dictionary @ column)
+        found = one.mean(axis=(1, 2)) * (two @ column)
+    if not np.isfinite(found).all():
+        # Products that leave float32 don't leave float64.
+        wide = two.astype(np.float64) @ column.astype(np.float64)
+        found = one.astype(np.float64).mean(axis=(1, 2)) * wide
     check_contributions(found, target)
     return found
 
