@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -68,10 +69,10 @@ def encode(
         with_terms.check_solver(objective, ADMM())
         return encode_terms.encode(activations, dictionary, Objective(quadratic, terms))
     codes, lost = _codes_of(activations, dictionary, quadratic)
-    if not isinstance(lost, Tracer) and bool(jnp.any(lost)):
+    if not isinstance(lost, Tracer) and (rows := np.flatnonzero(lost)).size:
         low, high = jnp.finfo(codes.dtype).tiny, jnp.finfo(codes.dtype).max
         raise ValueError(
-            f"codes of {int(jnp.sum(lost))} rows, the first {int(jnp.argmax(lost))}, leave the range of {codes.dtype} "
+            f"codes of {rows.size} rows, the first {rows[0]}, leave the range of {codes.dtype} "
             f"({low:.0e} to {high:.0e}), so different are the units of activations and dictionary; multiply one "
             "of them with a number that brings them closer, or give float64"
         )

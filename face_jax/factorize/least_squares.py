@@ -43,7 +43,7 @@ def codes_of(
         penalty = shifted(l1, -of_concepts[:, None] - (of_rows + of_weights)[None])
         gram = jnp.einsum("kp,lp,np->kln", units, units, weights, optimize="optimal") + ridge[:, None] * eye[:, :, None]
         # What a row's weights leave of a concept can be of any length.
-        equal = exponent(jnp.sqrt(jnp.diagonal(gram).T))
+        equal = _nearest(jnp.sqrt(jnp.diagonal(gram).T))
         gram, cross = shifted(gram, -equal[:, None] - equal[None]), shifted(cross - penalty, -equal)
     of_columns = exponent(jnp.maximum(jnp.max(cross, axis=0), 0))
     # What's far below zero there keeps its concept at zero, however far it is.
@@ -64,12 +64,17 @@ def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Arra
 
 
 def concept_exponents(dictionary: Dictionary, l2: Float[Array, ""]) -> Int[Array, " concept"]:
-    """The powers of two that bring each concept, its share of the penalty included, to a length between ½ and 1."""
+    """The powers of two that bring each concept, its share of the penalty included, to a length of 0.7 to 1.4."""
     dictionary, l2 = jax.lax.stop_gradient((dictionary, l2))
     largest = jnp.maximum(jnp.max(jnp.abs(dictionary), axis=1), jnp.sqrt(l2))
     first = exponent(largest)
     squares = jnp.sum(shifted(dictionary, -first[:, None]) ** 2, axis=1) + shifted(jnp.sqrt(l2), -first) ** 2
-    return first + exponent(jnp.sqrt(squares))
+    return first + _nearest(jnp.sqrt(squares))
+
+
+def _nearest(length: Float[Array, "..."]) -> Int[Array, "..."]:
+    """The power of two that's nearest, so that concepts of unit length stay alike: others would take longer."""
+    return exponent(length * jnp.asarray(2**0.5, length.dtype)) - 1
 
 
 @jax.custom_jvp

@@ -124,11 +124,14 @@ def tolerance(dtype: jnp.dtype, channels: int, concepts: int) -> float:
 
 def _dependent(gram: Grams) -> Bool[Array, " matrix"]:
     """Whether G can't tell some concept from a combination of others."""
-    grams = gram if gram.ndim == 3 else gram[:, :, None]
-    diagonal = jnp.diagonal(grams).T
-    inverses = masked_cholesky(grams, diagonal > 0)[1]
-    # From pivots as small as that, codes would have about half of their digits.
-    return jnp.any((diagonal > 0) & ((inverses == 0) | (_COARSE * diagonal * inverses**2 > 1)), axis=0)
+    grams = jnp.moveaxis(gram, 2, 0) if gram.ndim == 3 else gram[None]
+    diagonal = jnp.diagonal(grams, axis1=1, axis2=2)
+    dead = jnp.where((diagonal <= 0)[:, :, None], jnp.eye(len(gram), dtype=gram.dtype)[None], 0)
+    # NaN for matrices that rounding has made indefinite.
+    pivots = jnp.diagonal(jnp.linalg.cholesky(grams + dead), axis1=1, axis2=2) ** 2
+    # From pivots as small as the second, codes would have about half of their digits.
+    floor = max(4 * len(gram) * float(jnp.finfo(gram.dtype).eps), _COARSE)
+    return jnp.any(~(pivots > floor * diagonal), axis=1)
 
 
 def _solve_or_mark(gram: Grams, cross: Columns) -> Columns:
