@@ -6,20 +6,18 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .cg import Account
 from .checked import checked
-from .conditions import at_scale, equations, in_dtype, targets
-from .hessian import Factors, Hessian, Masks, hessian_at
+from .conditions import at_scale, in_dtype
+from .hessian import Factors
 from .jaxopt_rootfinding import root_jvp
-from .mixing import Mixtures, mixtures
 from .objective import Objective, Scalar, SquaredError
 from .refine import refine
+from .root import Parameters, equations_on, masks_at, solution_of
 from .solution import Solution, normalized
 
 Activations = Float[Array, "row channel"]
@@ -201,13 +199,13 @@ def _rooted_jvp(
     if adjoint.refinements:
         factors, near, settled = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
     factors = _rooted(adjoint, signed_dictionary, rtol, factors, activations, objective)
-    masks = _masks(signed_dictionary, factors, activations, objective)
+    masks = masks_at(signed_dictionary, factors, activations, objective)
     parameters = Parameters((activations, objective))
 
     def solve(matvec: Callable[[Factors], Factors], right: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
             def run(_: object, right: Factors) -> Factors:
-                x, account = _solution(
+                x, account = solution_of(
                     adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
                 )
                 if adjoint.rtol is None:
@@ -220,37 +218,9 @@ def _rooted_jvp(
         return jax.lax.custom_linear_solve(matvec, right, either(False), either(True))
 
     def optimality(factors: Factors, *leaves: Array) -> Factors:
-        return _optimality(masks, factors, *parameters.whole(leaves))
+        return equations_on(masks, factors, *parameters.whole(leaves))
 
     return factors, root_jvp(optimality, factors, parameters.parts(), parameters.parts(tangents[2:]), solve=solve)
-
-
-# Compiled by themselves, so that all but the check of the solution is the same program each time.
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _solution(
-    max_steps: int,
-    signed_dictionary: bool,
-    transposed: bool,
-    rtol: Float[Array, ""],
-    factors: Factors,
-    activations: Activations,
-    objective: AnyObjective,
-    right: Factors,
-) -> tuple[Factors, Account]:
-    return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
-
-
-@partial(jax.jit, static_argnums=0)
-def _masks(signed_dictionary: bool, factors: Factors, activations: Activations, objective: AnyObjective) -> Masks:
-    return hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary).masks
-
-
-@jax.jit
-def _optimality(masks: Masks, factors: Factors, activations: Activations, objective: AnyObjective) -> Factors:
-    """Zero at the root, for these parameters; entries that aren't free have the equation `x = 0`."""
-    inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
-    slopes = equations(objective, activations, *inside)
-    return jax.tree.map(lambda mask, slope, x: jnp.where(mask, slope, x), masks, slopes, factors)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -272,58 +242,3 @@ def refined(
         goal=goal,
         max_rounds=adjoint.refinements,
     )
-
-
-class Parameters:
-    """The leaves of (activations, objective) that have derivatives, apart from the others."""
-
-    def __init__(self, tree: Any) -> None:
-        self._leaves, self._tree = jax.tree.flatten(tree)
-        self._real = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in self._leaves]
-
-    def parts(self, tree: Any = None) -> tuple:
-        """Of something of the same shape, or of the tree itself: what belongs to such leaves."""
-        leaves = self._leaves if tree is None else jax.tree.leaves(tree)
-        return tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
-
-    def whole(self, parts: tuple, rest: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
-        """The tree with these parts in it."""
-        given = iter(parts)
-        leaves = [next(given) if real else rest(leaf) for leaf, real in zip(self._leaves, self._real, strict=True)]
-        return jax.tree.unflatten(self._tree, leaves)
-
-
-class Root:
-    """The factors as the root of an equation, in the form that jaxopt's root finding takes."""
-
-    def __init__(
-        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
-    ) -> None:
-        self.parameters = Parameters((activations, objective))
-        self._factors = factors
-        self.hessian: Hessian = hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary)
-        wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
-        self.mixtures: Mixtures = mixtures(
-            objective, factors, wanted, self.hessian.masks, signed_dictionary=signed_dictionary
-        )
-
-    def optimality(self, factors: Factors, *leaves: Array) -> Factors:
-        """Zero at the root, for these parameters."""
-        return _optimality(self.hessian.masks, factors, *self.parameters.whole(leaves))
-
-    def solve(
-        self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
-    ) -> tuple[Factors, Account]:
-        """The solution with the equations' derivative, or its transposed.
-
-        Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
-        be made of the factors isn't known yet.
-        """
-        x, account = self.hessian.solve(right, rtol=rtol, max_steps=max_steps, transposed=transposed)
-        defined = self.mixtures.count == 0
-        if transposed:
-            share = self.mixtures.share(right, self._factors)
-            defined = defined | (share <= jnp.maximum(rtol, float(jnp.finfo(rtol.dtype).eps) ** 0.6))
-        account = dataclasses.replace(account, defined=defined, solved=account.solved & defined)
-        masks = self.hessian.masks
-        return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, right), account

@@ -32,7 +32,8 @@ def _raise(residual: Any, solved: Any, defined: Any, near: Any, settled: Any) ->
     if not np.all(near):
         raise FactorizationError(RESULTS.derivative_unsettled.message)
     if not np.all(defined):
-        more = "" if np.all(settled) else " (As far as this dtype can tell; in float64 they may be unique.)"
+        told = np.all(settled) or np.asarray(residual).dtype == np.float64
+        more = "" if told else " (As far as this dtype can tell; in float64 they may be unique.)"
         raise FactorizationError(RESULTS.derivative_undefined.message + more)
     if not np.all(settled):
         raise FactorizationError(RESULTS.derivative_unsettled.message)

@@ -11,12 +11,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..reprs import short_repr
 from . import validate
-from .adjoint import ImplicitAdjoint, Root, refined
+from .adjoint import ImplicitAdjoint, refined
 from .conditions import at_scale, in_dtype, targets
 from .jaxopt_rootfinding import root_vjp
 from .magnitude import unit_of
 from .objective import Objective, SquaredError
 from .results import RESULTS, Result
+from .root import Root
 from .solution import Solution, normalized
 
 AnyObjective = SquaredError | Objective

@@ -29,7 +29,7 @@ _DESCENT = 1e-4  # Armijo's share of the slope
 _CG_STEPS = 300
 _DAMPING = 1e-4  # of the first step, relative to the curvature
 _UNDAMPED = 3e-5  # below it a step tells where the solution is
-_PATIENCE = 40  # rounds without half the residual, far from the dtype's resolution
+_PATIENCE = 80  # rounds without half the residual, far from the dtype's resolution
 _PATIENCE_NEAR = 4  # near it
 
 
@@ -79,9 +79,9 @@ def refine(
 
     def step(run: _Run) -> _Run:
         begun = _swept(objective, activations, run.factors, signed=signed_dictionary)
-        new, settled, damping = _newton(
-            objective, activations, begun, run.residual, run.damping, signed=signed_dictionary
-        )
+        # At the end of the dtype's accuracy no step is accepted, and what it tells is all that it's taken for.
+        damping = jnp.where(run.residual <= low, jnp.minimum(run.damping, _UNDAMPED), run.damping)
+        new, settled, damping = _newton(objective, activations, begun, run.residual, damping, signed=signed_dictionary)
         residual = measure(new)
         better = residual < run.least
         return _Run(
@@ -143,7 +143,7 @@ def _newton(
         damping=damping,
     )
     steepest = gradient(objective, activations, *factors)
-    change_to = _changes(objective, activations, factors)
+    value, change_to = _changes(objective, activations, factors)
 
     def at(t: Float[Array, ""]) -> Factors:
         codes, dictionary = inside[0] + t * direction[0], inside[1] + t * direction[1]
@@ -160,8 +160,15 @@ def _newton(
         good = change_to(new) <= _DESCENT * jnp.minimum(slope, 0)
         return jnp.where(good, t, t / 2), good, trial + 1
 
-    one, false = jnp.ones((), residual.dtype), jnp.zeros((), bool)
-    t, good, _ = jax.lax.while_loop(going, shorter, (one, false, jnp.zeros((), jnp.int32)))
+    # Near the solution objectives are equal to rounding; slopes still tell which is nearer.
+    one = jnp.ones((), residual.dtype)
+    whole = at(one)
+    eps = float(jnp.finfo(residual.dtype).eps)
+    # Terms may be small differences of what they are computed from.
+    rounding = (8 * eps if is_plain(objective) else eps**0.75) * jnp.abs(value)
+    nearer = scaled_residual(activations, *whole, objective, signed_dictionary=signed) < residual
+    first = nearer & (jnp.abs(change_to(whole)) <= rounding)
+    t, good, _ = jax.lax.while_loop(going, shorter, (one, first, jnp.zeros((), jnp.int32)))
     new = at(t)
     full = good & (t == 1) & ~account.indefinite
     growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
@@ -184,8 +191,11 @@ def _crosses(
 
 def _changes(
     objective: SquaredError | Objective, activations: Activations, old: Factors
-) -> Callable[[Factors], Float[Array, ""]]:
-    """How the objective changes, the squared error's share taken from differences: two values' would be rounding."""
+) -> tuple[Float[Array, ""], Callable[[Factors], Float[Array, ""]]]:
+    """The objective without penalties, and how all of it changes.
+
+    The squared error's share is taken from differences: that of two values would be rounding.
+    """
     quadratic = objective.quadratic
     known: list[Any] = [part.term.recalled(part.term.prepare(activations), activations) for part in objective.terms]
 
@@ -211,4 +221,5 @@ def _changes(
         penalty = x * (quadratic.l1_dictionary + quadratic.l2_dictionary / 2 * (old[1] + new[1]))
         return jnp.sum(rows) + jnp.sum(penalty) + (terms(new) - before)
 
-    return change_to
+    error = misfit**2 if quadratic.weights is None else quadratic.weights * misfit**2
+    return jnp.sum(error) / 2 + before, change_to
