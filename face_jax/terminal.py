@@ -65,8 +65,20 @@ def timed(seconds: dict[str, float], work: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bars(stage: str, total: int) -> Iterator[Any]:
+def bars(stage: str, total: int) -> Iterator[Advance]:
     """A progress bar on a terminal; in a pipe a line for each tenth of what takes minutes, else nothing."""
+    with _told(stage, total) as tell:
+
+        def advance(steps: int) -> None:
+            go_on()
+            tell(steps)
+
+        go_on()
+        yield advance
+
+
+@contextlib.contextmanager
+def _told(stage: str, total: int) -> Iterator[Advance]:
     if not SAY.is_terminal:
         yield _lines(stage, total) if total >= _MINUTES else nobody
         return
@@ -78,13 +90,7 @@ def bars(stage: str, total: int) -> Iterator[Any]:
     )
     with rich.progress.Progress(*columns, console=SAY) as progress:
         task = progress.add_task(stage, total=total)
-
-        def advance(steps: int) -> None:
-            go_on()
-            progress.advance(task, steps)
-
-        go_on()
-        yield advance
+        yield lambda steps: progress.advance(task, steps)
 
 
 def _lines(stage: str, total: int) -> Advance:
