@@ -277,11 +277,8 @@ def real_array(name: str, value: Any, axes: str | None = None, *, finite: bool =
     - `axes`: words for its axes, such as `"row × channel"`; any if None.
     - `finite`: whether NaN and infinity are refused.
     """
-    value = native(name, value)
-    try:
-        found = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        found = np.asarray(None)
+    # What is known only inside `jit` has no values to look at.
+    found = np.asarray(None if isinstance(value, Tracer) else native(name, value))
     if found.dtype.kind not in "fiu" and not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(f"{name}={shown(value)} is no array of real numbers; give one{f', {axes}' if axes else ''}")
     if axes is not None and (found.ndim != axes.count("×") + 1 or 0 in found.shape):

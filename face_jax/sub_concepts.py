@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .reprs import short_repr
+from .scaling import of_order_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,7 @@ def coherence(rows: Float[np.ndarray, "row channel"]) -> float:
     """The mean cosine between different rows; NaN of fewer than two. A row of zeros is like no other."""
     if len(rows) < 2:
         return float("nan")
-    # By a power of two, which changes no digit, before squares leave the range.
-    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1, keepdims=True))[1])
+    rows = of_order_one(rows, 1)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows.astype(np.float64) / np.where(lengths > 0, lengths, 1)
     together = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())

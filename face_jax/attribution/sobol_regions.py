@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..choices import Count
 from ..importance.sampled import jansen, jansen_points
 from ..randomness import generator
+from ..scaling import of_order_one
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import region_maps
@@ -54,7 +55,5 @@ class SobolRegions(CheckedMethod):
 
 def _indices(codes: Float[np.ndarray, "mask output"], number: int) -> Float[np.ndarray, "output region"]:
     """Jansen's indices, in any unit; 0 where nothing varies."""
-    # By a power of two, which changes no digit, before squares leave the range.
-    codes = np.ldexp(codes, -np.frexp(np.abs(codes).max(axis=0, keepdims=True))[1])
-    halves, variance = jansen(codes, number)
+    halves, variance = jansen(of_order_one(codes, 0), number)
     return np.divide(halves, variance[:, None], out=np.zeros_like(halves), where=variance[:, None] > 0)

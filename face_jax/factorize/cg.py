@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..scaling import usable_exponent
+
 _ORDINARY = 16  # binary exponents up to which a right-hand side is left as it is
 _PATIENCE = 100  # steps without a smaller residual before a run counts as stalled
 
@@ -74,9 +76,7 @@ def conjugate_gradients(
     """
     # A power of two that brings the right-hand side to the order of 1: its squares may be out of range.
     size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(right)])))
-    usual = jnp.isfinite(size) & (size > 0)
-    most = jnp.finfo(size.dtype).maxexp - 2
-    exponent = jnp.clip(jnp.where(usual, jnp.frexp(jnp.where(usual, size, 1))[1], 0), -most, most)
+    exponent = usable_exponent(size)
     unit = jnp.ldexp(jnp.ones_like(size), jnp.where(jnp.abs(exponent) <= _ORDINARY, 0, exponent))
     right = project(jax.tree.map(lambda x: x / unit, right))
     smooth: Map = lambda x: project(precondition(x))  # noqa: E731

@@ -74,10 +74,7 @@ def factorize(
     check_start(start)
     check_adjoint(adjoint)
     flag("throw", throw)
-    validate.finite("activations", activations)
-    validate.normal("activations", activations)
-    if not solver.signed_dictionary:
-        validate.non_negative("activations", activations, validate.SIGNED)
+    validate.factorizable("activations", activations, signed=solver.signed_dictionary)
     validate.squared_error(objective)
     validate.penalties(objective, both=True)
     quadratic = validate.weights_of(objective, activations)

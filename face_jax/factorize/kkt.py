@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float
 
 from ..choices import flag, real_array
 from ..reprs import short_repr
+from ..scaling import exponent, shifted
 from . import validate
 from .conditions import at_scale, curvatures, gradient, in_dtype
 from .least_squares import concept_exponents
 from .magnitude import unit_of
 from .nnls import tolerance
 from .objective import Objective, SquaredError
-from .scaling import exponent, shifted
 from .with_terms import penalized
 
 
@@ -74,10 +74,7 @@ def kkt_residual(
 
     **Returns:** the violations. Raises `ValueError` for shapes that don't fit.
     """
-    activations = validate.matrix("activations", activations, "row × channel")
-    codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
-    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
-    _fitting(activations, codes, dictionary)
+    activations, codes, dictionary = _matrices(activations, codes, dictionary)
     validate.squared_error(objective)
     validate.weights_of(objective, activations)
     if not isinstance(signed_dictionary, Tracer):
@@ -96,12 +93,17 @@ def kkt_residual(
     return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
 
 
-def _fitting(activations: Array, codes: Array, dictionary: Array) -> None:
+def _matrices(activations: ArrayLike, codes: ArrayLike, dictionary: ArrayLike) -> tuple[Array, Array, Array]:
+    """The three as matrices of the activations' dtype; raises `ValueError` where their shapes don't fit together."""
+    activations = validate.matrix("activations", activations, "row × channel")
+    codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
+    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
     if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
         raise ValueError(
             f"codes have shape {codes.shape} and dictionary {dictionary.shape}, which don't make activations of "
             f"shape {activations.shape}; give codes (row × concept) and dictionary (concept × channel)"
         )
+    return activations, codes, dictionary
 
 
 def scaled_residual(
@@ -190,10 +192,7 @@ def certify_codes(
     **Returns:** each row's violation and the tolerance. Raises `ValueError` for shapes that don't fit, for NaN and
     infinity in activations and dictionary, and for an objective with further terms.
     """
-    activations = validate.matrix("activations", activations, "row × channel")
-    codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
-    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
-    _fitting(activations, codes, dictionary)
+    activations, codes, dictionary = _matrices(activations, codes, dictionary)
     validate.finite("activations", activations)
     validate.finite("dictionary", dictionary)
     validate.squared_error(objective)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..scaling import bound, exponent, shifted, widest
 from .masked import Columns
 from .nnls import Rows, nnls
 from .objective import SquaredError
-from .scaling import bound, exponent, shifted, widest
 
 Activations = Float[Array, "row channel"]
 Dictionary = Float[Array, "concept channel"]

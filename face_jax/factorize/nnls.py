@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..scaling import bound, exponent, shifted
 from .active_set import active_set
 from .linear import conjugate_gradient
 from .masked import (
@@ -27,7 +28,6 @@ from .masked import (
     solve_on,
     times,
 )
-from .scaling import bound, exponent, shifted
 from .solvers import sweep
 
 _SWEEPS = 10

@@ -41,11 +41,33 @@ def matrix(name: str, value: Any, words: str) -> Array:
 
 def finite(name: str, value: Array) -> None:
     """No NaN or infinity, if the values are known yet."""
+    if not isinstance(value, Tracer):
+        _finite(name, value, value_range(value))
+
+
+def non_negative(name: str, value: Array, remedy: str) -> None:
+    """No entry below zero, if the values are known yet."""
+    if not isinstance(value, Tracer):
+        _non_negative(name, value, value_range(value), remedy)
+
+
+def factorizable(name: str, value: Array, *, signed: bool) -> None:
+    """Finite, not all below the smallest normal number, and non-negative unless `signed`, if the values are known yet.
+
+    One pass over the values, which may be many.
+    """
     if isinstance(value, Tracer):
         return
-    # NaN and infinity both survive a sum of absolute values, a single cheap reduction.
-    low, high = value_range(value)
-    if np.isfinite(low) and np.isfinite(high):
+    extremes = value_range(value)
+    _finite(name, value, extremes)
+    _normal(name, value, extremes)
+    if not signed:
+        _non_negative(name, value, extremes, SIGNED)
+
+
+def _finite(name: str, value: Array, extremes: tuple[float, float]) -> None:
+    # NaN is an extreme wherever there is one.
+    if all(map(np.isfinite, extremes)):
         return
     bad = ~np.isfinite(np.asarray(value))
     first = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -55,25 +77,18 @@ def finite(name: str, value: Array) -> None:
     )
 
 
-def normal(name: str, value: Array) -> None:
-    """Not all below the smallest normal number, which processors take for zero, if the values are known yet."""
-    if isinstance(value, Tracer):
-        return
-    low, high = value_range(value)
+def _normal(name: str, value: Array, extremes: tuple[float, float]) -> None:
     tiny = float(jnp.finfo(value.dtype).tiny)
-    if max(abs(low), abs(high)) < tiny and np.any(np.asarray(value)):
+    # Processors take what is smaller for zero.
+    if max(map(abs, extremes)) < tiny and np.any(np.asarray(value)):
         raise ValueError(
             f"all of {name} is below the smallest normal number of {value.dtype}, {tiny:.3g}; multiply it by a power "
             "of two, or give float64"
         )
 
 
-def non_negative(name: str, value: Array, remedy: str) -> None:
-    """No entry below zero, if the values are known yet."""
-    if isinstance(value, Tracer):
-        return
-    low, _ = value_range(value)
-    if low >= 0:
+def _non_negative(name: str, value: Array, extremes: tuple[float, float], remedy: str) -> None:
+    if extremes[0] >= 0:
         return
     host = np.asarray(value)
     count = int((host < 0).sum())

@@ -10,12 +10,6 @@ from jaxtyping import Float
 from ..reprs import short_repr
 
 
-def binary_exponents(values: np.ndarray, axis: int) -> np.ndarray:
-    """Of the largest along an axis, which is kept with length 1: brings values to the order of 1."""
-    largest = np.abs(values).max(axis, keepdims=True)
-    return np.frexp(np.where(np.isfinite(largest), largest, 1))[1]
-
-
 @dataclasses.dataclass(frozen=True)
 class Sobol:
     """Total Sobol indices per image.

@@ -15,6 +15,7 @@ from .. import choices as checks
 from ..choices import Seed, Whole, index_or_none, key_of, shown, whole
 from ..progress import Advance, nobody
 from ..randomness import generator
+from ..scaling import usable_exponent
 from .indices import Sobol
 
 
@@ -146,8 +147,6 @@ def _jansen(
     bad = jnp.sum(~jnp.isfinite(values).all(1))
     # Squares leave the range before values do.
     largest = jnp.max(jnp.abs(values), axis=0)
-    usual = jnp.isfinite(largest) & (largest > 0)
-    most = jnp.finfo(largest.dtype).maxexp - 2
-    exponent = jnp.clip(jnp.where(usual, jnp.frexp(jnp.where(usual, largest, 1))[1], 0), -most, most)
+    exponent = usable_exponent(largest)
     scaled = values / jnp.ldexp(jnp.ones_like(largest), exponent)[None]
     return *jansen(scaled, masks.shape[1]), exponent, bad

@@ -13,9 +13,10 @@ from ..choices import Seed, Whole, native
 from ..heads import Affine
 from ..model import Head, check_head
 from ..progress import Advance, nobody
+from ..scaling import of_order_one
 from .checks import check_asked, check_contributions
 from .gradient_times_code import gradient_times_code
-from .indices import Sobol, binary_exponents
+from .indices import Sobol
 from .sampled import checked_designs, sampled_total_sobol
 
 
@@ -77,8 +78,7 @@ def total_sobol(
 
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
     """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN."""
-    # Before squares leave the range.
-    squares = np.ldexp(contribution, -binary_exponents(contribution, -1)) ** 2
+    squares = of_order_one(contribution, -1) ** 2
     total = squares.sum(-1, keepdims=True)
     return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..choices import Seed, Whole, check_count, key_of, real_array
+from ..scaling import of_order_one
 
 
 def mean_direction(
@@ -33,8 +34,6 @@ def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Floa
 
 def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
     """Vectors at length 1; those of length 0 stay."""
-    vectors = real_array("vectors", vectors, "concept × channel")
-    # By a power of two first, which changes no digit: squares leave the range before vectors do.
-    vectors = np.ldexp(vectors, -np.frexp(np.abs(vectors).max(axis=-1, keepdims=True))[1])
+    vectors = of_order_one(real_array("vectors", vectors, "concept × channel"), -1)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)

@@ -14,6 +14,7 @@ from ..choices import Real, Whole, check_count, native, real, real_array, shown
 from ..importance.checks import check_asked
 from ..model import Head
 from ..reprs import short_repr
+from ..scaling import of_order_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +124,8 @@ def gini_ceiling(concepts: Whole) -> float:
 def gini(importance: Float[np.ndarray, " concept"]) -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none."""
     importance = real_array("importance", importance, "concept")
-    sizes = np.sort(np.abs(importance.astype(np.float64)))
     # Only shares matter, and sums of the largest numbers would be infinite.
-    sizes = np.ldexp(sizes, -np.frexp(sizes.max(initial=0))[1])
+    sizes = np.sort(np.abs(of_order_one(importance.astype(np.float64), 0)))
     count = len(sizes)
     total = sizes.sum()
     if total == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 _STEPS = 3  # so many factors that are powers of two in the dtype's range make any change between two of its numbers
@@ -26,6 +27,22 @@ def shifted(x: Float[Array, "..."], by: Int[Array, "..."]) -> Float[Array, "..."
         biased = jnp.clip(part, kind.minexp, kind.maxexp - 1) + (kind.maxexp - 1)
         x = x * jax.lax.bitcast_convert_type(biased.astype(f"int{kind.bits}") << kind.nmant, x.dtype)
     return x
+
+
+def usable_exponent(largest: Float[Array, "..."]) -> Int[Array, "..."]:
+    """As `exponent`; 0 for infinity and NaN too, and never so far out that its power of two isn't a number."""
+    usual = jnp.isfinite(largest) & (largest > 0)
+    most = jnp.finfo(largest.dtype).maxexp - 2
+    return jnp.clip(jnp.where(usual, jnp.frexp(jnp.where(usual, largest, 1))[1], 0), -most, most)
+
+
+def of_order_one(values: np.ndarray, axis: int) -> np.ndarray:
+    """NumPy's numbers with the largest along an axis between ½ and 1: their squares stay in range.
+
+    Digits don't change; where the largest isn't finite, nothing is promised.
+    """
+    largest = np.abs(values).max(axis, keepdims=True)
+    return np.ldexp(values, -np.frexp(np.where(np.isfinite(largest), largest, 1))[1])
 
 
 def widest(dtype: jnp.dtype) -> int:
