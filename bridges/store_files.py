@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from face_jax.image_arrays import npy_header
+
 
 def digest_of(rows: np.ndarray | None) -> str:
     """A digest of some rows; empty of none."""
@@ -54,18 +56,10 @@ def row_of(shape: tuple[int, ...], dtype: np.dtype) -> list[Any]:
     return [list(shape[1:]), dtype.str]
 
 
-def header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and type that an opened `.npy` file's header says; leaves the file at its data."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
 def resize(path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Give a `.npy` file another number of rows, in place."""
     with path.open("r+b") as file:
-        header(file)
+        npy_header(file)
         start = file.tell()
         file.seek(0)
         new = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

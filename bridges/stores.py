@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .store_files import digest_of, header, reserve, resize, row_of, whole_blocks
+from face_jax.image_arrays import npy_header
+
+from .store_files import digest_of, reserve, resize, row_of, whole_blocks
 
 # What was found damaged, and is done again, is told here.
 _LOG = logging.getLogger(__name__)
@@ -206,7 +208,7 @@ class DiskStore(Store):
                 rows = _zarr().open_array(str(self.path), mode="r+")
                 return rows if possible(rows.shape, rows.dtype) else None
             with self.path.open("rb") as file:
-                shape, dtype = header(file)
+                shape, dtype = npy_header(file)
                 length = file.tell() + int(np.prod(shape)) * dtype.itemsize
             if not possible(shape, dtype):
                 return None

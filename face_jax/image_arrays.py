@@ -116,10 +116,16 @@ def _headers(path: pathlib.Path) -> Iterator[tuple[str, tuple[int, ...], int]]:
             if not entry.filename.endswith(".npy"):
                 continue
             with packed.open(entry) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
+                shape, dtype = npy_header(file)
             yield entry.filename.removesuffix(".npy"), shape, math.prod(shape) * dtype.itemsize
+
+
+def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type that an opened `.npy` file's header says; leaves the file at its data."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _is_torch(source: Any) -> bool:
