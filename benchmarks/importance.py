@@ -23,7 +23,7 @@ from explained_classes import CLASSES, DATA, Network
 import face_jax as fj
 from face_jax import metrics
 from face_jax.activations import pooled
-from face_jax.concepts import encode_maps
+from face_jax.factorize.encode import encode_maps
 from face_jax.importance import sampled_total_sobol
 
 DRAWS = 20

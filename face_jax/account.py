@@ -20,13 +20,10 @@ from .fitting import Fitted
 from .model import SplitModel
 from .photographs import Photograph
 from .selection import hardly_any
+from .sentences import counted, first_of
 
 # Below this many pictures held out, a score's last digit is one picture.
 FEW_HELD_OUT = 10
-
-
-# So many files are named in a note.
-_NAMED = 10
 
 
 def notes_on(
@@ -182,17 +179,6 @@ def _on_path(path: Path) -> str:
         f"squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
         + (" That is hardly a gain: without the term the fit is much faster." if gained < 0.05 else "")
     )
-
-
-def first_of(names: Sequence[str]) -> str:
-    """As many names as one reads, and how many more there are."""
-    more = len(names) - _NAMED
-    return "; ".join(names[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
-
-
-def counted(count: int, noun: str) -> str:
-    """As one says it: `1 photograph`, `2 photographs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def settings_of(

@@ -213,10 +213,13 @@ def _run(
     begun = time.perf_counter()
     import jax
 
-    from . import explain as explain_
-    from . import photographs, recurse
     from .cache import ArrayCache
     from .cache import no_cache as without_cache
+    from .explain import explain as explain_
+    from .photographs import photographs
+    from .recursion import recurse
+    from .report import write_report, write_sanity_check
+    from .saving import save
 
     keep_compilations()
     every = photographs(images)
@@ -250,8 +253,8 @@ def _run(
     pictures = check = None
     command = shlex.join(["face-jax", *sys.argv[1:]])
     with timed(more, "report"), bars("Report", 1) as advance, put_together(out, claim=False) as new:
-        explanation.save(new)
-        explanation.report(new, command=command)
+        save(explanation, new)
+        write_report(explanation, new, command=command)
         advance(1)
     forget_extras(out)
     if visualize:
@@ -263,14 +266,14 @@ def _run(
         with timed(more, "sanity check"):
             check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
             with put_together(out, claim=False) as new:
-                check.save(new)
+                write_sanity_check(check, new)
     if visualize or sanity:
         with (
             timed(more, "report with these"),
             bars("Report", 1) as advance,
             put_together(out, claim=False) as new,
         ):
-            explanation.report(new, command=command, visualization=pictures, sanity=check)
+            write_report(explanation, new, command=command, visualization=pictures, sanity=check)
             advance(1)
     _tell(explanation, more)
     print(out / "report.html")

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .activations import Crops
-from .factorize import encode
 
 # Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
 _SAME_PLACE = 0.25
-# Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
-# encoded a part at a time.
-_FEWEST_ROWS, _MOST_ROWS = 512, 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +93,3 @@ def overlap(first: Int[np.ndarray, " 4"], second: Int[np.ndarray, " 4"]) -> floa
     shared = float(np.prod(np.maximum(inside, 0)))
     areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
     return shared / (areas - shared)
-
-
-def encode_maps(
-    maps: Float[np.ndarray, "image y x channel"], dictionary: Float[np.ndarray, "concept channel"]
-) -> Float[np.ndarray, "image y x concept"]:
-    """Codes at every place of maps, by non-negative least squares."""
-    places = maps.reshape(-1, maps.shape[-1])
-    codes = [_encode_rows(places[at : at + _MOST_ROWS], dictionary) for at in range(0, max(1, len(places)), _MOST_ROWS)]
-    return np.concatenate(codes).reshape(*maps.shape[:-1], len(dictionary))
-
-
-def _encode_rows(
-    places: Float[np.ndarray, "row channel"], dictionary: Float[np.ndarray, "concept channel"]
-) -> Float[np.ndarray, "row concept"]:
-    # Rows of zeros cost nothing beside compiling for each number of rows.
-    padded = np.zeros((max(_FEWEST_ROWS, 1 << (len(places) - 1).bit_length()), places.shape[1]), places.dtype)
-    padded[: len(places)] = places
-    return np.asarray(encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype)))[: len(places)]

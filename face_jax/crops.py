@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from .choices import Count, Number, check_count, instance, real
-from .model import Preprocess
+from .preprocess import Preprocess
 from .reprs import short_repr
 
 # Crops of one photograph that a grid may have.

@@ -18,10 +18,10 @@ from .activations import Cropping, Crops, RandomCrops, check_crops
 from .cache import no_cache
 from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, instance, key_of
 from .classes import Target, class_index, other_reading
-from .concepts import encode_maps
 from .controls import control_banks, control_scores
 from .explanation import Explanation
 from .factorize import rank_scan
+from .factorize.encode import encode_maps
 from .factorize.settings import solver_or, start_or
 from .factorize.validate import squared_error
 from .fitting import fit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import warnings
 from typing import Any, Literal, overload
 
@@ -11,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .account import first_of
 from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
-from .attribution.visualization import Visualization
-from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag, key_of
-from .concepts import Concept, encode_maps
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag
+from .concepts import Concept
 from .factorize import RankScan
+from .factorize.encode import encode_maps
 from .faithfulness import Path
 from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
@@ -26,6 +24,7 @@ from .model import SplitModel
 from .photographs import Photograph, photographs
 from .progress import Stopwatch
 from .progress_line import Watched, progress_of
+from .sentences import first_of
 from .sub_concepts import Recursion
 
 
@@ -181,72 +180,6 @@ class Explanation:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
         enlarged = upsampled_codes(jnp.asarray(self.codes[number : number + 1]), self.model.preprocess.size)
         return np.moveaxis(enlarged[0], -1, 0)
-
-    def picture(
-        self,
-        image: Any,
-        path: str | pathlib.Path | None = None,
-        *,
-        method: str | Method = "codes",
-        most: int = 4,
-        title: str = "",
-        key: Seed = None,
-    ) -> Any:
-        """A photograph beside itself with its strongest concepts in colour, numbered, with a legend (CRAFT, figure 1).
-
-        Strong is what changes the class's logit most there, by `|gradient × code|`. Each concept has the colour that it
-        has in the report.
-
-        **Arguments:**
-
-        - `image`: one photograph: anything that `face_jax.photographs` takes.
-        - `path`: where to save it (`.png`, `.svg`, `.pdf`), if anywhere; its folder is made if need be.
-        - `method`: where concepts are, as for `maps`.
-        - `most`: at most that many concepts.
-        - `title`: above the picture.
-        - `key`: for methods that draw at random.
-
-        **Returns:** a `matplotlib.figure.Figure`. Raises `ValueError` for several photographs.
-        """
-        from .report.one_picture import picture_of
-
-        return picture_of(self, image, path, method=method, most=most, title=title, key=key_of(key))
-
-    def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""
-        from .saving import save
-
-        return save(self, pathlib.Path(folder))
-
-    @staticmethod
-    def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
-        """The explanation that was saved in a folder: `face_jax.load`, which says more."""
-        from .loading import load
-
-        return load(folder, model, images=images)
-
-    def report(
-        self,
-        folder: str | pathlib.Path,
-        *,
-        command: str | None = None,
-        visualization: Visualization | None = None,
-        sanity: Any = None,
-    ) -> pathlib.Path:
-        """Write `report.html` into a folder: one file that needs no other, readable without explanation.
-
-        **Arguments:**
-
-        - `folder`: where it goes; made if need be.
-        - `command`: the command line that made the explanation, if one did; the report repeats it.
-        - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
-        - `sanity`: from `face_jax.sanity_check` of this explanation.
-
-        **Returns:** the file.
-        """
-        from .report import write_report
-
-        return write_report(self, pathlib.Path(folder), command=command, visualization=visualization, sanity=sanity)
 
 
 def _in_place(values: Float[np.ndarray, "readable ..."], readable: Readable) -> Float[np.ndarray, "image ..."]:

@@ -1,4 +1,4 @@
-"""An explanation from the files that `Explanation.save` wrote; nothing in them is run."""
+"""An explanation from the files that `face_jax.save` wrote; nothing in them is run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
 
     **Arguments:**
 
-    - `folder`: what was given to `Explanation.save`.
+    - `folder`: what was given to `face_jax.save`.
     - `model`: the same model, cut at the same layer, with the same preprocessing; functions aren't saved.
     - `images`: where the photographs are now, if not where they were: anything that `face_jax.photographs` takes.
         They are found again by their content (a file's bytes, or pixels that were in no file), whatever their names

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from .activations import Collected, Crops
-from .concepts import Concept, coverage, encode_maps, strongest_crops
+from .concepts import Concept, coverage, strongest_crops
+from .factorize.encode import encode_maps
 from .importance import TCAV, GradientTimesCode, Sobol, contributions, gradient_times_code, tcav, total_sobol
 from .model import SplitModel
 from .progress import Progress

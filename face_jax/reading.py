@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .memory import check_memory
-from .model import Preprocess
 from .photographs import Photograph, UnreadablePhotographError, network_input
+from .preprocess import Preprocess
 
 
 class Readable:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from .decoding import pillow
-from .model import Preprocess
 
 # Of a photograph that is this many times as long as it's wide, or more, only what is kept is resized.
 _THIN = 4
@@ -17,8 +17,38 @@ _THIN = 4
 _SUPPORT = {"bilinear": 1, "bicubic": 2}
 
 
+@runtime_checkable
+class Preprocessing(Protocol):
+    """What resizing asks of a `Preprocess`, which says more."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the network's input."""
+        ...
+
+    @property
+    def resize(self) -> int:
+        """The short side before the centre is cut out."""
+        ...
+
+    @property
+    def interpolation(self) -> str:
+        """The resampling filter."""
+        ...
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """What is subtracted from each colour."""
+        ...
+
+    @property
+    def std(self) -> Sequence[float]:
+        """What each colour is divided by."""
+        ...
+
+
 def network_input(
-    pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess, box: tuple[int, int, int, int] | None = None
+    pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocessing, box: tuple[int, int, int, int] | None = None
 ) -> Float[np.ndarray, "size size 3"]:
     """A photograph, or a box of it, as the network takes it.
 
@@ -40,7 +70,7 @@ def network_input(
     return scaled.reshape(small.shape)
 
 
-def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8[np.ndarray, "size size 3"]:
+def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocessing) -> UInt8[np.ndarray, "size size 3"]:
     """The part of a photograph that the network sees, at the size at which it sees it."""
     image_module, _ = pillow()
     height, width = pixels.shape[:2]
@@ -57,7 +87,7 @@ def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocess) -> UInt8
 
 
 def _thin(
-    pixels: UInt8[np.ndarray, "y x 3"], shape: tuple[int, int], corner: tuple[int, int], preprocess: Preprocess
+    pixels: UInt8[np.ndarray, "y x 3"], shape: tuple[int, int], corner: tuple[int, int], preprocess: Preprocessing
 ) -> UInt8[np.ndarray, "size size 3"]:
     """What `visible` keeps of a photograph resized to `shape`, from the pixels that it's made of."""
     image_module, _ = pillow()
@@ -80,7 +110,7 @@ def _thin(
     return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
 
 
-def visible_box(shape: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
+def visible_box(shape: tuple[int, int], preprocess: Preprocessing) -> tuple[int, int, int, int]:
     """Which box of a photograph with this height and width `visible` shows: `(top, left, bottom, right)`."""
     side = max(1, round(min(shape) * preprocess.size / preprocess.resize))
     top, left = ((length - side) // 2 for length in shape)
@@ -88,7 +118,7 @@ def visible_box(shape: tuple[int, int], preprocess: Preprocess) -> tuple[int, in
 
 
 def resized(
-    pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int, preprocess: Preprocess
+    pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int, preprocess: Preprocessing
 ) -> UInt8[np.ndarray, "size size 3"]:
     """One box of a photograph at `size` × `size` pixels."""
     image_module, _ = pillow()
@@ -97,7 +127,7 @@ def resized(
     return np.asarray(picture.resize((size, size), _filter(preprocess)))
 
 
-def _filter(preprocess: Preprocess) -> Any:
+def _filter(preprocess: Preprocessing) -> Any:
     image_module, _ = pillow()
     return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[
         preprocess.interpolation

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -84,32 +82,6 @@ class SanityCheck:
     shown: Float[np.ndarray, "concept y x"]
 
     __repr__ = short_repr
-
-    def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Writes `sanity.json` (the numbers) and `sanity.png` (the figure) into a folder, which is made if need be.
-
-        **Returns:** the folder.
-        """
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        numbers = ("dictionary", "importance", "maps", "logit_agreement")
-        text = {
-            "stages": [
-                {"name": stage.name} | {name: _finite(getattr(stage, name)) for name in numbers}
-                for stage in self.stages
-            ],
-            "floors": {name: _finite(getattr(self, f"{name}_floor")) for name in numbers[:3]},
-        }
-        content = json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "sanity.json").write_text(content + "\n", encoding="utf-8")
-        self.figure(folder / "sanity.png")
-        return folder
-
-    def figure(self, path: Any) -> Any:
-        """Draw it into a file (`.png`, `.svg`, `.pdf`); see `face_jax.report.sanity.sanity_figure`."""
-        from .report.sanity import sanity_figure
-
-        return sanity_figure(self, path)
 
 
 def sanity_check(
@@ -265,11 +237,6 @@ def _part_of(advance: Advance) -> Progress:
         yield advance
 
     return progress
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if np.isfinite(value) else None
 
 
 def _dictionary(

@@ -97,7 +97,7 @@ def read_text(folder: pathlib.Path) -> dict[str, Any]:
 def _read(folder: pathlib.Path, name: str) -> Any:
     file = placed(folder, name)
     if not file.is_file():
-        raise SavedFilesError(f"folder={str(folder)!r} has no {name}; give a folder that Explanation.save wrote")
+        raise SavedFilesError(f"folder={str(folder)!r} has no {name}; give a folder that face_jax.save wrote")
     try:
         size = file.stat().st_size
         if size > _LARGEST:

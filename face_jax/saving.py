@@ -23,7 +23,7 @@ TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.s
 SECONDS = "seconds.json"
 
 
-def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
+def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     """Writes an explanation into a folder, which is made if need be; `face_jax.load` reads it again.
 
     `explanation.json` has everything that can be read, `bank.safetensors` the concepts and their codes, and
@@ -39,10 +39,10 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
     to the folder.
     """
     try:
-        from safetensors.numpy import save
+        from safetensors.numpy import save as dumped_tensors
     except ImportError as error:
         raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
-    model = explanation.model
+    folder, model = pathlib.Path(folder), explanation.model
     stores = {
         file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))
@@ -54,7 +54,7 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
     with put_together(folder) as new:
         for file, arrays in stores.items():
             # Not save_file, whose files nobody else may read.
-            _write(new / file, *_ordered(save(arrays, metadata)))
+            _write(new / file, *_ordered(dumped_tensors(arrays, metadata)))
         for file, content in ((SECONDS, seconds), (TEXT, text)):
             signed = {**content, "text_digest": text_digest(content)}
             dumped = json.dumps(signed, indent=2, ensure_ascii=False, allow_nan=False)

@@ -48,7 +48,7 @@ def strength_of(word: str) -> Any:
 
 def cropping_of(word: str | None, split: Any) -> Any:
     """What the option --crops means to `explain`."""
-    from . import GridCrops, NativeCrops, RandomCrops
+    from .crops import GridCrops, NativeCrops, RandomCrops
 
     if word is None:
         return None
@@ -93,7 +93,7 @@ def last_map(loaded: Any) -> str:
 
 def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
     """What the option --visualize asks for: pictures of the most important concepts."""
-    from . import visualize
+    from .attribution.visualization import visualize
 
     return visualize(
         _in_jax(explanation.model),
@@ -109,7 +109,7 @@ def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) 
     """What the option --sanity asks for: the explanation of a model that forgets."""
     from face_jax import bridges
 
-    from . import sanity_check
+    from .sanity import sanity_check
 
     stages = bridges.randomized(
         loaded.model,

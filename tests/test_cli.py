@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_jax import Explanation
+from face_jax import report, saving
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
 
@@ -175,34 +175,34 @@ def contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-@pytest.mark.parametrize("name", ["save", "report"])
-def test_an_interrupt_while_files_are_made_leaves_the_old_ones(tiny, monkeypatch, name):
+@pytest.mark.parametrize(("home", "name"), [(saving, "save"), (report, "write_report")], ids=["save", "report"])
+def test_an_interrupt_while_files_are_made_leaves_the_old_ones(tiny, monkeypatch, home, name):
     out, _ = tiny()
     before = contents(out)
-    make = getattr(Explanation, name)
+    make = getattr(home, name)
 
-    def interrupted(self, *words, **more):
-        make(self, *words, **more)
+    def interrupted(*words, **more):
+        make(*words, **more)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Explanation, name, interrupted)
+    monkeypatch.setattr(home, name, interrupted)
     tiny("--seed", "1", ends=130)
     assert contents(out) == before
 
 
 @pytest.mark.parametrize("becomes", [None, RuntimeError("a callback failed")], ids=["swallowed", "another error"])
 def test_an_interrupt_that_gets_lost_in_a_callback_ends_the_run(tiny, monkeypatch, becomes):
-    report = Explanation.report
+    make = report.write_report
 
-    def lost(self, *words, **more):
+    def lost(*words, **more):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             if becomes is not None:
                 raise becomes from None
-        return report(self, *words, **more)
+        return make(*words, **more)
 
-    monkeypatch.setattr(Explanation, "report", lost)
+    monkeypatch.setattr(report, "write_report", lost)
     out, _ = tiny(ends=130)
     assert not out.exists()
 

@@ -160,7 +160,7 @@ def test_pictures_held_out_without_activations_are_told(tmp_path):
     assert found.held_out.tolist() == [1]
     assert any("are 0 in the pictures held out" in note for note in found.notes)
     assert np.isnan(found.scores[0].relative_error)
-    assert ">nan<" not in found.report(tmp_path).read_text()
+    assert ">nan<" not in fj.write_report(found, tmp_path).read_text()
 
 
 def test_activations_with_fewer_parts_than_concepts_are_told():
@@ -284,20 +284,20 @@ def test_files_that_cannot_be_read_keep_their_places(explanation, tmp_path):
 def test_a_photographs_concepts_are_drawn_in_one_picture(explanation, tmp_path):
     from matplotlib.text import Text
 
-    figure = explanation.picture(RED[0], tmp_path / "new" / "red.png", most=2, title="a red square")
+    figure = fj.picture(explanation, RED[0], tmp_path / "new" / "red.png", most=2, title="a red square")
     assert (tmp_path / "new" / "red.png").stat().st_size > 5000
     said = " ".join(text.get_text() for text in figure.findobj(Text))
     assert "a red square" in said
     assert "concept 1, " in said
-    assert explanation.picture(RED[0], method="gradient").axes
+    assert fj.picture(explanation, RED[0], method="gradient").axes
     with pytest.raises(ValueError, match="image holds 2 photographs; give one"):
-        explanation.picture(RED[:2])
+        fj.picture(explanation, RED[:2])
 
 
 def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     from safetensors.numpy import load_file
 
-    explanation.save(tmp_path)
+    fj.save(explanation, tmp_path)
     text = json.loads((tmp_path / "explanation.json").read_text())
     assert text["target"]["name"] == "reddish"
     importance = [concept.importance for concept in explanation.concepts]

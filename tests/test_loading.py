@@ -43,7 +43,7 @@ def explanation(files):
 
 @pytest.fixture
 def folder(explanation, tmp_path):
-    return explanation.save(tmp_path / "saved")
+    return fj.save(explanation, tmp_path / "saved")
 
 
 def same(first, second, where=""):
@@ -102,7 +102,7 @@ def test_new_photographs_are_encoded_with_the_saved_concepts(explanation, folder
 
 def test_it_can_be_saved_again(folder, tmp_path):
     loaded = fj.load(folder, layered_model("last"))
-    again = loaded.save(tmp_path / "again")
+    again = fj.save(loaded, tmp_path / "again")
     assert (again / "explanation.json").read_text() == (folder / "explanation.json").read_text()
     for name in ("bank.safetensors", "activations.safetensors", "seconds.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
@@ -126,7 +126,7 @@ def test_native_crops_come_back(files, tmp_path):
     model = layered_model("last")
     crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
     found = fj.explain(model, files, "warm", rank=3, batch=8, crops=crops)
-    loaded = fj.load(found.save(tmp_path), model)
+    loaded = fj.load(fj.save(found, tmp_path), model)
     np.testing.assert_array_equal(loaded.crops.window, found.crops.window)
 
 
@@ -187,7 +187,7 @@ def test_an_explanation_is_saved_when_its_photographs_are_gone(files, tmp_path):
     shutil.copytree(files, tmp_path / "moving")
     found = fj.explain(layered_model("last"), tmp_path / "moving", "warm", rank=3, batch=8, key=jax.random.key(0))
     (tmp_path / "moving").rename(tmp_path / "moved")
-    saved = found.save(tmp_path / "saved")
+    saved = fj.save(found, tmp_path / "saved")
     loaded = fj.load(saved, layered_model("last"), images=tmp_path / "moved")
     np.testing.assert_array_equal(loaded.photographs[0].pixels(), warm_pictures()[0])
 
@@ -199,7 +199,7 @@ def test_names_that_are_not_utf8_are_saved(files, tmp_path):
         shutil.copy(file, os.fsencode(odd) + b"/caf\xe9 " + os.fsencode(file.name))
     model, cache = layered_model("last"), fj.ArrayCache(tmp_path / "cache")
     found = fj.explain(model, odd, "warm", rank=3, batch=8, key=jax.random.key(0), cache=cache)
-    loaded = fj.load(found.save(tmp_path / "saved"), model)
+    loaded = fj.load(fj.save(found, tmp_path / "saved"), model)
     assert loaded.photographs[0].name == r"caf\xe9 00.png"
     assert loaded.photographs[0].source == found.photographs[0].source
     np.testing.assert_array_equal(loaded.photographs[0].pixels(), found.photographs[0].pixels())
@@ -212,7 +212,7 @@ def test_photographs_that_were_arrays_are_given_again(tmp_path):
     with pytest.raises(UnreadablePhotographError, match="in no file"):
         loaded.photographs[0].pixels()
     for images in (pixels, pixels[::-1]):
-        loaded = fj.Explanation.load(saved, model, images=images)
+        loaded = fj.load(saved, model, images=images)
         np.testing.assert_array_equal(loaded.photographs[0].pixels(), pixels[0])
     with pytest.raises(SavedFilesError, match="images has no 'image 2', and 12 of the 14 photographs"):
         fj.load(saved, model, images=pixels[:2])
@@ -222,7 +222,7 @@ def test_photographs_that_were_arrays_are_given_again(tmp_path):
 def another(files, tmp_path_factory):
     # The same network and layer, other concepts.
     found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(1))
-    return found, found.save(tmp_path_factory.mktemp("another"))
+    return found, fj.save(found, tmp_path_factory.mktemp("another"))
 
 
 @pytest.mark.parametrize("name", ["bank.safetensors", "activations.safetensors"])
@@ -261,7 +261,7 @@ def test_saving_that_is_stopped_at_any_step_leaves_the_old_explanation_or_the_ne
     for name in STEPS:
         monkeypatch.setattr(name, counted(operator.attrgetter(name.split(".", 1)[1])(sys.modules[name.split(".")[0]])))
     try:
-        another[0].save(folder)
+        fj.save(another[0], folder)
         ended = True
     except KeyboardInterrupt:
         ended = False
@@ -272,7 +272,7 @@ def test_saving_that_is_stopped_at_any_step_leaves_the_old_explanation_or_the_ne
         return
     # Either way the folder is written to again, and nothing but the explanation is in it then.
     third = explanation if found is another[0] else another[0]
-    third.save(folder)
+    fj.save(third, folder)
     same(third, fj.load(folder, layered_model("last")))
     assert sorted(file.name for file in folder.iterdir()) == FILES
 
@@ -282,7 +282,7 @@ def test_the_stopped_steps_are_all_there_are(explanation, folder, monkeypatch):
     for name in STEPS:
         function = operator.attrgetter(name.split(".", 1)[1])(sys.modules[name.split(".")[0]])
         monkeypatch.setattr(name, lambda *a, function=function, **k: steps.append(1) or function(*a, **k))
-    explanation.save(folder)
+    fj.save(explanation, folder)
     assert 12 < len(steps) < 36
 
 
@@ -293,8 +293,8 @@ def test_the_same_explained_again_gives_the_same_bytes(explanation, files, tmp_p
     )
     assert again.seconds != explanation.seconds
     for one, name in ((explanation, "first"), (again, "second")):
-        one.save(tmp_path / name)
-        one.report(tmp_path / name)
+        fj.save(one, tmp_path / name)
+        fj.write_report(one, tmp_path / name)
     for name in (*FILES[:3], "report.html"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
 
@@ -315,13 +315,13 @@ def test_a_folder_is_one_runs_until_it_ends_however_it_does(explanation, folder)
     assert other.stdout.readline() == "writing\n"
     try:
         with pytest.raises(FolderInUseError, match=r"another run is writing to it; wait until it's done"):
-            explanation.save(folder)
+            fj.save(explanation, folder)
         same(before, fj.load(folder, layered_model("last")))
     finally:
         other.kill()
         other.communicate()
     same(before, fj.load(folder, layered_model("last")))
-    explanation.save(folder)
+    fj.save(explanation, folder)
     assert sorted(file.name for file in folder.iterdir()) == FILES
 
 

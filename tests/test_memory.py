@@ -8,7 +8,7 @@ from toy_model import colour_model, pictures
 import face_jax as fj
 from face_jax import memory
 from face_jax.activations import check_crops, collect_crops, pooled, survey, whole_maps
-from face_jax.concepts import encode_maps
+from face_jax.factorize.encode import encode_maps
 from face_jax.memory import NotEnoughMemoryError, check_memory, exhaustion_in_words, free_memory
 from face_jax.photographs import photographs
 from face_jax.selection import units

@@ -12,6 +12,7 @@ from toy_model import colour_model, pictures, recorded_progress
 import face_jax as fj
 from face_jax.attribution import Saliency
 from face_jax.heads import Affine
+from face_jax.report.sanity import sanity_figure
 from face_jax.sanity import sanity_check
 
 
@@ -107,7 +108,7 @@ def test_a_single_photograph_is_checked_by_its_crops():
 
 
 def test_its_numbers_are_saved(check, tmp_path):
-    check.save(tmp_path / "new")
+    fj.write_sanity_check(check, tmp_path / "new")
     assert (tmp_path / "new" / "sanity.png").stat().st_size > 5000
     text = json.loads((tmp_path / "new" / "sanity.json").read_text())
     assert [stage["name"] for stage in text["stages"]] == ["as trained", "head", "everything", "dead"]
@@ -133,9 +134,9 @@ def test_what_cannot_be_checked_is_said(explanation):
 def test_it_is_drawn(check, tmp_path):
     from PIL import Image
 
-    with Image.open(check.figure(tmp_path / "sanity.png")) as picture:
+    with Image.open(sanity_figure(check, tmp_path / "sanity.png")) as picture:
         assert picture.width > picture.height > 300
-    text = check.figure(tmp_path / "sanity.svg").read_text()
+    text = sanity_figure(check, tmp_path / "sanity.svg").read_text()
     assert "matched cosine" in text
     assert "as trained" in text
-    assert text == check.figure(tmp_path / "again.svg").read_text()
+    assert text == sanity_figure(check, tmp_path / "again.svg").read_text()

@@ -32,7 +32,7 @@ def explanation():
 
 @pytest.fixture
 def folder(explanation, tmp_path):
-    return explanation.save(tmp_path / "saved")
+    return fj.save(explanation, tmp_path / "saved")
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_without_a_digest_no_file_of_the_readers_disk_is_opened(folder, tmp_path
 
     rewrite(folder, planted)
     loaded = fj.load(folder, MODEL)
-    for ask in (loaded.photographs[0].pixels, loaded.photographs[0].digest, lambda: loaded.report(tmp_path)):
+    for ask in (loaded.photographs[0].pixels, loaded.photographs[0].digest, lambda: fj.write_report(loaded, tmp_path)):
         with pytest.raises(UnreadablePhotographError, match=r"its pixels were in no file, or in one .* images="):
             ask()
     # Given by the reader, it's found by its name.

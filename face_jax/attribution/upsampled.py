@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..choices import Count
-from ..concepts import encode_maps
+from ..factorize.encode import encode_maps
 from .method import Asked, CheckedMethod, at_least, parts
 
 

@@ -14,6 +14,10 @@ from .least_squares import codes_of
 from .objective import Objective, SquaredError
 from .solvers import ADMM
 
+# Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
+# encoded a part at a time.
+_FEWEST_ROWS, _MOST_ROWS = 512, 2**15
+
 
 def encode(
     activations: ArrayLike,
@@ -80,3 +84,21 @@ def encode(
 
 
 _codes_of = jax.jit(codes_of)
+
+
+def encode_maps(
+    maps: Float[np.ndarray, "image y x channel"], dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[np.ndarray, "image y x concept"]:
+    """Codes at every place of maps, by non-negative least squares."""
+    places = maps.reshape(-1, maps.shape[-1])
+    codes = [_encode_rows(places[at : at + _MOST_ROWS], dictionary) for at in range(0, max(1, len(places)), _MOST_ROWS)]
+    return np.concatenate(codes).reshape(*maps.shape[:-1], len(dictionary))
+
+
+def _encode_rows(
+    places: Float[np.ndarray, "row channel"], dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[np.ndarray, "row concept"]:
+    # Rows of zeros cost nothing beside compiling for each number of rows.
+    padded = np.zeros((max(_FEWEST_ROWS, 1 << (len(places) - 1).bit_length()), places.shape[1]), places.dtype)
+    padded[: len(places)] = places
+    return np.asarray(encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype)))[: len(places)]

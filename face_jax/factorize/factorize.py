@@ -15,7 +15,7 @@ from ..choices import Seed, Whole, flag, key_of
 from . import magnitude, validate, with_terms
 from .adjoint import Adjoint, ImplicitAdjoint
 from .driver import solve
-from .objective import Objective, SquaredError
+from .objective import Objective, SquaredError, penalized
 from .paper_adam import PaperAdam, paper_adam
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
@@ -90,8 +90,7 @@ def factorize(
     negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
     unit = None if terms else magnitude.unit_of(activations, quadratic)
     if unit is not None:
-        penalized = with_terms.penalized(quadratic)
-        start = unit.start(start, penalized=penalized)
+        start = unit.start(start, penalized=penalized(quadratic))
         if not magnitude.is_one(unit):
             activations, scaled = unit.into(activations, quadratic)
             magnitude.check_penalties(quadratic, scaled)

@@ -18,8 +18,7 @@ from .conditions import at_scale, curvatures, gradient, in_dtype
 from .least_squares import concept_exponents
 from .magnitude import unit_of
 from .nnls import tolerance
-from .objective import Objective, SquaredError
-from .with_terms import penalized
+from .objective import Objective, SquaredError, penalized
 
 
 @jax.tree_util.register_dataclass

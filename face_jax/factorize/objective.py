@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -272,3 +273,9 @@ class Objective:
         return Objective(self.quadratic, scaled, squared_error=False)
 
     __rmul__ = __mul__
+
+
+def penalized(quadratic: SquaredError) -> bool:
+    """Whether a penalty may be there: one whose value isn't known yet counts."""
+    penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
+    return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)

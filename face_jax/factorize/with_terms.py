@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from . import composite, driver
 from .magnitude import check_beside_terms
-from .objective import Objective, SquaredError, Weighted
+from .objective import Objective, SquaredError, Weighted, penalized
 from .problem import problem_of, settings_of
 from .solution import Solution
 from .solvers import ADMM, SemiNMF, Solver
@@ -112,9 +112,3 @@ def _factorize(
             codes, dictionary = begun.codes.T, begun.dictionary
     problem = problem_of(activations, objective, prepared, settings)
     return composite.solve(problem, codes.T, dictionary)
-
-
-def penalized(quadratic: SquaredError) -> bool:
-    """Whether a penalty may be there: one whose value isn't known yet counts."""
-    penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
-    return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)

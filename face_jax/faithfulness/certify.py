@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from ..choices import native
 from ..factorize import Objective, Solution, SquaredError, encode
 from ..metrics import Certificates, certificates, relative_squared_error
-from .checks import check_finite, check_weighed
+from .checks import check_finite
 from .losses import SigmoidKL
-from .term import Faithfulness
+from .term import Faithfulness, check_weighed
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 

@@ -1,4 +1,4 @@
-"""What's refused before any work: settings that are none; heads, weights and activations that don't fit together."""
+"""What's refused before any work: invalid settings; heads, weights and activations that don't fit together."""
 
 from __future__ import annotations
 
@@ -15,11 +15,38 @@ from ..heads import Affine, NetworkHead, TokenHead
 from .losses import Loss
 from .units import Unit
 
+
 if TYPE_CHECKING:
-    from .term import Faithfulness, Prepared, Unkept
+    from typing import Protocol
+
+    class Compared(Protocol):
+        """What is checked of a term that compares predictions."""
+
+        head: Any
+        loss: Any
+        unit: Any
+        weights: Any
+        grid: Any
+
+        @property
+        def affine(self) -> bool:
+            """Whether its head is affine after pooling."""
+            ...
+
+        @property
+        def places(self) -> int:
+            """Rows of one image."""
+            ...
+
+        def logits(self, activations: Any, /) -> Array:
+            """What its head makes of rows."""
+            ...
+else:
+    # A check of an instance would compute its properties, which invalid settings don't have.
+    Compared = Any
 
 
-def check_settings(term: Faithfulness) -> None:
+def check_settings(term: Compared) -> None:
     """Raise `ValueError` for a loss, a unit or a grid that is none."""
     for name, value, kind, choices in (
         ("loss", term.loss, Loss, "ForwardKL(), ReverseKL(), SquaredLogits() or SigmoidKL()"),
@@ -38,7 +65,7 @@ def _counts(size: object) -> bool:
     return isinstance(size, int | np.integer) and int(size) >= 1
 
 
-def check(term: Faithfulness, activations: Float[Array, "row channel"], name: str = "activations") -> None:
+def check(term: Compared, activations: Float[Array, "row channel"], name: str = "activations") -> None:
     """Raise `ValueError` that says what doesn't fit and what to do; `name` is what the caller calls the rows."""
     if len(activations.shape) != 2:
         raise ValueError(
@@ -76,22 +103,6 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"], name: st
         raise ValueError("head gives no logits; give a classifier with one class or more")
 
 
-def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:
-    """The same, and `ValueError` for what is no faithfulness, or for one that weighs no image."""
-    from .term import Faithfulness
-
-    if not isinstance(term, Faithfulness):
-        raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")
-    check(term, activations, name)
-    if term.weights is not None and not (np.asarray(term.weights) > 0).any():
-        raise ValueError(f"the weights of all images of {name} are 0; give some image a weight above 0")
-
-
-def check_prepared(prepared: Prepared | Unkept) -> None:
-    """Raise `ValueError` if the predictions on the original activations aren't finite, as far as they are known."""
-    check_finite(prepared.finite, "activations")
-
-
 def check_finite(finite: Bool[Array, " image"], name: str) -> None:
     """Raise `ValueError` if the head's logits of some images aren't finite, as far as that's known."""
     if isinstance(finite, jax.core.Tracer):
@@ -123,7 +134,7 @@ def _check_affine(head: Affine, channels: int, name: str) -> None:
         )
 
 
-def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"], images: int) -> int:
+def _check_traceable(term: Compared, activations: Float[Array, "row channel"], images: int) -> int:
     """How many classes the head gives, found by tracing it (and its derivative) without computing anything."""
     shape = jax.ShapeDtypeStruct(activations.shape, activations.dtype)
     plain = dataclasses.replace(term, weights=None)
@@ -162,11 +173,11 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
     return logits.shape[1]
 
 
-def _called(term: Faithfulness, activations: Float[Array, "row channel"]) -> Array:
+def _called(term: Compared, activations: Float[Array, "row channel"]) -> Array:
     return term.logits(activations)
 
 
-def _type_taken(term: Faithfulness, shape: jax.ShapeDtypeStruct) -> np.dtype | None:
+def _type_taken(term: Compared, shape: jax.ShapeDtypeStruct) -> np.dtype | None:
     """A floating type that the head can be traced on where it can't be on the activations' own."""
     names = ("float32", "bfloat16", "float16", *(["float64"] if jax.config.read("jax_enable_x64") else []))
     for other in map(jnp.dtype, names):

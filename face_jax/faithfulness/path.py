@@ -16,9 +16,9 @@ from ..factorize.validate import matrix, rank_of
 from ..metrics import relative_squared_error
 from ..progress import Progress, silent
 from .certify import predictions
-from .checks import check_finite, check_weighed
+from .checks import check_finite
 from .losses import SigmoidKL
-from .term import Faithfulness, Prepared, Unkept
+from .term import Faithfulness, Prepared, Unkept, check_weighed
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
 _SHARES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

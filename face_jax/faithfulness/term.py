@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..factorize.objective import Local, Term
 from ..heads import Affine
+from .checks import check, check_finite, check_settings
 from .losses import ForwardKL, Loss
 from .units import InSums, Unit
 
@@ -105,8 +107,6 @@ class Faithfulness(Term):
                 )
             # A plain function has no leaves; jit has to know that.
             object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
-        from .checks import check_settings
-
         check_settings(self)
 
     def __repr__(self) -> str:
@@ -146,15 +146,11 @@ class Faithfulness(Term):
 
     def check(self, activations: Float[Array, "row channel"]) -> None:
         """Raise `ValueError` unless head, weights and activations fit together."""
-        from .checks import check
-
         check(self, activations)
 
     def check_prepared(self, prepared: Prepared | Unkept) -> None:
         """Raise `ValueError` if the original predictions are NaN."""
-        from .checks import check_prepared
-
-        check_prepared(prepared)
+        check_finite(prepared.finite, "activations")
 
     def prepare(self, activations: Float[Array, "row channel"]) -> Prepared | Unkept:
         """The original predictions if they are kept, and the weights in the formula's unit."""
@@ -283,3 +279,12 @@ class Faithfulness(Term):
     def _network(self, rows: Float[Array, "row channel"]) -> Float[Array, "..."]:
         given = rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1])
         return self.head(given).astype(rows.dtype)
+
+
+def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:
+    """What `check` refuses, and `ValueError` for another kind of term, or for one that weighs no image."""
+    if not isinstance(term, Faithfulness):
+        raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")
+    check(term, activations, name)
+    if term.weights is not None and not (np.asarray(term.weights) > 0).any():
+        raise ValueError(f"the weights of all images of {name} are 0; give some image a weight above 0")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..activations import Collected
 from ..choices import Whole, instance, real_array
-from ..concepts import encode_maps
+from ..factorize.encode import encode_maps
 from ..model import Head
 from .curves import Fidelity, fidelity, gini
 from .faithfulness import certificates, relative_squared_error

@@ -1,4 +1,4 @@
-"""A photograph with an explanation's concepts in colour: `Explanation.picture`."""
+"""A photograph with an explanation's concepts in colour."""
 
 from __future__ import annotations
 
@@ -7,29 +7,43 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from ..attribution import Method
+from ..choices import Seed, key_of
 from ..explanation import Explanation
 from ..importance import gradient_times_code
 from ..photographs import photographs, visible
 from .coloured import coloured_figure
 
 
-def picture_of(
+def picture(
     explanation: Explanation,
     image: Any,
-    path: str | pathlib.Path | None,
+    path: str | pathlib.Path | None = None,
     *,
-    method: str | Method,
-    most: int,
-    title: str,
-    key: Key[Array, ""] | None,
+    method: str | Method = "codes",
+    most: int = 4,
+    title: str = "",
+    key: Seed = None,
 ) -> Any:
-    """What `Explanation.picture` says.
+    """A photograph beside itself with its strongest concepts in colour, numbered, with a legend (CRAFT, figure 1).
 
-    **Returns:** a `matplotlib.figure.Figure`.
+    Strong is what changes the class's logit most there, by `|gradient × code|`. Each concept has the colour that it
+    has in the report.
+
+    **Arguments:**
+
+    - `explanation`: whose concepts are shown.
+    - `image`: one photograph: anything that `face_jax.photographs` takes.
+    - `path`: where to save it (`.png`, `.svg`, `.pdf`), if anywhere; its folder is made if need be.
+    - `method`: where concepts are, as for `Explanation.maps`.
+    - `most`: at most that many concepts.
+    - `title`: above the picture.
+    - `key`: for methods that draw at random.
+
+    **Returns:** a `matplotlib.figure.Figure`. Raises `ValueError` for several photographs.
     """
+    key = key_of(key)
     found = photographs(image)
     if len(found) != 1:
         raise ValueError(f"image holds {len(found)} photographs; give one, and call it for each")

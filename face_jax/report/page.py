@@ -40,22 +40,23 @@ class _Card:
 
 def write_report(
     explanation: Explanation,
-    folder: pathlib.Path,
+    folder: str | pathlib.Path,
     *,
     command: str | None = None,
     visualization: Visualization | None = None,
     sanity: SanityCheck | None = None,
 ) -> pathlib.Path:
-    """Draws an explanation as `report.html`.
+    """Write an explanation's `report.html` into a folder: one file that needs no other, readable without explanation.
 
     **Arguments:**
 
     - `explanation`: what is drawn.
-    - `folder`: where the page goes; made if need be.
-    - `command`: the command line that made it, if one did.
-    - `visualization`, `sanity`: what `face_jax.visualize` and `face_jax.sanity_check` made of it, if they did.
+    - `folder`: where it goes; made if need be.
+    - `command`: the command line that made the explanation, if one did; the report repeats it.
+    - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
+    - `sanity`: from `face_jax.sanity_check` of this explanation.
 
-    **Returns:** the page's path.
+    **Returns:** the file.
     """
     try:
         import jinja2
@@ -73,6 +74,7 @@ def write_report(
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
     }
+    folder = pathlib.Path(folder)
     contents = _contents(explanation)
     anchors = _anchors(contents, more)
     page = environment.get_template("page.html").render(**contents, **more, contents=anchors)

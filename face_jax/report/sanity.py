@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import numpy as np
@@ -13,6 +14,31 @@ from .pictures import PALETTE, concept_colour, spotlight
 # Maps of so many concepts are drawn.
 _CONCEPTS = 3
 _INK, _MUTED, _GRID = "#16191d", "#5c6470", "#dfe3e8"
+
+
+def write_sanity_check(check: SanityCheck, folder: str | pathlib.Path) -> pathlib.Path:
+    """Writes `sanity.json` (the numbers) and `sanity.png` (the figure) into a folder, which is made if need be.
+
+    **Returns:** the folder.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = ("dictionary", "importance", "maps", "logit_agreement")
+    text = {
+        "stages": [
+            {"name": stage.name} | {name: _finite(getattr(stage, name)) for name in numbers} for stage in check.stages
+        ],
+        "floors": {name: _finite(getattr(check, f"{name}_floor")) for name in numbers[:3]},
+    }
+    content = json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "sanity.json").write_text(content + "\n", encoding="utf-8")
+    sanity_figure(check, folder / "sanity.png")
+    return folder
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None
 
 
 def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:

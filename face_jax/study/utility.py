@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from ..activations import survey
 from ..attribution import upsampled_codes
 from ..choices import Seed, Whole, check_count, enough, flag, instance, key_of, several
-from ..concepts import encode_maps
 from ..explanation import Explanation
+from ..factorize.encode import encode_maps
 from ..model import SplitModel
 from ..photographs import Photograph, photographs, visible
 from ..report.pictures import concept_colour, spotlight

@@ -11,7 +11,8 @@ import pytest
 from face_jax.factorize import HALS, encode, factorize
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, certify, faithfulness_path
 from face_jax.faithfulness import path as path_module
-from face_jax.faithfulness.checks import check, check_settings, check_weighed
+from face_jax.faithfulness.checks import check, check_settings
+from face_jax.faithfulness.term import check_weighed
 from face_jax.heads import Affine, NetworkHead, layers
 
 ROWS, CHANNELS, CLASSES, RANK = 48, 12, 5, 3

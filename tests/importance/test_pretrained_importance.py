@@ -9,8 +9,8 @@ import pytest
 from pretrained_cat import cat
 
 from face_jax.activations import pooled
-from face_jax.concepts import encode_maps
 from face_jax.embedded import embedded_photograph
+from face_jax.factorize.encode import encode_maps
 from face_jax.heads import Affine
 from face_jax.importance import total_sobol
 from face_jax.photographs import network_input

@@ -38,7 +38,9 @@ def squared():
 
 @pytest.fixture(scope="module")
 def page(explanation, tmp_path_factory) -> pathlib.Path:
-    return explanation.report(tmp_path_factory.mktemp("report"), command="face-jax explain --images <red> & co\udce9")
+    return fj.write_report(
+        explanation, tmp_path_factory.mktemp("report"), command="face-jax explain --images <red> & co\udce9"
+    )
 
 
 def test_it_needs_no_other_file(page):
@@ -193,7 +195,7 @@ def test_every_concept_is_shown_by_every_measure(page, explanation):
 
 
 def test_its_contents_lead_to_its_sections_in_order(page, recursive, tmp_path):
-    for text, there in ((page.read_text(), False), (recursive.report(tmp_path).read_text(), True)):
+    for text, there in ((page.read_text(), False), (fj.write_report(recursive, tmp_path).read_text(), True)):
         anchors = re.findall(r'<li><a href="#([a-z]+)">', text)
         assert anchors == re.findall(r'<section id="([a-z]+)">', text)
         assert ("parts" in anchors) == there
@@ -202,7 +204,7 @@ def test_its_contents_lead_to_its_sections_in_order(page, recursive, tmp_path):
 
 def test_remarks_on_the_scores_stand_with_the_scores(explanation, tmp_path):
     equal = tuple(dataclasses.replace(row, fidelity=explanation.scores[0].fidelity) for row in explanation.scores)
-    text = dataclasses.replace(explanation, scores=equal).report(tmp_path).read_text()
+    text = fj.write_report(dataclasses.replace(explanation, scores=equal), tmp_path).read_text()
     assert text.index('<section id="trust">') < text.index("deletion scores are no evidence here")
 
 
@@ -221,7 +223,7 @@ def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_pa
     # Chance can take the lower end of an interval below zero, where no index is.
     uncertain = tuple(dataclasses.replace(one, low=one.low - one.importance) for one in squared.concepts)
     assert min(one.low for one in uncertain) < 0
-    text = dataclasses.replace(squared, concepts=uncertain).report(tmp_path).read_text()
+    text = fj.write_report(dataclasses.replace(squared, concepts=uncertain), tmp_path).read_text()
     rows = table_of_measures(text)
     assert len(rows) == 4
     for row, concept in zip(rows, uncertain, strict=True):
@@ -248,7 +250,7 @@ def forgetful(maps):
 
 
 def test_a_sanity_check_is_shown(explanation, tmp_path):
-    text = explanation.report(tmp_path, sanity=forgetful(0.45)).read_text()
+    text = fj.write_report(explanation, tmp_path, sanity=forgetful(0.45)).read_text()
     section = text[text.index('<section id="sanity">') :]
     section = section[: section.index("</section>")]
     assert "With “all &lt;at&gt; once”, concepts, importance and maps come down" in section
@@ -261,14 +263,14 @@ def test_a_sanity_check_is_shown(explanation, tmp_path):
 
 
 def test_a_sanity_check_that_fails_is_a_warning(explanation, tmp_path):
-    text = explanation.report(tmp_path, sanity=forgetful(0.9)).read_text()
+    text = fj.write_report(explanation, tmp_path, sanity=forgetful(0.9)).read_text()
     assert "concepts and importance come down" in text
     assert re.search(r'<li class="warn">With “all &lt;at&gt; once”, maps stay nearer', text)
 
 
 def test_feature_visualizations_are_shown_by_their_numbers(page, explanation, tmp_path):
     made = Visualization(np.full((2, 16, 16, 3), 0.5), np.zeros((2, 3)), (0, 2))
-    text = explanation.report(tmp_path, visualization=made).read_text()
+    text = fj.write_report(explanation, tmp_path, visualization=made).read_text()
     assert re.findall(r'alt="picture made for concept (\d)"', text) == ["1", "3"]
     assert "What the network looks for" not in page.read_text()
 
@@ -347,7 +349,7 @@ def test_minor_concepts_are_folded_away(explanation, tmp_path):
         dataclasses.replace(one, importance=value)
         for one, value in zip(explanation.concepts, (0.9, 0.09, 0.006, 0.004), strict=True)
     ]
-    text = dataclasses.replace(explanation, concepts=tuple(concepts)).report(tmp_path).read_text()
+    text = fj.write_report(dataclasses.replace(explanation, concepts=tuple(concepts)), tmp_path).read_text()
     assert text.count("2 more, each with a total Sobol index below 1") == 2
     tables = re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL)
     assert [table.count('class="chip"') for table in tables] == [2, 2]
@@ -404,7 +406,7 @@ def test_choices_are_drawn(explanation, tmp_path):
     )
     solution = fj.factorize(explanation.crop_activations, 2)
     path = Path(points=points, chosen=1, solution=solution, most_error=1.1)
-    text = dataclasses.replace(explanation, rank_scan=scan, path=path).report(tmp_path).read_text()
+    text = fj.write_report(dataclasses.replace(explanation, rank_scan=scan, path=path), tmp_path).read_text()
     assert "How many concepts" in text
     assert "How much faithfulness" in text
     drawings = re.findall(r"<svg viewBox=.*?</svg>", text, re.DOTALL)
@@ -437,7 +439,7 @@ def recursive():
 
 
 def test_the_tree_of_sub_concepts_is_drawn(recursive, tmp_path):
-    text = recursive.report(tmp_path).read_text()
+    text = fj.write_report(recursive, tmp_path).read_text()
     divisions = list(recursive.recursion.walk())
     assert len(divisions) > 1
     parts = [part for division in divisions for part in division.parts]
@@ -454,13 +456,13 @@ def test_the_tree_of_sub_concepts_is_drawn(recursive, tmp_path):
 
 def test_without_a_tree_it_says_which_concepts_ask_for_one(explanation, tmp_path):
     few = dataclasses.replace(explanation, recursion=fj.suggest_recursion(explanation, threshold=1e9))
-    assert "No concept was taken apart: at layer <code>patches</code>" in few.report(tmp_path).read_text()
+    assert "No concept was taken apart: at layer <code>patches</code>" in fj.write_report(few, tmp_path).read_text()
 
 
 @browser_only
 def test_a_narrow_screen_shows_the_tree(recursive, browser, tmp_path):
     with screen(browser, viewport={"width": 400, "height": 900}) as view:
-        view.goto(recursive.report(tmp_path).as_uri())
+        view.goto(fj.write_report(recursive, tmp_path).as_uri())
         assert overflow(view) <= 0
         widths = [crop.bounding_box()["width"] for crop in view.locator("#parts .crops img").all()]
     assert min(widths) > 40

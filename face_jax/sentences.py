@@ -1,0 +1,19 @@
+"""Pieces of sentences: names in a row, and how many of something there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# So many names are said.
+_NAMED = 10
+
+
+def first_of(names: Sequence[str]) -> str:
+    """As many names as one reads, and how many more there are."""
+    more = len(names) - _NAMED
+    return "; ".join(names[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """As one says it: `1 photograph`, `2 photographs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
