@@ -15,7 +15,6 @@ from ..heads import Affine, NetworkHead, TokenHead
 from .losses import Loss
 from .units import Unit
 
-
 if TYPE_CHECKING:
     from typing import Protocol
 
