@@ -107,9 +107,9 @@ class ImplicitAdjoint(Adjoint):
     solver's.)
 
     Where the factorization isn't unique (concepts can be mixed with each other without changing the fit, and no zero
-    stands in the way; looked for up to 32 concepts) codes and dictionary have no derivative. In backward mode what
-    the product alone decides still has one and gets it; anything else is refused, and so is forward mode, where it
-    isn't known yet what will be made of the factors.
+    stands in the way) codes and dictionary have no derivative. In backward mode what the product alone decides still
+    has one and gets it; anything else is refused, and so is forward mode, where it isn't known yet what will be made
+    of the factors.
 
     Where there is no derivative for another reason a one-sided one is taken: an entry of zero whose multiplier is
     zero stays zero; concepts that no row uses stand still; of concepts that depend on earlier ones, such as
