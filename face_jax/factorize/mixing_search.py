@@ -1,4 +1,4 @@
-"""Which mixing matrices no zero of either factor forbids: all at once for few concepts, without a large matrix for many.
+"""Which mixing matrices no zero of either factor forbids: for few concepts by one matrix, for many without it.
 
 Column l of M is held by the items (rows) in which concept l is zero, row k of M by the channels in which concept k is
 zero. Both are subspaces with a block for each concept; what's open is their intersection.

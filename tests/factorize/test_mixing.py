@@ -1,4 +1,4 @@
-"""Which factorizations aren't unique: both searches for mixtures, and the whole test, against linear algebra written out."""
+"""Which factorizations aren't unique: both searches for mixtures against linear algebra written out."""
 
 import jax
 import jax.numpy as jnp
