@@ -103,7 +103,9 @@ class ImplicitAdjoint(Adjoint):
     A derivative asks more of the factors than a fit does, above all that it's settled which entries are zero. So
     under differentiation, and only then, they are refined by Newton steps first, as far as the dtype allows, and the
     refined ones are the value: `jax.value_and_grad` returns codes and dictionary that belong to their derivative, and
-    differ from those without it by what the solver's tolerance has left open. (`result` and `stats` remain the
+    differ from those without it by what the solver has left open. That is little where it stopped by its tolerance,
+    and much where `max_steps` or `PaperAdam`'s rule ended it far from a solution: the value under `grad` is then
+    another one, of a lower objective. `refinements=0` keeps the solver's own. (`result` and `stats` remain the
     solver's.)
 
     Where the factorization isn't unique (concepts can be mixed with each other without changing the fit, and no zero
