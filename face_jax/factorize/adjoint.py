@@ -103,13 +103,15 @@ class ImplicitAdjoint(Adjoint):
     A derivative asks more of the factors than a fit does, above all that it's settled which entries are zero. So
     under differentiation, and only then, they are refined by Newton steps first, as far as the dtype allows, and the
     refined ones are the value: `jax.value_and_grad` returns codes and dictionary that belong to their derivative, and
-    differ from those without it by what the solver's tolerance has left open. (`result` and `stats` remain the
+    differ from those without it by what the solver has left open. That is little where it stopped by its tolerance,
+    and much where `max_steps` or `PaperAdam`'s rule ended it far from a solution: the value under `grad` is then
+    another one, of an objective no higher. `refinements=0` keeps the solver's own. (`result` and `stats` remain the
     solver's.)
 
     Where the factorization isn't unique (concepts can be mixed with each other without changing the fit, and no zero
-    stands in the way; looked for up to 32 concepts) codes and dictionary have no derivative. In backward mode what
-    the product alone decides still has one and gets it; anything else is refused, and so is forward mode, where it
-    isn't known yet what will be made of the factors.
+    stands in the way) codes and dictionary have no derivative. In backward mode what the product alone decides still
+    has one and gets it; anything else is refused, and so is forward mode, where it isn't known yet what will be made
+    of the factors.
 
     Where there is no derivative for another reason a one-sided one is taken: an entry of zero whose multiplier is
     zero stays zero; concepts that no row uses stand still; of concepts that depend on earlier ones, such as
@@ -125,8 +127,8 @@ class ImplicitAdjoint(Adjoint):
     - `throw`: raise `FactorizationError` when there is no derivative, or the system wasn't solved to `rtol`; under
         `jit` it's the runtime's error with that one's text. Otherwise the best that was found is used, and
         `derivative_stats` or `implicit_vjp` tell.
-    - `refinements`: Newton steps at most; 0 differentiates the factors as the solver left them, which is faster by
-        half and as exact as they are.
+    - `refinements`: Newton steps at most; 0 differentiates the factors as the solver left them, which took 0.6 instead
+        of 1.4 times the forward's time at 1,200 × 512 with 10 concepts, and is as exact as they are.
 
     Fel et al. 2023 (CRAFT), section 3.3; the root finding is jaxopt's (Blondel et al. 2022).
     """

@@ -58,7 +58,8 @@ def factorize(
     - `objective`: what's minimized.
     - `solver`: how.
     - `start`: from where.
-    - `adjoint`: how the solution is differentiated; costs nothing unless it is.
+    - `adjoint`: how the solution is differentiated; costs nothing unless it is. Under `grad` and `jvp` the factors are
+        refined first, so that after few steps, or `PaperAdam`, their values differ too: see `ImplicitAdjoint`.
     - `key`: for the start's random numbers, or a seed; `jax.random.key(0)` if None.
     - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
         inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and

@@ -15,11 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .hessian import Factors, Masks
+from .mixing_search import MOST_AT_ONCE, Dense, Sequential, Square, at_once, matrix_free
 from .objective import Objective, SquaredError
-
-_LARGEST = 32  # concepts, up to which mixtures are looked for: the matrix has a row for each pair of concepts
-
-Square = Float[Array, "concept concept"]
 
 
 @jax.tree_util.register_dataclass
@@ -29,13 +26,13 @@ class Mixtures:
 
     **Arguments:**
 
-    - `count`: how many independent ones there are.
-    - `projection`: onto them, at concepts of unit length in both factors; None if they weren't looked for.
+    - `count`: how many independent ones there are; with many concepts 1 if there are any, or if it couldn't be told.
+    - `search`: for the part of a matrix that's open, at concepts of unit length in both factors; None for one concept.
     - `lengths`: what a mixing matrix is multiplied with to be at such concepts.
     """
 
     count: Int[Array, ""]
-    projection: Float[Array, "pair pair"] | None
+    search: Dense | Sequential | None
     lengths: Square
 
     def share(self, right: Factors, factors: Factors) -> Float[Array, ""]:
@@ -58,9 +55,7 @@ class Mixtures:
 
     def project(self, matrix: Square) -> Square:
         """The part of a matrix that's open."""
-        if self.projection is None:
-            return jnp.zeros_like(matrix)
-        return (self.projection @ matrix.ravel()).reshape(matrix.shape)
+        return jnp.zeros_like(matrix) if self.search is None else self.search.project(matrix)
 
 
 def mixtures(
@@ -79,35 +74,24 @@ def mixtures(
     - `signed_dictionary`: whether the dictionary may be negative.
     """
     codes, dictionary = factors
-    rank, dtype = codes.shape[1], codes.dtype
+    rank = codes.shape[1]
     lengths = jnp.sqrt(jnp.sum(codes**2, axis=0)), jnp.sqrt(jnp.sum(dictionary**2, axis=1))
     alive = (lengths[0] > 0) & (lengths[1] > 0)
     safe = jnp.where(alive, lengths[0], 1), jnp.where(alive, lengths[1], 1)
     pairs = safe[0][:, None] * safe[1][None]
     nothing = jnp.zeros((), jnp.int32)
-    if rank == 1 or rank > _LARGEST:
+    if rank == 1:
         return Mixtures(nothing, None, pairs)
     held = _held(wanted[0].T, codes.T, masks[0].T), _held(wanted[1], dictionary, masks[1])
     if signed_dictionary:
         held = held[0], jnp.zeros_like(held[1])
-    of_columns = _blocks(held[0], codes / safe[0][None], alive)
-    of_rows = _blocks(held[1], (dictionary / safe[1][:, None]).T, alive)
-    floor = 8 * rank**2 * float(jnp.finfo(dtype).eps)
-    open_columns, open_rows = (jnp.any(jnp.linalg.eigvalsh(x)[:, 0] <= floor) for x in (of_columns, of_rows))
-
-    def look() -> tuple[Int[Array, ""], Float[Array, "pair pair"]]:
-        eye, unit = jnp.eye(rank, dtype=dtype), jnp.eye(rank**2, dtype=dtype)
-        # (M_kl, M_mn): columns l, n have to be one in the first, rows k, m in the second.
-        form = jnp.einsum("lkm,ln->klmn", of_columns, eye) + jnp.einsum("kln,km->klmn", of_rows, eye)
-        form = form.reshape(rank**2, rank**2)
-        form = form + _turns_only(objective, unit, pairs)
-        values, vectors = jnp.linalg.eigh(form)
-        chosen = jnp.where(values[None] <= floor, vectors, 0)
-        return jnp.sum(values <= floor, dtype=jnp.int32), chosen @ chosen.T
-
-    possible = open_columns & open_rows & _product_alone(objective)
-    count, projection = jax.lax.cond(possible, look, lambda: (nothing, jnp.zeros((rank**2, rank**2), dtype)))
-    return Mixtures(count, projection, pairs)
+    items = _directions(codes / safe[0][None]), _directions((dictionary / safe[1][:, None]).T)
+    alone, turning = _product_alone(objective), jnp.asarray(objective.quadratic.l2_codes) > 0
+    if rank > MOST_AT_ONCE:
+        count, search = matrix_free(held, items, alive, pairs, alone, turning)
+    else:
+        count, search = at_once(held, items, alive, pairs, alone, turning)
+    return Mixtures(count, search, pairs)
 
 
 def _held(
@@ -118,16 +102,10 @@ def _held(
     return ~mask & ((x > 0) | (wanted < -(float(jnp.finfo(x.dtype).eps) ** 0.6) * largest))
 
 
-def _blocks(
-    held: Bool[Array, "concept item"], vectors: Float[Array, "item concept"], alive: Bool[Array, " concept"]
-) -> Float[Array, "concept concept concept"]:
-    """For each concept the Gram matrix of the items that hold it; 1 for concepts that have no part in mixtures."""
-    eye = jnp.eye(len(alive), dtype=vectors.dtype)
-    length = jnp.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = vectors / jnp.where(length > 0, length, 1)
-    grams = jnp.einsum("ln,nk,nm->lkm", held.astype(vectors.dtype), vectors, vectors, optimize="optimal")
-    fixed = (eye > 0) | ~alive[None] | ~alive[:, None]
-    return jnp.where(fixed[:, :, None] | fixed[:, None, :], eye[None], grams)
+def _directions(items: Float[Array, "item concept"]) -> Float[Array, "item concept"]:
+    """Each item's at unit length."""
+    length = jnp.linalg.norm(items, axis=1, keepdims=True)
+    return items / jnp.where(length > 0, length, 1)
 
 
 def _product_alone(objective: SquaredError | Objective) -> Bool[Array, ""]:
@@ -139,15 +117,3 @@ def _product_alone(objective: SquaredError | Objective) -> Bool[Array, ""]:
     )
     level = (l1_codes == 0) & (l1_dictionary == 0) & ((l2_codes > 0) == (l2_dictionary > 0))
     return level if all(part.term.scale_free for part in objective.terms) else jnp.zeros_like(level)
-
-
-def _turns_only(
-    objective: SquaredError | Objective, unit: Float[Array, "pair pair"], pairs: Square
-) -> Float[Array, "pair pair"]:
-    """With penalties on squares only antisymmetric mixtures, which are turns, are open; without any zero."""
-    rank = len(pairs)
-    weight = 1 / pairs
-    weight = (weight / jnp.sqrt(weight**2 + weight.T**2)).ravel()
-    transposed = unit.reshape(rank, rank, rank**2).swapaxes(0, 1).reshape(rank**2, rank**2)
-    form = weight[:, None] * (unit + transposed) * weight[None]
-    return jnp.where(jnp.asarray(objective.quadratic.l2_codes) > 0, form, 0)

@@ -31,6 +31,8 @@ class PaperAdam:
     What it follows is the objective over `½ · rows · channels`, the published code's mean squared error and mean
     loss: write `SquaredError() + λ * Faithfulness(head, unit=InMeans())` for a λ in its unit. It stops when that
     changes by less than an absolute tolerance, which says nothing about being stationary (`final_residual` does).
+    Derivatives belong to a stationary point: under `grad` the factors are refined to one, and their values with them,
+    unless `adjoint=ImplicitAdjoint(refinements=0)`.
 
     **Arguments:**
 

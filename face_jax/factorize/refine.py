@@ -67,9 +67,6 @@ def refine(
     the dtype can tell from zero; and whether it's settled besides which entries are zero.
     """
 
-    def measure(factors: Factors) -> Float[Array, ""]:
-        return scaled_residual(activations, *factors, objective, signed_dictionary=signed_dictionary)
-
     low = jnp.maximum(2 * goal, 16 * float(jnp.finfo(activations.dtype).eps))
 
     def going(run: _Run) -> Bool[Array, ""]:
@@ -81,8 +78,9 @@ def refine(
         begun = _swept(objective, activations, run.factors, signed=signed_dictionary)
         # At the end of the dtype's accuracy no step is accepted, and what it tells is all that it's taken for.
         damping = jnp.where(run.residual <= low, jnp.minimum(run.damping, _UNDAMPED), run.damping)
-        new, settled, damping = _newton(objective, activations, begun, run.residual, damping, signed=signed_dictionary)
-        residual = measure(new)
+        new, residual, settled, damping = _newton(
+            objective, activations, begun, run.residual, damping, signed=signed_dictionary
+        )
         better = residual < run.least
         return _Run(
             factors=new,
@@ -95,7 +93,7 @@ def refine(
             round=run.round + 1,
         )
 
-    first = measure(factors)
+    first = scaled_residual(activations, *factors, objective, signed_dictionary=signed_dictionary)
     zero = jnp.zeros((), jnp.int32)
     damping = jnp.asarray(_DAMPING, first.dtype)
     start = _Run(factors, first, factors, first, jnp.ones((), bool), damping, zero, zero)
@@ -127,8 +125,8 @@ def _newton(
     damping: Float[Array, ""],
     *,
     signed: bool,
-) -> tuple[Factors, Bool[Array, ""], Float[Array, ""]]:
-    """Factors behind a damped, projected step; whether it leaves the zeros as they were; the next damping."""
+) -> tuple[Factors, Float[Array, ""], Bool[Array, ""], Float[Array, ""]]:
+    """Factors behind a damped, projected step, and their residual; whether the zeros are left; the next damping."""
     wanted = targets(objective, activations, *factors, signed_dictionary=signed)
     masks = wanted[0] > 0, wanted[1] > 0
     # Entries on their way out of the bound are put onto it; the line search sees that too.
@@ -153,12 +151,17 @@ def _newton(
         _, good, trial = carry
         return ~good & (trial < _TRIALS)
 
+    def falls(new: Factors, change: Float[Array, ""]) -> Bool[Array, ""]:
+        slope = jnp.sum(steepest[0] * (new[0] - factors[0])) + jnp.sum(steepest[1] * (new[1] - factors[1]))
+        return change <= _DESCENT * jnp.minimum(slope, 0)
+
     def shorter(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         t, _, trial = carry
-        new = at(t)
-        slope = jnp.sum(steepest[0] * (new[0] - factors[0])) + jnp.sum(steepest[1] * (new[1] - factors[1]))
-        good = change_to(new) <= _DESCENT * jnp.minimum(slope, 0)
-        return jnp.where(good, t, t / 2), good, trial + 1
+        new = at(t / 2)
+        return t / 2, falls(new, change_to(new)), trial + 1
+
+    def measure(factors: Factors) -> Float[Array, ""]:
+        return scaled_residual(activations, *factors, objective, signed_dictionary=signed)
 
     # Near the solution objectives are equal to rounding; slopes still tell which is nearer.
     one = jnp.ones((), residual.dtype)
@@ -166,19 +169,20 @@ def _newton(
     eps = float(jnp.finfo(residual.dtype).eps)
     # Terms may be small differences of what they are computed from.
     rounding = (8 * eps if is_plain(objective) else eps**0.75) * jnp.abs(value)
-    nearer = scaled_residual(activations, *whole, objective, signed_dictionary=signed) < residual
-    first = nearer & (jnp.abs(change_to(whole)) <= rounding)
-    t, good, _ = jax.lax.while_loop(going, shorter, (one, first, jnp.zeros((), jnp.int32)))
+    there, change = measure(whole), change_to(whole)
+    first = falls(whole, change) | ((there < residual) & (jnp.abs(change) <= rounding))
+    t, good, _ = jax.lax.while_loop(going, shorter, (one, first, jnp.ones((), jnp.int32)))
     new = at(t)
+    kept = jnp.where(good, new[0], factors[0]), jnp.where(good, new[1], factors[1])
+    there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
     full = good & (t == 1) & ~account.indefinite
     growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
-    kept = jnp.where(good, new[0], factors[0]), jnp.where(good, new[1], factors[1])
     least = float(jnp.finfo(residual.dtype).eps)
     settled = ~account.indefinite & (damping <= _UNDAMPED)
     settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
     if not signed:
         settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))
-    return kept, settled, jnp.maximum(damping * growth, least).astype(residual.dtype)
+    return kept, there, settled, jnp.maximum(damping * growth, least).astype(residual.dtype)
 
 
 def _crosses(
@@ -210,7 +214,8 @@ def _changes(
 
     def change_to(new: Factors) -> Float[Array, ""]:
         v, x = new[0] - old[0], new[1] - old[1]
-        move = v @ new[1] + old[0] @ x
+        # One product: two would be two matrices of the activations' size.
+        move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])
         product = move * (2 * misfit + move)
         if quadratic.weights is not None:
             product = product * quadratic.weights
