@@ -16,36 +16,31 @@ from jaxtyping import Array, Bool, Float, Int
 from .masked import Columns, Support
 
 _STEEP = 0.99  # concepts as steep as this share of the steepest count as equally steep
-_EXCHANGES = 30  # a bound that keeps a column from going on forever; a few for each concept are usual
+_STEPS = 60  # a bound that keeps a column from going on forever; a few for each concept are usual
 
 Items = Bool[Array, " item"]
 # one for all columns, or one for each, the columns last
 Roots = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
-Slots = Float[Array, "slot concept item"]
 
 
 class _Basis(NamedTuple):
     """Some concepts of each column, made orthogonal in the order in which they came: the slots below `count`."""
 
-    vectors: Slots
-    shares: Slots  # what each slot's concept has of the slots before
-    lengths: Columns  # what's left of it beyond them
-    right: Columns  # what the triangle's solution is asked for
-    pull: Columns  # the linear term's part of that
+    # The unit vector, its concept's shares of the vectors before, what's left of the concept's length beyond these,
+    # the linear term's part of what the triangle's solution is asked for, and the whole of that.
+    table: Float[Array, "slot part item"]
     slot: Int[Array, "concept item"]  # where a concept is
     count: Int[Array, " item"]
 
 
 class _State(NamedTuple):
     x: Columns  # the minimizer on its own support, positive there
-    support: Support
     trial: Columns  # on the way from it to the next one
     wanted: Support  # the concepts whose minimizer is looked for, or the support again
-    entered: Support  # the concept that is tried
-    blocked: Support  # tried from here, and no better
+    blocked: Support  # tried from here
     trying: Items
     done: Items
-    steps: Int[Array, " item"]
+    steps: Array
     basis: _Basis
 
 
@@ -74,123 +69,115 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
     order = jnp.arange(concepts, dtype=jnp.int32)[:, None]
 
     def step(state: _State) -> _State:
-        basis = state.basis
-        slope = _adjoint(root, _times(root, state.x) - target) + linear
+        x, basis = state.x, state.basis
+        slope = _adjoint(root, _times(root, x) - target) + linear
         steep = -slope / safe
-        tolerance = 4 * eps * (size + jnp.sum(state.x * lengths, axis=0))
+        tolerance = 4 * eps * (size + jnp.sum(x * lengths, axis=0))
         missing = state.wanted & (basis.slot >= basis.count[None])
-        begun = ~state.trying & ~jnp.any(missing, axis=0)
-        open_ = begun[None] & ~state.support & ~state.blocked & (steep > tolerance[None]) & (lengths > 0)
+        choosing = ~state.trying & ~jnp.any(missing, axis=0)
+        open_ = ~state.wanted & ~state.blocked & (steep > tolerance[None])
         equal = open_ & (steep >= _STEEP * jnp.max(jnp.where(open_, steep, 0), axis=0, keepdims=True))
         # The next concept: one to try, or one whose place in the basis was lost.
-        candidate = jnp.where(begun[None], equal, missing)
-        first = jnp.min(jnp.where(candidate, order, concepts), axis=0)
+        first = jnp.min(jnp.where(jnp.where(choosing[None], equal, missing), order, concepts), axis=0)
         chosen = order == first[None]
-        begun = begun & (first < concepts)
-        done = state.done | ~(state.trying | begun | jnp.any(missing, axis=0))
-        entered = jnp.where(begun[None], chosen, state.entered)
-        trial = jnp.where(begun[None], state.x, state.trial)
+        begun = choosing & (first < concepts)
+        trying = state.trying | begun
+        trial = jnp.where(begun[None], x, state.trial)
 
-        wished = ~done & (first < concepts)
-        basis, used = _add(basis, root, target, linear, jnp.minimum(first, concepts - 1), wished)
+        basis, used = _add(basis, root, target, linear, first)
         wanted = jnp.where(chosen, used[None], state.wanted)
-        ready = ~done & (state.trying | begun) & ~jnp.any(wanted & (basis.slot >= basis.count[None]), axis=0)
-        y = _solved(basis, done)
-        useless = begun & ~jnp.any(entered & wanted & (y > 0), axis=0)
+        ready = trying & ~jnp.any(wanted & (basis.slot >= basis.count[None]), axis=0)
+        y = _solved(basis, ready)
+        useless = begun & jnp.any(chosen & ~(wanted & (y > 0)), axis=0)
         below = wanted & (y <= 0)
         feasible = ~jnp.any(below, axis=0)
         # What is gained, from differences: the objectives themselves agree in most of their digits.
-        way = y - state.x
-        gain = -(jnp.sum(slope * way, axis=0) + jnp.sum(_times(root, way) ** 2, axis=0) / 2)
-        better = ready & ~useless & feasible & (gain > 0)
-        worse = ready & (useless | (feasible & ~better))
-        moving = ready & ~better & ~worse
+        way = y - x
+        loss = jnp.sum(slope * way + _times(root, way) ** 2 / 2, axis=0)
+        better = ready & ~useless & feasible & (loss < 0)
+        moving = ready & ~useless & ~feasible
+        worse = ready & ~better & ~moving
         # As far towards the minimizer as no code becomes negative; those that reach zero leave.
         ratio = jnp.where(below, trial / jnp.where(below & (trial > y), trial - y, 1), jnp.inf)
-        share = jnp.min(ratio, axis=0)
-        stays = wanted & ~(below & (ratio <= share[None]))
-        share = jnp.where(moving, share, 0)[None]
-        trial = jnp.where(stays, jnp.maximum(trial + share * (y - trial), 0), 0)
-        wanted = jnp.where(worse[None], state.support, jnp.where(moving[None], stays, wanted))
+        share = jnp.min(ratio, axis=0, keepdims=True)
+        stays = wanted & ~(moving[None] & below & (ratio <= share))
+        moved = jnp.maximum(trial + jnp.where(moving[None], share, 0) * (y - trial), 0)
+        wanted = jnp.where(worse[None], x > 0, stays)
         # The basis is good as far as the first that left.
         count = jnp.min(jnp.where(wanted, basis.count[None], jnp.minimum(basis.slot, basis.count[None])), axis=0)
         return _State(
-            x=jnp.where(better[None], y, state.x),
-            support=jnp.where(better[None], wanted, state.support),
-            trial=trial,
+            x=jnp.where(better[None], y, x),
+            trial=jnp.where(stays, moved, 0),
             wanted=wanted,
-            entered=entered,
-            blocked=~better[None] & (state.blocked | (worse[None] & entered)),
-            trying=(state.trying | begun) & ~better & ~worse,
-            done=done | (state.steps > _EXCHANGES * concepts + 100),
-            steps=state.steps + ready.astype(jnp.int32),
-            basis=basis._replace(count=count, slot=jnp.where(basis.slot < count[None], basis.slot, concepts)),
+            blocked=~better[None] & (state.blocked | (begun[None] & chosen)),
+            trying=trying & ~better & ~worse,
+            done=~trying & (first == concepts),
+            steps=state.steps + 1,
+            basis=_Basis(basis.table, jnp.where(basis.slot < count[None], basis.slot, concepts), count),
         )
 
     zero = jnp.zeros_like(target)
-    none = jnp.zeros(target.shape, bool)
-    never = jnp.zeros(target.shape[1], jnp.int32)
-    slots = jnp.zeros((concepts, *target.shape), target.dtype)
-    basis = _Basis(slots, slots, zero, zero, zero, jnp.full(target.shape, concepts, jnp.int32), never)
-    start = _State(zero, none, zero, none, none, none, never > 0, ~real, never, basis)
-    return jax.lax.while_loop(lambda state: ~jnp.all(state.done), step, start).x
+    no = jnp.zeros(target.shape, bool)
+    table = jnp.zeros((concepts, 2 * concepts + 3, target.shape[1]), target.dtype)
+    basis = _Basis(table, jnp.full(target.shape, concepts, jnp.int32), jnp.zeros(target.shape[1], jnp.int32))
+    start = _State(zero, zero, no, no | ~real[None], no[0], no[0], jnp.zeros((), jnp.int32), basis)
+    going = lambda state: ~jnp.all(state.done) & (state.steps < _STEPS * concepts + 200)  # noqa: E731
+    return jax.lax.while_loop(going, step, start).x
 
 
 def _add(
-    basis: _Basis, root: Roots, target: Columns, linear: Columns, which: Array, wished: Items
+    basis: _Basis, root: Roots, target: Columns, linear: Columns, which: Int[Array, " item"]
 ) -> tuple[_Basis, Items]:
-    """The basis with a concept more where that's wished and it's independent of those before, and where it is."""
-    items = jnp.arange(which.shape[0])
-    column = root[:, which] if root.ndim == 2 else root[:, which, items]
-    length = jnp.sqrt(jnp.sum(column**2, axis=0))
+    """The basis with a concept more where it's independent of those before, and where it is; past the last is none."""
+    concepts, items = target.shape
+    wished = which < concepts
+    index = jnp.minimum(which, concepts - 1)
+    column = root[:, index] if root.ndim == 2 else root[:, index, jnp.arange(items)]
     most = jnp.max(jnp.where(wished, basis.count, 0))
+    order = jnp.arange(concepts, dtype=jnp.int32)[:, None]
 
     def subtract(i: Array, carry: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
         column, shares = carry
         j = jnp.where(i < most, i, i - most)
-        vector = basis.vectors[j]
+        vector = basis.table[j, :concepts]
         share = jnp.where(j < basis.count, jnp.sum(vector * column, axis=0), 0)
-        return column - vector * share[None], shares.at[j].add(share)
+        return column - vector * share[None], shares + jnp.where(order == j, share[None], 0)
 
     # Gram–Schmidt is as good as Householder's reflections when done twice.
     column, shares = jax.lax.fori_loop(0, 2 * most, subtract, (column, jnp.zeros_like(column)))
     rest = jnp.sqrt(jnp.sum(column**2, axis=0))
-    used = wished & (rest > 8 * float(jnp.finfo(root.dtype).eps) * length)
-    rest = jnp.where(used, rest, 1)
-    column = column / rest[None]
-    mine = linear[which, items]
-    pull = (mine - jnp.sum(shares * basis.pull, axis=0)) / rest
+    used = wished & (rest > 8 * float(jnp.finfo(root.dtype).eps))
+    chosen = order == which[None]
+    pull = jnp.sum(jnp.where(chosen, linear, 0) - shares * basis.table[:, 2 * concepts + 1], axis=0)
     right = jnp.sum(column * target, axis=0) - pull
+    left = jnp.where(used, rest, 1)[None]
+    new = jnp.concatenate([column / left, shares, left, pull[None] / left, right[None] / left])[None]
 
-    def write(j: Array, basis: _Basis) -> _Basis:
-        here = used & (basis.count == j)
-        put = lambda old, new: old.at[j].set(jnp.where(here if new.ndim == 1 else here[None], new, old[j]))  # noqa: E731
-        return basis._replace(
-            vectors=put(basis.vectors, column),
-            shares=put(basis.shares, shares),
-            lengths=put(basis.lengths, rest),
-            right=put(basis.right, right),
-            pull=put(basis.pull, pull),
-        )
+    def write(j: Array, table: Array) -> Array:
+        old = jax.lax.dynamic_slice_in_dim(table, j, 1)
+        here = (used & (basis.count == j))[None, None]
+        return jax.lax.dynamic_update_slice_in_dim(table, jnp.where(here, new, old), j, 0)
 
     least = jnp.min(jnp.where(used, basis.count, most))
-    written = jax.lax.fori_loop(least, most + 1, write, basis)
-    chosen = used[None] & (jnp.arange(len(basis.slot), dtype=jnp.int32)[:, None] == which[None])
-    slot = jnp.where(chosen, basis.count[None], basis.slot)
-    return written._replace(slot=slot, count=basis.count + used.astype(jnp.int32)), used
+    table = jax.lax.fori_loop(least, most + 1, write, basis.table)
+    slot = jnp.where(chosen & used[None], basis.count[None], basis.slot)
+    return _Basis(table, slot, basis.count + used.astype(jnp.int32)), used
 
 
-def _solved(basis: _Basis, done: Items) -> Columns:
+def _solved(basis: _Basis, ready: Items) -> Columns:
     """The minimizer on the basis's concepts, zero elsewhere."""
-    most = jnp.max(jnp.where(done, 0, basis.count))
+    concepts = len(basis.slot)
+    most = jnp.max(jnp.where(ready, basis.count, 0))
 
     def back(i: Array, carry: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
         right, y = carry
         j = most - 1 - i
-        value = jnp.where(j < basis.count, right[j] / basis.lengths[j], 0)
-        return right - basis.shares[j] * value[None], jnp.where(basis.slot == j, value[None], y)
+        mine = basis.table[j]
+        value = jnp.where(j < basis.count, right[j] / mine[2 * concepts], 0)
+        return right - mine[concepts : 2 * concepts] * value[None], jnp.where(basis.slot == j, value[None], y)
 
-    return jax.lax.fori_loop(0, most, back, (basis.right, jnp.zeros_like(basis.right)))[1]
+    right = basis.table[:, 2 * concepts + 2]
+    return jax.lax.fori_loop(0, most, back, (right, jnp.zeros_like(right)))[1]
 
 
 def _times(root: Roots, x: Columns) -> Columns:
