@@ -1,7 +1,7 @@
 """Exact non-negative least squares for very many right-hand sides, with its exact derivative.
 
-Coordinate descent finds most of each column's support; an active-set method (block principal pivoting) then makes it
-exact. Concepts come first and one column is a problem, so that all columns advance side by side in vector registers.
+Coordinate descent and conjugate gradients solve most columns; where each has a matrix of its own, block principal
+pivoting solves most of the others. Concepts come first and one column is a problem, so that all columns advance side by side in vector registers.
 Dependent concepts, and columns that these leave open, are solved from the concepts themselves (`active_set`).
 """
 
