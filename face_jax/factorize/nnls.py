@@ -1,8 +1,9 @@
 """Exact non-negative least squares for very many right-hand sides, with its exact derivative.
 
 Coordinate descent and conjugate gradients solve most columns; where each has a matrix of its own, block principal
-pivoting solves most of the others. Concepts come first and one column is a problem, so that all columns advance side by side in vector registers.
-Dependent concepts, and columns that these leave open, are solved from the concepts themselves (`active_set`).
+pivoting solves most of the others. Concepts come first and one column is a problem, so that all columns advance side
+by side in vector registers. Dependent concepts, and columns that these leave open, are solved from the concepts
+themselves (`active_set`).
 """
 
 from __future__ import annotations
