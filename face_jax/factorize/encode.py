@@ -39,12 +39,14 @@ def encode(
 
     Beyond rounding, a row's codes don't depend on the rows that come with it. Where the minimizer isn't unique, the
     concepts with positive codes are independent, and later duplicates of a concept are left at zero: it's what
-    Lawson & Hanson's method finds from zero, the first of equally steep concepts joining. That takes some thirty times
-    as long as independent concepts do.
+    Lawson & Hanson's method finds from zero, the first of equally steep concepts joining. That takes a few times as
+    long as independent concepts do; multiples of a concept, and concepts that are zero, cost nothing.
 
     Differentiable with respect to activations and dictionary in both modes, in closed form on the support and without
     iterating: `dU_S = (W_SᵀW_S)⁻¹ W_Sᵀ dA` and its companion for the dictionary; a code of zero stays zero, also
-    that of a duplicate. Works under `jit` and `vmap`.
+    that of a duplicate. Unlike the codes, it's solved from products of concepts, to a relative error of about `ε κ²`:
+    ε is the dtype's own, κ the condition number of the concepts that a row has. Two of them at an angle of θ cost
+    `ε / θ²`, which at 3e-3 is 1 % in float32 and 2e-11 in float64. Works under `jit` and `vmap`.
 
     **Arguments:**
 

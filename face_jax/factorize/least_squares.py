@@ -28,6 +28,8 @@ def codes_of(
     l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
     of_concepts = concept_exponents(dictionary, l2)
     units = shifted(dictionary, -of_concepts[:, None])
+    # A multiple of another concept is never needed, and without it the others may be independent.
+    units = jnp.where(repeated(units, of_concepts, l1, l2)[:, None], 0, units)
     eye = jnp.eye(concepts, dtype=dtype)
     if quadratic.weights is None:
         cross, of_rows = products(units, activations)
@@ -53,6 +55,29 @@ def codes_of(
     by = (of_rows + of_columns)[None] - of_concepts[:, None]
     codes = shifted(x, by if equal is None else by - equal)
     return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)
+
+
+def repeated(
+    units: Dictionary, of_concepts: Int[Array, " concept"], l1: Float[Array, ""], l2: Float[Array, ""]
+) -> Bool[Array, " concept"]:
+    """Which concepts are multiples of an earlier one, to rounding in each entry, and penalized like it."""
+    units, l1, l2 = jax.lax.stop_gradient((units, l1, l2))
+    concepts, eps = units.shape[0], float(jnp.finfo(units.dtype).eps)
+    gram = units @ units.T
+    squares = jnp.diagonal(gram)
+    order = jnp.arange(concepts)
+    alike = (gram > 0) & (gram**2 >= 0.99 * squares[:, None] * squares[None]) & (order[:, None] < order[None])
+
+    def look(i: Array, known: Bool[Array, " concept"]) -> Bool[Array, " concept"]:
+        mine = units[i]
+        largest = jnp.argmax(jnp.abs(mine))
+        factor = units[:, largest] / jnp.where(mine[largest] == 0, 1, mine[largest])
+        multiple = jnp.all(jnp.abs(units - factor[:, None] * mine[None]) <= 4 * eps * jnp.abs(units), axis=1)
+        as_long = jnp.abs(shifted(factor, of_concepts - of_concepts[i]) - 1) <= 4 * eps
+        return known | (alike[i] & ~known[i] & multiple & (as_long | (l1 == 0)))
+
+    some = jnp.any(alike) & (l2 == 0)
+    return jax.lax.fori_loop(0, jnp.where(some, concepts, 0), look, jnp.zeros(concepts, bool))
 
 
 def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Array, " item"]:
@@ -84,17 +109,15 @@ def products(units: Dictionary, rows: Activations) -> tuple[Columns, Int[Array, 
     most = widest(rows.dtype)
     low, high = (jnp.asarray(2.0**e, rows.dtype) for e in (-most, most))
     largest = jnp.max(jnp.abs(cross), axis=0)
-    common = jnp.zeros(rows.shape[0], jnp.int32)
 
-    def looked_at() -> Int[Array, " row"]:
+    def again() -> tuple[Columns, Int[Array, " row"]]:
         e = exponent(jnp.max(jnp.abs(rows), axis=1))
-        return jnp.where(jnp.abs(e) >= most - 4, e, 0)
+        by = jnp.where(jnp.abs(e) >= most - 4, e, 0)
+        return units @ shifted(rows, -by[:, None]).T, by
 
     # Looking at the activations once more costs as much as the product, so it's done only where the product is odd.
     odd = jnp.any(~(largest <= high) | (largest < low))
-    by = jax.lax.cond(odd, looked_at, lambda: common)
-    scaled = lambda: units @ shifted(rows, -by[:, None]).T  # noqa: E731
-    return jax.lax.cond(jnp.any(by != 0), scaled, lambda: cross), by
+    return jax.lax.cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], jnp.int32)))
 
 
 @products.defjvp

@@ -1,8 +1,9 @@
 """Exact non-negative least squares for very many right-hand sides, with its exact derivative.
 
-Coordinate descent finds most of each column's support; an active-set method (block principal pivoting) then makes it
-exact. Concepts come first and one column is a problem, so that all columns advance side by side in vector registers.
-Dependent concepts, and columns that these leave open, are solved from the concepts themselves (`active_set`).
+Coordinate descent and conjugate gradients solve most columns; where each has a matrix of its own, block principal
+pivoting solves most of the others. Concepts come first and one column is a problem, so that all columns advance side
+by side in vector registers. Dependent concepts, and columns that these leave open, are solved from the concepts
+themselves (`active_set`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from .solvers import sweep
 
 _SWEEPS = 10
 _COARSE = 1e-9
-_TOGETHER = 128  # columns that are solved from their rows at a time
+# Columns that are solved from their rows at a time have orthogonal bases of so many numbers, and are at least so many.
+_MEMORY_CPU, _MEMORY, _LEAST = 160_000, 2**26, 64
 _BACKUP = 3  # full exchanges without progress before single ones, Kim & Park 2011
 
 
@@ -82,7 +84,7 @@ def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
     **Returns:** the x's.
     """
     if rows is None:
-        return by_blocks(lambda *parts: _solve_block(*parts)[0], gram, cross)
+        return by_blocks(lambda *parts: _polished(*parts, *_rounds(*parts))[0], gram, cross)
     dependent = _dependent(gram)
     if gram.ndim == 2:
         everything = lambda: jnp.full_like(cross, jnp.nan)  # noqa: E731
@@ -136,16 +138,18 @@ def _dependent(gram: Grams) -> Bool[Array, " matrix"]:
 
 def _solve_or_mark(gram: Grams, cross: Columns) -> Columns:
     """The solutions; NaN where they aren't good enough."""
-    x, left = _solve_block(gram, cross)
+    x, left = _rounds(gram, cross)
+    # A matrix for each column is cheaper to pivot in than a triangle for each is to make.
+    x, left = _polished(gram, cross, x, left) if gram.ndim == 3 else (x, left & _wrong(gram, cross, x))
     return jnp.where(left[None], jnp.nan, x)
 
 
 def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
     """Columns that are left, some at a time, from their activations."""
-    items = x.shape[1]
-    together = min(items, _TOGETHER)
+    concepts, items = x.shape
+    together = min(items, max(_LEAST, (_MEMORY_CPU if jax.default_backend() == "cpu" else _MEMORY) // concepts**2))
     count = jnp.sum(left)
-    order = jnp.pad(jnp.argsort(~left, stable=True), (0, -items % together), constant_values=items)
+    order = jnp.pad(jnp.argsort(~left, stable=True), (0, -items % together))
     limit = jnp.asarray(bound(x.dtype), x.dtype)
 
     def root_of(concepts: Float[Array, "channel concept"], ridge: Float[Array, " concept"]) -> tuple[Array, Array]:
@@ -153,41 +157,41 @@ def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
 
     shared = None if rows.weights is not None else root_of(rows.units.T, rows.ridge[:, 0])
 
-    def solved(i: Array) -> Float[Array, " concept"]:
-        row, by_concepts = rows.activations[i], None
-        if shared is not None:
-            basis, root = shared
-        else:
-            assert rows.weights is not None
-            assert rows.of_concepts is not None
-            entries = jnp.sqrt(rows.weights[i])
-            by_concepts = rows.of_concepts[:, i]
-            concepts = shifted(rows.units.T * entries[:, None], -by_concepts[None])
-            basis, root = root_of(concepts, shifted(rows.ridge[:, i], -by_concepts))
-            row = row * entries
-        by = exponent(jnp.max(jnp.abs(row)))
-        target = shifted(row, -by) @ basis[: row.shape[0]]
-        penalty = shifted(rows.penalty[:, i], rows.of_rows[i] - by)
-        penalty = penalty if by_concepts is None else shifted(penalty, -by_concepts)
-        found = active_set(root, target, jnp.minimum(penalty, limit))
-        return shifted(found, by - rows.of_rows[i] - rows.of_columns[i])
-
     def some(step: Array, x: Columns) -> Columns:
         which = jax.lax.dynamic_slice_in_dim(order, step * together, together)
-        new = jax.vmap(solved)(jnp.minimum(which, items - 1)).T
-        return x.at[:, jnp.where(left[jnp.minimum(which, items - 1)], which, items)].set(new, mode="drop")
+        real = step * together + jnp.arange(together) < count
+        some, by_concepts = rows.activations[which], None
+        if rows.weights is not None:
+            assert rows.of_concepts is not None
+            entries, by_concepts = jnp.sqrt(rows.weights[which]), rows.of_concepts[:, which]
+            some = some * entries
+        by = exponent(jnp.max(jnp.abs(some), axis=1))
+        some = shifted(some, -by[:, None])
+        penalty = shifted(rows.penalty[:, which], (rows.of_rows[which] - by)[None])
+        if shared is not None:
+            basis, root = shared
+            target = (some @ basis[: some.shape[1]]).T
+        else:
+            penalty = shifted(penalty, -by_concepts)
+            weighted = shifted(rows.units.T[None] * entries[:, :, None], -by_concepts.T[:, None])
+            basis, root = jax.vmap(root_of)(weighted, shifted(rows.ridge[:, which], -by_concepts).T)
+            target = jnp.einsum("mp,mpk->km", some, basis[:, : some.shape[1]])
+            root = jnp.moveaxis(root, 0, 2)
+        found = active_set(root, target, jnp.minimum(penalty, limit), real)
+        found = shifted(found, (by - rows.of_rows[which] - rows.of_columns[which])[None])
+        return x.at[:, jnp.where(real, which, items)].set(found, mode="drop")
 
     return jax.lax.fori_loop(0, (count + together - 1) // together, some, x)
 
 
-def _solve_block(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]:
-    """Rounds of coordinate descent and conjugate gradients on the support, then pivoting if it's needed.
+def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]:
+    """Rounds of coordinate descent and conjugate gradients on the support, and which columns aren't solved by them.
 
     The two products with small matrices that a round takes are far cheaper than a factor for every column. Columns
-    that have arrived stand still while others go on. Also tells which aren't solved in the end.
+    that have arrived stand still while others go on.
     """
     eps = float(jnp.finfo(cross.dtype).eps)
-    goal = 4 * unit(cross.dtype) * jnp.max(jnp.maximum(cross, 0), axis=0)
+    goal = _goal(cross)
     steps = min(cross.shape[0], CG_STEPS)
 
     def open_columns(x: Columns) -> Bool[Array, " item"]:
@@ -202,12 +206,26 @@ def _solve_block(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " it
         fits = jnp.all(y >= 0, axis=0) & (_residual(gram, cross, y) <= _residual(gram, cross, x))
         return jnp.where(fits[None], y, x)
 
-    x, left = in_rounds(improve, open_columns, jnp.zeros_like(cross))
+    return in_rounds(improve, open_columns, jnp.zeros_like(cross))
+
+
+def _goal(cross: Columns) -> Float[Array, " item"]:
+    return 4 * unit(cross.dtype) * jnp.max(jnp.maximum(cross, 0), axis=0)
+
+
+def _wrong(gram: Grams, cross: Columns, x: Columns) -> Bool[Array, " item"]:
+    """Which columns aren't solved; concepts are at least ½ long, so that slopes of the others keep the tolerance."""
+    return ~(_residual(gram, cross, x) <= min(4, max(1, len(x) / 2)) * _goal(cross))
+
+
+def _polished(
+    gram: Grams, cross: Columns, x: Columns, left: Bool[Array, " item"]
+) -> tuple[Columns, Bool[Array, " item"]]:
+    """What's left by pivoting, if anything is, and which of it isn't solved then."""
 
     def polished() -> tuple[Columns, Bool[Array, " item"]]:
         y = jnp.where(left[None], _polish(gram, cross, x), x)
-        # Concepts are at least ½ long, so that slopes keep within `tolerance`.
-        return y, ~(_residual(gram, cross, y) <= min(4, max(1, len(x) / 2)) * goal)
+        return y, _wrong(gram, cross, y)
 
     return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
 
@@ -247,9 +265,9 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
 
     def exact(support: Support) -> tuple[Columns, Columns]:
         factor = masked_cholesky(gram, support)
-        y = masked_solve(factor, jnp.where(support, cross, 0))
         # One step of refinement: the factor is only as good as the condition number lets it be.
-        y = y + masked_solve(factor, jnp.where(support, cross - times(gram, y), 0))
+        refine = lambda _, y: y + masked_solve(factor, jnp.where(support, cross - times(gram, y), 0))  # noqa: E731
+        y = jax.lax.fori_loop(0, 2, refine, jnp.zeros_like(cross))
         return y, times(gram, y) - cross
 
     def infeasible(support: Support, y: Columns, slope: Columns) -> Support:

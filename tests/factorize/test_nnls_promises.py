@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from face_jax.factorize.least_squares import concept_exponents, repeated
+
 ff = importlib.import_module("face_jax.factorize")  # the name face_jax.factorize is the function
 
 ROWS, CONCEPTS, CHANNELS = 40, 10, 6
@@ -163,6 +165,42 @@ def test_later_duplicates_are_left_at_zero():
 
 
 @each_dtype
+def test_multiples_of_a_concept_are_known_and_nothing_else_is_taken_for_one(dtype):
+    W = np.random.default_rng(0).random((CONCEPTS, CHANNELS)).astype(dtype)
+    W[2], W[3], W[4] = dtype(0.3) * W[1], -W[1], W[1] * (1 + 1e3 * np.finfo(dtype).eps * W[0])
+    W[5], W[6], W[7] = W[1], 0, dtype(1e20) * W[0]
+
+    def found(l1=0.0, l2=0.0):
+        dictionary, l1, l2 = (jnp.asarray(x, dtype) for x in (W, l1, l2))
+        exponents = concept_exponents(dictionary, l2)
+        units = dictionary * 2.0 ** -exponents[:, None].astype(dtype)
+        return list(np.flatnonzero(repeated(units, exponents, l1, l2)))
+
+    assert found() == [2, 5, 7]
+    assert found(l1=0.1) == [5]  # a longer one costs less
+    assert found(l2=0.1) == []  # cheapest when shared
+
+
+@each_dtype
+def test_codes_beside_a_multiple_are_those_without_it(dtype):
+    A, W = problem(_signed, dtype)
+    W[7] = dtype(0.3) * W[1]
+    rest = np.delete(np.arange(CONCEPTS), 7)
+    codes = np.asarray(ff.encode(A, W))
+    assert not codes[:, 7].any()
+    assert violation(A, W, codes).max() <= tolerance(dtype)
+    excess = missed(A, W, codes) ** 2 - lowest(A, W[rest]) ** 2
+    assert np.abs(excess).max() <= 4 * CONCEPTS * tolerance(dtype)
+
+
+def test_the_longer_of_two_multiples_is_cheaper_where_codes_are_penalized():
+    w = np.random.default_rng(0).random(CHANNELS)
+    W = np.stack([w, 2 * w])
+    codes = np.asarray(ff.encode(w[None], W, objective=ff.SquaredError(l1_codes=0.1)))
+    np.testing.assert_allclose(codes, [[0, (2 * w @ w - 0.1) / (4 * w @ w)]], atol=1e-12)
+
+
+@each_dtype
 @pytest.mark.parametrize(
     ("of_dictionary", "of_rows"), [(1e-21, 1), (1e-30, 1e-10), (1e30, 1e30), (1e-30, 1e-30), (1, 1e-30)]
 )
@@ -303,6 +341,25 @@ def test_derivative_of_dependent_concepts_agrees_with_differences(kind):
     if kind is _duplicated:
         mapped = jax.vmap(jax.grad(loss), (0, None))(jnp.stack([A, A[::-1]]), W)
         np.testing.assert_allclose(mapped[0], gradients[0], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "apart"), [(np.float32, 0.1), (np.float32, 0.02), (np.float64, 1e-3), (np.float64, 1e-5)]
+)
+def test_derivative_of_concepts_that_are_nearly_one_is_as_precise_as_stated(dtype, apart):
+    rng = np.random.default_rng(6)
+    W = rng.random((4, CHANNELS))
+    W[1] = W[0] * (1 + apart * rng.standard_normal(CHANNELS))
+    A = ((rng.random((ROWS, 4)) + 0.5) @ W).astype(dtype)
+    W, change = W.astype(dtype), rng.standard_normal(A.shape).astype(dtype)
+    codes, found = jax.jvp(lambda A: ff.encode(A, W), (jnp.asarray(A),), (jnp.asarray(change),))
+    assert bool((codes > 0).all())
+    # By orthogonalization, which costs κ and not its square.
+    expected = np.linalg.lstsq(W.T.astype(np.float64), change.T.astype(np.float64))[0].T
+    kappa = np.linalg.cond(W.astype(np.float64))
+    assert kappa > 1 / apart
+    off = np.linalg.norm(np.asarray(found) - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert off.max() <= 4 * np.finfo(dtype).eps * kappa**2
 
 
 def test_derivative_in_any_units():
