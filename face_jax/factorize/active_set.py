@@ -24,13 +24,13 @@ Roots = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
 
 
 class _Basis(NamedTuple):
-    """Some concepts of each column, made orthogonal in the order in which they came: the slots below `count`."""
+    """Some concepts of each column, made orthogonal in the order in which they came: the slots below `filled`."""
 
     # The unit vector, its concept's shares of the vectors before, what's left of the concept's length beyond these,
     # the linear term's part of what the triangle's solution is asked for, and the whole of that.
     table: Float[Array, "slot part item"]
     slot: Int[Array, "concept item"]  # where a concept is
-    count: Int[Array, " item"]
+    filled: Int[Array, " item"]
 
 
 class _State(NamedTuple):
@@ -73,7 +73,7 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
         slope = _adjoint(root, _times(root, x) - target) + linear
         steep = -slope / safe
         tolerance = 4 * eps * (size + jnp.sum(x * lengths, axis=0))
-        missing = state.wanted & (basis.slot >= basis.count[None])
+        missing = state.wanted & (basis.slot >= basis.filled[None])
         choosing = ~state.trying & ~jnp.any(missing, axis=0)
         open_ = ~state.wanted & ~state.blocked & (steep > tolerance[None])
         equal = open_ & (steep >= _STEEP * jnp.max(jnp.where(open_, steep, 0), axis=0, keepdims=True))
@@ -86,7 +86,7 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
 
         basis, used = _add(basis, root, target, linear, first)
         wanted = jnp.where(chosen, used[None], state.wanted)
-        ready = trying & ~jnp.any(wanted & (basis.slot >= basis.count[None]), axis=0)
+        ready = trying & ~jnp.any(wanted & (basis.slot >= basis.filled[None]), axis=0)
         y = _solved(basis, ready)
         useless = begun & jnp.any(chosen & ~(wanted & (y > 0)), axis=0)
         below = wanted & (y <= 0)
@@ -104,7 +104,7 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
         moved = jnp.maximum(trial + jnp.where(moving[None], share, 0) * (y - trial), 0)
         wanted = jnp.where(worse[None], x > 0, stays)
         # The basis is good as far as the first that left.
-        count = jnp.min(jnp.where(wanted, basis.count[None], jnp.minimum(basis.slot, basis.count[None])), axis=0)
+        count = jnp.min(jnp.where(wanted, basis.filled[None], jnp.minimum(basis.slot, basis.filled[None])), axis=0)
         return _State(
             x=jnp.where(better[None], y, x),
             trial=jnp.where(stays, moved, 0),
@@ -133,14 +133,14 @@ def _add(
     wished = which < concepts
     index = jnp.minimum(which, concepts - 1)
     column = root[:, index] if root.ndim == 2 else root[:, index, jnp.arange(items)]
-    most = jnp.max(jnp.where(wished, basis.count, 0))
+    most = jnp.max(jnp.where(wished, basis.filled, 0))
     order = jnp.arange(concepts, dtype=jnp.int32)[:, None]
 
     def subtract(i: Array, carry: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
         column, shares = carry
         j = jnp.where(i < most, i, i - most)
         vector = basis.table[j, :concepts]
-        share = jnp.where(j < basis.count, jnp.sum(vector * column, axis=0), 0)
+        share = jnp.where(j < basis.filled, jnp.sum(vector * column, axis=0), 0)
         return column - vector * share[None], shares + jnp.where(order == j, share[None], 0)
 
     # Gram–Schmidt is as good as Householder's reflections when done twice.
@@ -155,25 +155,25 @@ def _add(
 
     def write(j: Array, table: Array) -> Array:
         old = jax.lax.dynamic_slice_in_dim(table, j, 1)
-        here = (used & (basis.count == j))[None, None]
+        here = (used & (basis.filled == j))[None, None]
         return jax.lax.dynamic_update_slice_in_dim(table, jnp.where(here, new, old), j, 0)
 
-    least = jnp.min(jnp.where(used, basis.count, most))
+    least = jnp.min(jnp.where(used, basis.filled, most))
     table = jax.lax.fori_loop(least, most + 1, write, basis.table)
-    slot = jnp.where(chosen & used[None], basis.count[None], basis.slot)
-    return _Basis(table, slot, basis.count + used.astype(jnp.int32)), used
+    slot = jnp.where(chosen & used[None], basis.filled[None], basis.slot)
+    return _Basis(table, slot, basis.filled + used.astype(jnp.int32)), used
 
 
 def _solved(basis: _Basis, ready: Items) -> Columns:
     """The minimizer on the basis's concepts, zero elsewhere."""
     concepts = len(basis.slot)
-    most = jnp.max(jnp.where(ready, basis.count, 0))
+    most = jnp.max(jnp.where(ready, basis.filled, 0))
 
     def back(i: Array, carry: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
         right, y = carry
         j = most - 1 - i
         mine = basis.table[j]
-        value = jnp.where(j < basis.count, right[j] / mine[2 * concepts], 0)
+        value = jnp.where(j < basis.filled, right[j] / mine[2 * concepts], 0)
         return right - mine[concepts : 2 * concepts] * value[None], jnp.where(basis.slot == j, value[None], y)
 
     right = basis.table[:, 2 * concepts + 2]

@@ -84,7 +84,11 @@ def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
     **Returns:** the x's.
     """
     if rows is None:
-        return by_blocks(lambda *parts: _polished(*parts, *_rounds(*parts))[0], gram, cross)
+
+        def solve(gram: Grams, cross: Columns) -> Columns:
+            return _polished(gram, cross, *_rounds(gram, cross))[0]
+
+        return by_blocks(solve, gram, cross)
     dependent = _dependent(gram)
     if gram.ndim == 2:
         everything = lambda: jnp.full_like(cross, jnp.nan)  # noqa: E731
@@ -155,27 +159,27 @@ def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
     def root_of(concepts: Float[Array, "channel concept"], ridge: Float[Array, " concept"]) -> tuple[Array, Array]:
         return jnp.linalg.qr(jnp.concatenate([concepts, jnp.diag(ridge)]))
 
-    shared = None if rows.weights is not None else root_of(rows.units.T, rows.ridge[:, 0])
+    shared = root_of(rows.units.T, rows.ridge[:, 0]) if rows.weights is None else None
 
     def some(step: Array, x: Columns) -> Columns:
         which = jax.lax.dynamic_slice_in_dim(order, step * together, together)
         real = step * together + jnp.arange(together) < count
-        some, by_concepts = rows.activations[which], None
-        if rows.weights is not None:
+        some, penalty = rows.activations[which], rows.penalty[:, which]
+        if rows.weights is None:
+            by = exponent(jnp.max(jnp.abs(some), axis=1))
+            assert shared is not None
+            basis, root = shared
+            target = (shifted(some, -by[:, None]) @ basis[: some.shape[1]]).T
+            penalty = shifted(penalty, (rows.of_rows[which] - by)[None])
+        else:
             assert rows.of_concepts is not None
             entries, by_concepts = jnp.sqrt(rows.weights[which]), rows.of_concepts[:, which]
             some = some * entries
-        by = exponent(jnp.max(jnp.abs(some), axis=1))
-        some = shifted(some, -by[:, None])
-        penalty = shifted(rows.penalty[:, which], (rows.of_rows[which] - by)[None])
-        if shared is not None:
-            basis, root = shared
-            target = (some @ basis[: some.shape[1]]).T
-        else:
-            penalty = shifted(penalty, -by_concepts)
+            by = exponent(jnp.max(jnp.abs(some), axis=1))
+            penalty = shifted(shifted(penalty, (rows.of_rows[which] - by)[None]), -by_concepts)
             weighted = shifted(rows.units.T[None] * entries[:, :, None], -by_concepts.T[:, None])
             basis, root = jax.vmap(root_of)(weighted, shifted(rows.ridge[:, which], -by_concepts).T)
-            target = jnp.einsum("mp,mpk->km", some, basis[:, : some.shape[1]])
+            target = jnp.einsum("mp,mpk->km", shifted(some, -by[:, None]), basis[:, : some.shape[1]])
             root = jnp.moveaxis(root, 0, 2)
         found = active_set(root, target, jnp.minimum(penalty, limit), real)
         found = shifted(found, (by - rows.of_rows[which] - rows.of_columns[which])[None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.core
@@ -15,34 +15,8 @@ from ..heads import Affine, NetworkHead, TokenHead
 from .losses import Loss
 from .units import Unit
 
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Compared(Protocol):
-        """What is checked of a term that compares predictions."""
-
-        head: Any
-        loss: Any
-        unit: Any
-        weights: Any
-        grid: Any
-
-        @property
-        def affine(self) -> bool:
-            """Whether its head is affine after pooling."""
-            ...
-
-        @property
-        def places(self) -> int:
-            """Rows of one image."""
-            ...
-
-        def logits(self, activations: Any, /) -> Array:
-            """What its head makes of rows."""
-            ...
-else:
-    # A check of an instance would compute its properties, which invalid settings don't have.
-    Compared = Any
+# What is checked: a term that compares predictions. Its class is defined on these checks, so that it can't be named.
+Compared = Any
 
 
 def check_settings(term: Compared) -> None:
