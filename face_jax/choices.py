@@ -45,16 +45,23 @@ def native(name: str, value: Any) -> Any:
     isn't an array.
     """
     if hasattr(value, "aval"):
+        if isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.is_deleted():
+            raise ValueError(f"{name} was deleted, or given away to a program (donated); give a copy that is kept")
         return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
             f"{name} is a masked array with {int(np.ma.count_masked(value))} masked entries, whose values mean "
             "nothing; give value.filled(0), and SquaredError(weights=...) with 0 there where it is factorized"
         )
+    kind = type(value).__module__.partition(".")[0]
+    if kind == "scipy" or (kind == "jax" and hasattr(value, "todense")):
+        raise ValueError(f"{name} is a {type(value).__name__}, which is sparse; give all its entries, value.todense()")
     try:
         value = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} can't be read as an array ({error}); give rows of equal length") from error
+        # Torch's are also refused where they want gradients, which would be lost.
+        remedy = "value.detach().cpu().float().numpy()" if kind == "torch" else "rows of equal length"
+        raise ValueError(f"{name} can't be read as an array ({error}); give {remedy}") from error
     if not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     if value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (1 + (value.dtype.kind == "c")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,12 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..choices import flag, index_or_none, native, shown
 from ..heads import Affine, NetworkHead, TokenHead
 from .losses import Loss
 from .units import Unit
 
 if TYPE_CHECKING:
     from .term import Faithfulness, Prepared, Unkept
+
+
+def weights_as_array(weights: Any) -> Any:
+    """Weights as one array, whatever gave them; what JAX has in an array's place while it takes a term apart stays."""
+    if weights is None or type(weights) is object or isinstance(weights, numbers.Number | jax.core.Tracer):
+        return weights
+    if type(weights).__module__.startswith("jax") or getattr(weights, "dtype", None) == jax.dtypes.float0:
+        return weights
+    found = native("weights", weights)
+    if not _are_real(found):
+        raise ValueError(f"weights={shown(weights)} are no real numbers; give one number of at least 0 an image")
+    return found
+
+
+def _are_real(weights: Any) -> bool:
+    dtype = getattr(weights, "dtype", np.dtype(object))
+    return bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == bool)
 
 
 def check_settings(term: Faithfulness) -> None:
@@ -28,6 +47,7 @@ def check_settings(term: Faithfulness) -> None:
         if not isinstance(value, kind):
             given = f"{value.__name__} is a class" if isinstance(value, type) else f"{value!r} is no {name}"
             raise ValueError(f"{name}={given}; give an object: {choices}")
+    flag("keep_predictions", term.keep_predictions)
     grid = term.grid
     if grid is None or (isinstance(grid, tuple) and len(grid) == 2 and all(_counts(size) for size in grid)):
         return
@@ -35,7 +55,8 @@ def check_settings(term: Faithfulness) -> None:
 
 
 def _counts(size: object) -> bool:
-    return isinstance(size, int | np.integer) and int(size) >= 1
+    number = index_or_none(size)
+    return number is not None and number >= 1
 
 
 def check(term: Faithfulness, activations: Float[Array, "row channel"], name: str = "activations") -> None:
@@ -63,13 +84,15 @@ def check(term: Faithfulness, activations: Float[Array, "row channel"], name: st
             "layer that the head was cut behind"
         )
     classes = _check_traceable(term, activations, images)
-    if term.weights is not None and jnp.shape(term.weights) != (images,):
+    if term.weights is not None and np.shape(term.weights) != (images,):
         raise ValueError(
-            f"weights has shape {jnp.shape(term.weights)}, but there are {images} images of {term.places} rows; give "
+            f"weights has shape {np.shape(term.weights)}, but there are {images} images of {term.places} rows; give "
             "one weight an image"
         )
     if term.weights is not None and not isinstance(term.weights, jax.core.Tracer):
-        known = np.asarray(term.weights)
+        known = np.asarray(native("weights", term.weights))
+        if not _are_real(known):
+            raise ValueError(f"weights={shown(term.weights)} are no real numbers; give numbers of at least 0")
         if not np.isfinite(known).all() or (known < 0).any():
             raise ValueError("weights has entries that are negative, NaN or infinite; give numbers of at least 0")
     if classes < 1:
@@ -127,8 +150,11 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
     """How many classes the head gives, found by tracing it (and its derivative) without computing anything."""
     shape = jax.ShapeDtypeStruct(activations.shape, activations.dtype)
     plain = dataclasses.replace(term, weights=None)
+    said = None
     try:
-        logits = jax.eval_shape(plain.logits, shape)
+        # An affine head gives its kernel; what it's asked for then has another shape than the rows.
+        said = jax.ShapeDtypeStruct((), shape.dtype) if term.affine else jax.eval_shape(plain.said, shape)
+        logits = jax.eval_shape(plain.logits, shape) if isinstance(said, jax.ShapeDtypeStruct) else None
     except Exception as error:
         if (taken := _type_taken(plain, shape)) is not None:
             raise ValueError(
@@ -141,6 +167,9 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
             "its input, no branching on values (face_jax.bridges.to_flax imports a torch head); give grid=(y, x) if "
             "it takes maps"
         ) from error
+    if logits is None or not jnp.issubdtype(said.dtype, jnp.floating):
+        given = f"a {type(said).__name__}" if logits is None else f"an array of {said.dtype}"
+        raise ValueError(f"head returns {given}; it has to give logits alone, real numbers, image × class")
     if any(isinstance(known, jax.core.Tracer) for known in jax.make_jaxpr(_called)(plain, shape).consts):
         raise ValueError(
             "head closes over values that are being traced or differentiated, which it would keep constant; give them "

@@ -105,9 +105,10 @@ class Faithfulness(Term):
                 )
             # A plain function has no leaves; jit has to know that.
             object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
-        from .checks import check_settings
+        from .checks import check_settings, weights_as_array
 
         check_settings(self)
+        object.__setattr__(self, "weights", weights_as_array(self.weights))
 
     def __repr__(self) -> str:
         # Without the head's and the images' numbers, which can be millions.
@@ -281,5 +282,8 @@ class Faithfulness(Term):
         return Local(slope, lambda v: pull(weights * curve(push(v)))[0])
 
     def _network(self, rows: Float[Array, "row channel"]) -> Float[Array, "..."]:
-        given = rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1])
-        return self.head(given).astype(rows.dtype)
+        return self.said(rows).astype(rows.dtype)
+
+    def said(self, rows: Float[Array, "row channel"]) -> Any:
+        """What the head returns for rows, or for the maps that they are places of."""
+        return self.head(rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1]))
