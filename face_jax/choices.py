@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+import os
+import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex
 
@@ -217,6 +220,35 @@ def function(name: str, value: Any, examples: str) -> Any:
     return value
 
 
+def callable_with(name: str, value: Any, remedy: str, *given: Any, **named: Any) -> Any:
+    """Something that can be called with such arguments, as far as it tells; raises `ValueError` for anything else."""
+    if not callable(value):
+        raise ValueError(f"{name}={shown(value)} can't be called; {remedy}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return value  # such as some built-in functions
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise ValueError(f"{name}={shown(value)} can't be called as it will be ({error}); {remedy}") from error
+    return value
+
+
+def text(name: str, value: Any, what: str) -> str:
+    """Some text; raises `ValueError` for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}={shown(value)} isn't {what}; give text in quotes")
+    return value
+
+
+def path_of(name: str, value: Any, what: str) -> pathlib.Path:
+    """A path; raises `ValueError` for what names nothing."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise ValueError(f"{name}={shown(value)} isn't the path of {what}; give one in quotes, or a pathlib.Path")
+    return pathlib.Path(value)
+
+
 def key_of(value: Any, name: str = "key") -> Key[Array, ""]:
     """A key for random numbers.
 
@@ -306,11 +338,11 @@ def check_settings(
         if number is None or number < 1:
             raise ValueError(f"rank={shown(rank)} is no number of concepts; give 1 or more, or 'auto'")
         rank = number
-    if crops is not None and (isinstance(crops, type) or not callable(crops)):
-        raise ValueError(
-            f"crops={shown(crops)} is no rule for crops; give an object such as RandomCrops(), GridCrops() or "
-            "NativeCrops(model.preprocess)"
-        )
+    rules = "give an object such as RandomCrops(), GridCrops() or NativeCrops(model.preprocess)"
+    if crops is not None:
+        if isinstance(crops, type) or not callable(crops):
+            raise ValueError(f"crops={shown(crops)} is no rule for crops; {rules}")
+        callable_with("crops", crops, rules, [], key=None)
     held_out = share("held_out", held_out, 0.2)
     return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
 

@@ -16,11 +16,12 @@ from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
 from .attribution.visualization import Visualization
-from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag, key_of
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag, key_of, path_of, whole
 from .concepts import Concept, encode_maps
 from .factorize import RankScan
 from .faithfulness import Path
 from .importance import TCAV, GradientTimesCode, Sobol
+from .interrupts import interruptible
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
@@ -115,6 +116,7 @@ class Explanation:
     def encode(
         self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image concept"]: ...
+    @interruptible()
     def encode(
         self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
@@ -144,6 +146,7 @@ class Explanation:
         codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
         return _in_place(codes[:, 0, 0] if pooled else codes, readable)
 
+    @interruptible()
     def maps(
         self,
         images: Any,
@@ -179,6 +182,7 @@ class Explanation:
 
     def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
+        number = whole("number", number, "photograph", most=len(self.photographs) - 1)
         enlarged = upsampled_codes(jnp.asarray(self.codes[number : number + 1]), self.model.preprocess.size)
         return np.moveaxis(enlarged[0], -1, 0)
 
@@ -216,7 +220,7 @@ class Explanation:
         """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""
         from .saving import save
 
-        return save(self, pathlib.Path(folder))
+        return save(self, path_of("folder", folder, "a folder"))
 
     @staticmethod
     def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
@@ -246,7 +250,8 @@ class Explanation:
         """
         from .report import write_report
 
-        return write_report(self, pathlib.Path(folder), command=command, visualization=visualization, sanity=sanity)
+        folder = path_of("folder", folder, "a folder")
+        return write_report(self, folder, command=command, visualization=visualization, sanity=sanity)
 
 
 def _in_place(values: Float[np.ndarray, "readable ..."], readable: Readable) -> Float[np.ndarray, "image ..."]:

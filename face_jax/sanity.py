@@ -16,11 +16,12 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
-from .choices import Seed, Whole, check_count, instance, key_of, shown
+from .choices import Seed, Whole, check_count, instance, key_of, path_of, shown, text
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
 from .factorize.matching import matched
 from .factorize.settings import solver_or, start_or
+from .interrupts import interruptible
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
 from .photographs import network_input, visible
@@ -90,7 +91,7 @@ class SanityCheck:
 
         **Returns:** the folder.
         """
-        folder = pathlib.Path(folder)
+        folder = path_of("folder", folder, "a folder")
         folder.mkdir(parents=True, exist_ok=True)
         numbers = ("dictionary", "importance", "maps", "logit_agreement")
         text = {
@@ -112,6 +113,7 @@ class SanityCheck:
         return sanity_figure(self, path)
 
 
+@interruptible()
 def sanity_check(
     explanation: Explanation,
     stages: Iterable[tuple[str, SplitModel]],
@@ -162,6 +164,7 @@ def sanity_check(
                 f"stages holds a {type(stage).__name__}; give pairs of a name and a model, as bridges.randomized does"
             )
         name, model = stage
+        text("stages", name, "a stage's name")
         check_model(model, f"the model of stage {name!r}")
         with progress(f"Sanity check, {name}", steps) as advance:
             found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))

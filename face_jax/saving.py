@@ -41,7 +41,9 @@ def save(explanation: Explanation, folder: pathlib.Path) -> pathlib.Path:
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
+        raise ImportError(
+            "saving an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
+        ) from error
     model = explanation.model
     stores = {
         file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}

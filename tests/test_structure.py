@@ -12,9 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "reprs", "choices", "scaling", "memory", "classes", "model", "progress", "progress_line", "placing", "randomness",
-    "cache", "compilations", "freed_memory", "decoding", "image_arrays", "items", "resizing", "photographs", "crops",
-    "reading", "activations",
+    "reprs", "choices", "scaling", "memory", "classes", "model", "interrupts", "progress", "progress_line", "placing",
+    "randomness", "cache", "compilations", "freed_memory", "decoding", "image_arrays", "items", "resizing",
+    "photographs", "crops", "reading", "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
     "recursion", "saving", "saved_checks", "saved_arrays", "saved_files", "loading", "report", "study", "explain",

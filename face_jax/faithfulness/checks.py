@@ -34,8 +34,8 @@ def weights_as_array(weights: Any) -> Any:
 
 
 def _are_real(weights: Any) -> bool:
-    dtype = getattr(weights, "dtype", np.dtype(object))
-    return bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == bool)
+    dtype = getattr(weights, "dtype", object)
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def check_settings(term: Faithfulness) -> None:

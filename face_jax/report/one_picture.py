@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..attribution import Method
+from ..choices import check_count, path_of
 from ..explanation import Explanation
 from ..importance import gradient_times_code
 from ..photographs import photographs, visible
@@ -30,6 +31,8 @@ def picture_of(
 
     **Returns:** a `matplotlib.figure.Figure`.
     """
+    path = None if path is None else path_of("path", path, "a file for the picture")
+    check_count("most", most, "concepts")
     found = photographs(image)
     if len(found) != 1:
         raise ValueError(f"image holds {len(found)} photographs; give one, and call it for each")
@@ -43,7 +46,6 @@ def picture_of(
     legend = "share of what changes\nthe class's logit"
     figure = coloured_figure(pixels, maps, numbers, strengths=np.abs(adds), most=most, title=title, legend=legend)
     if path is not None:
-        path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130, facecolor="white")
     return figure

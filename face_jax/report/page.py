@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
+from ..choices import instance, shown
 from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
@@ -57,6 +58,12 @@ def write_report(
 
     **Returns:** the page's path.
     """
+    if command is not None and not isinstance(command, str):
+        raise ValueError(f"command={shown(command)} is no text; give the command line in quotes, or leave it out")
+    if visualization is not None:
+        instance("visualization", visualization, Visualization, "the result of visualize")
+    if sanity is not None:
+        instance("sanity", sanity, SanityCheck, "the result of sanity_check")
     try:
         import jinja2
         import matplotlib  # noqa: F401
