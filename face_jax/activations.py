@@ -295,7 +295,7 @@ def _refuse_no_maps(found: Any, images: int, model: SplitModel) -> None:
 
 
 def _refuse_other_logits(said: Any, images: int, model: SplitModel) -> None:
-    shape, dtype = getattr(said, "shape", None), getattr(said, "dtype", None)
+    shape, dtype = getattr(said, "shape", None), getattr(said, "dtype", object)
     # The first part of a model alone has no logits.
     if shape in ((images, len(model.classes)), (images, 0)) and jnp.issubdtype(dtype, jnp.floating):
         return

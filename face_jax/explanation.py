@@ -180,9 +180,9 @@ class Explanation:
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
         return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)
 
-    def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
+    def maps_of(self, number: Whole) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
-        number = whole("number", number, "photograph", most=len(self.photographs) - 1)
+        number = whole("number", number, "a photograph", most=len(self.photographs) - 1)
         enlarged = upsampled_codes(jnp.asarray(self.codes[number : number + 1]), self.model.preprocess.size)
         return np.moveaxis(enlarged[0], -1, 0)
 
@@ -192,7 +192,7 @@ class Explanation:
         path: str | pathlib.Path | None = None,
         *,
         method: str | Method = "codes",
-        most: int = 4,
+        most: Whole = 4,
         title: str = "",
         key: Seed = None,
     ) -> Any:

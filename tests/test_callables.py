@@ -163,7 +163,7 @@ def test_rules_and_caches_that_take_other_arguments_are_refused_before_any_work(
     ],
 )
 def test_recursion_refuses_functions_of_other_arguments(explanation, argument, value):
-    with pytest.raises((ValueError, TypeError), match=f"{argument}="):
+    with pytest.raises((ValueError, TypeError), match=argument):
         fj.recurse(explanation, **({"earlier": colour_model()} | {argument: value}))
 
 
@@ -174,7 +174,7 @@ def test_methods_of_other_arguments_are_refused(explanation):
 
 @pytest.mark.parametrize("number", [-1, -2, 6, True, 1.0, "1", None, slice(0, 1)])
 def test_photographs_that_are_not_there_are_refused(explanation, number):
-    with pytest.raises(ValueError, match=r"number=.* is no number of photograph; give 0 to 5"):
+    with pytest.raises(ValueError, match=r"number=.* is no number of a photograph; give 0 to 5"):
         explanation.maps_of(number)
 
 
@@ -206,7 +206,8 @@ def test_pictures_of_no_number_of_concepts_are_refused(explanation, most):
 
 @pytest.mark.parametrize("name", [3, None, colour_model()])
 def test_stages_without_a_name_are_refused(explanation, name):
-    with pytest.raises(ValueError, match=r"stages=.* isn't a stage's name"):
+    # What annotations refuse is refused by beartype here, as tests switch it on.
+    with pytest.raises((ValueError, TypeError), match="stages"):
         fj.sanity_check(explanation, [(name, colour_model())])
 
 

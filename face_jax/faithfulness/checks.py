@@ -154,7 +154,9 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
     try:
         # An affine head gives its kernel; what it's asked for then has another shape than the rows.
         said = jax.ShapeDtypeStruct((), shape.dtype) if term.affine else jax.eval_shape(plain.said, shape)
-        logits = jax.eval_shape(plain.logits, shape) if isinstance(said, jax.ShapeDtypeStruct) else None
+        known = isinstance(said, jax.ShapeDtypeStruct)
+        real = known and jnp.issubdtype(said.dtype, jnp.floating)
+        logits = jax.eval_shape(plain.logits, shape) if real else None
     except Exception as error:
         if (taken := _type_taken(plain, shape)) is not None:
             raise ValueError(
@@ -167,8 +169,8 @@ def _check_traceable(term: Faithfulness, activations: Float[Array, "row channel"
             "its input, no branching on values (face_jax.bridges.to_flax imports a torch head); give grid=(y, x) if "
             "it takes maps"
         ) from error
-    if logits is None or not jnp.issubdtype(said.dtype, jnp.floating):
-        given = f"a {type(said).__name__}" if logits is None else f"an array of {said.dtype}"
+    if logits is None:
+        given = f"an array of {said.dtype}" if isinstance(said, jax.ShapeDtypeStruct) else f"a {type(said).__name__}"
         raise ValueError(f"head returns {given}; it has to give logits alone, real numbers, image × class")
     if any(isinstance(known, jax.core.Tracer) for known in jax.make_jaxpr(_called)(plain, shape).consts):
         raise ValueError(

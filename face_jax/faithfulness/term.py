@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..factorize.objective import Local, Term
@@ -19,6 +20,11 @@ from .units import InSums, Unit
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 Logits = Float[Array, "image class"]
+if TYPE_CHECKING:
+    Weights = Float[Array, " image"] | Float[np.ndarray, " image"] | Sequence[float] | None
+else:
+    # Whoever gives something else is told so by the checks.
+    Weights = Any
 _FORWARD_KL, _IN_SUMS = ForwardKL(), InSums()  # both without state
 _TOGETHER = 1024  # rows whose predictions are looked at together where they aren't kept
 
@@ -87,7 +93,7 @@ class Faithfulness(Term):
     head: Any
     loss: Loss = _FORWARD_KL
     unit: Unit = _IN_SUMS
-    weights: Float[Array, " image"] | None = None
+    weights: Weights = None
     grid: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
     keep_predictions: bool = dataclasses.field(default=True, metadata={"static": True})
 

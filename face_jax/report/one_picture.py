@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..attribution import Method
-from ..choices import check_count, path_of
+from ..choices import Whole, check_count, path_of
 from ..explanation import Explanation
 from ..importance import gradient_times_code
 from ..photographs import photographs, visible
@@ -23,7 +23,7 @@ def picture_of(
     path: str | pathlib.Path | None,
     *,
     method: str | Method,
-    most: int,
+    most: Whole,
     title: str,
     key: Key[Array, ""] | None,
 ) -> Any:
@@ -32,7 +32,7 @@ def picture_of(
     **Returns:** a `matplotlib.figure.Figure`.
     """
     path = None if path is None else path_of("path", path, "a file for the picture")
-    check_count("most", most, "concepts")
+    most = check_count("most", most, "concepts")
     found = photographs(image)
     if len(found) != 1:
         raise ValueError(f"image holds {len(found)} photographs; give one, and call it for each")

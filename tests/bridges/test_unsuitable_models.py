@@ -150,7 +150,7 @@ def test_a_head_without_a_derivative_is_refused_when_it_is_split():
         bridges.split(model, "act", preprocess=EIGHT)
     behind = bridges.split(model, "late", preprocess=EIGHT)
     listed = [layer.name for layer in bridges.layers(model, size=8)]
-    assert listed[0] == "late"
+    assert {"detach", "late"} <= set(listed)
     for name in listed:
         bridges.split(model, name, preprocess=EIGHT)
     assert set(bridges.non_negative_layers(model, near="late", size=8)) <= set(listed)

@@ -511,5 +511,6 @@ def test_a_module_without_a_result_is_refused():
 
 
 def test_a_seed_is_a_key():
-    one, two = (to_flax(nn.Linear(3, 2), torch.ones(2, 3), key=key).errors for key in (7, jax.random.key(7)))
+    module = nn.Linear(3, 2)
+    one, two = (to_flax(module, torch.ones(2, 3), key=key).errors for key in (7, jax.random.key(7)))
     assert one.values == two.values
