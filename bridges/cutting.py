@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from face_jax.choices import text
 from face_jax.classes import ClassNames, class_names
 from face_jax.model import SplitModel
 
@@ -63,6 +64,8 @@ def split(
     three colours, of this size), unless `example_inputs` shows what they take.
     """
     preprocess = as_preprocess(preprocess)
+    if name is not None:
+        text("name", name, "what reports call the model")
     layer, model = plain_name(model, layer), unwrapped(model)
     images = example(model, example_inputs, preprocess.size)
     if example_inputs is None:

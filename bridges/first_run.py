@@ -68,6 +68,12 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
             logits = model(images.clone())
     except torch.OutOfMemoryError:
         raise
+    except AttributeError as error:
+        raise ValueError(
+            f"model={name} fails in its forward, whatever the pictures ({reason(error)}); if that reaches into a "
+            "wrapper such as DataParallel or torch.compile's (self.part.module.x): wrappers are taken off here, so "
+            "write it without .module or ._orig_mod"
+        ) from error
     except Exception as error:
         height, width = images.shape[-2:]
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import difflib
 from collections.abc import Sequence
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from face_jax.choices import whole
+
 from .affine_heads import affine_from, affine_head
 from .arrays import Layout, to_torch
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
-from .first_run import colours_of, logits_of
+from .first_run import colours_of, depends_on, logits_of
 from .layer_table import LayerTable
 from .layouts import Marks
 from .torch_features import home_of
@@ -65,6 +68,12 @@ class Survey:
     minimum: dict[fx.Node, float]
     negative: dict[fx.Node, float]
     logits: torch.Tensor
+    detached: int = 0
+
+    @property
+    def splittable(self) -> tuple[fx.Node, ...]:
+        """The places that logits can be differentiated by; the first `detached` ones are none."""
+        return self.places[self.detached :]
 
     def map_shape(self, node: fx.Node) -> tuple[int, int, int]:
         """`y x channel` at a place."""
@@ -94,7 +103,8 @@ def layers(
     - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the places. Those beside which other tensors flow (inside a residual block) are none; dropouts and
-    paddings, which add nothing to the place before them, are left out. Raises `ValueError` for a model that returns
+    paddings, which add nothing to the place before them, are left out, and so is what lies before a place where the
+    network detaches its tensors, as its logits have no derivative there. Raises `ValueError` for a model that returns
     no logits, doesn't take such pictures, or can't be followed.
     """
     model = unwrapped(model)
@@ -102,7 +112,7 @@ def layers(
     position = {node: index for index, node in enumerate(seen.traced.nodes)}
     affine_tail = affine_from(seen.traced)
     found = []
-    for node in seen.places:
+    for node in seen.splittable:
         if _hands_on(_kind(node, seen.traced.root)):
             continue
         affine = position[node] >= affine_tail and (
@@ -145,7 +155,7 @@ def non_negative_near(seen: Survey, model: nn.Module, near: str, count: int = 3)
     origin = seen.traced.nodes.index(find(seen, model, near))
     distance = {
         node: abs(seen.traced.nodes.index(node) - origin)
-        for node in seen.places
+        for node in seen.splittable
         if seen.minimum[node] >= 0
         and seen.map_shape(node)[:2] != (1, 1)
         and not _hands_on(_kind(node, seen.traced.root))
@@ -181,6 +191,7 @@ def example(model: Any, given: Any, size: int) -> torch.Tensor:
         return given.detach().to(device=device, dtype=dtype)
     if given is not None:
         return to_torch(given, device=device, dtype=dtype).movedim(-1, 1)
+    size = whole("size", size, "pixels", least=1)
     colours, _ = colours_of(model, size, device=device, dtype=dtype)
     noise = torch.randn(2, size, size, colours, generator=torch.Generator().manual_seed(0))
     return noise.to(device=device, dtype=dtype).movedim(-1, 1)
@@ -209,7 +220,28 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
     logits = run_watched(traced, images, watch)
     known = {node: layout for node in candidates if (layout := marks.layout(node)) is not None}
     places = tuple(node for node in traced.nodes if node in known)
-    return Survey(traced, places, shapes, known, minimum, negative, logits)
+    detached = _detached(traced, places, images)
+    return Survey(traced, places, shapes, known, minimum, negative, logits, detached)
+
+
+def _detached(traced: Traced, places: tuple[fx.Node, ...], images: torch.Tensor) -> int:
+    """How many of the first places the logits don't depend on, as torch differentiates.
+
+    All data flows through every place. So what depends on one depends on all behind it, and the first is enough to look
+    at where nothing is detached.
+    """
+
+    def depends(place: fx.Node) -> bool:
+        cut = cut_at(traced, place)
+        with torch.inference_mode(False), evaluating(cut.features), evaluating(cut.head):
+            with torch.no_grad():
+                maps = cut.features(images.clone())
+            with torch.enable_grad():
+                leaf = maps.clone().requires_grad_()
+                # Cloned once more: a head that overwrites its input can't be given a leaf.
+                return depends_on(cut.head(leaf.clone()), leaf)
+
+    return 0 if not places or depends(places[0]) else bisect.bisect_left(places, True, lo=1, key=depends)
 
 
 def find(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
@@ -226,7 +258,7 @@ def find(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
         raise NotACutError(f"layer={layer!r} is the input itself; choose a layer behind it")
     beside = passing_beside(seen.traced, node)
     position = seen.traced.nodes.index(node)
-    around = sorted(seen.places, key=lambda place: abs(seen.traced.nodes.index(place) - position))[:3]
+    around = sorted(seen.splittable, key=lambda place: abs(seen.traced.nodes.index(place) - position))[:3]
     reason = f"{', '.join(beside[:4])} flows past it" if beside else "it is no feature map"
     raise NotACutError(
         f"layer={layer!r} doesn't carry everything: {reason}; near it the model can be split at "
@@ -260,8 +292,8 @@ def _named(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
 
 
 def _nearest(seen: Survey, layer: str) -> str:
-    names = [name for place in seen.places for name in seen.traced.names[place]]
-    maps = [seen.traced.names[place][0] for place in seen.places if seen.map_shape(place)[:2] != (1, 1)]
+    names = [name for place in seen.splittable for name in seen.traced.names[place]]
+    maps = [seen.traced.names[place][0] for place in seen.splittable if seen.map_shape(place)[:2] != (1, 1)]
     # Without the name of the part that the layer is in.
     close = [name for name in names if name.endswith(f".{layer}") and not layer.isdigit()][:5]
     close = close or difflib.get_close_matches(layer, names, n=5, cutoff=0.6)

@@ -17,6 +17,11 @@ import sys
 
 import jax
 
+from face_jax.choices import share, whole
+
+# Torch starts as many as it's told, up to what 32 bits hold.
+_MOST_THREADS = 4096
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessorShare:
@@ -58,8 +63,8 @@ def share_processor(*, threads: int | None = None) -> ProcessorShare:
 
     **Returns:** what is set now, and advice on what only the environment can change.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads={threads}; give 1 or more, or None for one a core")
+    if threads is not None:
+        threads = whole("threads", threads, "threads", least=1, most=_MOST_THREADS)
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
@@ -86,8 +91,7 @@ def share_accelerator(*, jax_fraction: float = 0.5) -> None:
 
     Raises `RuntimeError` if JAX had started before and taken more.
     """
-    if not 0 < jax_fraction < 1:
-        raise ValueError(f"jax_fraction={jax_fraction}; give a number between 0 and 1, such as 0.5")
+    jax_fraction = share("jax_fraction", jax_fraction, 0.5)
     import torch
 
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

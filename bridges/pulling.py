@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,9 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from face_jax.choices import check_count, flag, native, path_of, shown
 from face_jax.freed_memory import freed_memory_kept
+from face_jax.interrupts import interruptible
 from face_jax.model import SplitModel
-from face_jax.progress import Progress, silent
+from face_jax.placing import claimed
+from face_jax.progress import silent
+from face_jax.progress_line import Watched, progress_of
 
 from .stores import MemoryStore, Store, open_store
 from .torch_features import features_of
@@ -40,6 +45,7 @@ class Pulled:
     skipped: tuple[tuple[str, str], ...]
 
 
+@interruptible()
 def pull(
     split: SplitModel,
     pictures: Iterable[tuple[str | os.PathLike[str], Picture]],
@@ -47,7 +53,7 @@ def pull(
     batch: int = 32,
     pooled: bool = False,
     store: str | pathlib.Path | None = None,
-    progress: Progress = silent,
+    progress: Watched = silent,
 ) -> Pulled:
     """Activations of many pictures.
 
@@ -65,37 +71,52 @@ def pull(
     - `store`: None for memory, else a path that ends in `.npy` (opened as a memory map) or `.zarr`. If it holds
         the beginning of the same work, that is kept and the rest is done; pictures that were left out stay so until
         you delete it.
-    - `progress`: told how far it is.
+    - `progress`: told how far it is, as by `face_jax.explain`; nobody by default.
 
-    **Returns:** the activations with names, in the order of `pictures`. Raises `ValueError` if none could be read, or
-    if `store` holds other work.
+    **Returns:** the activations with names, in the order of `pictures`. Raises `ValueError` if none could be read, if
+    `store` holds other work, or while another run writes to it.
     """
-    if batch < 1:
-        raise ValueError(f"batch={batch}; give 1 or more")
+    batch, pooled, progress = check_count("batch", batch, "pictures"), flag("pooled", pooled), progress_of(progress)
+    path = None if store is None else path_of("store", store, "a store, which ends in .npy or .zarr")
     forward = _Forward(split, pooled)
     named = _named(pictures)
     if not named:
         raise ValueError("pictures is empty; give at least one")
-    kept: Store = (
-        MemoryStore(len(named))
-        if store is None
-        else open_store(pathlib.Path(store), split.fingerprint, tuple(name for name, _ in named), pooled)
-    )
-    forward.shape = kept.picture_shape
-    with progress("Activations", len(named)) as advance, freed_memory_kept():
-        advance(kept.done)
-        for read in _batches(named[kept.done :], batch, forward.pin):
-            values, places = forward.of_one_shape(read)
-            failed = [(read.names[place], read.failed[place]) for place in sorted(read.failed)]
-            kept.append(values, [read.names[place] for place in places], failed, forward.shape)
-            advance(len(read.names))
-    if not kept.names:
-        raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")
-    return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped))
+    with contextlib.nullcontext() if path is None else _claimed(path):
+        kept: Store = (
+            MemoryStore(len(named))
+            if path is None
+            else open_store(path, split.fingerprint, tuple(name for name, _ in named), pooled)
+        )
+        forward.shape = kept.picture_shape
+        with progress("Activations", len(named)) as advance, freed_memory_kept():
+            advance(kept.done)
+            for read in _batches(named[kept.done :], batch, forward.pin):
+                values, places = forward.of_one_shape(read)
+                failed = [(read.names[place], read.failed[place]) for place in sorted(read.failed)]
+                kept.append(values, [read.names[place] for place in places], failed, forward.shape)
+                advance(len(read.names))
+        if not kept.names:
+            raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")
+        return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped))
+
+
+@contextlib.contextmanager
+def _claimed(store: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs from writing to a store meanwhile; where nothing can be written, one that's done can be read."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(claimed(store.parent, store.name))
+        yield
 
 
 def _named(pictures: Iterable[Any]) -> list[tuple[str, Picture]]:
     named = []
+    what = "names and pictures, for instance [('cat.jpg', array)]"
+    if isinstance(pictures, dict):
+        raise ValueError(f"pictures is a dict; give pairs of {what}, as pictures.items() does")
+    if not isinstance(pictures, Iterable) or getattr(pictures, "shape", None) == ():
+        raise ValueError(f"pictures={shown(pictures)} is no list; give pairs of {what}")
     for place, pair in enumerate(pictures):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str | os.PathLike):
             raise TypeError(
@@ -176,9 +197,7 @@ def _batches(
         shapes: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
         for place, (_, picture) in enumerate(some):
             try:
-                array = np.asarray(picture() if callable(picture) else picture)
-                if array.ndim != 3 or not np.issubdtype(array.dtype, np.floating):
-                    raise ValueError(f"shape {array.shape} of {array.dtype}; expected real numbers y x colour")
+                array = _preprocessed(picture() if callable(picture) else picture)
             except Exception as error:
                 # A reader may raise anything at a broken file (Pillow has SyntaxError, and exceptions of its own).
                 failed[place] = _reason(error)
@@ -194,6 +213,17 @@ def _batches(
             if start + batch < len(pictures):
                 coming = reader.submit(read, start + batch)
             yield ready
+
+
+def _preprocessed(picture: Any) -> np.ndarray:
+    array = np.asarray(native("the picture", picture))
+    if array.dtype.name == "bfloat16":  # no number of NumPy's own
+        array = array.astype(np.float32)
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"shape {array.shape} of {array.dtype}; expected real numbers y x colour")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{int((~np.isfinite(array)).sum())} of its values are NaN or infinite")
+    return array
 
 
 def _reason(error: Exception) -> str:

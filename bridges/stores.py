@@ -267,7 +267,7 @@ def open_store(path: pathlib.Path, fingerprint: str, names: tuple[str, ...], poo
         raise ValueError(f"store={str(path)!r} ends in {path.suffix!r}; give a path that ends in .npy or .zarr")
     if path.suffix == ".zarr":
         _zarr()
-    pictures = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    pictures = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
     return DiskStore(path, {"model": fingerprint, "pictures": pictures, "pooled": pooled}, len(names))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -222,7 +223,9 @@ def _forward(
     head = jax.jit(lambda maps: model.head(maps))
     for device_maps, maps in activations_of(model, inputs, total, stage, batch, progress, watch):
         with watch("the head"):
-            logits = np.asarray(head(device_maps))[: len(maps)]
+            said = head(device_maps)
+            _refuse_other_logits(said, len(device_maps), model)
+            logits = np.asarray(said)[: len(maps)]
         lost = int(np.isnan(logits).any(-1).sum())
         if lost:
             raise ValueError(
@@ -258,7 +261,9 @@ def activations_of(
             inputs = itertools.chain(first, inputs)
             if first:
                 with watch("the network's forward passes"):
-                    maps = np.asarray(model.features(jnp.asarray(np.stack(first))))
+                    found = model.features(jnp.asarray(np.stack(first)))
+                _refuse_no_maps(found, len(first), model)
+                maps = np.asarray(found)
                 _refuse_not_finite(maps, model)
                 _refuse_signed(maps, model)
         while True:
@@ -270,11 +275,34 @@ def activations_of(
             stack = np.stack(pictures + [pictures[-1]] * (batch - len(pictures)))
             with watch("the network's forward passes"):
                 device_maps = model.features(jnp.asarray(stack))
+                _refuse_no_maps(device_maps, len(stack), model)
                 maps = np.asarray(device_maps)[: len(pictures)]
             _refuse_not_finite(maps, model)
             _refuse_signed(maps, model)
             yield device_maps, maps
             advance(len(pictures))
+
+
+def _refuse_no_maps(found: Any, images: int, model: SplitModel) -> None:
+    known = isinstance(found, jax.Array | np.ndarray)
+    real = known and jnp.issubdtype(found.dtype, jnp.floating)
+    if not real or len(found.shape) != 4 or found.shape[0] != images or 0 in found.shape:
+        given = f"shape {found.shape}, {found.dtype}," if known else f"a {type(found).__name__}"
+        raise ValueError(
+            f"features of {model.name} give {given} for {images} images; they have to give activations alone, an array "
+            "of real numbers of JAX or NumPy, image × y × x × channel"
+        )
+
+
+def _refuse_other_logits(said: Any, images: int, model: SplitModel) -> None:
+    shape, dtype = getattr(said, "shape", None), getattr(said, "dtype", object)
+    if shape is not None and len(shape) == 2 and shape[0] == images and jnp.issubdtype(dtype, jnp.floating):
+        return
+    given = f"a {type(said).__name__}" if shape is None else f"shape {tuple(shape)}, {dtype},"
+    raise ValueError(
+        f"head of {model.name} gives {given} for {images} images; it has to give logits alone, real numbers, "
+        "image × class"
+    )
 
 
 def _refuse_not_finite(maps: np.ndarray, model: SplitModel) -> None:

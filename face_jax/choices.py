@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+import os
+import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex
 
@@ -45,16 +48,23 @@ def native(name: str, value: Any) -> Any:
     isn't an array.
     """
     if hasattr(value, "aval"):
+        if isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.is_deleted():
+            raise ValueError(f"{name} was deleted, or given away to a program (donated); give a copy that is kept")
         return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
             f"{name} is a masked array with {int(np.ma.count_masked(value))} masked entries, whose values mean "
             "nothing; give value.filled(0), and SquaredError(weights=...) with 0 there where it is factorized"
         )
+    kind = type(value).__module__.partition(".")[0]
+    if kind == "scipy" or (kind == "jax" and hasattr(value, "todense")):
+        raise ValueError(f"{name} is a {type(value).__name__}, which is sparse; give all its entries, value.todense()")
     try:
         value = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} can't be read as an array ({error}); give rows of equal length") from error
+        # Torch's are also refused where they want gradients, which would be lost.
+        remedy = "value.detach().cpu().float().numpy()" if kind == "torch" else "rows of equal length"
+        raise ValueError(f"{name} can't be read as an array ({error}); give {remedy}") from error
     if not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     if value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (1 + (value.dtype.kind == "c")):
@@ -210,6 +220,35 @@ def function(name: str, value: Any, examples: str) -> Any:
     return value
 
 
+def callable_with(name: str, value: Any, remedy: str, *given: Any, **named: Any) -> Any:
+    """Something that can be called with such arguments, as far as it tells; raises `ValueError` for anything else."""
+    if not callable(value):
+        raise ValueError(f"{name}={shown(value)} can't be called; {remedy}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return value  # such as some built-in functions
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise ValueError(f"{name}={shown(value)} can't be called as it will be ({error}); {remedy}") from error
+    return value
+
+
+def text(name: str, value: Any, what: str) -> str:
+    """Some text; raises `ValueError` for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}={shown(value)} isn't {what}; give text in quotes")
+    return value
+
+
+def path_of(name: str, value: Any, what: str) -> pathlib.Path:
+    """A path; raises `ValueError` for what names nothing."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise ValueError(f"{name}={shown(value)} isn't the path of {what}; give one in quotes, or a pathlib.Path")
+    return pathlib.Path(value)
+
+
 def key_of(value: Any, name: str = "key") -> Key[Array, ""]:
     """A key for random numbers.
 
@@ -299,11 +338,11 @@ def check_settings(
         if number is None or number < 1:
             raise ValueError(f"rank={shown(rank)} is no number of concepts; give 1 or more, or 'auto'")
         rank = number
-    if crops is not None and (isinstance(crops, type) or not callable(crops)):
-        raise ValueError(
-            f"crops={shown(crops)} is no rule for crops; give an object such as RandomCrops(), GridCrops() or "
-            "NativeCrops(model.preprocess)"
-        )
+    rules = "give an object such as RandomCrops(), GridCrops() or NativeCrops(model.preprocess)"
+    if crops is not None:
+        if isinstance(crops, type) or not callable(crops):
+            raise ValueError(f"crops={shown(crops)} is no rule for crops; {rules}")
+        callable_with("crops", crops, rules, [], key=None)
     held_out = share("held_out", held_out, 0.2)
     return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
 

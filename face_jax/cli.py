@@ -19,8 +19,9 @@ except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
 from .compilations import keep_compilations
+from .interrupts import interruptible
 from .placing import claimed, put_together
-from .terminal import SAY, bars, errors_in_words, interruptible, timed
+from .terminal import SAY, bars, errors_in_words, timed
 from .words import (
     PICTURES,
     check_counts,

@@ -16,7 +16,19 @@ from . import choices, metrics
 from .account import fit_summary, notes_on, settings_of
 from .activations import Cropping, Crops, RandomCrops, check_crops
 from .cache import no_cache
-from .choices import Real, Seed, Whole, check_faithfulness, check_rank, check_settings, flag, function, instance, key_of
+from .choices import (
+    Real,
+    Seed,
+    Whole,
+    callable_with,
+    check_faithfulness,
+    check_rank,
+    check_settings,
+    flag,
+    function,
+    instance,
+    key_of,
+)
 from .classes import Target, class_index, other_reading
 from .controls import control_banks, control_scores
 from .explanation import Explanation
@@ -25,6 +37,7 @@ from .factorize.encode import encode_maps
 from .factorize.settings import solver_or, start_or
 from .factorize.validate import squared_error
 from .fitting import fit
+from .interrupts import interruptible
 from .memory import exhaustion_in_words
 from .model import SplitModel, check_model
 from .photographs import photographs
@@ -33,9 +46,11 @@ from .progress_line import Watched, progress_of
 from .ranking import by_importance, describe, importance_of, looked_at, other_measures
 from .selection import Activator, check_alive, choose_class, of_class, place_average, split, units
 
+_CACHES = "an object such as ArrayCache(folder)"
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
 
+@interruptible()
 def explain(
     model: SplitModel,
     images: Any,
@@ -98,7 +113,8 @@ def explain(
         squared_error(objective)
     flag("one_each", one_each)
     progress = progress_of(progress)
-    function("cache", cache, "an object such as ArrayCache(folder)")
+    function("cache", cache, _CACHES)
+    callable_with("cache", cache, f"give {_CACHES}", [], dict)
     stopwatch = Stopwatch()
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs(images)

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 from .activations import Collected, Crops, Readable, activations_of
 from .activations import pooled as average
 from .attribution import Method, attribution_method, upsampled_codes
-from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag
+from .choices import Concepts, Seed, Whole, check_count, concepts_of, flag, whole
 from .concepts import Concept
 from .factorize import RankScan
 from .factorize.encode import encode_maps
 from .faithfulness import Path
 from .importance import TCAV, GradientTimesCode, Sobol
+from .interrupts import interruptible
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
@@ -114,6 +115,7 @@ class Explanation:
     def encode(
         self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image concept"]: ...
+    @interruptible()
     def encode(
         self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
@@ -143,6 +145,7 @@ class Explanation:
         codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
         return _in_place(codes[:, 0, 0] if pooled else codes, readable)
 
+    @interruptible()
     def maps(
         self,
         images: Any,
@@ -176,8 +179,9 @@ class Explanation:
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
         return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)
 
-    def maps_of(self, number: int) -> Float[np.ndarray, "concept y x"]:
+    def maps_of(self, number: Whole) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""
+        number = whole("number", number, "a photograph", most=len(self.photographs) - 1)
         enlarged = upsampled_codes(jnp.asarray(self.codes[number : number + 1]), self.model.preprocess.size)
         return np.moveaxis(enlarged[0], -1, 0)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .activations import Collected, Crops
+from .choices import path_of
 from .concepts import Concept
 from .explanation import Explanation
 from .factorize import RankScan
@@ -50,7 +51,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     that are missing, damaged, of another format or of different explanations, and for `images` without the
     photographs that were explained.
     """
-    folder = pathlib.Path(folder)
+    folder = path_of("folder", folder, "a saved explanation")
     text = read_text(folder)
     given = None if images is None else photographs(images)
     try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from .choices import instance, shown
+from .choices import callable_with, instance, several, shown, text
 from .classes import Names, class_names
 from .preprocess import Preprocess as Preprocess
 
@@ -75,7 +75,17 @@ class SplitModel:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
         if not callable(self.features):
             raise ValueError(f"features={shown(self.features)} can't be called; give a function of network input")
+        callable_with("features", self.features, "give a function of network input alone", None)
         check_head(self.head)
+        if self.non_negative_layers is not None:
+            callable_with("non_negative_layers", self.non_negative_layers, "give a function of nothing, or None")
+        if self.lowest is not None:
+            real("lowest", self.lowest, "activation")
+        for note in several("notes", self.notes, "texts"):
+            text("notes", note, "a text")
+        text("layer", self.layer, "a layer's name")
+        text("name", self.name, "a model's name")
+        text("fingerprint", self.fingerprint, "a digest of the model")
         instance("preprocess", self.preprocess, Preprocess, "Preprocess()")
         object.__setattr__(self, "classes", class_names(self.classes))
         if len(self.classes) < 2:
@@ -103,6 +113,7 @@ def check_head(head: Any, *, affine: bool = True) -> None:
     kind = type(head).__name__
     if not callable(head):
         raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
+    callable_with("head", head, remedy, None)
     if affine and not hasattr(head, "affine"):
         raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:

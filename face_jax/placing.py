@@ -63,19 +63,25 @@ def placed(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def claimed(folder: pathlib.Path) -> Iterator[None]:
+def claimed(folder: pathlib.Path, file: str | None = None) -> Iterator[None]:
     """Keeps other runs from writing to a folder; what it takes is gone with the process, however that ends.
 
-    The folder is made if need be, and removed if it's empty in the end. Raises `FolderInUseError` if another run has
-    it.
+    **Arguments:**
+
+    - `folder`: made if need be, and removed if it's empty in the end.
+    - `file`: claim only this file in it.
+
+    Raises `FolderInUseError` if another run has it.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK
+    path = folder / (_LOCK if file is None else f".{file}{_LOCK}")
     held = _lock(path)
     if held is None:
+        claim = f"folder={str(folder)!r}" if file is None else f"store={str(folder / file)!r}"
         raise FolderInUseError(
-            f"folder={str(folder)!r}: another run is writing to it; wait until it's done, or name another folder"
+            f"{claim}: another run is writing to it; wait until it's done, or name another "
+            + ("folder" if file is None else "path")
         )
     try:
         yield

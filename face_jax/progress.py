@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
+from .interrupts import go_on
+
 Advance = Callable[[int], None]
 
 
@@ -27,12 +29,14 @@ class Progress(Protocol):
 def silent(stage: str, total: int) -> Iterator[Advance]:
     """A `Progress` that shows nothing."""
     del stage, total
+    go_on()
     yield nobody
 
 
 def nobody(steps: int) -> None:
     """An `Advance` that tells nobody."""
     del steps
+    go_on()
 
 
 class Stopwatch:

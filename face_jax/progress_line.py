@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .choices import callable_with
+from .interrupts import go_on
 from .progress import Advance, Progress, silent
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ else:
     # Whoever gives something else is told so by `progress_of`.
     Watched = Any
 
+_REMEDY = (
+    "give True, False, or a function of a stage's name and its number of steps that gives a context manager "
+    "(face_jax.progress.Progress)"
+)
 # Work that is done sooner isn't worth a line.
 _SOON = 1.0
 _PAUSE = 0.1
@@ -35,17 +42,40 @@ def progress_of(progress: Watched) -> Progress:
         return line if _watched() else silent
     if isinstance(progress, bool):
         return line if progress else silent
+    if isinstance(progress, _Own):
+        return progress
     if not callable(progress) or isinstance(progress, type):
-        raise ValueError(
-            f"progress={progress!r} isn't valid; give True, False, or a function of a stage's name and its number of "
-            "steps that gives a context manager (face_jax.progress.Progress)"
-        )
-    return progress
+        raise ValueError(f"progress={progress!r} isn't valid; {_REMEDY}")
+    return _Own(callable_with("progress", progress, _REMEDY, "stage", "total"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """Somebody's own `Progress`, which ends what it's told of if the user asked for that."""
+
+    progress: Any
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str, total: int) -> Iterator[Advance]:
+        """Begin a stage; raises `ValueError` where no context manager of a function comes back."""
+        go_on()
+        told = self.progress(stage, total)
+        if not isinstance(told, contextlib.AbstractContextManager):
+            raise ValueError(f"progress gives a {type(told).__name__}, which is no context manager; {_REMEDY}")
+        with told as tell:
+            callable_with("progress", tell, f"let its context manager give a function of a number; {_REMEDY}", 1)
+
+            def advance(steps: int) -> None:
+                go_on()
+                tell(steps)
+
+            yield advance
 
 
 @contextlib.contextmanager
 def line(stage: str, total: int) -> Iterator[Advance]:
     """A `Progress` that writes a line on standard error, over and over, once the work has taken a second."""
+    go_on()
     begun = time.monotonic()
     done, told = 0, begun + _SOON - _PAUSE
 
@@ -54,6 +84,7 @@ def line(stage: str, total: int) -> Iterator[Advance]:
 
     def advance(steps: int) -> None:
         nonlocal done, told
+        go_on()
         done += steps
         if time.monotonic() - told >= _PAUSE:
             told = time.monotonic()

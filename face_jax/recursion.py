@@ -18,6 +18,7 @@ from .choices import (
     Real,
     Seed,
     Whole,
+    callable_with,
     check_count,
     concepts_of,
     index_or_none,
@@ -33,6 +34,7 @@ from .earlier import check_same_model, crop_rows
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
 from .factorize.settings import solver_or, start_or
+from .interrupts import interruptible
 from .model import SplitModel, check_model
 from .progress import Progress
 from .progress_line import Watched, progress_of
@@ -42,6 +44,7 @@ from .sub_concepts import Division, Recursion, SubConcept, coherence, spreads, t
 _MINOR = 0.01
 
 
+@interruptible()
 def recurse(
     explanation: Explanation,
     earlier: SplitModel | Sequence[SplitModel] | Callable[[int], SplitModel],
@@ -97,7 +100,9 @@ def recurse(
     earlier = (earlier,) if isinstance(earlier, SplitModel) else earlier
     if isinstance(earlier, type):
         raise ValueError(f"earlier=the class {earlier.__name__} isn't valid; give a model, or several")
-    if not callable(earlier):
+    if callable(earlier):
+        callable_with("earlier", earlier, "give a function of the level, 1 or more, or models", 1)
+    else:
         earlier = several("earlier", earlier, "models cut at earlier layers")
         for model in earlier:
             check_model(model, "earlier")
@@ -109,6 +114,7 @@ def recurse(
         check_count(name, value, "crops") for name, value in (("fewest", fewest), ("strongest", strongest))
     )
     batch = check_count("batch", batch, "pictures")
+    callable_with("cache", cache, "give an object such as ArrayCache(folder)", [], dict)
     solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
     settings = _Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.

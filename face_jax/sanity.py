@@ -14,11 +14,12 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
-from .choices import Seed, Whole, check_count, instance, key_of, shown
+from .choices import Seed, Whole, check_count, instance, key_of, shown, text
 from .explanation import Explanation
 from .factorize import ADMM, NNDSVD, factorize
 from .factorize.matching import matched
 from .factorize.settings import solver_or, start_or
+from .interrupts import interruptible
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
 from .photographs import network_input, visible
@@ -84,6 +85,7 @@ class SanityCheck:
     __repr__ = short_repr
 
 
+@interruptible()
 def sanity_check(
     explanation: Explanation,
     stages: Iterable[tuple[str, SplitModel]],
@@ -134,6 +136,7 @@ def sanity_check(
                 f"stages holds a {type(stage).__name__}; give pairs of a name and a model, as bridges.randomized does"
             )
         name, model = stage
+        text("stages", name, "a stage's name")
         check_model(model, f"the model of stage {name!r}")
         with progress(f"Sanity check, {name}", steps) as advance:
             found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))

@@ -37,7 +37,9 @@ def read_stores(folder: pathlib.Path, text: dict[str, Any], classes: int) -> dic
     try:
         import safetensors
     except ImportError as error:
-        raise ImportError("loading an explanation needs safetensors: pip install face-jax[cli]") from error
+        raise ImportError(
+            "loading an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
+        ) from error
     opened: dict[str, Any] = {}
     for name in (BANK, ACTIVATIONS):
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .choices import path_of
 from .explanation import Explanation
 from .photographs import Photograph, UnreadablePhotographError
 from .placing import put_together
@@ -41,8 +42,10 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     try:
         from safetensors.numpy import save as dumped_tensors
     except ImportError as error:
-        raise ImportError("saving an explanation needs safetensors: pip install face-jax[cli]") from error
-    folder, model = pathlib.Path(folder), explanation.model
+        raise ImportError(
+            "saving an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
+        ) from error
+    folder, model = path_of("folder", folder, "a folder"), explanation.model
     stores = {
         file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))

@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator
-from typing import Any
 
 import rich.console
 import rich.markup
 import rich.progress
 import typer
 
+from .interrupts import go_on
 from .progress import Advance, nobody
 
 # Steps of a stage that may take minutes.
 _MINUTES = 5_000
 # The report's address alone goes to standard output.
 SAY = rich.console.Console(stderr=True, soft_wrap=True)
-# Whether the user has asked for the run to end.
-_ASKED_TO_END = threading.Event()
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends the run, wherever it falls: what is raised inside a callback may get lost on the way out."""
-    _ASKED_TO_END.clear()
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
-        return
-
-    def end(number: int, frame: Any) -> None:
-        _ASKED_TO_END.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-        go_on()
-    except Exception as error:
-        if _ASKED_TO_END.is_set():
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def go_on() -> None:
-    """Ends the run here if the user asked for it and the exception got lost."""
-    if _ASKED_TO_END.is_set():
-        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Arguments of another kind are refused by name, before any work, by every public function."""
 
+import functools
 import importlib
 
 import jax
@@ -26,7 +27,25 @@ NO_COUNT = [*JUNK, True, np.True_, 1.5, -1, float("nan"), None]
 NO_KEY = [*JUNK, True, 0.5, -1, [0, 1], np.zeros(3)]
 NO_SETTINGS = [*JUNK, 3, ff.HALS, colour_features]
 # These have annotations that beartype checks before the functions themselves can.
-ANNOTATED = ("model", "throw", "one_each", "cache", "pooled", "importance")
+ANNOTATED = (
+    "activations",
+    "solution",
+    "adjoint",
+    "signed_dictionary",
+    "objective",
+    "cotangents",
+    "held_out",
+    "term",
+    "weights",
+    "grid",
+    "keep_predictions",
+    "model",
+    "throw",
+    "one_each",
+    "cache",
+    "pooled",
+    "importance",
+)
 NO_NUMBER = [*JUNK, True, float("nan"), float("inf"), -2.0, None]
 
 
@@ -54,9 +73,52 @@ def codes(**changes):
     return at.Codes()(**({"model": MODEL, "dictionary": BANK, "images": IMAGES} | changes))
 
 
+@functools.cache
+def solution():
+    return fj.factorize(A, 2)
+
+
+HEAD = fj.heads.Affine(jnp.ones((6, 3)), jnp.zeros(3))
+PAIR = (jnp.ones((12, 2)), jnp.ones((2, 6)))
+NO_MATRIX = [*JUNK[:4], {"a": 1}, np.ones((12, 6)) * 1j, A[:, :1], A[:5], A.astype(str), A.astype(object), A[0], None]
+
+
+def vjp(**changes):
+    return fj.implicit_vjp(**({"activations": A, "solution": solution(), "cotangents": PAIR} | changes))
+
+
+def stats(**changes):
+    return fj.derivative_stats(**({"activations": A, "solution": solution()} | changes))
+
+
+def certify(**changes):
+    term = fj.Faithfulness(HEAD)
+    return fj.certify(**({"term": term, "activations": A, "solution": solution()} | changes))
+
+
+def faithfulness(**changes):
+    return fj.Faithfulness(HEAD, **changes)
+
+
 @pytest.mark.parametrize(
     ("function", "argument", "values"),
     [
+        *((each, "activations", NO_MATRIX) for each in (vjp, stats)),
+        *((each, "solution", [*JUNK, None, PAIR]) for each in (vjp, stats, certify)),
+        *((each, "adjoint", [*NO_SETTINGS, None, fj.StopGradient(), fj.ImplicitAdjoint(rtol=-1.0),
+                             fj.ImplicitAdjoint(max_steps=0), fj.ImplicitAdjoint(refinements=-1)])
+          for each in (vjp, stats)),
+        *((each, "signed_dictionary", [*JUNK, 1, "False", None, np.asarray(2)]) for each in (vjp, stats)),
+        *((each, "objective", [*NO_SETTINGS, None]) for each in (vjp, stats, certify)),
+        (vjp, "cotangents", [*JUNK, None, PAIR[:1], (*PAIR, PAIR[0]), PAIR[::-1], (np.ones((12, 2)) * 1j, PAIR[1]),
+                             (PAIR[0], "x"), dict(zip("ab", PAIR, strict=True))]),
+        (certify, "activations", [*NO_MATRIX[:6], *NO_MATRIX[8:]]),
+        (certify, "held_out", [*NO_MATRIX[:6], *NO_MATRIX[8:-1], A + 0j, A * np.nan]),
+        (certify, "term", [*JUNK, None, HEAD]),
+        (faithfulness, "weights", ["abc", b"1", object, {"a": 1}, {1}, lambda: 0, iter([1.0]), [[1.0], [1.0, 2.0]],
+                                   np.ones(12) * 1j, np.ones(12).astype(str), torch.ones(12, requires_grad=True)]),
+        (faithfulness, "grid", [*JUNK, 3, (3,), (2, True), (2.0, 2.0), (0, 2), [2, 2]]),
+        (faithfulness, "keep_predictions", [*JUNK, None, 1, "False"]),
         (factorize, "rank", NO_COUNT),
         (factorize, "key", NO_KEY),
         (factorize, "solver", [*NO_SETTINGS, None, ff.ADMM(max_steps=-1), ff.ADMM(rtol=np.nan), ff.HALS(sweeps=0)]),

@@ -30,10 +30,13 @@ def test_a_line_on_a_terminal_and_in_a_notebook_and_nothing_in_a_pipe(monkeypatc
 
 
 def test_true_false_and_a_progress_of_ones_own():
-    own = recorded_progress()[1]
+    told, own = recorded_progress()
     assert progress_of(True) is line
     assert progress_of(False) is silent
-    assert progress_of(own) is own
+    with progress_of(progress_of(own))("Crops", 3) as advance:
+        advance(1)
+        advance(2)
+    assert told == [["Crops", 3, 3]]
 
 
 @pytest.mark.parametrize("progress", ["yes", 1, object])

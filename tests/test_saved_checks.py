@@ -7,6 +7,8 @@ import pathlib
 import random
 import re
 import shutil
+import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -311,3 +313,16 @@ def test_every_file_has_the_digest_of_the_arrays(folder):
     for name in (BANK, ACTIVATIONS):
         with safe_open(folder / name, framework="numpy") as opened:
             assert opened.metadata()["digest"] == digest
+
+
+def test_without_safetensors_the_extras_that_have_it_are_named(explanation, folder, tmp_path, monkeypatch):
+    extras = tomllib.loads(pathlib.Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+    extras = extras["project"]["optional-dependencies"]
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for act in (lambda: fj.save(explanation, tmp_path / "new"), lambda: fj.load(folder, explanation.model)):
+        with pytest.raises(ImportError, match="needs safetensors") as caught:
+            act()
+        named = re.findall(r"face-jax\[(\w+)\]", str(caught.value))
+        assert named == ["torch", "report"]
+        assert all(any(package.startswith("safetensors") for package in extras[extra]) for extra in named)

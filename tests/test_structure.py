@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Downstream of each module is everything later in the list: a module imports earlier ones only.
 STREAM = (
-    "reprs", "sentences", "choices", "scaling", "memory", "classes", "progress", "progress_line", "placing",
-    "randomness", "cache", "compilations", "freed_memory", "decoding", "image_arrays", "items", "resizing",
+    "reprs", "sentences", "choices", "scaling", "memory", "classes", "interrupts", "progress", "progress_line",
+    "placing", "randomness", "cache", "compilations", "freed_memory", "decoding", "image_arrays", "items", "resizing",
     "photographs", "preprocess", "crops", "reading", "model", "activations",
     "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
     "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",

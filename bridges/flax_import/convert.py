@@ -7,25 +7,32 @@ from collections.abc import Sequence
 
 import jax
 import torch
-from jaxtyping import PRNGKeyArray
 
-from ..arrays import narrow
+from face_jax.choices import Seed, flag, key_of, real, several
+
+from ..arrays import narrow, refuse_unusual
 from ..wrappers import unwrapped
 from .affine import refuse_unless_affine
 from .check import compare, to_jax
-from .export import evaluating, exported_program
+from .export import evaluating, exported_program, refuse_examples
 from .module import ImportedNetwork
 
 
 def _examples(example_inputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The inputs as tensors on the CPU with one batch size, which is at least two: torch takes a one for a constant."""
-    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    what = "torch tensors whose first axis is the batch (image, channel, y, x)"
+    if not isinstance(example_inputs, torch.Tensor):
+        example_inputs = several("example_inputs", example_inputs, what)
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
+    if not inputs:
+        raise ValueError("example_inputs is empty; give one tensor, or all that the module's forward takes")
     for place, value in enumerate(inputs):
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             raise ValueError(
                 f"example_inputs[{place}] is {type(value).__name__}; give a torch tensor whose first axis is the batch "
                 "(image, channel, y, x)"
             )
+        refuse_unusual(value, f"example_inputs[{place}]")
     batches = {value.shape[0] for value in inputs}
     if len(batches) != 1 or 0 in batches:
         raise ValueError(
@@ -53,7 +60,7 @@ def to_flax(
     transpose_input: bool = True,
     transpose_output: bool = True,
     affine: bool = False,
-    key: PRNGKeyArray | None = None,
+    key: Seed = None,
 ) -> ImportedNetwork:
     """Import a torch module, whole or the head of a split one, as a Flax module that computes the same.
 
@@ -79,7 +86,7 @@ def to_flax(
     - `transpose_output`: the same for four-axis outputs.
     - `affine`: whether the module is average pooling and an affine map, which the factorization can exploit. Such a
         network takes maps of any height and width, and rows.
-    - `key`: for the random inputs of the check; None for a fixed one.
+    - `key`: for the random inputs of the check, or a seed; None for a fixed one.
 
     **Returns:**
 
@@ -92,6 +99,17 @@ def to_flax(
     - `ImportMismatchError`: the check failed, with the measured numbers.
     - `ValueError`: inputs or weights that cannot be used, or `affine=True` of a module that is not.
     """
+    for name, value in (
+        ("check", check),
+        ("transpose_input", transpose_input),
+        ("transpose_output", transpose_output),
+        ("affine", affine),
+    ):
+        flag(name, value)
+    for name, value in (("rtol", rtol), ("gradient_rtol", gradient_rtol)):
+        if value is not None:
+            real(name, value, "tolerance", least=0)
+    key = key_of(key)
     module, examples = _torch_module(module), _examples(example_inputs)
     weights = [*module.parameters(), *module.buffers()]
     if any(weight.dtype == torch.float64 for weight in weights) and not jax.config.read("jax_enable_x64"):
@@ -102,6 +120,7 @@ def to_flax(
     if any(weight.device.type != "cpu" or weight.is_inference() for weight in weights):
         module = copy.deepcopy(module).cpu()
     with evaluating(module):
+        refuse_examples(module, examples)
         program, parameters, buffers = exported_program(module, examples)
         network = ImportedNetwork(
             program,
@@ -113,7 +132,6 @@ def to_flax(
             affine=affine,
         )
         if check:
-            key = jax.random.key(0) if key is None else key
             network.errors = compare(network, module, examples, rtol=rtol, gradient_rtol=gradient_rtol, key=key)
             if affine:
                 refuse_unless_affine(module, examples, channels_second=transpose_input, key=key)

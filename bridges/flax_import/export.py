@@ -113,7 +113,7 @@ def _unknown(graph: torch.fx.Graph) -> list[Any]:
     return [target for target in targets if implementation(_name(target)) is None]
 
 
-def _refuse_examples(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
+def refuse_examples(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
     """Raise `ValueError` if the module itself does not take the examples."""
     try:
         with torch.no_grad():
@@ -140,7 +140,7 @@ def _graph(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> torch
     try:
         exported = torch.export.export(module, examples, dynamic_shapes=free)
     except Exception as error:
-        _refuse_examples(module, examples)
+        refuse_examples(module, examples)
         raise ExportError(type(module).__name__, str(error)) from error
     _functional(exported.graph)
     exported.graph_module.recompile()
@@ -203,6 +203,8 @@ def exported_program(
             pairs = zip(signature.output_specs, node.args[0], strict=True)
             results = [_plain(result) for spec, result in pairs if spec.kind == OutputKind.USER_OUTPUT]
             assert exported.call_spec.out_spec is not None
+            if not any(isinstance(result, torch.fx.Node) for result in node.args[0]):
+                raise ExportError(type(module).__name__, "its forward returns no tensor")
             outputs = torch_tree.tree_unflatten(results, exported.call_spec.out_spec)
         elif node.op == "call_function":
             name, origin = _name(node.target), _module(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from types import MappingProxyType
 
+from ..choices import callable_with
 from .grad_cam import GradCAM
 from .gradient_times_input import GradientTimesInput
 from .hsic import HSIC
@@ -56,6 +57,10 @@ def attribution_method(method: str | Method) -> Method:
             raise UnknownMethodError(
                 f"method={method!r} is no method; give an object such as Saliency(), or one of {', '.join(METHODS)}"
             )
+        callable_with(
+            "method", method, "give an object such as Saliency(), or a word", 0, 1, 2,
+            concepts=None, pooled=False, key=None, progress=None,
+        )  # fmt: skip
         return method
     plain = {_plain(word): word for word in METHODS}
     if _plain(method) in plain:

@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
-from ..choices import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, real
+from ..choices import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, path_of, real
 from ..freed_memory import freed_memory_kept
+from ..interrupts import interruptible
 from ..model import Preprocess, SplitModel, check_model
 from ..progress import Progress
 from ..progress_line import Watched, progress_of
@@ -60,7 +61,7 @@ class Visualization:
             from PIL import Image
         except ImportError as error:
             raise ImportError("saving pictures needs Pillow: pip install face-jax[report]") from error
-        folder = pathlib.Path(folder)
+        folder = path_of("folder", folder, "a folder")
         folder.mkdir(parents=True, exist_ok=True)
         files = tuple(folder / f"concept-{concept + 1}.png" for concept in self.concepts)
         for file, pixels in zip(files, self.pixels, strict=True):
@@ -68,6 +69,7 @@ class Visualization:
         return files
 
 
+@interruptible()
 def visualize(
     model: SplitModel,
     dictionary: Any,

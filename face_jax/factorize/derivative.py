@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..choices import flag, instance, several, shown
 from ..reprs import short_repr
-from . import validate
+from . import validate, with_terms
 from .adjoint import ImplicitAdjoint, refined
 from .conditions import at_scale, in_dtype, targets
 from .jaxopt_rootfinding import root_vjp
@@ -18,6 +20,7 @@ from .magnitude import unit_of
 from .objective import Objective, SquaredError
 from .results import RESULTS, Result
 from .root import Root
+from .settings import check_adjoint
 from .solution import Solution, normalized
 
 AnyObjective = SquaredError | Objective
@@ -83,20 +86,24 @@ def implicit_vjp(
     - `signed_dictionary`: whether the solver was one such as `SemiNMF`.
 
     **Returns:** ((cotangent of the activations, of the objective), how it went). Raises `ValueError` for shapes
-    that don't fit.
+    that don't fit, and for what is no solution, no pair of cotangents or no objective.
     """
-    activations = validate.matrix("activations", activations, "row × channel")
-    validate.penalties(objective, both=True)
-    shapes = [x.shape for x in cotangents]
-    wanted = [solution.codes.shape, solution.dictionary.shape]
-    if shapes != wanted or len(solution.codes) != len(activations):
-        raise ValueError(
-            f"cotangents have shapes {shapes}, the solution's codes and dictionary {wanted}, and activations "
-            f"{activations.shape}; give one of the codes' shape and one of the dictionary's, for these activations"
-        )
+    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
+    pair = several("cotangents", cotangents, "cotangents, one of the codes and one of the dictionary")
+    if len(pair) != 2:
+        raise ValueError(f"cotangents has {len(pair)} entries; give two, one of the codes and one of the dictionary")
     dtype = activations.dtype
+    given = (
+        validate.matrix("cotangents[0]", pair[0], "row × concept").astype(dtype),
+        validate.matrix("cotangents[1]", pair[1], "concept × channel").astype(dtype),
+    )
+    shapes, wanted = [x.shape for x in given], [solution.codes.shape, solution.dictionary.shape]
+    if shapes != wanted:
+        raise ValueError(
+            f"cotangents have shapes {shapes} and the solution's codes and dictionary {wanted}; give one of the codes' "
+            "shape and one of the dictionary's"
+        )
     rtol = adjoint.tolerance(1e-6, dtype)
-    given = (jnp.asarray(cotangents[0]).astype(dtype), jnp.asarray(cotangents[1]).astype(dtype))
     if objective.terms:
         return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
     # Where squares stay in range, and back by the chain rule.
@@ -109,6 +116,38 @@ def implicit_vjp(
     if isinstance(objective, Objective):
         objective_part = dataclasses.replace(objective, quadratic=objective_part)
     return (activations_part, objective_part), stats
+
+
+def _checked(
+    activations: Any, solution: Any, objective: Any, adjoint: Any, signed_dictionary: Any
+) -> tuple[Array, Solution, AnyObjective]:
+    """What was factorized, what came out and what was minimized; raises `ValueError` where they don't fit together."""
+    activations = validate.matrix("activations", activations, "row × channel")
+    instance("solution", solution, Solution, "the result of factorize")
+    instance("adjoint", adjoint, ImplicitAdjoint, "ImplicitAdjoint()")
+    check_adjoint(adjoint)
+    flag("signed_dictionary", signed_dictionary)
+    codes = validate.matrix("solution.codes", solution.codes, "row × concept")
+    dictionary = validate.matrix("solution.dictionary", solution.dictionary, "concept × channel")
+    if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
+        raise ValueError(
+            f"solution has codes of shape {codes.shape} and a dictionary of shape {dictionary.shape}, which don't make "
+            f"activations of shape {activations.shape}; give the solution of these activations"
+        )
+    if jnp.shape(solution.scale) != (codes.shape[1],):
+        raise ValueError(
+            f"solution.scale={shown(solution.scale)} isn't one number for each of {codes.shape[1]} concepts; give the "
+            "solution as factorize returned it"
+        )
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True)
+    quadratic = validate.weights_of(objective, activations)
+    for weighted in with_terms.active(objective):
+        weighted.term.check(activations)
+    objective = (
+        quadratic if isinstance(objective, SquaredError) else dataclasses.replace(objective, quadratic=quadratic)
+    )
+    return activations, dataclasses.replace(solution, codes=codes, dictionary=dictionary), objective
 
 
 def _refined_vjp(
@@ -147,8 +186,9 @@ def derivative_stats(
 
     **Arguments:** as for `implicit_vjp`.
 
-    **Returns:** the account.
+    **Returns:** the account. Raises `ValueError` as `implicit_vjp` does.
     """
+    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
     key = jax.random.key(0)
     cotangents = tuple(
         jax.random.normal(part, x.shape, x.dtype)

@@ -55,6 +55,9 @@ def encode(
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
         minimize these too, by projected Newton steps: to rounding behind an affine head, whose problem is convex;
         behind any other to where no step lowers the objective, which is never above that of codes without the terms.
+        A term that outweighs the squared error by more than the dtype's digits (in float32 from λ of about 10⁷ on, with
+        `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
+        measures in its `codes` what is left.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, and
     codes beyond the dtype's range (under `jit` they are infinite or 0, and `certify_codes` says so).

@@ -71,6 +71,7 @@ def check_adjoint(adjoint: Any) -> Any:
             real("adjoint.rtol", adjoint.rtol, "tolerance", above=0)
         check_count("adjoint.max_steps", adjoint.max_steps, "steps")
         flag("adjoint.throw", adjoint.throw)
+        whole("adjoint.refinements", adjoint.refinements, "steps")
     return adjoint
 
 

@@ -18,13 +18,7 @@ from .objective import Objective, SquaredError, Term
 
 def matrix(name: str, value: Any, words: str) -> Array:
     """A floating-point matrix with both sides at least 1; `words` name its axes."""
-    value = native(name, value)
-    if value.dtype == object or not (
-        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
-    ):
-        raise ValueError(
-            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
-        )
+    value = _real_numbers(name, value)
     if value.ndim != 2:
         remedy = "reshape maps with activations.reshape(-1, channels)" if value.ndim > 2 else "give one row per item"
         raise ValueError(f"{name} has shape {tuple(value.shape)}, but a matrix ({words}) is needed; {remedy}")
@@ -37,6 +31,18 @@ def matrix(name: str, value: Any, words: str) -> Array:
             )
         return jnp.asarray(value)
     return jnp.asarray(value).astype(jnp.result_type(float))
+
+
+def _real_numbers(name: str, value: Any) -> Any:
+    """An array of real numbers, whole ones and truth values among them."""
+    value = native(name, value)
+    if value.dtype == object or not (
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
+    ):
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
+        )
+    return value
 
 
 def finite(name: str, value: Array) -> None:
@@ -174,7 +180,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
     quadratic = objective.quadratic
     weights, row_weights = quadratic.weights, quadratic.row_weights
     if weights is not None:
-        weights = jnp.asarray(native("weights", weights)).astype(activations.dtype)
+        weights = jnp.asarray(_real_numbers("weights", weights)).astype(activations.dtype)
         if weights.shape != activations.shape:
             raise ValueError(
                 f"weights has shape {weights.shape} and activations {activations.shape}; give one weight an entry"
@@ -182,7 +188,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
         finite("weights", weights)
         non_negative("weights", weights, "give weights of at least 0; 0 leaves an entry out")
     if row_weights is not None:
-        row_weights = jnp.asarray(native("row_weights", row_weights)).astype(activations.dtype)
+        row_weights = jnp.asarray(_real_numbers("row_weights", row_weights)).astype(activations.dtype)
         if row_weights.shape != activations.shape[:1]:
             raise ValueError(
                 f"row_weights has shape {row_weights.shape}, but activations have {activations.shape[0]} rows; "

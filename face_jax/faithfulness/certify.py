@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import native
+from ..choices import instance
 from ..factorize import Objective, Solution, SquaredError, encode
+from ..factorize.validate import finite, matrix, squared_error
 from ..metrics import Certificates, certificates, relative_squared_error
 from .checks import check_finite
 from .losses import SigmoidKL
@@ -78,14 +79,30 @@ def certify(
             "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
             "term.loss.values of each image instead"
         )
-    sets = {"activations": (term, jnp.asarray(native("activations", activations)))}
+    if not isinstance(term, Faithfulness):
+        raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")
+    instance("solution", solution, Solution, "the result of factorize")
+    squared_error(objective)
+    sets = {"activations": (term, matrix("activations", activations, "row × channel"))}
     if held_out is not None:
-        sets["held_out"] = (dataclasses.replace(term, weights=None), jnp.asarray(native("held_out", held_out)))
+        if _weighs(objective):
+            raise ValueError(
+                "objective has weights of rows, entries or images, which belong to one set of rows; certify "
+                "activations and held_out in two calls, each with its own"
+            )
+        sets["held_out"] = (dataclasses.replace(term, weights=None), matrix("held_out", held_out, "row × channel"))
     for name, (one, rows) in sets.items():
+        finite(name, rows)
         check_weighed(one, rows, name)
     found = [_certified(one, rows, name, solution.dictionary, objective) for name, (one, rows) in sets.items()]
     (fitted, error), (other, other_error) = found if held_out is not None else (*found, (None, None))
     return Certified(fitted, other, error, other_error)
+
+
+def _weighs(objective: SquaredError | Objective) -> bool:
+    quadratic, terms = objective.quadratic, [weighted.term for weighted in objective.terms]
+    every = (quadratic.weights, quadratic.row_weights, *(getattr(term, "weights", None) for term in terms))
+    return any(weights is not None for weights in every)
 
 
 def _certified(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
@@ -11,12 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..choices import flag, index_or_none, native, shown
 from ..heads import Affine, NetworkHead, TokenHead
 from .losses import Loss
 from .units import Unit
 
 # What is checked: a term that compares predictions. Its class is defined on these checks, so that it can't be named.
 Compared = Any
+
+
+def weights_as_array(weights: Any) -> Any:
+    """Weights as one array, whatever gave them; what JAX has in an array's place while it takes a term apart stays."""
+    if weights is None or type(weights) is object or isinstance(weights, numbers.Number | jax.core.Tracer):
+        return weights
+    if type(weights).__module__.startswith("jax") or getattr(weights, "dtype", None) == jax.dtypes.float0:
+        return weights
+    found = native("weights", weights)
+    if not _are_real(found):
+        raise ValueError(f"weights={shown(weights)} are no real numbers; give one number of at least 0 an image")
+    return found
+
+
+def _are_real(weights: Any) -> bool:
+    dtype = getattr(weights, "dtype", object)
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def check_settings(term: Compared) -> None:
@@ -28,6 +47,7 @@ def check_settings(term: Compared) -> None:
         if not isinstance(value, kind):
             given = f"{value.__name__} is a class" if isinstance(value, type) else f"{value!r} is no {name}"
             raise ValueError(f"{name}={given}; give an object: {choices}")
+    flag("keep_predictions", term.keep_predictions)
     grid = term.grid
     if grid is None or (isinstance(grid, tuple) and len(grid) == 2 and all(_counts(size) for size in grid)):
         return
@@ -35,7 +55,8 @@ def check_settings(term: Compared) -> None:
 
 
 def _counts(size: object) -> bool:
-    return isinstance(size, int | np.integer) and int(size) >= 1
+    number = index_or_none(size)
+    return number is not None and number >= 1
 
 
 def check(term: Compared, activations: Float[Array, "row channel"], name: str = "activations") -> None:
@@ -63,13 +84,15 @@ def check(term: Compared, activations: Float[Array, "row channel"], name: str = 
             "layer that the head was cut behind"
         )
     classes = _check_traceable(term, activations, images)
-    if term.weights is not None and jnp.shape(term.weights) != (images,):
+    if term.weights is not None and np.shape(term.weights) != (images,):
         raise ValueError(
-            f"weights has shape {jnp.shape(term.weights)}, but there are {images} images of {term.places} rows; give "
+            f"weights has shape {np.shape(term.weights)}, but there are {images} images of {term.places} rows; give "
             "one weight an image"
         )
     if term.weights is not None and not isinstance(term.weights, jax.core.Tracer):
-        known = np.asarray(term.weights)
+        known = np.asarray(native("weights", term.weights))
+        if not _are_real(known):
+            raise ValueError(f"weights={shown(term.weights)} are no real numbers; give numbers of at least 0")
         if not np.isfinite(known).all() or (known < 0).any():
             raise ValueError("weights has entries that are negative, NaN or infinite; give numbers of at least 0")
     if classes < 1:
@@ -111,8 +134,13 @@ def _check_traceable(term: Compared, activations: Float[Array, "row channel"], i
     """How many classes the head gives, found by tracing it (and its derivative) without computing anything."""
     shape = jax.ShapeDtypeStruct(activations.shape, activations.dtype)
     plain = dataclasses.replace(term, weights=None)
+    said = None
     try:
-        logits = jax.eval_shape(plain.logits, shape)
+        # An affine head gives its kernel; what it's asked for then has another shape than the rows.
+        said = jax.ShapeDtypeStruct((), shape.dtype) if term.affine else jax.eval_shape(plain.said, shape)
+        known = isinstance(said, jax.ShapeDtypeStruct)
+        real = known and jnp.issubdtype(said.dtype, jnp.floating)
+        logits = jax.eval_shape(plain.logits, shape) if real else None
     except Exception as error:
         if (taken := _type_taken(plain, shape)) is not None:
             raise ValueError(
@@ -125,6 +153,9 @@ def _check_traceable(term: Compared, activations: Float[Array, "row channel"], i
             "its input, no branching on values (face_jax.bridges.to_flax imports a torch head); give grid=(y, x) if "
             "it takes maps"
         ) from error
+    if logits is None:
+        given = f"an array of {said.dtype}" if isinstance(said, jax.ShapeDtypeStruct) else f"a {type(said).__name__}"
+        raise ValueError(f"head returns {given}; it has to give logits alone, real numbers, image × class")
     if any(isinstance(known, jax.core.Tracer) for known in jax.make_jaxpr(_called)(plain, shape).consts):
         raise ValueError(
             "head closes over values that are being traced or differentiated, which it would keep constant; give them "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,18 @@ from jaxtyping import Array, Bool, Float
 
 from ..factorize.objective import Local, Term
 from ..heads import Affine
-from .checks import check, check_finite, check_settings
+from .checks import check, check_finite, check_settings, weights_as_array
 from .losses import ForwardKL, Loss
 from .units import InSums, Unit
 
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 Logits = Float[Array, "image class"]
+if TYPE_CHECKING:
+    Weights = Float[Array, " image"] | Float[np.ndarray, " image"] | Sequence[float] | None
+else:
+    # Whoever gives something else is told so by the checks.
+    Weights = Any
 _FORWARD_KL, _IN_SUMS = ForwardKL(), InSums()  # both without state
 _TOGETHER = 1024  # rows whose predictions are looked at together where they aren't kept
 
@@ -89,7 +94,7 @@ class Faithfulness(Term):
     head: Any
     loss: Loss = _FORWARD_KL
     unit: Unit = _IN_SUMS
-    weights: Float[Array, " image"] | None = None
+    weights: Weights = None
     grid: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
     keep_predictions: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -108,6 +113,7 @@ class Faithfulness(Term):
             # A plain function has no leaves; jit has to know that.
             object.__setattr__(self, "head", jax.tree_util.Partial(self.head))
         check_settings(self)
+        object.__setattr__(self, "weights", weights_as_array(self.weights))
 
     def __repr__(self) -> str:
         # Without the head's and the images' numbers, which can be millions.
@@ -277,8 +283,11 @@ class Faithfulness(Term):
         return Local(slope, lambda v: pull(weights * curve(push(v)))[0])
 
     def _network(self, rows: Float[Array, "row channel"]) -> Float[Array, "..."]:
-        given = rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1])
-        return self.head(given).astype(rows.dtype)
+        return self.said(rows).astype(rows.dtype)
+
+    def said(self, rows: Float[Array, "row channel"]) -> Any:
+        """What the head returns for rows, or for the maps that they are places of."""
+        return self.head(rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1]))
 
 
 def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attribution import Method
-from ..choices import Seed, key_of
+from ..choices import Seed, Whole, check_count, key_of, path_of
 from ..explanation import Explanation
 from ..importance import gradient_times_code
 from ..photographs import photographs, visible
@@ -22,7 +22,7 @@ def picture(
     path: str | pathlib.Path | None = None,
     *,
     method: str | Method = "codes",
-    most: int = 4,
+    most: Whole = 4,
     title: str = "",
     key: Seed = None,
 ) -> Any:
@@ -44,6 +44,8 @@ def picture(
     **Returns:** a `matplotlib.figure.Figure`. Raises `ValueError` for several photographs.
     """
     key = key_of(key)
+    path = None if path is None else path_of("path", path, "a file for the picture")
+    most = check_count("most", most, "concepts")
     found = photographs(image)
     if len(found) != 1:
         raise ValueError(f"image holds {len(found)} photographs; give one, and call it for each")
@@ -57,7 +59,6 @@ def picture(
     legend = "share of what changes\nthe class's logit"
     figure = coloured_figure(pixels, maps, numbers, strengths=np.abs(adds), most=most, title=title, legend=legend)
     if path is not None:
-        path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130, facecolor="white")
     return figure

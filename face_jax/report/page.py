@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
+from ..choices import instance, path_of, shown
 from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
@@ -58,6 +59,12 @@ def write_report(
 
     **Returns:** the file.
     """
+    if command is not None and not isinstance(command, str):
+        raise ValueError(f"command={shown(command)} is no text; give the command line in quotes, or leave it out")
+    if visualization is not None:
+        instance("visualization", visualization, Visualization, "the result of visualize")
+    if sanity is not None:
+        instance("sanity", sanity, SanityCheck, "the result of sanity_check")
     try:
         import jinja2
         import matplotlib  # noqa: F401
@@ -74,7 +81,7 @@ def write_report(
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
     }
-    folder = pathlib.Path(folder)
+    folder = path_of("folder", folder, "a folder")
     contents = _contents(explanation)
     anchors = _anchors(contents, more)
     page = environment.get_template("page.html").render(**contents, **more, contents=anchors)

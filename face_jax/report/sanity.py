@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from ..choices import path_of
 from ..sanity import SanityCheck
 from .figures import settle
 from .pictures import PALETTE, concept_colour, spotlight
@@ -21,7 +22,7 @@ def write_sanity_check(check: SanityCheck, folder: str | pathlib.Path) -> pathli
 
     **Returns:** the folder.
     """
-    folder = pathlib.Path(folder)
+    folder = path_of("folder", folder, "a folder")
     folder.mkdir(parents=True, exist_ok=True)
     numbers = ("dictionary", "importance", "maps", "logit_agreement")
     text = {
@@ -56,7 +57,7 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("drawing a sanity check needs more packages: pip install face-jax[report]") from error
-    path = pathlib.Path(path)
+    path = path_of("path", path, "a file for the figure")
     columns, concepts = len(check.stages) + 1, min(_CONCEPTS, len(check.shown))
     with mpl.rc_context({"font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}):
         figure = Figure(figsize=(1.35 * columns + 0.6, 2.9 + 1.45 * concepts), layout="constrained")

@@ -26,7 +26,7 @@ def test_torch_gets_as_many_threads_as_there_are_cores(threads):
 
 def test_threads_asked_for(threads):
     assert bridges.share_processor(threads=1).torch_threads == 1
-    with pytest.raises(ValueError, match="threads=0; give 1 or more"):
+    with pytest.raises(ValueError, match="threads=0 is no number of threads; give 1 to 4096"):
         bridges.share_processor(threads=0)
 
 
@@ -72,7 +72,7 @@ def test_accelerators_memory(monkeypatch):
     bridges.share_accelerator(jax_fraction=0.4)
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.400"
-    with pytest.raises(ValueError, match=r"jax_fraction=1\.0; give a number between 0 and 1"):
+    with pytest.raises(ValueError, match=r"jax_fraction=1\.0 is no share; give a number between 0 and 1"):
         bridges.share_accelerator(jax_fraction=1.0)
 
 
@@ -91,3 +91,19 @@ def test_memory_that_jax_took_before_is_an_error(monkeypatch):
     with pytest.raises(RuntimeError, match="JAX had already taken 75%"):
         bridges.share_accelerator(jax_fraction=0.5)
     bridges.share_accelerator(jax_fraction=0.75)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "2", [1], float("nan"), 10**30, -1])
+def test_what_is_no_number_of_threads_is_refused(threads, value):
+    before = torch.get_num_threads()
+    with pytest.raises((ValueError, TypeError), match="threads"):
+        bridges.share_processor(threads=value)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("value", [True, None, "0.5", [0.5], float("nan"), 0, 1, 0.5j])
+def test_what_is_no_share_of_the_memory_is_refused(monkeypatch, value):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.3")
+    with pytest.raises((ValueError, TypeError), match="jax_fraction"):
+        bridges.share_accelerator(jax_fraction=value)
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.3"

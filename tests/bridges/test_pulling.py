@@ -365,7 +365,7 @@ def test_half_precision_networks_give_float32():
 
 
 def test_bad_arguments_are_named(split, tmp_path):
-    with pytest.raises(ValueError, match="batch=0; give 1 or more"):
+    with pytest.raises(ValueError, match="batch=0 is no number of pictures; give 1 or more"):
         bridges.pull(split, pictures(), batch=0)
     with pytest.raises(ValueError, match="pictures is empty"):
         bridges.pull(split, [])
@@ -384,3 +384,75 @@ def test_on_cuda():
     want = expected(cpu, range(COUNT))
     split = bridges.split(model.cuda(), "body", preprocess=Preprocess(size=8))
     np.testing.assert_allclose(bridges.pull(split, pictures(), batch=4).activations, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("batch", [True, 2.0, "2", None, float("nan"), [2]]),
+        ("pooled", [None, 1, "False", [True]]),
+        ("progress", ["yes", 1, lambda stage: None]),
+        ("store", [3, True, b"a.npy", "", ["a.npy"]]),
+        ("pictures", [None, 3, {"a.jpg": pixels(0)}, "ab", np.array(1.0)]),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(split, argument, values):
+    for value in values:
+        # What annotations refuse is refused by beartype here, as tests switch it on.
+        with pytest.raises((ValueError, TypeError), match=argument):
+            bridges.pull(**({"split": split, "pictures": pictures()} | {argument: value}))
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        (np.where(pixels(0) > 0, np.nan, pixels(0)), "of its values are NaN or infinite"),
+        (np.full((8, 8, 3), np.inf, np.float32), "192 of its values are NaN or infinite"),
+        (np.ma.masked_greater(pixels(0), 0), "is a masked array"),
+        (np.zeros((8, 8, 3), np.uint8), "of uint8; expected real numbers y x colour"),
+        (torch.zeros(8, 8, 3, requires_grad=True), "requires grad"),
+    ],
+    ids=["NaN", "infinity", "masked", "whole numbers", "gradients"],
+)
+def test_pictures_that_mean_nothing_are_left_out(split, picture, reason):
+    pulled = bridges.pull(split, [*pictures()[:2], ("odd.jpg", picture)])
+    assert pulled.names == ("0.jpg", "1.jpg")
+    ((name, said),) = pulled.skipped
+    assert name == "odd.jpg"
+    assert reason in said
+
+
+@pytest.mark.parametrize("dtype", [">f4", "f2", "f8", np.longdouble, "bfloat16"])
+def test_pictures_of_other_real_types_are_read(split, dtype):
+    plain = pixels(0).astype(np.float16).astype("bfloat16" if dtype == "bfloat16" else np.float16)
+    pulled = bridges.pull(split, [("0.jpg", plain.astype(dtype))])
+    wanted = split.features(plain.astype(np.float32)[None])
+    np.testing.assert_allclose(np.asarray(pulled.activations), np.asarray(wanted), rtol=1e-5, atol=1e-6)
+
+
+def test_two_runs_into_one_store_are_not_mixed(split, store):
+    if store is None:
+        pytest.skip("nobody else writes to memory")
+    refused = []
+
+    def meanwhile():
+        with pytest.raises(ValueError, match="another run is writing to it; wait until it's done") as caught:
+            bridges.pull(split, pictures(), store=store)
+        refused.append(str(caught.value))
+        return pixels(0)
+
+    named = [("0.jpg", meanwhile), *pictures()[1:]]
+    pulled = bridges.pull(split, named, batch=4, store=store)
+    assert len(refused) == 1
+    assert f"store={str(store)!r}" in refused[0]
+    np.testing.assert_allclose(np.asarray(pulled.activations[:]), expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+    assert sorted(file.name for file in store.parent.iterdir()) == [store.name, f"{store.name}.json"]
+    # Whatever the outcome, the store is free again; two stores in one folder are of two runs.
+    assert len(bridges.pull(split, pictures(), store=store).names) == COUNT
+
+
+def test_names_that_are_not_utf_8_are_kept(split, tmp_path):
+    name = os.fsdecode(b"\xe9.jpg")
+    for _ in range(2):
+        pulled = bridges.pull(split, [(name, pixels(0))], store=tmp_path / "a.npy")
+        assert pulled.names == (name,)

@@ -149,6 +149,11 @@ def test_a_head_without_a_derivative_is_refused_when_it_is_split():
     ):
         bridges.split(model, "act", preprocess=EIGHT)
     behind = bridges.split(model, "late", preprocess=EIGHT)
+    listed = [layer.name for layer in bridges.layers(model, size=8)]
+    assert {"detach", "late"} <= set(listed)
+    for name in listed:
+        bridges.split(model, name, preprocess=EIGHT)
+    assert set(bridges.non_negative_layers(model, near="late", size=8)) <= set(listed)
     images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
     with pytest.raises(ValueError, match="detaches its activations from the images"):
         behind.features.vjp(images)

@@ -92,6 +92,24 @@ def test_parts_are_taken_out_of_their_wrappers_and_share_their_weights():
     assert torch.equal(model.body.module[1].running_mean, bare.body[1].running_mean)
 
 
+@pytest.mark.parametrize(
+    ("wrap", "inside"), [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")], ids=["parallel", "compiled"]
+)
+def test_a_forward_that_reaches_into_a_wrapper_is_told_so(wrap, inside):
+    class Reaching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+            self.fc = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.fc(getattr(self.body, inside)[1](self.body(x)).mean((2, 3)))
+
+    for ask in (lambda: bridges.layers(Reaching(), size=8), lambda: bridges.split(Reaching(), "fc", preprocess=EIGHT)):
+        with pytest.raises(ValueError, match=f"fails in its forward.*no attribute '{inside}'.*wrappers are taken off"):
+            ask()
+
+
 def test_a_model_without_wrappers_is_itself(plain):
     assert unwrapped(plain) is plain
     assert plain_name(plain, "module.body") == "module.body"

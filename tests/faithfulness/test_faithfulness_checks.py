@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
-from face_jax.factorize import HALS, encode, factorize
+from face_jax.factorize import HALS, SquaredError, encode, factorize
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, certify, faithfulness_path
 from face_jax.faithfulness import path as path_module
 from face_jax.faithfulness.checks import check, check_settings
@@ -157,3 +158,41 @@ def test_the_agreement_of_several_labels_is_of_each():
     original, found = (np.asarray(head(rows)) for rows in (activations, rebuilt))
     assert point.agreement == pytest.approx(((original > 0) == (found > 0)).mean(), abs=1e-12)
     assert abs(point.agreement - (original.argmax(1) == found.argmax(1)).mean()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [
+        (lambda rows: (rows,), "a tuple"),
+        (lambda rows: None, "a NoneType"),
+        (lambda rows: rows > 0, "an array of bool"),
+        (lambda rows: (rows > 0).astype(jnp.int32), "an array of int32"),
+        (lambda rows: rows.astype(jnp.complex128), "an array of complex128"),
+    ],
+)
+def test_heads_that_give_no_real_logits_are_refused(said, given):
+    with pytest.raises(ValueError, match=f"head returns {given}; it has to give logits alone"):
+        factorize(np.ones((5, 4)), 2, objective=SquaredError() + 1.0 * Faithfulness(said))
+
+
+def test_weights_of_several_sets_of_rows_are_not_mixed():
+    rows, term = (
+        jnp.asarray(np.random.default_rng(0).random((12, 4))),
+        Faithfulness(Affine(jnp.ones((4, 3)), jnp.zeros(3))),
+    )
+    solution = factorize(rows, 2)
+    for objective in (
+        SquaredError(row_weights=jnp.ones(12)),
+        SquaredError(weights=jnp.ones((12, 4))),
+        SquaredError() + 1.0 * Faithfulness(term.head, weights=np.ones(12)),
+    ):
+        with pytest.raises(ValueError, match="objective has weights of rows, entries or images"):
+            certify(term, rows, solution, held_out=rows, objective=objective)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda w: np.asarray(w, ">f4"), torch.tensor, lambda w: jnp.asarray(w)])
+def test_weights_of_any_kind_of_array_are_the_same(kind):
+    rows, head = jnp.asarray(np.random.default_rng(0).random((3, 4))), Affine(jnp.ones((4, 3)), jnp.zeros(3))
+    solution = factorize(rows, 2)
+    found = certify(Faithfulness(head, weights=kind([1.0, 0.0, 2.0])), rows, solution)
+    assert len(found.fitted.kl) == 2

@@ -470,3 +470,47 @@ def test_real_weights_with_asymmetric_padding() -> None:
     assert errors is not None
     assert errors.values <= 1e-4
     assert errors.gradients <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("check", [None, 1, "False"]),
+        ("affine", [None, 0, "False"]),
+        ("transpose_input", [None, 1]),
+        ("transpose_output", [None, "True"]),
+        ("rtol", [True, "1e-4", float("nan"), float("inf"), -1.0, [1e-4]]),
+        ("gradient_rtol", [True, "1e-4", float("nan"), -1.0]),
+        ("key", [True, 0.5, "0", [0, 1]]),
+        ("example_inputs", [None, 3, (), np.ones((2, 3, 9, 8)), {"x": 1}, torch.ones(2, 3, 9, 8).to_sparse(),
+                            torch.ones(2, 3, 9, 8, device="meta")]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused_by_name(argument, values):
+    for value in values:
+        # What annotations refuse is refused by beartype here, as tests switch it on.
+        with pytest.raises((ValueError, TypeError), match=argument):
+            to_flax(**({"module": Small(), "example_inputs": torch.ones(2, 3, 9, 8)} | {argument: value}))
+
+
+def test_a_linear_layer_does_not_take_another_type_than_its_weights():
+    """`torch.export` follows it all the same."""
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"parameters are float32\) does not take example_inputs \(float64"):
+        to_flax(head, torch.ones(2, 3, 4, 4, dtype=torch.float64))
+
+
+def test_a_module_without_a_result_is_refused():
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return None
+
+    with pytest.raises(ExportError, match="its forward returns no tensor"):
+        to_flax(Nothing(), torch.ones(2, 3))
+
+
+def test_a_seed_is_a_key():
+    module = nn.Linear(3, 2)
+    one, two = (to_flax(module, torch.ones(2, 3), key=key).errors for key in (7, jax.random.key(7)))
+    assert one.values == two.values
