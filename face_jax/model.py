@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from .choices import callable_with, instance, several, shown, text
+from .choices import callable_with, instance, real, several, shown, text
 from .classes import Names, class_names
 from .preprocess import Preprocess as Preprocess
 
