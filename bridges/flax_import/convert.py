@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import jax
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import PRNGKeyArray
 
 from ..arrays import narrow
-from ..wrappers import unwrapped
+from ..wrappers import copied, unwrapped
 from .affine import refuse_unless_affine
 from .check import compare, to_jax
 from .export import evaluating, exported_program
@@ -100,7 +99,7 @@ def to_flax(
             'jax.config.update("jax_enable_x64", True) first, or pass module.float()'
         )
     if any(weight.device.type != "cpu" or weight.is_inference() for weight in weights):
-        module = copy.deepcopy(module).cpu()
+        module = copied(module).cpu()
     with evaluating(module):
         program, parameters, buffers = exported_program(module, examples)
         network = ImportedNetwork(
