@@ -177,11 +177,17 @@ def _on_path(path: Path) -> str:
         )
     gained = 1 - taken.held_out_loss / begun.held_out_loss if begun.held_out_loss > 0 else 0.0
     return (
-        f"Faithfulness with λ={taken.weight:.3g} was chosen of {len(path.points)}: on the pictures held out for the "
-        f"choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the relative "
-        f"squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
+        f"Faithfulness with λ={in_digits(taken.weight)} was chosen of {len(path.points)}: on the pictures held out "
+        f"for the choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the "
+        f"relative squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
         + (" That is hardly a gain: without the term the fit is much faster." if gained < 0.05 else "")
     )
+
+
+def in_digits(weight: float) -> str:
+    """A λ in three digits, as people write numbers."""
+    rounded = float(f"{weight:.3g}")
+    return f"{rounded:,.0f}" if 1e3 <= rounded < 1e7 else f"{rounded:.3g}"
 
 
 def first_of(names: Sequence[str]) -> str:

@@ -101,6 +101,7 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
 def _contents(explanation: Explanation) -> dict[str, Any]:
     cards = [_card(explanation, concept) for concept in explanation.concepts]
     said = verdicts(explanation)
+    where = _where(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
     return {
         "explanation": explanation,
@@ -111,8 +112,8 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
         "measures": measures(explanation),
         "tree": tree(explanation),
-        "where": _where(explanation),
-        "gradients": _gradients(explanation),
+        "where": where,
+        "gradients": _gradients(explanation, where[0]["together"]),
         "insertion": figures.curve_figure(explanation.scores, "insertion"),
         "deletion": figures.curve_figure(explanation.scores, "deletion"),
         "ranks": figures.rank_figure(explanation.rank_scan) if explanation.rank_scan else None,
@@ -183,11 +184,12 @@ def _examples(explanation: Explanation) -> list[int]:
     return [int(by_probability[at]) for at in spread]
 
 
-def _gradients(explanation: Explanation) -> list[dict[str, Any]]:
+def _gradients(explanation: Explanation, key: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the first example the concepts that change its class score most, which its key names."""
     number = _examples(explanation)[0]
     photograph = explanation.photographs[number]
     pixels = visible(photograph.pixels(), explanation.model.preprocess)
-    wanted = tuple(range(min(_GRADIENT_MAPS, len(explanation.concepts))))
+    wanted = tuple(sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS]))
     maps = explanation.maps([photograph], method="gradient", concepts=wanted)[:, 0]
     shown = []
     for concept, strength in zip(wanted, maps, strict=True):
