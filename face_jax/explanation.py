@@ -24,6 +24,7 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Score
 from .model import SplitModel
 from .photographs import Photograph, photographs
+from .placing import folder_of
 from .progress import Stopwatch
 from .progress_line import Watched, progress_of
 from .sub_concepts import Recursion
@@ -213,10 +214,13 @@ class Explanation:
         return picture_of(self, image, path, method=method, most=most, title=title, key=key_of(key))
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again."""
+        """Write `explanation.json` and what it was computed from into a folder; `face_jax.load` reads it again.
+
+        Raises `ValueError` for a folder without a name and for one that is a file.
+        """
         from .saving import save
 
-        return save(self, pathlib.Path(folder))
+        return save(self, folder_of(folder))
 
     @staticmethod
     def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -> Explanation:
@@ -242,11 +246,11 @@ class Explanation:
         - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
         - `sanity`: from `face_jax.sanity_check` of this explanation.
 
-        **Returns:** the file.
+        **Returns:** the file. Raises `ValueError` for a folder without a name and for one that is a file.
         """
         from .report import write_report
 
-        return write_report(self, pathlib.Path(folder), command=command, visualization=visualization, sanity=sanity)
+        return write_report(self, folder_of(folder), command=command, visualization=visualization, sanity=sanity)
 
 
 def _in_place(values: Float[np.ndarray, "readable ..."], readable: Readable) -> Float[np.ndarray, "image ..."]:

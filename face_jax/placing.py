@@ -19,6 +19,16 @@ class FolderInUseError(ValueError):
     """A folder that another run is writing to."""
 
 
+def folder_of(given: str | os.PathLike[str]) -> pathlib.Path:
+    """A path that a folder is at, or can be made at; raises `ValueError` for no name and for a file's."""
+    path = pathlib.Path(given)
+    if not str(given):
+        raise ValueError("folder='' names nothing; give a folder ('.' is this one)")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"folder={str(path)!r} is a file; give a folder, such as {str(path.parent)!r}")
+    return path
+
+
 @contextlib.contextmanager
 def put_together(folder: pathlib.Path, *, claim: bool = True) -> Iterator[pathlib.Path]:
     """A new, empty folder; what is written into it comes into `folder` as a whole when the block ends.
