@@ -33,9 +33,10 @@ def class_names(classes: ClassNames, count: int | None = None) -> tuple[str, ...
 
     **Returns:** the names. Raises `ValueError` for anything whose order isn't known or whose names aren't words.
     """
-    if isinstance(classes, Mapping) or callable(getattr(classes, "items", None)):
-        # Such as a Series of pandas, which is no mapping and counts by its index.
-        names: tuple[Any, ...] = _of_mapping(dict(classes.items()))
+    # A Series of pandas has items, counts by its index, and is no mapping.
+    items: Any = getattr(classes, "items", None)
+    if callable(items):
+        names: tuple[Any, ...] = _of_mapping(dict(items()))
     elif (
         isinstance(classes, (Set, bytes)) or not isinstance(classes, Iterable) or getattr(classes, "shape", None) == ()
     ):
