@@ -59,9 +59,10 @@ def split(
     - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
-    are an affine map of the layer's averages, else a (slow) `TorchHead`. Raises `UnknownLayerError`, `NotACutError` or
-    `UntraceableModelError`, each a `ValueError`, and `ValueError` for networks that don't take photographs (of
-    three colours, of this size), unless `example_inputs` shows what they take.
+    are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
+    seems to give probabilities. Raises `UnknownLayerError`, `NotACutError` or `UntraceableModelError`, each a
+    `ValueError`, and `ValueError` for networks that don't take photographs (of three colours, of this size), unless
+    `example_inputs` shows what they take.
     """
     preprocess = as_preprocess(preprocess)
     if name is not None:
@@ -87,6 +88,19 @@ def split(
         fingerprint=fingerprint(model, seen.traced, layer),
         non_negative_layers=lambda: non_negative_near(seen, model, layer),
         lowest=seen.minimum[node],
+        notes=_probabilities(model, seen.logits),
+    )
+
+
+def _probabilities(model: nn.Module, given: torch.Tensor) -> tuple[str, ...]:
+    """What to say of a model that ends in a softmax."""
+    sums = given.double().sum(1)
+    if not bool((given >= 0).all() and ((sums - 1).abs() < 100 * torch.finfo(given.dtype).eps).all()):
+        return ()
+    return (
+        f"{type(model).__name__} gives probabilities (above zero, with a sum of 1) where logits are expected: the "
+        "class score is the class's probability here, and divergences are of a softmax of probabilities, which makes "
+        "them nearly equal. Leave out the softmax at the model's end.",
     )
 
 

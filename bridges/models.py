@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import pathlib
@@ -22,7 +21,7 @@ from .preprocessing import as_preprocess, preset
 from .weights_files import WeightsError as WeightsError
 from .weights_files import digest_of, tensors_in
 from .weights_fit import fit
-from .wrappers import unwrapped
+from .wrappers import copied, unwrapped
 
 
 class UnknownModelError(ValueError):
@@ -182,7 +181,7 @@ def _own(
             f"weights={weights!r} of a module: it keeps its own weights; leave weights out, or give a file"
         )
     if str(weights) != "DEFAULT":
-        model = copy.deepcopy(model)
+        model = copied(model)
         source = str(weights)
         notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()

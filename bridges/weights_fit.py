@@ -23,7 +23,11 @@ _TRAINING = re.compile(
 )
 _BESIDE = re.compile(r"loss|criterion|metric|acc(uracy)?$|auroc|^f1(_|$)", re.IGNORECASE)
 # Averages of the weights over training, of which the weights themselves are the other reading.
-_AVERAGED = re.compile(r"ema|swa|averag|teacher|momentum|shadow", re.IGNORECASE)
+_AVERAGED = re.compile(r"ema|swa|averag|teacher|target|momentum|encoder_k|shadow", re.IGNORECASE)
+# What wrappers around parts of a model put into the middle of names; the last one may be a part's own name.
+_WITHIN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+# How names of weights end that hooks and parametrizations make others of.
+_COMPUTED = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|\.parametrizations\.")
 
 
 def fit(
@@ -55,6 +59,8 @@ def fit(
                 lacking + key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)
             }
             return fit(model, found, name, source, classes)
+    if not whole and (renamed := _unwrapped(own, found)) is not None and needed in _prefixes(own, renamed).values():
+        return fit(model, renamed, name, source, classes)
     prefix = min(fitting or whole, key=_rank) if whole else _nearest(votes, found, needed)
     state = {key: found[prefix + key] for key in own if prefix + key in found}
     inside = [key.removeprefix(prefix) for key in found if key.startswith(prefix)]
@@ -82,6 +88,24 @@ def _lacking(own: dict[str, Any]) -> str:
     parts = [key.split(".") for key in own]
     common = itertools.takewhile(lambda same: len(set(same)) == 1, zip(*(names[:-1] for names in parts), strict=False))
     return "".join(f"{same[0]}." for same in common)
+
+
+def _unwrapped(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:
+    """A file's tensors by the model's names where wrappers around parts of it stand in them; None if that's unclear."""
+    names = {_bare(key): key for key in own}
+    bare = {_bare(key): key for key in found}
+    if len(names) < len(own) or len(bare) < len(found):
+        return None
+    renamed: dict[str, Any] = {}
+    for short, key in bare.items():
+        starts = [0, *(place + 1 for place, letter in enumerate(short) if letter == ".")]
+        start = next((start for start in starts if short[start:] in names), None)
+        renamed[key if start is None else short[:start] + names[short[start:]]] = found[key]
+    return renamed
+
+
+def _bare(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in _WITHIN)
 
 
 def _rank(prefix: str) -> tuple[bool, int]:
@@ -132,6 +156,12 @@ def _refuse(
     trained = {
         tuple(state[key].shape[:1]) for key in shapes if own[key].shape[:1] == (classes,) != state[key].shape[:1]
     }
+    if any(map(_COMPUTED.search, unexpected)) and not any(map(_COMPUTED.search, own)):
+        remedy = (
+            "they are of a model whose weights are normalized, constrained or pruned: take that off before they are "
+            "saved (torch.nn.utils.remove_weight_norm, remove_spectral_norm, parametrize.remove_parametrizations, "
+            "prune.remove), or give the module with it to face_jax.bridges.load"
+        )
     last = all(own[key].shape[:1] == (classes,) for key in shapes)
     if not (missing or unexpected or types) and last and len(trained) == 1 and () not in trained:
         (count,) = trained.pop()

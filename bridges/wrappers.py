@@ -139,3 +139,11 @@ def _refuse(model: nn.Module, argument: str) -> None:
                 f"{argument}={kind}: {name} is a {type(tensor.detach()).__name__}, which JAX can't share; give the "
                 "model with plain tensors (of a distributed one: its full tensors)"
             )
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy with tensors of its own, also where hooks keep weights that they computed, which torch doesn't copy."""
+    kept = [each for part in module.modules() for each in vars(part).values() if isinstance(each, torch.Tensor)]
+    # They are computed anew at the next call.
+    memo = {id(each): each.detach().clone() for each in kept if not each.is_leaf}
+    return copy.deepcopy(module, memo)

@@ -20,7 +20,7 @@ from .fitting import Fitted
 from .model import SplitModel
 from .photographs import Photograph
 from .selection import hardly_any
-from .sentences import counted, first_of
+from .sentences import counted, first_of, in_digits
 
 # Below this many pictures held out, a score's last digit is one picture.
 FEW_HELD_OUT = 10
@@ -174,9 +174,9 @@ def _on_path(path: Path) -> str:
         )
     gained = 1 - taken.held_out_loss / begun.held_out_loss if begun.held_out_loss > 0 else 0.0
     return (
-        f"Faithfulness with λ={taken.weight:.3g} was chosen of {len(path.points)}: on the pictures held out for the "
-        f"choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the relative "
-        f"squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
+        f"Faithfulness with λ={in_digits(taken.weight)} was chosen of {len(path.points)}: on the pictures held out "
+        f"for the choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the "
+        f"relative squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
         + (" That is hardly a gain: without the term the fit is much faster." if gained < 0.05 else "")
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -26,14 +27,16 @@ def class_names(classes: ClassNames, count: int | None = None) -> tuple[str, ...
 
     **Arguments:**
 
-    - `classes`: a list of names; a mapping from all numbers to names (`id2label`) or from all names to numbers
-        (`class_to_idx`); or a word whose letters are the names.
+    - `classes`: a list of names; a mapping (or what has `items`, as a Series has) from all numbers to names
+        (`id2label`) or from all names to numbers (`class_to_idx`); or a word whose letters are the names.
     - `count`: how many logits there are, if that's known.
 
     **Returns:** the names. Raises `ValueError` for anything whose order isn't known or whose names aren't words.
     """
-    if isinstance(classes, Mapping):
-        names: tuple[Any, ...] = _of_mapping(classes)
+    # A Series of pandas has items, counts by its index, and is no mapping.
+    items: Any = getattr(classes, "items", None)
+    if callable(items):
+        names: tuple[Any, ...] = _of_mapping(dict(items()))
     elif (
         isinstance(classes, (Set, bytes)) or not isinstance(classes, Iterable) or getattr(classes, "shape", None) == ()
     ):
@@ -86,7 +89,8 @@ def class_index(classes: Sequence[str], target: Target) -> int:
 
     - `classes`: the model's classes, in the order of its logits.
     - `target`: a number, of any package; or a name, or one of the names that a class has between commas, for which
-        case doesn't matter unless names differ by it; or a number in digits, if it is no class's name.
+        case and the way in which accents are written don't matter unless names differ by it; or a number in digits,
+        if it is no class's name.
 
     **Returns:** the number. Raises `UnknownClassError` with the nearest names, or with all numbers of a name that
     several classes have.
@@ -102,8 +106,8 @@ def class_index(classes: Sequence[str], target: Target) -> int:
             )
         number = _number(target)
         if number is None:
-            raise UnknownClassError(f"target={target!r} is no class of the model; {_hint(classes, target)}")
-        same = [at for at, name in enumerate(classes) if _number(name) == number]
+            raise UnknownClassError(f"target={shown(target)} is no class of the model; {_hint(classes, target)}")
+        same = [at for at, name in enumerate(classes) if _value(name) == number]
         if same and same != [number]:
             raise UnknownClassError(
                 f"target={target!r} is no class of the model, which has {classes[same[0]]!r}; give that name as it is "
@@ -137,6 +141,9 @@ def other_reading(classes: Sequence[str], target: Target | None) -> str | None:
             f"target={target!r} was taken for the class named {name!r}, which is number {named[0]}. Class number "
             f"{number} is named {classes[number]!r}: for that one give its name, or in Python the integer {number}."
         )
+    if classes[number].strip() == name.strip():
+        # The number is the class's own name, which another class has as well.
+        return None
     return (
         f"target={number} was taken for class number {number}, which is named {classes[number]!r}. The class named "
         f"{name!r} is number {named[0]}: for that one give the name {name!r} as a string."
@@ -145,15 +152,16 @@ def other_reading(classes: Sequence[str], target: Target | None) -> str | None:
 
 def _named(classes: Sequence[str], target: str) -> list[int]:
     """The classes of that name: exactly, else but for case, else as one of its names between commas."""
-    wanted = target.strip()
+    wanted = _composed(target.strip())
     if not wanted:
         return []
     readings = (
         lambda name: name == target,
-        lambda name: name.strip() == wanted,
-        lambda name: name.strip().casefold() == wanted.casefold(),
-        lambda name: wanted in _synonyms(name),
-        lambda name: wanted.casefold() in map(str.casefold, _synonyms(name)),
+        lambda name: name.strip() == target.strip(),
+        lambda name: _composed(name.strip()) == wanted,
+        lambda name: _folded(name.strip()) == _folded(wanted),
+        lambda name: wanted in map(_composed, _synonyms(name)),
+        lambda name: _folded(wanted) in map(_folded, _synonyms(name)),
     )
     for fits in readings:
         found = [number for number, name in enumerate(classes) if fits(name)]
@@ -171,6 +179,23 @@ def _number(word: str) -> int | None:
     """The number that a word of digits is."""
     # Python refuses to read some thousand digits; no model has so many classes.
     return int((word.strip().lstrip("0") or "0")[:18]) if _plain(word) else None
+
+
+def _value(word: str) -> float | None:
+    """The number that a word is however it is written: `"02"` and `"2.0"` are 2."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _composed(name: str) -> str:
+    """A name with each accent in its letter: file systems and keyboards differ in that, and nobody sees it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(_composed(name).casefold())
 
 
 def _synonyms(name: str) -> list[str]:

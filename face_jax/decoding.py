@@ -200,7 +200,11 @@ def _upright(picture: Any) -> Decoded:
     turned = ops.exif_transpose(picture)
     # Icons hold pictures with sizes of their own.
     _check_size(turned)
-    pixels = _rgb(turned)
+    # Of files of these formats Pillow brings whatever is over 8 bits to 0…65535, also in its mode I.
+    pixels = _rgb(turned, deep=picture.format in ("PPM", "PNG"))
+    if picture.format == "TIFF" and picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0:
+        # White is zero in it, which Pillow heeds up to 8 bits a value.
+        pixels = 255 - pixels
     return Decoded(pixels, sixteen and 0 < int(pixels.max()) < _FAINT * 255)
 
 
@@ -214,8 +218,8 @@ def _check_size(picture: Any) -> None:
         )
 
 
-def _rgb(picture: Any) -> UInt8[np.ndarray, "y x 3"]:
-    if picture.mode.startswith("I;16"):
+def _rgb(picture: Any, *, deep: bool) -> UInt8[np.ndarray, "y x 3"]:
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and deep):
         # Pillow's own conversion takes everything above 255 for white.
         grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .activations import Collected, Crops
-from .choices import path_of
 from .concepts import Concept
 from .explanation import Explanation
 from .factorize import RankScan
@@ -21,6 +20,7 @@ from .importance import TCAV, GradientTimesCode, Sobol
 from .metrics import Curve, Fidelity, Score
 from .model import SplitModel
 from .photographs import Photograph, UnreadablePhotographError, photographs
+from .placing import folder_of
 from .saved_checks import Unfit, settings_check
 from .saved_files import SavedFilesError as SavedFilesError
 from .saved_files import check_text, read_stores, read_text, seconds_of
@@ -49,9 +49,9 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     picture by now, is an `UnreadablePhotographError` then. `path.solution` of a choice of λ is None; it's the
     explanation's own. Raises `WrongModelError` for another model, layer or preprocessing, `SavedFilesError` for files
     that are missing, damaged, of another format or of different explanations, and for `images` without the
-    photographs that were explained.
+    photographs that were explained; `ValueError` for a file in place of a folder.
     """
-    folder = path_of("folder", folder, "a saved explanation")
+    folder = folder_of(folder)
     text = read_text(folder)
     given = None if images is None else photographs(images)
     try:

@@ -204,7 +204,7 @@ def _files(source: str | os.PathLike[str]) -> Iterable[tuple[Photograph, pathlib
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise NoPhotographsError(
-            f"images={str(path)!r} does not exist; give a folder with photographs, a picture, or an .npz"
+            f"images={given!r} does not exist; give a folder with photographs, a picture, or an .npz"
         ) from None
     except (OSError, ValueError) as error:
         raise NoPhotographsError(

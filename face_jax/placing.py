@@ -9,6 +9,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from .choices import path_of
+
 # New files are written into the first; renamed, it is the second, whose files count in place of those beside it.
 _NEW, _PLACED = ".face-jax-new", ".face-jax-placed"
 _LOCK = ".face-jax-lock"
@@ -17,6 +19,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 class FolderInUseError(ValueError):
     """A folder that another run is writing to."""
+
+
+def folder_of(given: str | os.PathLike[str]) -> pathlib.Path:
+    """A path that a folder is at, or can be made at; raises `ValueError` for no name and for a file's."""
+    if given == "":
+        raise ValueError("folder='' names nothing; give a folder ('.' is this one)")
+    path = path_of("folder", given, "a folder")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"folder={str(path)!r} is a file; give a folder, such as {str(path.parent)!r}")
+    return path
 
 
 @contextlib.contextmanager

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .choices import path_of
 from .explanation import Explanation
 from .photographs import Photograph, UnreadablePhotographError
-from .placing import put_together
+from .placing import folder_of, put_together
 from .sub_concepts import Division, Recursion
 
 FORMAT = 5
@@ -45,7 +44,7 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
         raise ImportError(
             "saving an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
         ) from error
-    folder, model = path_of("folder", folder, "a folder"), explanation.model
+    folder, model = folder_of(folder), explanation.model
     stores = {
         file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))

@@ -17,3 +17,9 @@ def first_of(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """As one says it: `1 photograph`, `2 photographs`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def in_digits(weight: float) -> str:
+    """A λ in three digits, as people write numbers."""
+    rounded = float(f"{weight:.3g}")
+    return f"{rounded:,.0f}" if 1e3 <= rounded < 1e7 else f"{rounded:.3g}"

@@ -172,6 +172,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _checked(self, X: Any, *, reset: bool) -> Float[np.ndarray, "sample feature"]:
+        if np.ma.is_masked(X):
+            raise ValueError(
+                "X has masked entries, whose values mean nothing; fill them, as X.filled(0) does, or give "
+                "face_jax.factorize weights of 0 there"
+            )
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
         check_non_negative(X, "NMF (input X)")
         return X

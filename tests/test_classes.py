@@ -3,6 +3,7 @@
 import collections
 import enum
 import pathlib
+import unicodedata
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,24 @@ def test_zeros_before_a_number_never_mean_another_class_than_the_one_named_so():
     assert class_index(("00", "01", "02"), "2") == 2
 
 
+@pytest.mark.parametrize("target", ["1", "01"])
+def test_a_number_never_means_another_class_than_the_one_whose_name_is_as_much(target):
+    with pytest.raises(UnknownClassError, match=r"which has '1\.0'; give that name"):
+        class_index(("2.0", "0.0", "1.0"), target)
+    assert class_index(("0.0", "1.0", "2.0"), target) == 1
+    assert class_index(("nan", "1_0", "x"), target) == 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_written(form):
+    composed, apart = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    target = unicodedata.normalize(form, "café")
+    assert class_index(("cafe", composed), target) == class_index(("cafe", apart), target) == 1
+    assert class_index(("cafe", f"bar, {apart}"), target.upper()) == 1
+    assert class_index((composed, apart), target) == ["NFC", "NFD"].index(form)
+    assert class_index((composed, "cafe"), "cafe") == 1
+
+
 def test_names_that_several_classes_have_are_refused_with_their_numbers():
     with pytest.raises(UnknownClassError, match=r"\[0, 2\]; give the number of one, as an integer"):
         class_index(("1", "x", "1"), "1")
@@ -112,10 +131,32 @@ def test_both_readings_are_told_where_they_differ():
 
 @pytest.mark.parametrize(
     ("classes", "target"),
-    [(FOLDERS, "0"), (FOLDERS, "10"), (FOLDERS, 0), (CLASSES, "5"), (CLASSES, 5), (CLASSES, "church"), (CLASSES, None)],
+    [
+        (("1", "1", "2"), 1),
+        (FOLDERS, "0"),
+        (FOLDERS, "10"),
+        (FOLDERS, 0),
+        (CLASSES, "5"),
+        (CLASSES, 5),
+        (CLASSES, "church"),
+        (CLASSES, None),
+    ],
 )
 def test_a_single_reading_is_not_told(classes, target):
     assert other_reading(classes, target) is None
+
+
+class Series:
+    """Values with an index, as pandas has them: no mapping, and what it gives one after another are the values."""
+
+    def __init__(self, **values):
+        self._values = values
+
+    def __iter__(self):
+        return iter(self._values.values())
+
+    def items(self):
+        return ((int(key[1:]), value) for key, value in self._values.items())
 
 
 class _Colours(enum.StrEnum):
@@ -136,6 +177,7 @@ class _Colours(enum.StrEnum):
         np.array(["red", "green"]),
         (name for name in ("red", "green")),
         _Colours,
+        Series(_1="green", _0="red"),
     ],
 )
 def test_names_in_order(classes):

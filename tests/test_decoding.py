@@ -87,6 +87,33 @@ def test_of_several_pictures_in_a_file_the_first_is_taken(tmp_path, file):
         assert np.ptp(photographs(opened)[0].pixels()) > 200
 
 
+@pytest.mark.parametrize("largest", [65535, 1000])
+def test_grey_maps_of_more_than_eight_bits_are_brought_to_eight(tmp_path, largest):
+    grey = PIXELS[..., 0]
+    values = np.round(grey / 255 * largest).astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 32 24 %d\n" % largest + values.tobytes())
+    (found,) = photographs(tmp_path / "a.pgm")
+    np.testing.assert_array_equal(found.pixels(), np.repeat(grey[..., None], 3, axis=-1))
+    with Image.open(tmp_path / "a.pgm") as picture:
+        np.testing.assert_array_equal(photographs(picture)[0].pixels(), found.pixels())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("white_is_zero", [True, False])
+def test_tiffs_in_which_white_is_zero_are_no_negatives(tmp_path, bits, white_is_zero):
+    grey = PIXELS[..., 0]
+    values = grey.astype("<u2") * 257 if bits == 16 else grey
+    stored = (2**bits - 1 - values if white_is_zero else values).astype(f"<u{bits // 8}").tobytes()
+    entries = [(256, 32), (257, 24), (258, bits), (259, 1), (262, int(not white_is_zero)), (273, 200), (277, 1),
+               (278, 24), (279, len(stored))]  # fmt: skip
+    head = (
+        b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", n, 4, 1, v) for n, v in entries)
+    )
+    (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + stored)
+    (found,) = photographs(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.pixels(), np.repeat(grey[..., None], 3, axis=-1))
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pillow_images_without_a_range_are_refused_like_their_files(mode):
     with pytest.raises(UnreadablePhotographError, match=rf"image: its values \(Pillow's mode {mode}\)"):

@@ -330,6 +330,26 @@ def test_whoever_may_read_new_files_may_read_all_of_them(folder, tmp_path):
     assert {file.stat().st_mode for file in folder.iterdir()} == {(tmp_path / "new").stat().st_mode}
 
 
+@pytest.mark.parametrize("act", ["save", "report", "load"])
+def test_a_folder_without_a_name_or_that_is_a_file_is_refused(explanation, folder, act, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "text").touch()
+    does = {
+        "save": lambda f: fj.save(explanation, f),
+        "report": lambda f: fj.write_report(explanation, f),
+        "load": lambda f: fj.load(f, explanation.model),
+    }
+    with pytest.raises(ValueError, match="folder='' names nothing"):
+        does[act]("")
+    with pytest.raises(ValueError, match=r"folder='text' is a file; give a folder, such as '\.'"):
+        does[act]("text")
+    assert [each.name for each in here.iterdir()] == ["text"]
+    with pytest.raises(ValueError, match=r"explanation\.json' is a file"):
+        does[act](folder / "explanation.json")
+
+
 def test_files_that_no_explanation_can_be_restored_from(folder, tmp_path):
     model = layered_model("last")
     with pytest.raises(SavedFilesError, match=r"has no explanation\.json"):

@@ -184,3 +184,13 @@ def test_the_error_has_the_samples_unit(unit):
     found, expected = (NMF(2, max_iter=20, random_state=0).fit(x) for x in (X * np.float32(unit), X))
     np.testing.assert_allclose(found.components_, expected.components_, atol=1e-4)
     assert found.reconstruction_err_ / unit == pytest.approx(expected.reconstruction_err_, rel=1e-3)
+
+
+def test_masked_entries_are_refused_and_a_mask_of_nothing_is_not():
+    X = np.abs(np.random.default_rng(0).normal(size=(20, 6)))
+    masked = np.ma.masked_greater(X, 1)
+    with pytest.raises(ValueError, match="X has masked entries"):
+        NMF(2).fit(masked)
+    fitted = NMF(2).fit(np.ma.masked_array(X))
+    with pytest.raises(ValueError, match="X has masked entries"):
+        fitted.transform(masked)

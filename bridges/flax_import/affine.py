@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import jax
 import torch
 from jaxtyping import PRNGKeyArray
 
+from ..wrappers import copied
 from .check import VALUES, normal, tensors
 
 # Rectifiers differ from a line at every scale, saturating functions and kinks far from zero only at large ones
@@ -36,7 +35,7 @@ def refuse_unless_affine(
     dtype = example.dtype
     if dtype not in VALUES:
         # Half precision rounds too much to tell
-        module, dtype = copy.deepcopy(module).float(), torch.float32
+        module, dtype = copied(module).float(), torch.float32
     channel = 1 if channels_second and example.ndim == 4 else example.ndim - 1
     places = [axis for axis in range(1, example.ndim) if axis != channel]
     for scale, part in zip(_SCALES, jax.random.split(key, len(_SCALES)), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Array, PRNGKeyArray
 from torch.utils import _pytree as torch_tree
 
+from ..wrappers import copied
 from .errors import ImportMismatchError
 from .module import ImportedNetwork, ImportErrors
 
@@ -184,7 +184,7 @@ def _in_float64(network: ImportedNetwork, module: torch.nn.Module, question: _Qu
     with jax.enable_x64(True):
         weights = jax.tree.map(lambda w: w.astype(jnp.float64) if jnp.issubdtype(w.dtype, jnp.floating) else w, network)
         ours = _ask_jax(weights, wide)
-    return _worst_by_image(ours.gradients, _ask_torch(copy.deepcopy(module).double(), wide).gradients)
+    return _worst_by_image(ours.gradients, _ask_torch(copied(module).double(), wide).gradients)
 
 
 def _refuse_not_finite(module: torch.nn.Module, answer: _Answer, batch: int) -> None:
@@ -246,7 +246,7 @@ def compare(
         inexact = dtype == torch.float64 and _ROUNDED_SIXTH in {step.operator for step in network.program.instructions}
         tolerances = (VALUES[dtype], _ROUNDED_SIXTH_RTOL if inexact else _GRADIENTS[dtype])
     else:
-        exact = _ask_torch(copy.deepcopy(module).float(), question.to(torch.float32))
+        exact = _ask_torch(copied(module).float(), question.to(torch.float32))
         floor = 8 * torch.finfo(dtype).eps
         tolerances = (
             _HALF_PRECISION_FACTOR * _worst(theirs.outputs, exact.outputs) + floor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import jax
@@ -11,7 +10,7 @@ import torch
 from face_jax.choices import Seed, flag, key_of, real, several
 
 from ..arrays import narrow, refuse_unusual
-from ..wrappers import unwrapped
+from ..wrappers import copied, unwrapped
 from .affine import refuse_unless_affine
 from .check import compare, to_jax
 from .export import evaluating, exported_program, refuse_examples
@@ -118,7 +117,7 @@ def to_flax(
             'jax.config.update("jax_enable_x64", True) first, or pass module.float()'
         )
     if any(weight.device.type != "cpu" or weight.is_inference() for weight in weights):
-        module = copy.deepcopy(module).cpu()
+        module = copied(module).cpu()
     with evaluating(module):
         refuse_examples(module, examples)
         program, parameters, buffers = exported_program(module, examples)

@@ -59,8 +59,9 @@ def encode(
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
 
-    **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, and
-    codes beyond the dtype's range (under `jit` they are infinite or 0, and `certify_codes` says so).
+    **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
+    matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
+    `certify_codes` says so).
     """
     activations = validate.matrix("activations", activations, "row × channel")
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
@@ -69,8 +70,8 @@ def encode(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "
             "encode activations of the layer that the dictionary was fitted on"
         )
-    validate.finite("activations", activations)
-    validate.finite("dictionary", dictionary)
+    validate.factorizable("activations", activations, signed=True)
+    validate.factorizable("dictionary", dictionary, signed=True)
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
     quadratic = validate.weights_of(objective, activations)

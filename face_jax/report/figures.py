@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from ..factorize import RankScan
 from ..faithfulness import Path
 from ..metrics import Score
+from ..sentences import in_digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 # Matplotlib wants colours; these stand for the page's own, which differ by day and by night.
 _INK, _MUTED, _ACCENT, _GRID = "#010203", "#040506", "#070809", "#0a0b0c"
 _IN_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _ACCENT: "var(--accent)", _GRID: "var(--line)"}
-_LABEL = (75, 14)  # room for a label of one λ, in points
+_LETTER = (5.5, 11)  # the room that a letter takes, and a line, in points
+_NEAR = 8  # from a point to its label, in points
 # Lengths of ink and gap, and widths of the lines, which are pixels however large the page draws a figure: the legend's
 # samples have the same.
 _DASHES = ((), (7, 4), (2, 3), (9, 3, 2, 3), (16, 4))
@@ -70,32 +73,81 @@ def path_figure(path: Path) -> str:
         axes.set_ylabel("KL")
         axes.set_ylim(0, 1.12 * max(loss) or 1)
         axes.margins(x=0.2)
-        middle = sum(axes.get_xlim()) / 2
         axes.locator_params(axis="x", nbins=5)
-        for number in _legible(axes, list(zip(error, loss, strict=True)), path.chosen):
-            right = error[number] > middle
-            # The one that was chosen has others above it, as a rule.
+        words = [f"λ = {in_digits(point.weight)}" for point in path.points]
+        places = _apart(axes, list(zip(error, loss, strict=True)), words, path.chosen)
+        for number, (across, up) in enumerate(places):
+            far = max(abs(across), abs(up)) > _NEAR
             axes.annotate(
-                f"λ = {path.points[number].weight:.3g}",
+                words[number],
                 (error[number], loss[number]),
-                xytext=(-7 if right else 7, -16 if number == path.chosen else 5),
+                xytext=(across, up),
                 textcoords="offset points",
-                ha="right" if right else "left",
+                ha=_side(across, "left", "right"),
+                va=_side(up, "bottom", "top"),
                 color=_INK if number == path.chosen else _MUTED,
+                arrowprops={"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
+                if far
+                else None,
             )
     return finished()
 
 
-def _legible(axes: Any, points: list[tuple[float, float]], chosen: int) -> list[int]:
-    """The points whose labels have room beside each other: the one chosen, both ends, then what else fits."""
-    places = axes.transData.transform(points) * 72 / axes.figure.dpi
-    order = dict.fromkeys([chosen, 0, len(points) - 1, *range(len(points))])
-    labelled: list[int] = []
-    for number in order:
-        away = np.abs(places[labelled] - places[number])
-        if np.all((away[:, 0] > _LABEL[0]) | (away[:, 1] > _LABEL[1])):
-            labelled.append(number)
-    return labelled
+def _side(offset: float, after: str, before: str) -> str:
+    return "center" if abs(offset) < 3 else after if offset > 0 else before
+
+
+def _apart(axes: Any, points: list[tuple[float, float]], words: list[str], chosen: int) -> list[tuple[float, float]]:
+    """Where each point's label goes, in points from it: beside it where there is room, else further off.
+
+    The one chosen is placed first, then both ends. A place is the worse the more of other labels, points and lines it
+    covers.
+    """
+    axes.figure.draw_without_rendering()  # lays the axes out
+    scale = 72 / axes.figure.dpi
+    at = np.round(axes.transData.transform(points) * scale, 1)
+    low, high = axes.bbox.min * scale, axes.bbox.max * scale
+    lines = np.concatenate([np.linspace(start, stop, 20) for start, stop in itertools.pairwise(at)] or [at])
+    angles = np.arange(16) * np.pi / 8
+    offsets = [(far * np.cos(angle), far * np.sin(angle)) for far in (_NEAR, 16, 26, 38, 52) for angle in angles]
+    found: dict[int, tuple[float, float]] = {}
+    boxes: list[tuple[np.ndarray, np.ndarray]] = []
+    for number in dict.fromkeys([chosen, 0, len(points) - 1, *range(len(points))]):
+        size = np.array([_LETTER[0] * len(words[number]), _LETTER[1]])
+        others = np.delete(at, number, axis=0)
+        costs = []
+        for offset in offsets:
+            corner = _corner(at[number], offset, size)
+            end = corner + size
+            covered = sum(bool(np.all((corner < stop) & (start < end))) for start, stop in boxes)
+            outside = bool(np.any(corner < low) | np.any(end > high))
+            leader = at[number] + np.linspace(0, 1, 12)[:, None] * offset
+            crossed = sum(_inside(leader, start, stop) for start, stop in boxes)
+            # A label nearer to another point than to its own would be taken for that one's.
+            away = np.linalg.norm(at - np.clip(at, corner, end), axis=1)
+            taken = int(np.sum(np.delete(away, number) < away[number] + 1)) if np.hypot(*offset) <= _NEAR else 0
+            costs.append(
+                1000 * (covered + outside)
+                + 300 * _inside(others, corner, end, 4.0)
+                + 100 * crossed
+                + 20 * (_inside(lines, corner, end) + taken)
+                + np.hypot(*offset)
+            )
+        best = int(np.argmin(np.round(costs, 3)))
+        across, up = offsets[best]
+        found[number] = (round(across, 1), round(up, 1))
+        corner = _corner(at[number], offsets[best], size)
+        boxes.append((corner, corner + size))
+    return [found[number] for number in range(len(points))]
+
+
+def _corner(point: np.ndarray, offset: tuple[float, float], size: np.ndarray) -> np.ndarray:
+    """The lower left corner of a label so far from its point, as `_side` anchors it."""
+    return point + offset - size * [0.5 if abs(part) < 3 else float(part < 0) for part in offset]
+
+
+def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float = 0.0) -> int:
+    return int(np.sum(np.all((points > low - margin) & (points < high + margin), axis=1)))
 
 
 def rank_figure(scan: RankScan) -> str:

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float
 from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
-from ..choices import instance, path_of, shown
+from ..choices import instance, shown
 from ..concepts import Concept
 from ..explanation import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..photographs import visible
-from ..placing import put_together
+from ..placing import folder_of, put_together
 from ..sanity import SanityCheck
 from . import figures, pictures
 from .checks import forgetting, visualized
@@ -81,7 +81,7 @@ def write_report(
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
     }
-    folder = path_of("folder", folder, "a folder")
+    folder = folder_of(folder)
     contents = _contents(explanation)
     anchors = _anchors(contents, more)
     page = environment.get_template("page.html").render(**contents, **more, contents=anchors)
@@ -110,6 +110,7 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
 def _contents(explanation: Explanation) -> dict[str, Any]:
     cards = [_card(explanation, concept) for concept in explanation.concepts]
     said = verdicts(explanation)
+    where = _where(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
     return {
         "explanation": explanation,
@@ -120,8 +121,8 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
         "measures": measures(explanation),
         "tree": tree(explanation),
-        "where": _where(explanation),
-        "gradients": _gradients(explanation),
+        "where": where,
+        "gradients": _gradients(explanation, where[0]["together"]),
         "insertion": figures.curve_figure(explanation.scores, "insertion"),
         "deletion": figures.curve_figure(explanation.scores, "deletion"),
         "ranks": figures.rank_figure(explanation.rank_scan) if explanation.rank_scan else None,
@@ -192,11 +193,12 @@ def _examples(explanation: Explanation) -> list[int]:
     return [int(by_probability[at]) for at in spread]
 
 
-def _gradients(explanation: Explanation) -> list[dict[str, Any]]:
+def _gradients(explanation: Explanation, key: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the first example the concepts that change its class score most, which its key names."""
     number = _examples(explanation)[0]
     photograph = explanation.photographs[number]
     pixels = visible(photograph.pixels(), explanation.model.preprocess)
-    wanted = tuple(range(min(_GRADIENT_MAPS, len(explanation.concepts))))
+    wanted = tuple(sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS]))
     maps = explanation.maps([photograph], method="gradient", concepts=wanted)[:, 0]
     shown = []
     for concept, strength in zip(wanted, maps, strict=True):

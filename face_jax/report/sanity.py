@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 
 from ..choices import path_of
+from ..placing import folder_of
 from ..sanity import SanityCheck
 from .figures import settle
 from .pictures import PALETTE, concept_colour, spotlight
@@ -22,7 +23,7 @@ def write_sanity_check(check: SanityCheck, folder: str | pathlib.Path) -> pathli
 
     **Returns:** the folder.
     """
-    folder = path_of("folder", folder, "a folder")
+    folder = folder_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = ("dictionary", "importance", "maps", "logit_agreement")
     text = {

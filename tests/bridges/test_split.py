@@ -10,6 +10,7 @@ import torchvision
 from face_jax.bridges.dominators import NotACutError
 from face_jax.bridges.listing import UnknownLayerError
 from face_jax.bridges.tracing import UntraceableModelError
+from torch import nn
 
 from face_jax import bridges
 from face_jax.heads import Affine
@@ -321,6 +322,15 @@ def test_classes_may_be_named_by_mappings_of_datasets_and_of_published_models():
         assert found == ("a", "b", "c", "d", "e")
     with pytest.raises(ValueError, match="no order of the logits"):
         bridges.split(small.Plain(), "body", preprocess=EIGHT, classes=set("abcde"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_probabilities_in_place_of_logits_are_noted(dtype):
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    for last, noted in ((nn.Softmax(1), True), (nn.LogSoftmax(1), False), (nn.Sigmoid(), False), (nn.ReLU(), False)):
+        model = nn.Sequential(*plain, last).to(dtype).eval()
+        notes = bridges.split(model, "1", preprocess=Preprocess(size=8, resize=8)).notes
+        assert any("gives probabilities" in note for note in notes) is noted, last
 
 
 def test_features_inside_jit_say_why_not():

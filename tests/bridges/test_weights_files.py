@@ -11,6 +11,7 @@ import torch
 import torchvision
 from face_jax.bridges.weights_files import WeightsError
 from torch import nn
+from torch.nn.utils import prune
 
 from face_jax import bridges
 from face_jax.model import Preprocess
@@ -29,6 +30,7 @@ class Small(nn.Module):
 
 
 torch.manual_seed(0)
+PICTURES = torch.randn(2, 3, 8, 8)
 STATE = Small().state_dict()
 OTHER = {name: value + 1 for name, value in STATE.items()}
 
@@ -82,6 +84,43 @@ def test_weights_of_a_model_in_a_model_fit_it_from_inside_and_outside(tmp_path):
     assert_same(loaded, behind("inner."))
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
+def test_wrappers_around_parts_are_taken_out_of_names(tmp_path, wrapper):
+    inside = {name.replace("features.", f"features.{wrapper}"): value for name, value in STATE.items()}
+    assert inside.keys() != STATE.keys()
+    loaded = load(tmp_path, inside)
+    assert_same(loaded)
+    assert loaded.notes == ()
+    averaged = {name.replace("features.", f"features.{wrapper}"): value for name, value in OTHER.items()}
+    both = load(tmp_path, {"ema": averaged, "model": behind("module.", inside), "loss": {"scale": torch.ones(2)}})
+    assert_same(both)
+    assert "those under 'ema', which differ" in both.notes[0]
+    # Where the same name would stand for two tensors, nothing is guessed.
+    with pytest.raises(WeightsError, match="don't fit Small"):
+        load(tmp_path, inside | {name: value + 1 for name, value in STATE.items() if name.startswith("features.0")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
+     lambda module: prune.random_unstructured(module, "weight", 0.3)],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_files_of_normalized_and_pruned_weights_say_what_they_are(tmp_path, change):
+    model = Small()
+    change(model.fc)
+    with pytest.raises(WeightsError, match="normalized, constrained or pruned: take that off before"):
+        load(tmp_path, model.state_dict())
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    with torch.no_grad():
+        expected = model.eval()(PICTURES)
+    other = Small()
+    change(other.fc)
+    loaded = bridges.load(other.eval(), weights=tmp_path / "weights.pth", preprocess=EIGHT)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(PICTURES), expected)
+
+
 def test_counters_of_averages_and_of_operations_are_no_weights(tmp_path):
     counted = behind("module.") | {"n_averaged": torch.tensor(3), "module.fc.total_ops": torch.zeros(1)}
     assert load(tmp_path, counted).notes == ()
@@ -106,8 +145,10 @@ def test_tensors_of_losses_and_metrics_are_passed_over_and_told(tmp_path):
         ({"model": STATE, "model_ema": OTHER}, "'model'", "'model_ema'"),
         ({"state_dict_ema": OTHER, "state_dict": STATE}, "'state_dict'", "'state_dict_ema'"),
         (behind("teacher.", OTHER) | behind("student."), "'student'", "'teacher'"),
+        (behind("target.", OTHER) | behind("online."), "'online'", "'target'"),
+        (behind("encoder_k.", OTHER) | behind("encoder_q."), "'encoder_q'", "'encoder_k'"),
     ],
-    ids=["two keys", "the average first", "two prefixes"],
+    ids=["two keys", "the average first", "two prefixes", "a slow target", "a slow encoder"],
 )
 def test_of_several_sets_of_weights_it_says_which_was_taken(tmp_path, content, taken, other):
     loaded = load(tmp_path, content)

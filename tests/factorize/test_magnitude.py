@@ -154,6 +154,10 @@ def test_what_cannot_be_scaled_is_refused():
         ff.factorize(A.astype(np.float32) * np.float32(2.0**-100), RANK, objective=penalties)
     with pytest.raises(ValueError, match="below the smallest normal"):
         ff.factorize(np.full((4, 3), 1e-40, np.float32), 1)
+    rows = np.ones((4, 3), np.float32)
+    for activations, dictionary, name in ((rows * 1e-40, rows, "activations"), (rows, rows * 1e-40, "dictionary")):
+        with pytest.raises(ValueError, match=f"all of {name} is below the smallest normal"):
+            ff.encode(activations.astype(np.float32), dictionary.astype(np.float32))
 
 
 def test_paths_are_refused_where_terms_are():

@@ -1,6 +1,7 @@
 """The report as a file, and as a browser shows it."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
 import xml.etree.ElementTree
@@ -219,6 +220,14 @@ def test_a_photographs_maps_are_of_the_concepts_in_its_key(page):
         assert set(named) <= set(mapped)
 
 
+def test_gradients_are_of_the_concepts_that_count_in_the_photograph(page):
+    *examples, gradients = re.findall(r'<article class="example">(.*?)</article>', page.read_text(), re.DOTALL)
+    key, _ = examples[0].split('<div class="maps', 1)
+    named = re.findall(r'<li style="[^"]*"><span class="chip">(\d+)</span>', key)
+    shown = re.findall(r'<span class="chip">(\d+)</span>', gradients)
+    assert shown == sorted(named[:3], key=int)
+
+
 def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_path):
     # Chance can take the lower end of an interval below zero, where no index is.
     uncertain = tuple(dataclasses.replace(one, low=one.low - one.importance) for one in squared.concepts)
@@ -426,9 +435,16 @@ def test_labels_of_a_path_have_room():
         )
     )  # fmt: skip
     drawing = path_figure(Path(points=points, chosen=3, solution=None, most_error=1.1))
-    labels = re.findall(r"λ = [\d.e+]+", drawing)
-    assert {"λ = 118", "λ = 0", "λ = 1e+03"} <= set(labels)
-    assert "λ = 35" not in labels
+    found = re.findall(r'text-anchor: (\w+)[^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>(λ = [^<]*)<', drawing)
+    assert {words for *_, words in found} == {"λ = 0", "λ = 11", "λ = 35", "λ = 118", "λ = 1,000"}
+    shares = {"start": 0, "middle": 0.5, "end": 1}
+    boxes = []
+    for anchor, across, up, words in found:
+        width = 5 * len(words)  # of letters of 10 points
+        left = float(across) - shares[anchor] * width
+        boxes.append((left, left + width, float(up)))
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[1] < other[0] or other[1] < one[0] or abs(one[2] - other[2]) > 9
 
 
 @pytest.fixture(scope="module")
