@@ -82,6 +82,7 @@ from .photographs import photographs as photographs
 from .recursion import recurse as recurse
 from .recursion import suggest_recursion as suggest_recursion
 from .report import picture as picture
+from .report import sanity_figure as sanity_figure
 from .report import write_report as write_report
 from .report import write_sanity_check as write_sanity_check
 from .sanity import sanity_check as sanity_check

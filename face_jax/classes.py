@@ -34,9 +34,9 @@ def class_names(classes: ClassNames, count: int | None = None) -> tuple[str, ...
     **Returns:** the names. Raises `ValueError` for anything whose order isn't known or whose names aren't words.
     """
     # A Series of pandas has items, counts by its index, and is no mapping.
-    items: Any = getattr(classes, "items", None)
-    if callable(items):
-        names: tuple[Any, ...] = _of_mapping(dict(items()))
+    given: Any = classes
+    if callable(getattr(given, "items", None)):
+        names: tuple[Any, ...] = _of_mapping(dict(given.items()))
     elif (
         isinstance(classes, (Set, bytes)) or not isinstance(classes, Iterable) or getattr(classes, "shape", None) == ()
     ):
