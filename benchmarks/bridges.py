@@ -26,7 +26,7 @@ import torch
 from face_jax.bridges.arrays import to_jax, to_torch
 
 from face_jax import bridges
-from face_jax.freed_memory import freed_memory_kept
+from face_jax.support.freed_memory import freed_memory_kept
 
 CONCEPTS = 25
 LAYER = "_swish_1"

@@ -32,7 +32,7 @@ from face_jax.bridges.flax_import.windows import padded, shifted
 from jax import lax
 from torch import nn
 
-from face_jax.freed_memory import freed_memory_kept
+from face_jax.support.freed_memory import freed_memory_kept
 
 FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {
     "alexnet": (224, {}),

@@ -15,18 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from face_jax.factorize import (
-    ADMM,
-    HALS,
-    Given,
-    ImplicitAdjoint,
-    SquaredError,
-    UnrolledAdjoint,
-    encode,
-    factorize,
-)
-from face_jax.factorize.conditions import equations
-from face_jax.factorize.jaxopt_rootfinding import custom_root, solve_normal_cg
+from face_jax.nmf import ADMM, HALS, Given, ImplicitAdjoint, SquaredError, UnrolledAdjoint, encode, factorize
+from face_jax.nmf.derivative.conditions import equations
+from face_jax.nmf.derivative.jaxopt_rootfinding import custom_root, solve_normal_cg
 
 
 def activations(rows: int, channels: int, dtype: object, seed: int = 0) -> jax.Array:

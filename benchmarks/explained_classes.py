@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import face_jax as fj
 from face_jax import bridges
-from face_jax.cache import ArrayCache
-from face_jax.earlier import earlier_layers
+from face_jax.recursion.earlier_layers import earlier_layers
+from face_jax.support.cache import ArrayCache
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"

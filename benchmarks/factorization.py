@@ -34,7 +34,7 @@ from peak_memory import forget_peak, peak_mib
 
 import face_jax
 
-fj = importlib.import_module("face_jax.factorize")
+fj = importlib.import_module("face_jax.nmf")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "benchmarks"
 SHARED = ROOT.parent / "shared" / "data"
@@ -214,7 +214,7 @@ def _ours(A: jax.Array, start: Any, steps: int) -> Any:
 
 def step(names: list[str]) -> list[dict[str, Any]]:
     """One step of the loop beside the two products it can't avoid."""
-    driver = importlib.import_module("face_jax.factorize.driver")
+    driver = importlib.import_module("face_jax.nmf.solvers.loop")
     table = []
     for name in names:
         try:
@@ -303,7 +303,7 @@ def growth() -> list[dict[str, Any]]:
 
 
 def _one_growth(rows: int) -> None:
-    driver = importlib.import_module("face_jax.factorize.driver")
+    driver = importlib.import_module("face_jax.nmf.solvers.loop")
     channels = 512
     A = jax.block_until_ready(jax.random.uniform(jax.random.key(0), (rows, channels), jnp.float32))
     codes, dictionary = fj.Random()(A, RANK, signed=False, key=jax.random.key(0))

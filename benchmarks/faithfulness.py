@@ -36,7 +36,7 @@ def collect(data: pathlib.Path) -> None:
     if all((KEPT / f"{label}.npz").exists() for label in CLASSES):
         return
     from face_jax import bridges
-    from face_jax.photographs import network_input, photographs
+    from face_jax.pictures.photographs import network_input, photographs
 
     KEPT.mkdir(parents=True, exist_ok=True)
     loaded = bridges.load("efficientnet_lite0")
@@ -119,9 +119,9 @@ def torch_adam(rows, kernel, bias, codes, dictionary, weight, *, steps=22_000, a
 
 
 def problem(count: int, channels: int, weight: float, *, kept: bool = True):
-    from face_jax.factorize import NNDSVD, SquaredError
     from face_jax.faithfulness import Faithfulness, InMeans
     from face_jax.heads import Affine
+    from face_jax.nmf import NNDSVD, SquaredError
 
     rows, kernel, bias = windows(count, channels)
     head = Affine(jnp.asarray(kernel), jnp.asarray(bias))
@@ -150,7 +150,7 @@ def ours(rows, objective, goal: float):
 
     A start that converges above the goal is followed by the library's next one, and its time counts.
     """
-    from face_jax.factorize import ADMM, NNDSVD, NNDSVDa, NNDSVDar, Random, Warmup, factorize
+    from face_jax.nmf import ADMM, NNDSVD, NNDSVDa, NNDSVDar, Random, Warmup, factorize
 
     activations = jnp.asarray(rows)
     starts = [Warmup(start) for start in (NNDSVD(), NNDSVDa(), NNDSVDar(), Random())]
@@ -207,7 +207,7 @@ def speed(arguments) -> None:
 
 def longer(arguments) -> None:
     """Ten times the steps that the published rule allows, and all 22,000 where they have been kept."""
-    from face_jax.factorize import ADMM, factorize
+    from face_jax.nmf import ADMM, factorize
 
     print("| n | p | λ (code's unit) | Adam: steps | its objective | ours: s | steps | objective | residual |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -240,9 +240,9 @@ def cases(arguments):
 
 def tradeoff(arguments) -> None:
     """A share of a class's photographs is held out; a quarter of the others chooses λ, then all of them are fitted."""
-    from face_jax.factorize import ADMM, NNDSVD, Given, SquaredError, factorize
     from face_jax.faithfulness import Faithfulness, certify, faithfulness_path
     from face_jax.heads import Affine
+    from face_jax.nmf import ADMM, NNDSVD, Given, SquaredError, factorize
 
     head = np.load(KEPT / "head.npz")
     term = Faithfulness(Affine(jnp.asarray(head["kernel"]), jnp.asarray(head["bias"]), places=49))
@@ -299,7 +299,8 @@ def tradeoff(arguments) -> None:
 
 def memory(arguments) -> None:
     """What the compiled programs ask for beside their input, MiB, and seconds of a step once compiled."""
-    from face_jax.factorize import ADMM, NNDSVD, factorize, with_terms
+    from face_jax.nmf import ADMM, NNDSVD, factorize
+    from face_jax.nmf.terms import solving
 
     print("| n | rows | one row × concept | predictions | kept | needs | s a step |")
     print("|---|---|---|---|---|---|---|")
@@ -307,9 +308,9 @@ def memory(arguments) -> None:
         for kept in (True, False):
             rows, _, _, objective, _, _ = problem(count, 1280, PUBLISHED, kept=kept)
             activations, terms = jnp.asarray(rows), objective.terms
-            prepared = with_terms.prepare(terms, activations)
-            first = with_terms._prepare.lower(tuple(one.term for one in terms), activations)
-            then = with_terms._factorize.lower(
+            prepared = solving.prepare(terms, activations)
+            first = solving._prepare.lower(tuple(one.term for one in terms), activations)
+            then = solving._factorize.lower(
                 activations, RANK, objective, prepared, ADMM(max_steps=12), NNDSVD(), jax.random.key(0)
             )
             needs = [one.compile().memory_analysis() for one in (first, then)]

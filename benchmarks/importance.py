@@ -23,8 +23,8 @@ from explained_classes import CLASSES, DATA, Network
 import face_jax as fj
 from face_jax import metrics
 from face_jax.activations import pooled
-from face_jax.factorize.encode import encode_maps
 from face_jax.importance import sampled_total_sobol
+from face_jax.nmf.encoding import encode_maps
 
 DRAWS = 20
 

@@ -36,8 +36,8 @@ import scipy.ndimage
 import face_jax as fj
 from face_jax import bridges, metrics
 from face_jax.attribution import Codes, GradCAM, IntegratedGradients, Method, Occlusion, Saliency
-from face_jax.cache import ArrayCache
-from face_jax.photographs import network_input
+from face_jax.pictures.photographs import network_input
+from face_jax.support.cache import ArrayCache
 
 KEPT = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "benchmarks" / "pointing"
 METHODS: dict[str, Method] = {

@@ -19,7 +19,7 @@ import numpy as np
 from explained_classes import CACHE, CLASSES, DATA, Network
 
 import face_jax as fj
-from face_jax.sub_concepts import Division
+from face_jax.explanation.sub_concepts import Division
 
 
 def measured(division: Division) -> tuple[float, float, float, float]:

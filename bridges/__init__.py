@@ -24,17 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from face_jax.attribution import concept_gradients as concept_gradients
-    from face_jax.freed_memory import keep_freed_memory as keep_freed_memory
+    from face_jax.support.freed_memory import keep_freed_memory as keep_freed_memory
 
     from .concept_module import ConceptModule as ConceptModule
-    from .cutting import split as split
     from .flax_import import to_flax as to_flax
     from .functions import as_torch as as_torch
     from .imagenette_photographs import imagenette as imagenette
-    from .listing import Layer as Layer
-    from .listing import layers as layers
-    from .listing import non_negative_layers as non_negative_layers
-    from .listing import suggest_layer as suggest_layer
     from .machine import share_accelerator as share_accelerator
     from .machine import share_processor as share_processor
     from .models import LoadedModel as LoadedModel
@@ -42,32 +37,37 @@ if TYPE_CHECKING:
     from .models import load as load
     from .pulling import Pulled as Pulled
     from .pulling import pull as pull
-    from .randomizing import randomized as randomized
+    from .splitting.cutting import split as split
+    from .splitting.listing import Layer as Layer
+    from .splitting.listing import layers as layers
+    from .splitting.listing import non_negative_layers as non_negative_layers
+    from .splitting.listing import suggest_layer as suggest_layer
     from .torch_features import TorchFeatures as TorchFeatures
     from .torch_head import TorchHead as TorchHead
+    from .weights.randomizing import randomized as randomized
 
 # Each public name's home. No home is called like a name, because importing it would put the module in the name's place.
 _HOMES = {
     "ConceptModule": "concept_module",
-    "Layer": "listing",
+    "Layer": "splitting.listing",
     "LoadedModel": "models",
     "Pulled": "pulling",
     "TorchFeatures": "torch_features",
     "TorchHead": "torch_head",
     "as_torch": "functions",
     "concept_gradients": "face_jax.attribution",
-    "keep_freed_memory": "face_jax.freed_memory",
+    "keep_freed_memory": "face_jax.support.freed_memory",
     "known_models": "models",
     "imagenette": "imagenette_photographs",
-    "layers": "listing",
+    "layers": "splitting.listing",
     "load": "models",
-    "non_negative_layers": "listing",
+    "non_negative_layers": "splitting.listing",
     "pull": "pulling",
-    "randomized": "randomizing",
+    "randomized": "weights.randomizing",
     "share_accelerator": "machine",
     "share_processor": "machine",
-    "split": "cutting",
-    "suggest_layer": "listing",
+    "split": "splitting.cutting",
+    "suggest_layer": "splitting.listing",
     "to_flax": "flax_import",
 }
 

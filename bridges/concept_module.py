@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from face_jax.factorize import encode
 from face_jax.model import SplitModel
+from face_jax.nmf import encode
 
 from .arrays import to_torch
 from .functions import as_torch

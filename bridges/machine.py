@@ -17,7 +17,7 @@ import sys
 
 import jax
 
-from face_jax.choices import share, whole
+from face_jax.support.arguments import share, whole
 
 # Torch starts as many as it's told, up to what 32 bits hold.
 _MOST_THREADS = 4096

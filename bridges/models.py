@@ -12,15 +12,15 @@ import torch
 import torchvision
 from torch import nn
 
-from face_jax.classes import ClassNames, class_names
 from face_jax.model import Preprocess, SplitModel
+from face_jax.support.classes import ClassNames, class_names
 
-from .cutting import split
-from .listing import Layer, Survey, example, layers, survey
 from .preprocessing import as_preprocess, preset
-from .weights_files import WeightsError as WeightsError
-from .weights_files import digest_of, tensors_in
-from .weights_fit import fit
+from .splitting.cutting import split
+from .splitting.listing import Layer, Survey, example, layers, survey
+from .weights.files import WeightsError as WeightsError
+from .weights.files import digest_of, tensors_in
+from .weights.names import fit
 from .wrappers import copied, unwrapped
 
 

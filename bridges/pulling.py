@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from face_jax.choices import check_count, flag, native, path_of, shown
-from face_jax.freed_memory import freed_memory_kept
-from face_jax.interrupts import interruptible
 from face_jax.model import SplitModel
-from face_jax.placing import claimed
-from face_jax.progress import silent
-from face_jax.progress_line import Watched, progress_of
+from face_jax.support.arguments import check_count, flag, native, path_of, shown
+from face_jax.support.atomic_folder import claimed
+from face_jax.support.freed_memory import freed_memory_kept
+from face_jax.support.interrupts import interruptible
+from face_jax.support.progress import silent
+from face_jax.support.progress_line import Watched, progress_of
 
 from .stores import MemoryStore, Store, open_store
 from .torch_features import features_of

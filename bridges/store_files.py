@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from face_jax.image_arrays import npy_header
+from face_jax.pictures.image_arrays import npy_header
 
 
 def digest_of(rows: np.ndarray | None) -> str:

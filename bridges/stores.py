@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from face_jax.image_arrays import npy_header
+from face_jax.pictures.image_arrays import npy_header
 
 from .store_files import digest_of, reserve, resize, row_of, whole_blocks
 

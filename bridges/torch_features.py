@@ -12,8 +12,8 @@ from torch import nn
 from face_jax.model import SplitModel
 
 from .arrays import Layout, to_jax, to_torch
-from .first_run import depends_on, reason
-from .tracing import evaluating
+from .splitting.first_run import depends_on, reason
+from .splitting.tracing import evaluating
 
 
 def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .arrays import Layout, to_torch
+from .splitting.tracing import evaluating
 from .torch_features import home_of, result_of
 from .torch_primitives import value_p
-from .tracing import evaluating
 
 
 @jax.tree_util.register_static

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .crops import Cropping as Cropping
-from .crops import Crops as Crops
-from .crops import GridCrops as GridCrops
-from .crops import RandomCrops as RandomCrops
-from .freed_memory import freed_memory_kept
-from .memory import check_memory, exhaustion_in_words
 from .model import SplitModel
-from .photographs import Photograph, network_input
-from .progress import Progress, Stopwatch, silent
-from .reading import Gathered
-from .reading import Readable as Readable
-from .reprs import short_repr
+from .pictures.crops import Cropping as Cropping
+from .pictures.crops import Crops as Crops
+from .pictures.crops import GridCrops as GridCrops
+from .pictures.crops import RandomCrops as RandomCrops
+from .pictures.photographs import Photograph, network_input
+from .pictures.reading import Gathered
+from .pictures.reading import Readable as Readable
+from .support.freed_memory import freed_memory_kept
+from .support.memory import check_memory, exhaustion_in_words
+from .support.progress import Progress, Stopwatch, silent
+from .support.reprs import short_repr
 
 # As many pictures go through the network together unless somebody says another number.
 _USUAL_BATCH = 32

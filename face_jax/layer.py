@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .choices import flag, real, whole
-from .factorize import (
+from .nmf import (
     ADMM,
     Adjoint,
     ImplicitAdjoint,
@@ -21,8 +20,9 @@ from .factorize import (
     encode,
     factorize,
 )
-from .factorize.settings import check_adjoint, check_solver, check_start
-from .factorize.validate import rank_of, squared_error
+from .nmf.settings import check_adjoint, check_solver, check_start
+from .nmf.validate import rank_of, squared_error
+from .support.arguments import flag, real, whole
 
 
 class Encode(nnx.Module):

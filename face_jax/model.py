@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from .choices import callable_with, instance, real, several, shown, text
-from .classes import Names, class_names
-from .preprocess import Preprocess as Preprocess
+from .pictures.preprocess import Preprocess as Preprocess
+from .support.arguments import callable_with, instance, real, several, shown, text
+from .support.classes import Names, class_names
 
 
 @runtime_checkable

@@ -14,21 +14,21 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
-from .choices import Seed, Whole, check_count, instance, key_of, shown, text
-from .explanation import Explanation
-from .factorize import ADMM, NNDSVD, factorize
-from .factorize.matching import matched
-from .factorize.settings import solver_or, start_or
-from .interrupts import interruptible
+from .explanation.record import Explanation
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
-from .photographs import network_input, visible
-from .progress import Advance, Progress, silent
-from .progress_line import Watched, progress_of
-from .randomness import generator
-from .ranking import importance_of
-from .reprs import short_repr
-from .selection import of_class, place_average, units
+from .nmf import ADMM, NNDSVD, factorize
+from .nmf.matching import matched
+from .nmf.settings import solver_or, start_or
+from .pictures.photographs import network_input, visible
+from .pipeline.ranking import importance_of
+from .pipeline.selection import of_class, place_average, units
+from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
+from .support.interrupts import interruptible
+from .support.progress import Advance, Progress, silent
+from .support.progress_line import Watched, progress_of
+from .support.randomness import generator
+from .support.reprs import short_repr
 
 # Maps are compared in pictures that have the concept: in half of what one reaches that clearly has it, or more.
 _PRESENT = 0.5

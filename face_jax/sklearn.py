@@ -15,8 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
 
-from .choices import check_count, flag, instance, one_of, real, shown
-from .factorize import (
+from .nmf import (
     ADMM,
     HALS,
     NNDSVD,
@@ -34,6 +33,7 @@ from .factorize import (
     encode,
     factorize,
 )
+from .support.arguments import check_count, flag, instance, one_of, real, shown
 
 # What scikit-learn's words for solvers and starts mean here.
 _SOLVERS: dict[str, Any] = {"cd": HALS(), "mu": MultiplicativeUpdate()}

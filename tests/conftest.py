@@ -28,9 +28,9 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # Files that take longest come first: a worker that began one last would end alone.
 LONGEST = (
-    "bridges/flax_import/test_families.py", "test_notebooks.py", "test_cli.py", "factorize/test_encode_derivative.py",
-    "attribution/test_white_box.py", "factorize/test_nnls.py", "faithfulness/test_solver.py",
-    "factorize/test_adjoint.py", "factorize/test_solver_promises.py", "bridges/test_bridges_lazy.py",
+    "bridges/flax_import/test_families.py", "test_notebooks.py", "cli/test_app.py", "nmf/test_encode_derivative.py",
+    "attribution/test_white_box.py", "nmf/nnls/test_nnls.py", "nmf/terms/test_terms_solver.py",
+    "nmf/derivative/test_adjoints.py", "nmf/solvers/test_solver_promises.py", "bridges/test_bridges_lazy.py",
     "faithfulness/test_explain_faithfully.py", "attribution/test_visualization.py", "bridges/test_machine.py",
     "attribution/test_black_box.py",
 )  # fmt: skip

@@ -10,11 +10,11 @@ import pytest
 
 from face_jax import bridges
 from face_jax.activations import collect_crops, pooled
-from face_jax.crops import Crops, GridCrops
-from face_jax.embedded import embedded_photograph
-from face_jax.factorize import factorize
+from face_jax.cli.demo_photograph import embedded_photograph
 from face_jax.model import SplitModel
-from face_jax.photographs import network_input
+from face_jax.nmf import factorize
+from face_jax.pictures.crops import Crops, GridCrops
+from face_jax.pictures.photographs import network_input
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from toy_model import colour_features, colour_model, pictures, recorded_progress
 
 import face_jax as fj
-from face_jax.interrupts import go_on, interruptible
-from face_jax.progress import silent
-from face_jax.progress_line import progress_of
+from face_jax.support.interrupts import go_on, interruptible
+from face_jax.support.progress import silent
+from face_jax.support.progress_line import progress_of
 
 RED = pictures(6, 0)
 KERNEL = np.random.default_rng(0).random((14, 3)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from face_jax import layer
-from face_jax.factorize import HALS, encode, factorize
+from face_jax.nmf import HALS, encode, factorize
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -91,7 +91,7 @@ def test_a_penalty_is_tuned_on_held_out_error():
         return jnp.mean((module.decode(module(noisy)) - clean) ** 2)
 
     def pure(log_l1):
-        from face_jax.factorize import SquaredError
+        from face_jax.nmf import SquaredError
 
         used = module.concepts
         return jnp.mean((encode(noisy, used, objective=SquaredError(l1_codes=jnp.exp(log_l1))) @ used - clean) ** 2)

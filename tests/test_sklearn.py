@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from face_jax.factorize import HALS, Random
+from face_jax.nmf import HALS, Random
 from face_jax.sklearn import NMF
 
 

@@ -1,4 +1,4 @@
-"""What holds the project together: imports flow one way, packages are declared, heavy imports stay out."""
+"""The project's structure: data flows one way, packages are declared, names hide nothing, heavy imports stay out."""
 
 import ast
 import pathlib
@@ -6,75 +6,144 @@ import subprocess
 import sys
 import tomllib
 
-import pytest
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Downstream of each module is everything later in the list: a module imports earlier ones only.
-STREAM = (
-    "reprs", "sentences", "choices", "scaling", "memory", "classes", "interrupts", "progress", "progress_line",
-    "placing", "randomness", "cache", "compilations", "freed_memory", "decoding", "image_arrays", "items", "resizing",
-    "photographs", "preprocess", "crops", "reading", "model", "activations",
-    "factorize", "layer", "heads", "concepts", "importance", "attribution", "metrics", "faithfulness", "selection",
-    "fitting", "ranking", "controls", "account", "sub_concepts", "explanation", "sanity", "earlier",
-    "recursion", "saving", "saved_checks", "saved_arrays", "saved_files", "loading", "report", "study", "explain",
-    "embedded", "sklearn", "bridges", "words", "terminal", "cli",
+# Floors, from the ground up: a module imports from its own floor and from those before it, inside functions too.
+FLOORS = (
+    "support",
+    "nmf.results", "nmf.objective", "nmf.solution", "nmf.validate", "nmf.matching",
+    "nmf.linalg", "nmf.solvers", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms",
+    "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
+    "layer", "sklearn",
+    "pictures", "model", "heads", "activations",
+    "importance", "attribution", "metrics", "faithfulness",
+    "explanation", "pipeline", "recursion", "sanity", "report", "study",
+    "bridges", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 
 
-def _imports(file: pathlib.Path, package: tuple[str, ...], top_level_only: bool) -> set[str]:
-    """The parts of face_jax that a file imports, by their name in the stream."""
-    tree = ast.parse(file.read_text())
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
+def _modules(folders: dict[str, pathlib.Path]) -> dict[str, pathlib.Path]:
+    """The file of every module and package below these folders, by its name below `face_jax`."""
+    found = {}
+    for below, folder in folders.items():
+        for file in sorted(folder.rglob("*.py")):
+            parts = [part for part in (below, *file.relative_to(folder).with_suffix("").parts) if part]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+MODULES = _modules({"": ROOT / "face_jax", "bridges": ROOT / "bridges"})
+
+
+def _imports(name: str, modules: dict[str, pathlib.Path]) -> set[str]:
+    """The modules of face_jax that a module imports, wherever in it: inside functions and for type checks too."""
+    file = modules[name]
+    package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]
+    package = [part for part in package if part]
     found = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ("face_jax", *package)[: len(package) + 2 - node.level]
-            prefix = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{prefix}.{alias.name}" for alias in node.names]
+            base = ["face_jax", *package[: len(package) + 1 - node.level]] if node.level else []
+            names = [".".join([*base, *([node.module] if node.module else []), alias.name]) for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("face_jax.")}
+        for imported in names:
+            if imported.split(".")[0] == "face_jax":
+                below = imported.removeprefix("face_jax").lstrip(".")
+                # What isn't a module is a name out of one.
+                found.add(below if below in modules else below.rpartition(".")[0])
     return found
 
 
-def _modules() -> list[tuple[str, tuple[str, ...], pathlib.Path]]:
-    """(place in the stream, package below face_jax, file) of every module."""
+def _floor(name: str) -> int:
+    """A module's floor: the longest name in `FLOORS` that it begins with."""
+    fitting = [floor for floor in FLOORS if name == floor or name.startswith(f"{floor}.")]
+    assert fitting, f"put {name} on its floor in FLOORS"
+    return FLOORS.index(max(fitting, key=len))
+
+
+def _upstream(modules: dict[str, pathlib.Path]) -> list[str]:
+    """Imports of what comes later, each as a sentence."""
+    wrong = []
+    for name in filter(None, modules):
+        for imported in sorted(_imports(name, modules)):
+            later = not imported or _floor(imported) > _floor(name)
+            if later and not (modules[name].stem == "__init__" and imported.startswith(f"{name}.")):
+                wrong.append(f"{name} imports {imported or 'face_jax'}")
+    return wrong
+
+
+def _circles(modules: dict[str, pathlib.Path]) -> list[list[str]]:
+    """Modules that import each other, directly or by way of others."""
+    open_, done, found = [], set(), []
+
+    def follow(name: str) -> None:
+        if name in open_:
+            found.append([*open_[open_.index(name) :], name])
+        elif name not in done:
+            open_.append(name)
+            for imported in sorted(_imports(name, modules)):
+                follow(imported)
+            done.add(open_.pop())
+
+    for name in modules:
+        follow(name)
+    return found
+
+
+def _hidden(modules: dict[str, pathlib.Path]) -> list[str]:
+    """Modules that can't be reached by their name, because their package exports something else under it."""
     found = []
-    for root, below in ((ROOT / "face_jax", ()), (ROOT / "bridges", ("bridges",))):
-        for file in sorted(root.rglob("*.py")):
-            package = (*below, *file.relative_to(root).parts[:-1])
-            found.append(((*package, file.stem)[0], package, file))
+    for name, file in modules.items():
+        if file.stem != "__init__":
+            continue
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [alias.asname or alias.name for alias in node.names]
+                found += [below for one in names if (below := f"{name}.{one}".lstrip(".")) in modules]
     return found
 
 
-@pytest.mark.parametrize(
-    ("place", "package", "file"), _modules(), ids=lambda value: value.name if isinstance(value, pathlib.Path) else ""
-)
-def test_imports_flow_one_way(place, package, file):
-    if place == "__init__":
-        return
-    assert place in STREAM, f"{file.name}: put {place!r} in its place in the stream"
-    # What a module imports inside a function is its user's choice at run time; saving and drawing are such.
-    imported = _imports(file, package, top_level_only=True) & set(STREAM)
-    later = {name for name in imported if STREAM.index(name) > STREAM.index(place)}
-    assert not later, f"{file.name} imports downstream: {later}"
+def test_imports_flow_one_way():
+    assert not _upstream(MODULES)
 
 
-def test_the_one_way_test_can_fail(tmp_path):
-    file = tmp_path / "model.py"
-    file.write_text("from .explain import explain\nfrom face_jax import report\n")
-    assert _imports(file, (), top_level_only=True) == {"explain", "report"}
+def test_no_modules_import_each_other():
+    assert not _circles(MODULES)
+
+
+def test_no_module_is_hidden_behind_a_name_that_its_package_exports():
+    assert not _hidden(MODULES)
+
+
+def test_these_tests_can_fail(tmp_path):
+    (tmp_path / "nmf").mkdir()
+    for name, text in {
+        "__init__": "from .model import sklearn\n",
+        "nmf/__init__": "",
+        "nmf/objective": "def late():\n    from ..report import page\n\nfrom . import results",
+        "nmf/results": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .objective import Objective\n",
+        "report": "",
+        "model": "",
+        "sklearn": "import numpy\nfrom face_jax import explain\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    modules = _modules({"": tmp_path})
+    assert _upstream(modules) == [
+        "nmf.objective imports report",
+        "nmf.results imports nmf.objective",
+        "sklearn imports face_jax",
+    ]
+    assert ["nmf.objective", "nmf.results", "nmf.objective"] in _circles(modules)
+    assert _hidden(modules) == ["sklearn"]
 
 
 def test_every_package_is_declared():
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    present = {".".join(["face_jax", *package]) for _, package, _ in _modules()}
+    present = {f"face_jax.{name}".rstrip(".") for name, file in MODULES.items() if file.stem == "__init__"}
     assert declared == present
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import torch
 
-from face_jax.choices import Seed, flag, key_of, real, several
+from face_jax.support.arguments import Seed, flag, key_of, real, several
 
 from ..arrays import narrow, refuse_unusual
 from ..wrappers import copied, unwrapped

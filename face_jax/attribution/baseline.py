@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Number, real, shown
+from ..support.arguments import Number, real, shown
 
 # A number; a colour, a picture or pictures of network input; or a function that makes such of the pictures.
 Baseline = float | Any | Callable[[Any], Any]

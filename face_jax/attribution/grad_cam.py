@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Count
+from ..support.arguments import Count
 from .gradient import cotangents_of
 from .method import Asked, CheckedMethod, at_least, parts
 from .upsampled import enlarged

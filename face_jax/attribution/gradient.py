@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..choices import Concepts, concepts_of, flag
-from ..factorize import encode
-from ..freed_memory import freed_memory_kept
 from ..model import SplitModel, check_model
+from ..nmf import encode
+from ..support.arguments import Concepts, concepts_of, flag
+from ..support.freed_memory import freed_memory_kept
 from .method import checked_bank, checked_images, taken_by
 
 # Cotangents of so many bytes are held at a time.

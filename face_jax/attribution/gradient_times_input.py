@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Count
+from ..support.arguments import Count
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
 from .method import Asked, CheckedMethod, at_least

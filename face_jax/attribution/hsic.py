@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..choices import Count
 from ..importance.sampled import sobol_points
-from ..randomness import generator
+from ..support.arguments import Count
+from ..support.randomness import generator
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import region_maps

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Count
+from ..support.arguments import Count
 from .averaged import averaged_gradients
 from .baseline import Baseline, baseline_like
 from .method import Asked, CheckedMethod, at_least

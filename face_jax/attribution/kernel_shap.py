@@ -9,8 +9,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Count
-from ..randomness import generator
+from ..support.arguments import Count
+from ..support.randomness import generator
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import region_maps

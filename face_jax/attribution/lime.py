@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Count, Number, real
-from ..randomness import generator
+from ..support.arguments import Count, Number, real
+from ..support.randomness import generator
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import region_maps

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..choices import Concepts, Seed, concepts_of, flag, float_or_none, index_or_none, key_of, real, shown
-from ..factorize import FactorizationError
-from ..freed_memory import freed_memory_kept
 from ..model import SplitModel, check_model
-from ..progress import Progress
-from ..progress_line import Watched, progress_of
+from ..nmf import FactorizationError
+from ..support.arguments import Concepts, Seed, concepts_of, flag, float_or_none, index_or_none, key_of, real, shown
+from ..support.freed_memory import freed_memory_kept
+from ..support.progress import Progress
+from ..support.progress_line import Watched, progress_of
 
 
 @runtime_checkable

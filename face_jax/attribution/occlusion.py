@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..choices import Count
+from ..support.arguments import Count
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least, parts
 from .perturbed import perturbed_codes, picture_codes

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..factorize.encode import encode_maps
+from ..nmf.encoding import encode_maps
 from .baseline import Baseline, baseline_like
 from .method import Asked, parts
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ..choices import index_or_none, shown
+from ..support.arguments import index_or_none, shown
 
 
 def grid_regions(height: int, width: int, grid: int) -> Int[np.ndarray, "height width"]:

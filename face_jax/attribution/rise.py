@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..choices import Count, Number, flag, real
+from ..support.arguments import Count, Number, flag, real
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import perturbed_codes

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Count
+from ..support.arguments import Count
 from .averaged import averaged_gradients
 from .method import Asked, CheckedMethod, at_least
 

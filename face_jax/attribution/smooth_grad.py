@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..choices import Count, Number
+from ..support.arguments import Count, Number
 from .averaged import averaged_gradients
 from .method import Asked, CheckedMethod, at_least
 

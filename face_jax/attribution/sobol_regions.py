@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Count
 from ..importance.sampled import jansen, jansen_points
-from ..randomness import generator
-from ..scaling import of_order_one
+from ..support.arguments import Count
+from ..support.randomness import generator
+from ..support.scaling import of_order_one
 from .baseline import Baseline
 from .method import Asked, CheckedMethod, at_least
 from .perturbed import region_maps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from types import MappingProxyType
 
-from ..choices import callable_with
+from ..support.arguments import callable_with
 from .grad_cam import GradCAM
 from .gradient_times_input import GradientTimesInput
 from .hsic import HSIC

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Count
-from ..factorize.encode import encode_maps
+from ..nmf.encoding import encode_maps
+from ..support.arguments import Count
 from .method import Asked, CheckedMethod, at_least, parts
 
 

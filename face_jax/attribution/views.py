@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..choices import Number, flag, real
+from ..support.arguments import Number, flag, real
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
-from ..choices import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, path_of, real
-from ..freed_memory import freed_memory_kept
-from ..interrupts import interruptible
 from ..model import Preprocess, SplitModel, check_model
-from ..progress import Progress
-from ..progress_line import Watched, progress_of
-from ..reprs import short_repr
+from ..support.arguments import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, path_of, real
+from ..support.freed_memory import freed_memory_kept
+from ..support.interrupts import interruptible
+from ..support.progress import Progress
+from ..support.progress_line import Watched, progress_of
+from ..support.reprs import short_repr
 from .fourier import Spectrum, mean_spectrum, to_picture, weak_noise
 from .method import checked_bank
 from .views import Views

@@ -1,7 +1,7 @@
 """Faithfulness: concepts that keep the classifier's predictions (FACE)."""
 
-from .certify import Certified as Certified
-from .certify import certify as certify
+from .certificates import Certified as Certified
+from .certificates import certify as certify
 from .losses import ForwardKL as ForwardKL
 from .losses import Loss as Loss
 from .losses import ReverseKL as ReverseKL

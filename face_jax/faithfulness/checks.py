@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..choices import flag, index_or_none, native, shown
 from ..heads import Affine, NetworkHead, TokenHead
+from ..support.arguments import flag, index_or_none, native, shown
 from .losses import Loss
 from .units import Unit
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..choices import Real, Seed, Whole, instance, key_of, real, several
-from ..factorize import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude, with_terms
-from ..factorize.settings import check_solver, start_or
-from ..factorize.validate import matrix, rank_of
 from ..metrics import relative_squared_error
-from ..progress import Progress, silent
-from .certify import predictions
+from ..nmf import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
+from ..nmf.settings import check_solver, start_or
+from ..nmf.terms import solving
+from ..nmf.validate import matrix, rank_of
+from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
+from ..support.progress import Progress, silent
+from .certificates import predictions
 from .checks import check_finite
 from .losses import SigmoidKL
 from .term import Faithfulness, Prepared, Unkept, check_weighed
@@ -144,7 +145,7 @@ def faithfulness_path(
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")
-    with_terms.check_solver(SquaredError() + term, solver)
+    solving.check_solver(SquaredError() + term, solver)
     key, start = key_of(key), start_or(NNDSVD(), start)
 
     solution = factorize(activations, rank, solver=solver, start=start, key=key)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..factorize.objective import Local, Term
 from ..heads import Affine
+from ..nmf.objective import Local, Term
 from .checks import check, check_finite, check_settings, weights_as_array
 from .losses import ForwardKL, Loss
 from .units import InSums, Unit

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..choices import index_or_none, shown
-from ..classes import UnknownClassError
 from ..model import check_head
+from ..support.arguments import index_or_none, shown
+from ..support.classes import UnknownClassError
 
 
 def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
@@ -49,7 +49,7 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
     if number is None:
         raise UnknownClassError(
             f"target={shown(target)} is no number of a class, and a head has no names; give 0 to {classes - 1} "
-            "(face_jax.classes.class_index finds a name's)"
+            "(face_jax.support.classes.class_index finds a name's)"
         )
     if not 0 <= number < classes:
         raise UnknownClassError(f"target={number} is out of range: the head has {classes} classes (0 to {classes - 1})")

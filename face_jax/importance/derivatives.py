@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Whole, native
+from ..support.arguments import Whole, native
 from .checks import check_asked
 
 

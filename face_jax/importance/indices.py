@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ..reprs import short_repr
+from ..support.reprs import short_repr
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float, Int, Key
 
-from .. import choices as checks
-from ..choices import Seed, Whole, index_or_none, key_of, shown, whole
-from ..progress import Advance, nobody
-from ..randomness import generator
-from ..scaling import usable_exponent
+from ..support import arguments as checks
+from ..support.arguments import Seed, Whole, index_or_none, key_of, shown, whole
+from ..support.progress import Advance, nobody
+from ..support.randomness import generator
+from ..support.scaling import usable_exponent
 from .indices import Sobol
 
 

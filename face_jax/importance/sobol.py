@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Seed, Whole, native
 from ..heads import Affine
 from ..model import Head, check_head
-from ..progress import Advance, nobody
-from ..scaling import of_order_one
+from ..support.arguments import Seed, Whole, native
+from ..support.progress import Advance, nobody
+from ..support.scaling import of_order_one
 from .checks import check_asked, check_contributions
-from .gradient_times_code import gradient_times_code
+from .first_order import gradient_times_code
 from .indices import Sobol
 from .sampled import checked_designs, sampled_total_sobol
 

@@ -17,5 +17,5 @@ from .pointing import Pointing as Pointing
 from .pointing import PointingCases as PointingCases
 from .pointing import pointing_cases as pointing_cases
 from .pointing import pointing_game as pointing_game
-from .score import Score as Score
-from .score import score as score
+from .scoring import Score as Score
+from .scoring import score as score

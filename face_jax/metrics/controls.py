@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..choices import Seed, Whole, check_count, key_of, real_array
-from ..scaling import of_order_one
+from ..support.arguments import Seed, Whole, check_count, key_of, real_array
+from ..support.scaling import of_order_one
 
 
 def mean_direction(

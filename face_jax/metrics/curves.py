@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..choices import Real, Whole, check_count, native, real, real_array, shown
 from ..importance.checks import check_asked
 from ..model import Head
-from ..reprs import short_repr
-from ..scaling import of_order_one
+from ..support.arguments import Real, Whole, check_count, native, real, real_array, shown
+from ..support.reprs import short_repr
+from ..support.scaling import of_order_one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float
 
-from ..choices import real_array
-from ..reprs import short_repr
+from ..support.arguments import real_array
+from ..support.reprs import short_repr
 
 _SQUARED = 400  # binary exponents whose squares float64 holds
 

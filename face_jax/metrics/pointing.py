@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Crops
-from ..choices import real_array
 from ..model import Preprocess
-from ..reprs import short_repr
+from ..support.arguments import real_array
+from ..support.reprs import short_repr
 
 
 @dataclasses.dataclass(frozen=True)

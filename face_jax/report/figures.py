@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..factorize import RankScan
 from ..faithfulness import Path
 from ..metrics import Score
-from ..sentences import in_digits
+from ..nmf import RankScan
+from ..support.sentences import in_digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

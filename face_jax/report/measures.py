@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..explanation import Explanation
+from ..explanation.record import Explanation
 from ..sanity import rank_correlation
 from .pictures import concept_colour
 

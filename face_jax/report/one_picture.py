@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attribution import Method
-from ..choices import Seed, Whole, check_count, key_of, path_of
-from ..explanation import Explanation
+from ..explanation.record import Explanation
 from ..importance import gradient_times_code
-from ..photographs import photographs, visible
+from ..pictures.photographs import photographs, visible
+from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 
 

@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float
 from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
-from ..choices import instance, shown
-from ..concepts import Concept
-from ..explanation import Explanation
+from ..explanation.concepts import Concept
+from ..explanation.record import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
-from ..photographs import visible
-from ..placing import folder_of, put_together
+from ..pictures.photographs import visible
 from ..sanity import SanityCheck
+from ..support.arguments import instance, shown
+from ..support.atomic_folder import folder_of, put_together
 from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures

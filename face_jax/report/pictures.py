@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..model import Preprocess
-from ..photographs import resized
+from ..pictures.photographs import resized
 
 # Told apart by people with any kind of colour vision, on light and on dark pages (after Okabe and Ito).
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#3d7dca", "#b8a90a", "#8f6fd1")

@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
-from ..choices import path_of
-from ..placing import folder_of
 from ..sanity import SanityCheck
+from ..support.arguments import path_of
+from ..support.atomic_folder import folder_of
 from .figures import settle
 from .pictures import PALETTE, concept_colour, spotlight
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..attribution import upsampled_codes
-from ..explanation import Explanation
+from ..explanation.record import Explanation
 from ..model import Head
-from ..photographs import visible
+from ..pictures.photographs import visible
 from . import pictures
 from .coloured import AREA, apart, coloured_pixels, shown_concepts
 

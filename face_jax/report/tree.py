@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..explanation import Explanation
-from ..recursion import suggest_recursion
-from ..sub_concepts import Division
+from ..explanation.record import Explanation
+from ..explanation.sub_concepts import Division
+from ..recursion.recurse import suggest_recursion
 from . import pictures
 
 Pictures = list[tuple[str, str]]

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-from ..account import FEW_HELD_OUT
-from ..controls import WITHOUT_TERM
-from ..explanation import Explanation
+from ..explanation.record import Explanation
 from ..metrics import Score, deletion_ceiling, gini_ceiling, insertion_ceiling
+from ..pipeline.controls import WITHOUT_TERM
+from ..pipeline.provenance import FEW_HELD_OUT
 
 # A score within this of another can't be told from it on a few dozen pictures.
 _SAME_SCORE = 0.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Array, Key
 
-from ..choices import Concepts, Seed, Whole, enough, index_or_none, key_of, shown
+from ..support.arguments import Concepts, Seed, Whole, enough, index_or_none, key_of, shown
 from .crop_pools import CroppedConcepts, apart, check_cropped, crop_picture, pair, pools_of, without
 from .trials import Option, Trial, generator, trial_name
 

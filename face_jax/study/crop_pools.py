@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..choices import Concepts, concepts_of
-from ..concepts import overlap, strongest_crops
-from ..crops import Crops
+from ..explanation.concepts import overlap, strongest_crops
 from ..model import Preprocess
-from ..photographs import Photograph, resized
-from ..reprs import short_repr
+from ..pictures.crops import Crops
+from ..pictures.photographs import Photograph, resized
+from ..support.arguments import Concepts, concepts_of
+from ..support.reprs import short_repr
 from .trials import Picture
 
 # Crops that a concept is shown by are among its so many strongest.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..placing import put_together
+from ..explanation.saving import text_digest
 from ..report.pictures import data_uri
 from ..report.policy import with_policy
-from ..saving import text_digest
+from ..support.atomic_folder import put_together
 from .trials import Lesson, Option, Picture, Trial
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ..choices import Seed, Whole, check_count, instance, key_of, real
+from ..support.arguments import Seed, Whole, check_count, instance, key_of, real
 from .answers import Answer, AnswerError, read_answers, read_key
 from .utility_score import Utility, utility_score
 

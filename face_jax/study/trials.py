@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, UInt8
 
-from .. import randomness
-from ..reprs import short_repr
+from ..support import randomness
+from ..support.reprs import short_repr
 
 Kind = Literal["intruder", "binary", "utility"]
 

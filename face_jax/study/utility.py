@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ..activations import survey
 from ..attribution import upsampled_codes
-from ..choices import Seed, Whole, check_count, enough, flag, instance, key_of, several
-from ..explanation import Explanation
-from ..factorize.encode import encode_maps
+from ..explanation.record import Explanation
 from ..model import SplitModel
-from ..photographs import Photograph, photographs, visible
+from ..nmf.encoding import encode_maps
+from ..pictures.photographs import Photograph, photographs, visible
 from ..report.pictures import concept_colour, spotlight
+from ..support.arguments import Seed, Whole, check_count, enough, flag, instance, key_of, several
 from .crop_pools import crop_picture
 from .trials import Example, Lesson, Option, Picture, Trial, generator, trial_name
 

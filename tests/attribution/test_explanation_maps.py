@@ -8,7 +8,7 @@ from toy_model import colour_model, pictures
 import face_jax as fj
 from face_jax.attribution import METHODS, IntegratedGradients, Occlusion
 from face_jax.attribution.table import UnknownMethodError
-from face_jax.photographs import network_input
+from face_jax.pictures.photographs import network_input
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
 

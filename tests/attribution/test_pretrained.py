@@ -6,7 +6,7 @@ from pretrained_cat import cat
 
 from face_jax import metrics
 from face_jax.attribution import RISE, Codes, GradCAM, Occlusion, Saliency
-from face_jax.concepts import strongest_crops
+from face_jax.explanation.concepts import strongest_crops
 
 
 @pytest.fixture(scope="module")

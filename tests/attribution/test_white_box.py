@@ -75,7 +75,7 @@ def test_integrated_gradients_are_complete(pooled):
 
 
 def _codes(model, images, pooled):
-    from face_jax.factorize import encode
+    from face_jax.nmf import encode
 
     maps = model.features(jnp.asarray(images))
     if pooled:
@@ -104,7 +104,7 @@ def test_grad_cam_by_its_definition(pooled):
     maps = jnp.asarray(model.features(IMAGES))
 
     def code(maps, concept):
-        from face_jax.factorize import encode
+        from face_jax.nmf import encode
 
         return encode(maps.mean((1, 2)) if pooled else maps.reshape(-1, 4), MIXED)[:, concept].sum()
 

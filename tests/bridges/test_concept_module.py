@@ -11,8 +11,8 @@ from captum._utils.models.linear_model import SkLearnLinearRegression
 from face_jax.bridges.torch_features import features_of
 
 from face_jax import bridges
-from face_jax.factorize import encode
 from face_jax.model import Preprocess, SplitModel
+from face_jax.nmf import encode
 
 CONCEPTS, CHANNELS = 3, 6
 # Captum says that it switches gradients on for the images, which is what it's asked for.

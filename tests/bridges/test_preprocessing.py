@@ -11,7 +11,7 @@ from torchvision.transforms import v2 as second
 
 from face_jax import bridges
 from face_jax.model import Preprocess
-from face_jax.photographs import network_input
+from face_jax.pictures.photographs import network_input
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 BICUBIC = first.InterpolationMode.BICUBIC

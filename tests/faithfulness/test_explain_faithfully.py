@@ -9,8 +9,8 @@ import pytest
 from toy_model import colour_model
 
 import face_jax as fj
-from face_jax import fitting
 from face_jax.heads import Affine
+from face_jax.pipeline import fitting
 
 SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": jax.random.key(0)}
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from face_jax.factorize import HALS, SquaredError, encode, factorize
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, certify, faithfulness_path
 from face_jax.faithfulness import path as path_module
 from face_jax.faithfulness.checks import check, check_settings
 from face_jax.faithfulness.term import check_weighed
 from face_jax.heads import Affine, NetworkHead, layers
+from face_jax.nmf import HALS, SquaredError, encode, factorize
 
 ROWS, CHANNELS, CLASSES, RANK = 48, 12, 5, 3
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from face_jax.classes import UnknownClassError
 from face_jax.heads import Affine
 from face_jax.importance import contributions, gradient_times_code, sampled_total_sobol, tcav, total_sobol
 from face_jax.importance.checks import check_asked
 from face_jax.metrics import fidelity
+from face_jax.support.classes import UnknownClassError
 
 KEY = jax.random.key(0)
 HEAD = Affine(jnp.ones((4, 3)), jnp.zeros(3))

@@ -9,11 +9,11 @@ import pytest
 from pretrained_cat import cat
 
 from face_jax.activations import pooled
-from face_jax.embedded import embedded_photograph
-from face_jax.factorize.encode import encode_maps
+from face_jax.cli.demo_photograph import embedded_photograph
 from face_jax.heads import Affine
 from face_jax.importance import total_sobol
-from face_jax.photographs import network_input
+from face_jax.nmf.encoding import encode_maps
+from face_jax.pictures.photographs import network_input
 
 
 @jax.tree_util.register_dataclass

@@ -9,7 +9,7 @@ from toy_model import colour_model, pictures
 
 import face_jax as fj
 from face_jax.activations import Crops
-from face_jax.photographs import Photograph
+from face_jax.pictures.photographs import Photograph
 from face_jax.study import BeforeAndAfter, Lesson, OneCondition, Trial
 
 

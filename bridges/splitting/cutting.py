@@ -1,0 +1,159 @@
+"""A torch classifier, cut in two at one layer, for JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from face_jax.model import SplitModel
+from face_jax.support.arguments import text
+from face_jax.support.classes import ClassNames, class_names
+
+from ..preprocessing import as_preprocess
+from ..torch_features import TorchFeatures, home_of
+from ..torch_head import TorchHead
+from ..wrappers import plain_name, unwrapped
+from .affine_heads import affine_head
+from .dominators import cut_at
+from .fingerprints import fingerprint
+from .first_run import colours_of, depends_on, logits_of
+from .listing import Survey, example, find, non_negative_near, survey
+from .tracing import UntraceableModelError, evaluating
+
+
+def split(
+    model: nn.Module,
+    layer: str,
+    *,
+    preprocess: Any = None,
+    classes: ClassNames | None = None,
+    name: str | None = None,
+    example_inputs: Any = None,
+    seen: Survey | None = None,
+) -> SplitModel:
+    """A torch classifier as two functions, images to activations and activations to logits.
+
+    Use it to explain any torch classifier; `face_jax.bridges.layers` lists where it can be split. The halves share
+    the model's parameters, work where those are (CPU or CUDA), and leave its training mode as it was. Before they are
+    handed out, their logits are compared with the model's own on the example.
+
+    **Arguments:**
+
+    - `model`: a torch module of one input, images to logits. Of `DataParallel`, `torch.compile`'s module and other
+        wrappers the module inside is taken.
+    - `layer`: the name of a module or operation that all data flows through, such as `"layer4"` or `"features.18"`.
+        A module that runs several times has a name for each run: `"relu"`, `"relu_1"`, … A wrapper's `module.` or
+        `_orig_mod.` may stand before it.
+    - `preprocess`: how photographs become its input. By default as for most of ImageNet's classifiers: the short side
+        at 256 pixels, the centre 224 × 224, colours less ImageNet's mean and over its deviation. Nothing in a module
+        says how it was trained: for one that takes other sizes or colours, the default gives other predictions
+        without a warning. Torchvision's transforms of evaluation are taken where they do nothing else:
+        `weights.transforms()`, or a `Compose` of `Resize`, `CenterCrop`, `ToTensor` and `Normalize`.
+    - `classes`: the classes' names, one a logit, in a list, or in a mapping from all numbers to names or from all names
+        to numbers; numbered by default.
+    - `name`: what reports call the model; its class' name by default.
+    - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
+        `image colour y x`. By default two images of noise of `preprocess.size` pixels.
+    - `seen`: what `survey` found of it before, which saves following its operations again.
+
+    **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
+    are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
+    seems to give probabilities. Raises `UnknownLayerError`, `NotACutError` or `UntraceableModelError`, each a
+    `ValueError`, and `ValueError` for networks that don't take photographs (of three colours, of this size), unless
+    `example_inputs` shows what they take.
+    """
+    preprocess = as_preprocess(preprocess)
+    if name is not None:
+        text("name", name, "what reports call the model")
+    layer, model = plain_name(model, layer), unwrapped(model)
+    images = example(model, example_inputs, preprocess.size)
+    if example_inputs is None:
+        _refuse_other_colours(model, images, preprocess.size)
+    seen = survey(model, images) if seen is None else seen
+    node = find(seen, model, layer)
+    count = seen.logits.shape[1]
+    names = tuple(f"class {index}" for index in range(count)) if classes is None else class_names(classes, count)
+    cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
+    _check_halves(model, cut.features, cut.head, images, layer)
+    head = affine_head(cut.head, layout, shape) or TorchHead(cut.head, layout, grid=shape[:2], classes=count)
+    return SplitModel(
+        features=TorchFeatures(cut.features, layout),
+        head=head,
+        layer=layer,
+        preprocess=preprocess,
+        classes=names,
+        name=name or type(model).__name__,
+        fingerprint=fingerprint(model, seen.traced, layer),
+        non_negative_layers=lambda: non_negative_near(seen, model, layer),
+        lowest=seen.minimum[node],
+        notes=_probabilities(model, seen.logits),
+    )
+
+
+def _probabilities(model: nn.Module, given: torch.Tensor) -> tuple[str, ...]:
+    """What to say of a model that ends in a softmax."""
+    sums = given.double().sum(1)
+    if not bool((given >= 0).all() and ((sums - 1).abs() < 100 * torch.finfo(given.dtype).eps).all()):
+        return ()
+    return (
+        f"{type(model).__name__} gives probabilities (above zero, with a sum of 1) where logits are expected: the "
+        "class score is the class's probability here, and divergences are of a softmax of probabilities, which makes "
+        "them nearly equal. Leave out the softmax at the model's end.",
+    )
+
+
+def _refuse_other_colours(model: nn.Module, images: torch.Tensor, size: int) -> None:
+    if images.shape[1] == 3:
+        return
+    device, dtype = home_of(model)
+    colours, first = colours_of(model, size, device=device, dtype=dtype)
+    raise ValueError(
+        f"model={type(model).__name__} takes pictures of {colours} {'channel' if colours == 1 else 'channels'} (its "
+        f"layer {first!r}), and photographs have three colours; put a module in front that makes them, such as one "
+        "whose "
+        + (
+            "forward is return self.model(images.mean(1, keepdim=True))"
+            if colours == 1
+            else f"forward is return self.model(channels) with {colours} channels made of the images"
+        )
+    )
+
+
+def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images: torch.Tensor, layer: str) -> None:
+    expected = logits_of(model, images)
+    with torch.inference_mode(False), evaluating(features), evaluating(head):
+        with torch.no_grad():
+            maps = features(images.clone())
+        with torch.enable_grad():
+            # Cloned once more: a head that overwrites its input can't be given a leaf.
+            leaf = maps.clone().requires_grad_()
+            given = head(leaf.clone())
+        if any(part._forward_pre_hooks for part in head.modules()):
+            with torch.no_grad():
+                head(maps.clone())  # so that weights which hooks compute can be copied
+    if not depends_on(given, leaf):
+        raise ValueError(
+            f"model={type(model).__name__} gives logits behind layer={layer!r} that have no derivative, because it "
+            "detaches them, or rounds or compares; take that out, or choose a layer behind it"
+        )
+    given = given.detach()
+    if not bool(expected.isfinite().all()):
+        broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+        raise ValueError(
+            f"model={type(model).__name__} gives logits that are not finite"
+            + (
+                f"; so are its weights {', '.join(broken[:3])}: load a sound training"
+                if broken
+                else " on the example; give example_inputs that it is made for"
+            )
+        )
+    tolerance = max(1e-9, 100 * torch.finfo(expected.dtype).eps)
+    scale = float(expected.abs().max())
+    worst = float((given - expected).abs().max())
+    if not worst <= tolerance * max(scale, 1e-30):
+        raise UntraceableModelError(
+            f"model={type(model).__name__} and its two halves differ by {worst:.3g} in logits up to {scale:.3g}; "
+            "it may be random in evaluation mode, or do something that tracing doesn't see"
+        )

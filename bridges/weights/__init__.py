@@ -1,0 +1,1 @@
+"""Weights: read from files, brought under a model's names, and drawn again."""

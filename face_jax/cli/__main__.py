@@ -1,0 +1,5 @@
+"""`python -m face_jax.cli`, where the command isn't on the path."""
+
+from .app import main
+
+main()

@@ -1,0 +1,152 @@
+"""What the words of the command line mean to the functions behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, Literal
+
+from ..support.arguments import check_count
+
+# The folder of the pictures of --visualize, beside the report.
+PICTURES = "visualization"
+# Activations of an imported network differ from torch's by less than this, relative to the largest of them.
+_SAME = 1e-3
+# Weights are drawn again in so many steps from the top; each explains all crops anew.
+_STEPS = 4
+
+
+def rank_of(word: str) -> int | Literal["auto"]:
+    """What the option --rank means to `explain`."""
+    if word == "auto":
+        return "auto"
+    if not word.strip().isdigit():
+        raise ValueError(f"--rank {word!r} is no number of concepts; give one, such as 25, or auto")
+    return int(word)
+
+
+def check_counts(rank: int | str, batch: int, visualize: int) -> None:
+    """Refuses options that are no numbers of anything, before models and photographs are loaded."""
+    if rank != "auto":
+        check_count("--rank", rank, "concepts")
+    check_count("--batch", batch, "pictures")
+    if visualize < 0:
+        raise ValueError(f"--visualize {visualize} is no number of concepts; give 0 or more")
+
+
+def strength_of(word: str) -> Any:
+    """What the option --faithfulness means to `explain`."""
+    if word in ("none", "auto"):
+        return None if word == "none" else "auto"
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(
+            f"--faithfulness {word!r} is neither none nor auto nor a number; give one of these, such as 1e3"
+        ) from None
+
+
+def cropping_of(word: str | None, split: Any) -> Any:
+    """What the option --crops means to `explain`."""
+    from ..pictures.crops import GridCrops, NativeCrops, RandomCrops
+
+    if word is None:
+        return None
+    if word in ("grid", "native"):
+        return GridCrops() if word == "grid" else NativeCrops(split.preprocess)
+    if not word.isdigit() or int(word) < 1:
+        raise ValueError(f"--crops {word!r} is neither a number nor grid nor native; give one of these, such as 10")
+    return RandomCrops(per_image=int(word))
+
+
+def check_depth(depth: int, layers: tuple[str, ...] | None) -> None:
+    """Refuses options --depth and --layers that don't fit together."""
+    if depth < 0 or (layers is not None and len(layers) < depth):
+        raise ValueError(
+            f"--depth {depth} with {len(layers or ())} --layers; name a layer for each level, or give --depth alone"
+        )
+
+
+def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | None) -> list[Any]:
+    """The model cut at the layers of --depth."""
+    from ..recursion.earlier_layers import earlier_layers
+
+    if depth == 0:
+        return []
+    if layers is None:
+        layers = earlier_layers(loaded.layers(), layer, depth)
+    return [loaded.split(name) for name in layers[:depth]]
+
+
+def last_map(loaded: Any) -> str:
+    """The layer that's taken where none is named."""
+    from face_jax import bridges
+
+    place = bridges.suggest_layer(loaded.layers(), classes=len(loaded.classes))
+    if place is None:
+        raise ValueError(
+            f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "
+            "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
+        )
+    return place.name
+
+
+def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
+    """What the option --visualize asks for: pictures of the most important concepts."""
+    from ..attribution.visualization import visualize
+
+    return visualize(
+        _in_jax(explanation.model),
+        explanation.dictionary,
+        concepts=range(min(count, len(explanation.concepts))),
+        photographs=explanation.photographs,
+        progress=progress,
+        key=key,
+    )
+
+
+def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) -> Any:
+    """What the option --sanity asks for: the explanation of a model that forgets."""
+    from face_jax import bridges
+
+    from ..sanity import sanity_check
+
+    stages = bridges.randomized(
+        loaded.model,
+        explanation.model.layer,
+        steps=_STEPS,
+        preprocess=loaded.preprocess,
+        classes=loaded.classes,
+        name=loaded.name,
+    )
+    return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)
+
+
+def forget_extras(folder: pathlib.Path) -> None:
+    """Removes what --visualize and --sanity left of an explanation that was in this folder before."""
+    for file in (*(folder / PICTURES).glob("concept-*.png"), folder / "sanity.json", folder / "sanity.png"):
+        file.unlink(missing_ok=True)
+    if (folder / PICTURES).is_dir() and not any((folder / PICTURES).iterdir()):
+        (folder / PICTURES).rmdir()
+
+
+def _in_jax(split: Any) -> Any:
+    """The split model with features that JAX compiles, several times as fast; as it is if they can't be imported."""
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+
+    from face_jax.bridges import to_flax
+    from face_jax.bridges.flax_import import ExportError, UnsupportedOperatorError
+
+    size = split.preprocess.size
+    noise = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    try:
+        network = to_flax(split.features.module, torch.from_numpy(np.moveaxis(noise, -1, 1)), check=False)
+    except (ExportError, UnsupportedOperatorError):
+        return split
+    own, imported = np.asarray(split.features(jnp.asarray(noise))), np.asarray(network(jnp.asarray(noise)))
+    # Maps with channels last in torch already come out turned, and are no case for this.
+    if own.shape != imported.shape or np.abs(own - imported).max() > _SAME * np.abs(own).max():
+        return split
+    return dataclasses.replace(split, features=lambda images: network(images))

@@ -1,0 +1,95 @@
+"""Concepts as one looks at them: in the order of their importance, each with its strongest crops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ..activations import Crops
+
+# Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
+_SAME_PLACE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """One concept of a class.
+
+    **Arguments:**
+
+    - `number`: its place in the order of importance, from 1; row `number - 1` of the explanation's dictionary.
+    - `importance`: total Sobol index for the class's logit, averaged over images.
+    - `low`, `high`: its 95 % interval; equal to it where it's exact.
+    - `contribution`: what it adds to the logit of a mean image; negative if it speaks against the class. None
+        behind a head that isn't affine.
+    - `coverage`: share of photographs that have it; for a single photograph, of its crops.
+    - `strongest`: its strongest crops, strongest first.
+    """
+
+    number: int
+    importance: float
+    low: float
+    high: float
+    contribution: float | None
+    coverage: float
+    strongest: tuple[int, ...]
+
+
+def strongest_crops(
+    codes: Float[np.ndarray, " crop"], crops: Crops, count: int, *, one_each: bool = True
+) -> tuple[int, ...]:
+    """The crops in which a concept is strongest.
+
+    Of several photographs, one crop each; of a single photograph, crops that don't show the same place.
+
+    **Arguments:**
+
+    - `codes`: the concept's code in each crop.
+    - `crops`: where they lie.
+    - `count`: at most that many.
+    - `one_each`: if not, several crops of one photograph, as long as they don't show the same place.
+
+    **Returns:** crops with a positive code, strongest first.
+    """
+    several = not one_each or len(np.unique(crops.image)) == 1
+    chosen: list[int] = []
+    for crop in np.argsort(-codes, kind="stable"):
+        if codes[crop] <= 0 or len(chosen) == count:
+            break
+        beside = [other for other in chosen if crops.image[crop] == crops.image[other]]
+        if not beside or (
+            several and all(overlap(crops.box[crop], crops.box[other]) <= _SAME_PLACE for other in beside)
+        ):
+            chosen.append(int(crop))
+    return tuple(chosen)
+
+
+def coverage(codes: Float[np.ndarray, "crop concept"], crops: Crops) -> Float[np.ndarray, " concept"]:
+    """The share of photographs (of a single photograph: of its crops) that have each concept.
+
+    A photograph has it when its strongest crop reaches half of what the concept's typical strong crops reach: the
+    mean code of its ten strongest crops.
+    """
+    images = np.unique(crops.image)
+    having = clearly_have(codes)
+    return (
+        having.mean(axis=0)
+        if len(images) == 1
+        else np.mean([having[crops.image == image].any(axis=0) for image in images], axis=0)
+    )
+
+
+def clearly_have(codes: Float[np.ndarray, "crop concept"]) -> Bool[np.ndarray, "crop concept"]:
+    """Which crops reach half of what each concept's typical strong crops reach: the mean code of its ten strongest."""
+    typical = np.sort(codes, axis=0)[-10:].mean(axis=0)
+    return (codes >= 0.5 * typical[None]) & (codes > 0)
+
+
+def overlap(first: Int[np.ndarray, " 4"], second: Int[np.ndarray, " 4"]) -> float:
+    """Intersection over union of two boxes `(top, left, bottom, right)`."""
+    inside = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    shared = float(np.prod(np.maximum(inside, 0)))
+    areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
+    return shared / (areas - shared)

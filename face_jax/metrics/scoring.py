@@ -1,0 +1,98 @@
+"""One bank of concepts, scored on pictures that it was not fitted on; and the banks to compare it with."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..activations import Collected
+from ..model import Head
+from ..nmf.encoding import encode_maps
+from ..support.arguments import Whole, instance, real_array
+from .curves import Fidelity, fidelity, gini
+from .faithfulness import certificates, relative_squared_error
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How one bank of concepts does on pictures that it was not fitted on.
+
+    **Arguments:**
+
+    - `name`: whose score it is.
+    - `relative_error`: `‖A − UWᵀ‖² / ‖A‖²`.
+    - `kl`, `l1`: mean divergence and distance between the predictions, per picture.
+    - `kl_quantiles`: 50, 90 and 100 % of the pictures are below these.
+    - `agreement`: share of pictures whose predicted class survives.
+    - `becomes`: the classes that the other pictures are put in, with their numbers, most frequent first.
+    - `gini`: how unequally importance is shared.
+    - `fidelity`: insertion and deletion.
+    """
+
+    name: str
+    relative_error: float
+    kl: float
+    kl_quantiles: tuple[float, float, float]
+    l1: float
+    agreement: float
+    becomes: tuple[tuple[int, int], ...]
+    gini: float
+    fidelity: Fidelity
+
+
+def score(
+    name: str,
+    head: Head,
+    units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: Whole,
+    importance: Float[np.ndarray, " concept"],
+) -> Score:
+    """Scores one bank of concepts: codes by non-negative least squares, for every bank alike.
+
+    **Arguments:**
+
+    - `name`: what the row is called.
+    - `head`: from activations to logits.
+    - `units`: the pictures it's scored on.
+    - `dictionary`: the concepts.
+    - `target`: the class.
+    - `importance`: the concepts', found on other pictures; sets the order of insertion and deletion.
+
+    **Returns:** the row.
+    """
+    instance("units", units, Collected, "explanation.collected")
+    dictionary = real_array("dictionary", dictionary, "concept × channel")
+    importance = real_array("importance", importance, "concept")
+    if len(importance) != len(dictionary):
+        raise ValueError(f"importance has {len(importance)} numbers for {len(dictionary)} concepts; give one for each")
+    codes = encode_maps(units.maps, dictionary)
+    rebuilt = codes @ dictionary
+    logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
+    certified = certificates(units.logits, logits)
+    changed = collections.Counter(logits.argmax(-1)[~certified.agreement].tolist())
+    half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
+    return Score(
+        name=name,
+        relative_error=relative_squared_error(units.maps, rebuilt),
+        kl=float(certified.kl.mean()),
+        kl_quantiles=(half, most, worst),
+        l1=float(certified.l1.mean()),
+        agreement=float(certified.agreement.mean()),
+        becomes=tuple(changed.most_common()),
+        gini=gini(importance),
+        fidelity=fidelity(
+            head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable")
+        ),
+    )
+
+
+@jax.jit
+def _apply(head: Any, maps: Float[Array, "image y x channel"]) -> Float[Array, "image class"]:
+    return head(maps)

@@ -1,0 +1,1 @@
+"""How a factorization is differentiated: conditions of the optimum, Hessian products, refinement, adjoints."""

@@ -1,0 +1,239 @@
+"""How far factors, or codes for a given dictionary, are from the conditions of their optimum."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+from ...support.arguments import flag, real_array
+from ...support.reprs import short_repr
+from ...support.scaling import exponent, shifted
+from .. import validate
+from ..magnitude import unit_of
+from ..nnls.block_pivoting import tolerance
+from ..nnls.least_squares import concept_exponents
+from ..objective import Objective, SquaredError, penalized
+from .conditions import at_scale, curvatures, gradient, in_dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KKTResidual:
+    """Violations of `U ≥ 0, Λ ≥ 0, Λ ∘ U = 0` (Λ the gradient; CRAFT's eq. 11), and the same for the dictionary.
+
+    Free of units, and of how length is shared between codes and dictionary. All zero: a stationary point.
+
+    **Arguments:**
+
+    - `codes`: by how much the fit would change if each code went to its own optimum, relative to `‖A‖`.
+    - `dictionary`: the same for the dictionary's entries.
+    - `complementarity`: the largest `|Λ ∘ U|` or `|Λ ∘ W|`, relative to `‖A‖²`.
+    - `negative`: how far the lowest entry of either factor is below zero, relative to the factor's largest.
+    """
+
+    codes: Float[Array, ""]
+    dictionary: Float[Array, ""]
+    complementarity: Float[Array, ""]
+    negative: Float[Array, ""]
+
+    __repr__ = short_repr
+
+    @property
+    def scaled(self) -> Float[Array, ""]:
+        """The one number that solvers stop by: `codes` and `dictionary` together."""
+        return jnp.sqrt(self.codes**2 + self.dictionary**2)
+
+
+def kkt_residual(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    *,
+    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    scale: Float[Array, " concept"] | None = None,
+    signed_dictionary: bool = False,
+) -> KKTResidual:
+    """How far factors are from a stationary point of the objective.
+
+    To judge a solution from anywhere by one measure. Works under `jit`, `vmap` and `grad`, and forms a matrix of the
+    activations' size.
+
+    **Arguments:**
+
+    - `activations`: what was factorized.
+    - `codes`, `dictionary`: the factors.
+    - `objective`: what they should minimize.
+    - `scale`: `Solution.scale`, needed with penalties, which are measured at `codes / scale` and `dictionary * scale`.
+    - `signed_dictionary`: whether the dictionary may be negative, as with `SemiNMF`.
+
+    **Returns:** the violations. Raises `ValueError` for shapes that don't fit.
+    """
+    activations, codes, dictionary = _matrices(activations, codes, dictionary)
+    validate.squared_error(objective)
+    validate.weights_of(objective, activations)
+    if not isinstance(signed_dictionary, Tracer):
+        flag("signed_dictionary", signed_dictionary)
+    if scale is not None and not isinstance(scale, Tracer):
+        scale = jnp.asarray(real_array("scale", scale, "concept"))
+        if len(scale) != codes.shape[1]:
+            raise ValueError(f"scale has {len(scale)} numbers for {codes.shape[1]} concepts; give the solution's scale")
+    if scale is not None:
+        codes, dictionary = at_scale(codes, dictionary, scale)
+    if not objective.terms:
+        # Free of units, so measured where squares stay in range.
+        unit = unit_of(activations, objective)
+        codes, dictionary = unit.factors(codes, dictionary, penalized=penalized(objective.quadratic))
+        activations, objective = unit.into(activations, objective.quadratic)
+    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
+
+
+def _matrices(activations: ArrayLike, codes: ArrayLike, dictionary: ArrayLike) -> tuple[Array, Array, Array]:
+    """The three as matrices of the activations' dtype; raises `ValueError` where their shapes don't fit together."""
+    activations = validate.matrix("activations", activations, "row × channel")
+    codes = validate.matrix("codes", codes, "row × concept").astype(activations.dtype)
+    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
+        raise ValueError(
+            f"codes have shape {codes.shape} and dictionary {dictionary.shape}, which don't make activations of "
+            f"shape {activations.shape}; give codes (row × concept) and dictionary (concept × channel)"
+        )
+    return activations, codes, dictionary
+
+
+def scaled_residual(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    objective: SquaredError | Objective,
+    *,
+    signed_dictionary: bool,
+) -> Float[Array, ""]:
+    """The one number of `kkt_residual`, of factors at the scale that the objective sees."""
+    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary)).scaled
+
+
+@jax.jit
+def _kkt_residual(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    objective: SquaredError | Objective,
+    signed_dictionary: Array,
+) -> KKTResidual:
+    dtype = activations.dtype
+    objective = in_dtype(objective, dtype)
+    slopes = gradient(objective, activations, codes, dictionary)
+    curved = curvatures(objective, codes, dictionary, rows_weighted=True)
+    rows, entries = objective.quadratic.row_weights, objective.quadratic.weights
+    squares = activations**2 if entries is None else entries * activations**2
+    size = jnp.sum(squares if rows is None else squares * rows[:, None])
+    size = jnp.where(size > 0, size, 1)
+    moves, products, lows = [], [], []
+    for x, slope, curvature, signed in zip(
+        (codes, dictionary), slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
+    ):
+        target = x - slope / jnp.where(curvature > 0, curvature, 1)
+        step = x - jnp.where(signed, target, jnp.maximum(target, 0))
+        moves.append(jnp.sqrt(jnp.sum(curvature * step**2) / size))
+        products.append(jnp.max(jnp.abs(slope * x)) / size)
+        lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(dtype).tiny))
+    return KKTResidual(moves[0], moves[1], jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CodesCertificate:
+    """How far each row's codes are from the conditions of its minimum, and how far `encode` lets them be.
+
+    **Arguments:**
+
+    - `violation`: for each row, the largest `|min(s_k, v_k)| / (‖a‖ + Σ v)`, where `s_k` is the objective's slope along
+        the k-th concept and `v_k` its code, both for the concept at unit length. 0: the minimum, free of units.
+        Infinite for codes that aren't finite.
+    - `growth`: `Σ v / ‖a‖`, at most `√concepts` at the minimum of a non-negative dictionary. Where it's 10ⁿ, concepts
+        of opposite signs cancel, and so many digits of what the codes rebuild are lost, however they are found.
+    - `tolerance`: `4 ε (√channels + concepts)`, which `encode` promises; ε is 1.2e-7 in float32, 3.6e-15 in float64.
+    """
+
+    violation: Float[Array, " row"]
+    growth: Float[Array, " row"]
+    tolerance: Float[Array, ""]
+
+    @property
+    def met(self) -> Bool[Array, " row"]:
+        """Which rows are at their minimum, to the tolerance."""
+        return self.violation <= self.tolerance
+
+
+def certify_codes(
+    activations: ArrayLike,
+    codes: ArrayLike,
+    dictionary: ArrayLike,
+    *,
+    objective: SquaredError = SquaredError(),  # noqa: B008 (settings: frozen)
+) -> CodesCertificate:
+    """Whether codes are the non-negative least squares of each row, from `encode` or from anywhere.
+
+    Costs a few products of the activations' size, and works under `jit` and `vmap`.
+
+    **Arguments:**
+
+    - `activations`: `row × channel`.
+    - `codes`: `row × concept`.
+    - `dictionary`: `concept × channel`.
+    - `objective`: the weights of entries and penalties on the codes with which they were encoded.
+
+    **Returns:** each row's violation and the tolerance. Raises `ValueError` for shapes that don't fit, for NaN and
+    infinity in activations and dictionary, and for an objective with further terms.
+    """
+    activations, codes, dictionary = _matrices(activations, codes, dictionary)
+    validate.finite("activations", activations)
+    validate.finite("dictionary", dictionary)
+    validate.squared_error(objective)
+    if objective.terms:
+        raise ValueError("objective has further terms, which this doesn't measure; take kkt_residual, which does")
+    validate.penalties(objective, both=False)
+    return _certify_codes(activations, codes, dictionary, validate.weights_of(objective, activations))
+
+
+@jax.jit
+def _certify_codes(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    quadratic: SquaredError,
+) -> CodesCertificate:
+    dtype = activations.dtype
+    l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
+    # All in units in which nothing leaves the dtype's range: rows, concepts, and each row's weights.
+    of_concepts = concept_exponents(dictionary, l2)
+    units = shifted(dictionary, -of_concepts[:, None])
+    of_rows = exponent(jnp.max(jnp.abs(activations), axis=1))
+    rows = shifted(activations, -of_rows[:, None])
+    u = shifted(codes, of_concepts[None] - of_rows[:, None])
+    of_weights = jnp.zeros_like(of_rows)
+    missed = u @ units - rows
+    if quadratic.weights is None:
+        sizes, squares = jnp.sum(rows**2, axis=1), jnp.sum(units**2, axis=1)[None]
+    else:
+        of_weights = exponent(jnp.max(quadratic.weights, axis=1))
+        weights = shifted(quadratic.weights, -of_weights[:, None])
+        missed = weights * missed
+        sizes, squares = jnp.sum(weights * rows**2, axis=1), weights @ (units**2).T
+    ridge = shifted(l2, -2 * of_concepts[None] - of_weights[:, None])
+    slope = missed @ units.T + ridge * u + shifted(l1, -of_concepts[None] - (of_rows + of_weights)[:, None])
+    lengths = jnp.sqrt(squares + ridge)
+    lengths = jnp.where(lengths > 0, lengths, 1)
+    v = u * lengths
+    row, total = jnp.sqrt(sizes), jnp.sum(jnp.abs(v), axis=1)
+    whole = row + total
+    violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / jnp.where(whole > 0, whole, 1)
+    right = jnp.all(jnp.isfinite(codes), axis=1) & jnp.isfinite(violation)
+    promised = jnp.asarray(tolerance(dtype, activations.shape[1], dictionary.shape[0]), dtype)
+    growth = jnp.where(total > 0, total / row, 0)
+    return CodesCertificate(jnp.where(right, violation, jnp.inf), jnp.where(right, growth, jnp.inf), promised)

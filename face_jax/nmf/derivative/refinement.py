@@ -1,0 +1,230 @@
+"""Factors brought from the solver's tolerance to where they can be differentiated, by damped Newton steps in both.
+
+A derivative asks more of the factors than a fit does: which entries are zero has to be settled. Solvers that alternate
+between codes and dictionary may take thousands of steps to that. Here both move together, by conjugate gradients on
+the entries that are free, projected (Bertsekas 1982) and damped (Levenberg, Marquardt), since the ways along which
+codes and dictionary can be mixed are flat, or slope down behind an entry's bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..linalg.conjugate_gradients import descend
+from ..objective import Objective, SquaredError
+from ..solvers.update_rules import sweep
+from .conditions import equations, gradient, is_plain, targets
+from .hessian import Factors, hessian_at
+from .kkt import scaled_residual
+
+Activations = Float[Array, "row channel"]
+
+_TRIALS = 12  # halvings of a step
+_DESCENT = 1e-4  # Armijo's share of the slope
+_CG_STEPS = 300
+_DAMPING = 1e-4  # of the first step, relative to the curvature
+_UNDAMPED = 3e-5  # below it a step tells where the solution is
+_PATIENCE = 80  # rounds without half the residual, far from the dtype's resolution
+_PATIENCE_NEAR = 4  # near it
+
+
+class _Run(NamedTuple):
+    factors: Factors
+    residual: Float[Array, ""]
+    best: Factors
+    least: Float[Array, ""]
+    settled: Bool[Array, ""]
+    damping: Float[Array, ""]
+    waited: Int[Array, ""]
+    round: Int[Array, ""]
+
+
+def refine(
+    objective: SquaredError | Objective,
+    activations: Activations,
+    factors: Factors,
+    *,
+    signed_dictionary: bool,
+    goal: Float[Array, ""],
+    max_rounds: int,
+) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
+    """The stationary point nearby, as far as the dtype allows; no step raises the objective by more than rounding.
+
+    **Arguments:**
+
+    - `objective`, `activations`: the problem.
+    - `factors`: where a solver has ended, at the scale that the objective sees.
+    - `signed_dictionary`: whether the dictionary may be negative.
+    - `goal`: the scaled KKT residual to come to; factors that are there already come back as they are.
+    - `max_rounds`: Newton steps at most.
+
+    **Returns:** the factors of the least residual; whether that is as small as was asked for, or about the least that
+    the dtype can tell from zero; and whether it's settled besides which entries are zero.
+    """
+
+    low = jnp.maximum(2 * goal, 16 * float(jnp.finfo(activations.dtype).eps))
+
+    def going(run: _Run) -> Bool[Array, ""]:
+        patience = jnp.where(run.least <= low, _PATIENCE_NEAR, _PATIENCE)
+        done = (run.residual <= goal) & run.settled
+        return ~done & (run.waited < patience) & (run.round < max_rounds) & jnp.isfinite(run.residual)
+
+    def step(run: _Run) -> _Run:
+        begun = _swept(objective, activations, run.factors, signed=signed_dictionary)
+        # At the end of the dtype's accuracy no step is accepted, and what it tells is all that it's taken for.
+        damping = jnp.where(run.residual <= low, jnp.minimum(run.damping, _UNDAMPED), run.damping)
+        new, residual, settled, damping = _newton(
+            objective, activations, begun, run.residual, damping, signed=signed_dictionary
+        )
+        better = residual < run.least
+        return _Run(
+            factors=new,
+            residual=residual,
+            best=jax.tree.map(lambda a, b: jnp.where(better, a, b), new, run.best),
+            least=jnp.where(better, residual, run.least),
+            settled=settled,
+            damping=damping,
+            waited=jnp.where(residual < run.least / 2, 0, run.waited + 1).astype(jnp.int32),
+            round=run.round + 1,
+        )
+
+    first = scaled_residual(activations, *factors, objective, signed_dictionary=signed_dictionary)
+    zero = jnp.zeros((), jnp.int32)
+    damping = jnp.asarray(_DAMPING, first.dtype)
+    start = _Run(factors, first, factors, first, jnp.ones((), bool), damping, zero, zero)
+    run = jax.lax.while_loop(going, step, start)
+    # A term's slopes may be known no better than single entries of its predictions.
+    resolution = float(jnp.finfo(activations.dtype).eps) ** (0.8 if is_plain(objective) else 0.6)
+    near = run.least <= jnp.maximum(2 * goal, resolution)
+    return run.best, near, near & run.settled
+
+
+def _swept(objective: SquaredError | Objective, activations: Activations, factors: Factors, *, signed: bool) -> Factors:
+    """One pass of coordinate descent, where it's a matter of two small matrices: it finds entries that are zero."""
+    if signed or not is_plain(objective):
+        return factors
+    quadratic, (codes, dictionary) = objective.quadratic, factors
+    eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
+    gram, cross = dictionary @ dictionary.T + quadratic.l2_codes * eye, dictionary @ activations.T - quadratic.l1_codes
+    codes = sweep(codes.T, gram, cross).T
+    weighed = codes if quadratic.row_weights is None else codes * quadratic.row_weights[:, None]
+    gram, cross = weighed.T @ codes + quadratic.l2_dictionary * eye, weighed.T @ activations - quadratic.l1_dictionary
+    return codes, sweep(dictionary, gram, cross)
+
+
+def _newton(
+    objective: SquaredError | Objective,
+    activations: Activations,
+    factors: Factors,
+    residual: Float[Array, ""],
+    damping: Float[Array, ""],
+    *,
+    signed: bool,
+) -> tuple[Factors, Float[Array, ""], Bool[Array, ""], Float[Array, ""]]:
+    """Factors behind a damped, projected step, and their residual; whether the zeros are left; the next damping."""
+    wanted = targets(objective, activations, *factors, signed_dictionary=signed)
+    masks = wanted[0] > 0, wanted[1] > 0
+    # Entries on their way out of the bound are put onto it; the line search sees that too.
+    inside = jnp.where(masks[0], factors[0], 0), jnp.where(masks[1], factors[1], 0)
+    hessian = hessian_at(objective, activations, *inside, signed_dictionary=signed, masks=masks)
+    slopes = equations(objective, activations, *inside)
+    direction, account = hessian.solve(
+        (-slopes[0], -slopes[1]),
+        rtol=jnp.minimum(0.1, jnp.sqrt(residual)).astype(residual.dtype),
+        max_steps=_CG_STEPS,
+        method=descend,
+        damping=damping,
+    )
+    steepest = gradient(objective, activations, *factors)
+    value, change_to = _changes(objective, activations, factors)
+
+    def at(t: Float[Array, ""]) -> Factors:
+        codes, dictionary = inside[0] + t * direction[0], inside[1] + t * direction[1]
+        return jnp.maximum(codes, 0), dictionary if signed else jnp.maximum(dictionary, 0)
+
+    def going(carry: tuple[Array, Array, Array]) -> Bool[Array, ""]:
+        _, good, trial = carry
+        return ~good & (trial < _TRIALS)
+
+    def falls(new: Factors, change: Float[Array, ""]) -> Bool[Array, ""]:
+        slope = jnp.sum(steepest[0] * (new[0] - factors[0])) + jnp.sum(steepest[1] * (new[1] - factors[1]))
+        return change <= _DESCENT * jnp.minimum(slope, 0)
+
+    def shorter(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        t, _, trial = carry
+        new = at(t / 2)
+        return t / 2, falls(new, change_to(new)), trial + 1
+
+    def measure(factors: Factors) -> Float[Array, ""]:
+        return scaled_residual(activations, *factors, objective, signed_dictionary=signed)
+
+    # Near the solution objectives are equal to rounding; slopes still tell which is nearer.
+    one = jnp.ones((), residual.dtype)
+    whole = at(one)
+    eps = float(jnp.finfo(residual.dtype).eps)
+    # Terms may be small differences of what they are computed from.
+    rounding = (8 * eps if is_plain(objective) else eps**0.75) * jnp.abs(value)
+    there, change = measure(whole), change_to(whole)
+    first = falls(whole, change) | ((there < residual) & (jnp.abs(change) <= rounding))
+    t, good, _ = jax.lax.while_loop(going, shorter, (one, first, jnp.ones((), jnp.int32)))
+    new = at(t)
+    kept = jnp.where(good, new[0], factors[0]), jnp.where(good, new[1], factors[1])
+    there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
+    full = good & (t == 1) & ~account.indefinite
+    growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
+    least = float(jnp.finfo(residual.dtype).eps)
+    settled = ~account.indefinite & (damping <= _UNDAMPED)
+    settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
+    if not signed:
+        settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))
+    return kept, there, settled, jnp.maximum(damping * growth, least).astype(residual.dtype)
+
+
+def _crosses(
+    new: Float[Array, "_ _"], mask: Bool[Array, "_ _"], old: Float[Array, "_ _"], *, axis: int
+) -> Bool[Array, "_ _"]:
+    """Entries that a whole step makes zero, or not zero any more, by more than what is at a kink anyway."""
+    margin = float(jnp.finfo(new.dtype).eps) ** 0.6 * jnp.max(jnp.abs(old), axis=axis, keepdims=True)
+    return jnp.where(mask, (new < -margin) | ((old <= 0) & (new > margin)), old > margin)
+
+
+def _changes(
+    objective: SquaredError | Objective, activations: Activations, old: Factors
+) -> tuple[Float[Array, ""], Callable[[Factors], Float[Array, ""]]]:
+    """The objective without penalties, and how all of it changes.
+
+    The squared error's share is taken from differences: that of two values would be rounding.
+    """
+    quadratic = objective.quadratic
+    known: list[Any] = [part.term.recalled(part.term.prepare(activations), activations) for part in objective.terms]
+
+    def terms(factors: Factors) -> Float[Array, ""]:
+        total = jnp.zeros((), activations.dtype)
+        for part, mine in zip(objective.terms, known, strict=True):
+            total = total + part.weight * part.term.value(mine, *factors)
+        return total
+
+    before = terms(old)
+    misfit = old[0] @ old[1] - activations
+
+    def change_to(new: Factors) -> Float[Array, ""]:
+        v, x = new[0] - old[0], new[1] - old[1]
+        # One product: two would be two matrices of the activations' size.
+        move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])
+        product = move * (2 * misfit + move)
+        if quadratic.weights is not None:
+            product = product * quadratic.weights
+        penalty = v * (quadratic.l1_codes + quadratic.l2_codes / 2 * (old[0] + new[0]))
+        rows = jnp.sum(product, axis=1) / 2 + jnp.sum(penalty, axis=1)
+        if quadratic.row_weights is not None:
+            rows = rows * quadratic.row_weights
+        penalty = x * (quadratic.l1_dictionary + quadratic.l2_dictionary / 2 * (old[1] + new[1]))
+        return jnp.sum(rows) + jnp.sum(penalty) + (terms(new) - before)
+
+    error = misfit**2 if quadratic.weights is None else quadratic.weights * misfit**2
+    return jnp.sum(error) / 2 + before, change_to

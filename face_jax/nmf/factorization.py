@@ -1,0 +1,146 @@
+"""The factorization itself: a matrix in, codes and concepts out."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from ..support.arguments import Seed, Whole, flag, key_of
+from . import magnitude, validate
+from .derivative.adjoints import Adjoint, ImplicitAdjoint
+from .objective import Objective, SquaredError, penalized
+from .results import raise_if_unusable, refused
+from .settings import check_adjoint, check_solver, check_start
+from .solution import Solution
+from .solvers.loop import solve
+from .solvers.starts import Given, Start
+from .solvers.update_rules import ADMM, Solver
+from .solvers.warmup import Warmup
+from .terms import solving
+from .terms.paper_adam import PaperAdam, paper_adam
+
+if TYPE_CHECKING:
+    AnyObjective = SquaredError | Objective
+    AnySolver = Solver | PaperAdam
+    AnyStart = Start
+    AnyAdjoint = Adjoint
+else:
+    # Whoever gives something else is told so by the checks below.
+    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Any
+
+
+def factorize(
+    activations: ArrayLike,
+    rank: Whole,
+    *,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    solver: AnySolver = ADMM(),  # noqa: B008
+    start: AnyStart = Warmup(),  # noqa: B008
+    adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
+    key: Seed = None,
+    throw: bool = True,
+) -> Solution:
+    """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
+
+    A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
+    aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
+    they are factorized, except beside further terms of the objective, whose head wants them as they are.
+
+    **Arguments:**
+
+    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do.
+    - `rank`: how many concepts.
+    - `objective`: what's minimized.
+    - `solver`: how.
+    - `start`: from where.
+    - `adjoint`: how the solution is differentiated; costs nothing unless it is. Under `grad` and `jvp` the factors are
+        refined first, so that after few steps, or `PaperAdam`, their values differ too: see `ImplicitAdjoint`.
+    - `key`: for the start's random numbers, or a seed; `jax.random.key(0)` if None.
+    - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
+        inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and
+        never raises.
+
+    **Returns:** the solution, in the activations' dtype.
+    Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
+    make no sense.
+    """
+    activations = validate.matrix("activations", activations, "row × channel")
+    rank = validate.rank_of(rank)
+    check_solver(solver)
+    check_start(start)
+    check_adjoint(adjoint)
+    flag("throw", throw)
+    validate.factorizable("activations", activations, signed=solver.signed_dictionary)
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True)
+    quadratic = validate.weights_of(objective, activations)
+    given = start.start if isinstance(start, Warmup) else start
+    if isinstance(given, Given):
+        validate.given(given, activations, rank, signed=solver.signed_dictionary)
+    terms = solving.active(objective)
+    key = key_of(key)
+    if terms:
+        solving.check_solver(objective, solver)
+    if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):
+        raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
+    negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
+    unit = None if terms else magnitude.unit_of(activations, quadratic)
+    if unit is not None:
+        start = unit.start(start, penalized=penalized(quadratic))
+        if not magnitude.is_one(unit):
+            activations, scaled = unit.into(activations, quadratic)
+            magnitude.check_penalties(quadratic, scaled)
+            quadratic = scaled
+
+    def solved(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Solution:
+        if isinstance(solver, PaperAdam):
+            whole = Objective(objective.quadratic, objective.terms)
+            return paper_adam(activations, rank, whole, solver, start, key)
+        if isinstance(objective, Objective):
+            return solving.factorize(activations, rank, objective, solver, start, key)
+        return _factorize(activations, rank, objective, solver, start, key, unrolled=adjoint.unrolled)
+
+    solution = adjoint.through(
+        solved,
+        activations,
+        Objective(quadratic, terms) if terms else quadratic,
+        rtol=solver.rtol,
+        signed_dictionary=solver.signed_dictionary,
+    )
+    if unit is not None and not magnitude.is_one(unit):
+        solution = unit.back(solution)
+    if negative is not None:
+        solution = dataclasses.replace(solution, result=refused(solution.result, negative))
+    if throw:
+        raise_if_unusable(solution.result)
+    return solution
+
+
+@partial(jax.jit, static_argnames=("rank", "unrolled"))
+def _factorize(
+    activations: Float[Array, "row channel"],
+    rank: int,
+    objective: SquaredError,
+    solver: Solver,
+    start: Start,
+    key: Key[Array, ""],
+    *,
+    unrolled: bool,
+) -> Solution:
+    visible = activations
+    if objective.weights is not None:
+        # Entries that are left out start from what the others of their channel are.
+        total = jnp.sum(objective.weights, axis=0)
+        mean = jnp.sum(objective.weights * activations, axis=0) / jnp.where(total > 0, total, 1)
+        visible = jnp.where(objective.weights > 0, activations, mean[None])
+    # Where the solver ends is told by the objective, not by where it started.
+    visible = jax.lax.stop_gradient(visible)
+    codes, dictionary = start(visible, rank, signed=solver.signed_dictionary, key=key)
+    codes, dictionary = jax.lax.stop_gradient((codes, dictionary))
+    return solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)

@@ -1,0 +1,1 @@
+"""Linear systems: conjugate gradients, and Cholesky factors of very many small systems at once."""

@@ -1,0 +1,187 @@
+"""How many concepts: held-out error and stability over a range of ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key
+
+from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
+from ..support.reprs import short_repr
+from . import magnitude, validate
+from .factorization import factorize
+from .matching import matched
+from .objective import SquaredError
+from .settings import check_solver
+from .solvers.starts import Given, Random
+from .solvers.update_rules import ADMM, Solver
+
+
+@dataclasses.dataclass(frozen=True)
+class RankScan:
+    """What each rank does on entries that it hasn't seen, and whether it finds the same concepts again.
+
+    **Arguments:**
+
+    - `ranks`: increasing.
+    - `held_out`: squared error on the entries left out, relative to their squares; mean over the folds.
+    - `held_out_error`: its standard error over the folds.
+    - `fitted`: the same ratio on the entries seen.
+    - `stability`: mean cosine between the concepts of different starts, matched one to one; 1 is the same again.
+    - `floor`: that of dictionaries which are random rows of the activations: what stability has to beat.
+    """
+
+    ranks: Int[np.ndarray, " rank"]
+    held_out: Float[np.ndarray, " rank"]
+    held_out_error: Float[np.ndarray, " rank"]
+    fitted: Float[np.ndarray, " rank"]
+    stability: Float[np.ndarray, " rank"]
+    floor: Float[np.ndarray, " rank"]
+
+    __repr__ = short_repr
+
+    @property
+    def suggested(self) -> int:
+        """The smallest rank whose held-out error is within one standard error of the lowest."""
+        best = int(np.argmin(self.held_out))
+        within = self.held_out <= self.held_out[best] + self.held_out_error[best]
+        return int(self.ranks[np.argmax(within)])
+
+
+def rank_scan(
+    activations: ArrayLike,
+    ranks: Concepts,
+    *,
+    key: Seed = None,
+    folds: Whole = 3,
+    starts: Whole = 3,
+    left_out: Real = 0.1,
+    solver: Any = ADMM(max_steps=200, rtol=1e-3),  # noqa: B008 (settings: frozen)
+) -> RankScan:
+    """Compare ranks by bi-cross-validation with masked entries (Owen & Perry 2009) and by stability over starts.
+
+    In each fold other random entries are left out, and the ranks go upwards, each starting from the one before.
+    Held-out error first falls and then rises with the rank; stability tells whether the concepts mean something.
+
+    **Arguments:**
+
+    - `activations`: `row × channel`, at least 0.
+    - `ranks`: which to try.
+    - `key`: for masks and starts, or a seed; `jax.random.key(0)` if None.
+    - `folds`: how many masks, at least 2.
+    - `starts`: how many random starts are compared, at least 2.
+    - `left_out`: which share of the entries a mask leaves out.
+    - `solver`: the rule; a coarse tolerance is enough to compare ranks.
+
+    **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
+    refuses, and for activations that are 0 everywhere.
+    """
+    activations = validate.matrix("activations", activations, "row × channel")
+    order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
+    if not order:
+        raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
+    folds = whole("folds", folds, "masks to compare", least=2)
+    starts = whole("starts", starts, "starts to compare", least=2)
+    left_out = share("left_out", left_out, 0.1)
+    check_solver(instance("solver", solver, Solver, "ADMM() or HALS()"))
+    if solver.signed_dictionary:
+        raise ValueError(f"solver={solver!r} doesn't take the masks that ranks are compared by; give ADMM() or HALS()")
+    validate.finite("activations", activations)
+    validate.non_negative("activations", activations, validate.SIGNED)
+    if not np.asarray(activations).any():
+        raise ValueError("activations are all 0, which any number of concepts describes; give others")
+    # All that is told is a ratio or a cosine.
+    activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
+    of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
+    seen, unseen = [], []
+    for fold in jax.random.split(of_masks, folds):
+        errors = _fold(activations, order, left_out, solver, fold)
+        seen.append([error[0] for error in errors])
+        unseen.append([error[1] for error in errors])
+    stability, floor = zip(
+        *(_stability(activations, rank, starts, solver, of_starts, of_floor) for rank in order), strict=True
+    )
+    return RankScan(
+        ranks=np.asarray(order),
+        held_out=np.mean(unseen, axis=0),
+        held_out_error=np.std(unseen, axis=0, ddof=1) / np.sqrt(folds),
+        fitted=np.mean(seen, axis=0),
+        stability=np.asarray(stability),
+        floor=np.asarray(floor),
+    )
+
+
+def _fold(
+    activations: Float[Array, "row channel"], ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
+) -> list[tuple[float, float]]:
+    of_mask, of_more = jax.random.split(key)
+    mask = (jax.random.uniform(of_mask, activations.shape) >= left_out).astype(activations.dtype)
+    # The values left out never reach the fit, not even the start.
+    visible = activations * mask
+    errors, last = [], None
+    for rank, more in zip(ranks, jax.random.split(of_more, len(ranks)), strict=True):
+        new_codes, new_dictionary = Random()(visible, rank, signed=False, key=more)
+        codes, dictionary = new_codes.T, new_dictionary
+        if last is not None:
+            kept = last.codes.shape[1]
+            # New concepts start small, so that the ones found so far are only disturbed where they are wrong.
+            codes = jnp.concatenate([last.codes, codes[:, kept:] / 10], axis=1)
+            dictionary = jnp.concatenate([last.dictionary, dictionary[kept:]])
+        last = factorize(
+            visible, rank, objective=SquaredError(weights=mask), solver=solver, start=Given(codes, dictionary)
+        )
+        errors.append(_errors(activations, last.codes, last.dictionary, mask))
+    return errors
+
+
+@jax.jit
+def _ratios(
+    activations: Float[Array, "row channel"],
+    codes: Float[Array, "row concept"],
+    dictionary: Float[Array, "concept channel"],
+    mask: Float[Array, "row channel"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    squares, errors = activations**2, (activations - codes @ dictionary) ** 2
+    seen = jnp.sum(mask * errors) / jnp.sum(mask * squares)
+    return seen, jnp.sum((1 - mask) * errors) / jnp.sum((1 - mask) * squares)
+
+
+def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array) -> tuple[float, float]:
+    seen, unseen = _ratios(activations, codes, dictionary, mask)
+    return float(seen), float(unseen)
+
+
+def _stability(
+    activations: Float[Array, "row channel"],
+    rank: int,
+    starts: int,
+    solver: Solver,
+    of_starts: Key[Array, ""],
+    of_floor: Key[Array, ""],
+) -> tuple[float, float]:
+    found = [
+        np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
+        for key in jax.random.split(of_starts, starts)
+    ]
+    # Rows of any length: their squares may be out of range where they aren't.
+    rows = np.asarray(activations)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1)
+    directions = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    draws = [
+        directions[np.asarray(jax.random.randint(key, (rank,), 0, len(directions)))]
+        for key in jax.random.split(of_floor, starts)
+    ]
+    return _agreement(found), _agreement(draws)
+
+
+def _agreement(dictionaries: list[Float[np.ndarray, "concept channel"]]) -> float:
+    """The mean cosine of concepts matched one to one (Hungarian method), over all pairs of dictionaries."""
+    pairs = itertools.combinations(dictionaries, 2)
+    return float(np.mean([matched(first, second)[1] for first, second in pairs]))

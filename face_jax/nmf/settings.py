@@ -1,0 +1,96 @@
+"""Solvers, starts and adjoints that would fail, or never end, are refused before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.core import Tracer
+
+from ..support.arguments import check_count, flag, instance, real, shown, whole
+from .derivative.adjoints import Adjoint, ImplicitAdjoint
+from .linalg.shifted_systems import ConjugateGradient, LinearSolver
+from .solvers.starts import NNDSVD, NNDSVDa, NNDSVDar, Start
+from .solvers.update_rules import ADMM, SemiNMF, Solver
+from .solvers.warmup import Warmup
+from .terms.paper_adam import PaperAdam
+
+_SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
+_STARTS = "Warmup(), NNDSVD(), NNDSVDa(), NNDSVDar(), Random() or Given(codes, dictionary)"
+_LEAST_OF = {"sweeps": 0, "inner": 0, "passes": 0, "oversample": 0, "steps": 1}
+
+
+def check_solver(solver: Any, name: str = "solver") -> Any:
+    """A solver whose settings make sense; raises `ValueError` for words, classes and numbers out of range."""
+    instance(name, solver, (Solver, PaperAdam), _SOLVERS)
+    check_count(f"{name}.max_steps", solver.max_steps, "steps")
+    if isinstance(solver, PaperAdam):
+        real(f"{name}.learning_rate", solver.learning_rate, "learning rate", above=0)
+        real(f"{name}.atol", solver.atol, "tolerance", least=0)
+        return solver
+    _tolerance(f"{name}.rtol", solver.rtol)
+    flag(f"{name}.extrapolate", solver.extrapolate)
+    _counts(name, solver)
+    if isinstance(solver, ADMM):
+        instance(f"{name}.linear", solver.linear, LinearSolver, "Cholesky() or ConjugateGradient()")
+        if solver.inner + solver.sweeps < 1:
+            raise ValueError(f"{name}={solver!r} does nothing; give inner or sweeps of 1 or more")
+        if isinstance(solver.linear, ConjugateGradient):
+            _counts(f"{name}.linear", solver.linear)
+            _tolerance(f"{name}.linear.rtol", solver.linear.rtol)
+    elif isinstance(solver, SemiNMF):
+        check_solver(instance(f"{name}.codes", solver.codes, Solver, "HALS()"), f"{name}.codes")
+    elif getattr(solver, "sweeps", 1) < 1 or getattr(solver, "inner", 1) < 1:
+        raise ValueError(f"{name}={solver!r} does nothing; give 1 or more")
+    return solver
+
+
+def check_start(start: Any, name: str = "start") -> Any:
+    """A start whose settings make sense; raises `ValueError` for words, classes and numbers out of range."""
+    instance(name, start, Start, _STARTS)
+    if isinstance(start, (NNDSVD, NNDSVDa, NNDSVDar)):
+        _counts(name, start)
+    if isinstance(start, Warmup):
+        check_start(start.start, f"{name}.start")
+        check_solver(instance(f"{name}.solver", start.solver, Solver, "ADMM()"), f"{name}.solver")
+        stages = start.stages
+        if not isinstance(stages, tuple) or not all(isinstance(stage, tuple) and len(stage) == 2 for stage in stages):
+            raise ValueError(
+                f"{name}.stages={shown(stages)} aren't pairs of a share and a number of steps, such as ((0.25, 5),)"
+            )
+        for number, (share, steps) in enumerate(stages):
+            real(f"{name}.stages[{number}]", share, "share of the rows", above=0, most=1)
+            check_count(f"{name}.stages[{number}]", steps, "steps")
+    return start
+
+
+def check_adjoint(adjoint: Any) -> Any:
+    """A way of differentiating whose settings make sense."""
+    instance("adjoint", adjoint, Adjoint, "ImplicitAdjoint(), StopGradient() or UnrolledAdjoint()")
+    if isinstance(adjoint, ImplicitAdjoint):
+        if adjoint.rtol is not None:
+            real("adjoint.rtol", adjoint.rtol, "tolerance", above=0)
+        check_count("adjoint.max_steps", adjoint.max_steps, "steps")
+        flag("adjoint.throw", adjoint.throw)
+        whole("adjoint.refinements", adjoint.refinements, "steps")
+    return adjoint
+
+
+def solver_or(default: Any, solver: Any) -> Any:
+    """The solver given, checked; the default if None."""
+    return default if solver is None else check_solver(solver)
+
+
+def start_or(default: Any, start: Any) -> Any:
+    """The start given, checked; the default if None."""
+    return default if start is None else check_start(start)
+
+
+def _counts(name: str, settings: Any) -> None:
+    for field, least in _LEAST_OF.items():
+        if hasattr(settings, field):
+            whole(f"{name}.{field}", getattr(settings, field), "passes", least=least)
+
+
+def _tolerance(name: str, value: Any) -> None:
+    if not isinstance(value, Tracer):
+        real(name, value, "tolerance", least=0)

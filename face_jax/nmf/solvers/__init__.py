@@ -1,0 +1,1 @@
+"""Factorization of the squared error: update rules, the loop around them, and where it starts."""

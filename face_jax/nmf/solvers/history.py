@@ -1,0 +1,163 @@
+"""What the loops remember beside their factors: the objective's way, extrapolation, and why they ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..results import RESULTS, Result
+from ..solution import Solution, Stats, count_dead, count_duplicated, normalized
+
+# Ang & Gillis 2019, section 3.3: growth of the extrapolation, growth of its bound, cut at a restart.
+_FIRST, _GROWTH, _BOUND_GROWTH, _CUT = 0.5, 1.05, 1.01, 1.5
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Where a loop is, and how it came there.
+
+    **Arguments:**
+
+    - `objective`, `residual`: of the factors accepted last.
+    - `beta`, `bound`: how far steps are extrapolated, and at most will be.
+    - `rejected`: steps taken back in a row; `restarts`: all that were.
+    - `step`: steps done; `code`: the result's, -1 as long as the loop goes on.
+    - `objectives`, `residuals`: of the start and of each step; 0 behind the last.
+    """
+
+    objective: Float[Array, ""]
+    residual: Float[Array, ""]
+    beta: Float[Array, ""]
+    bound: Float[Array, ""]
+    rejected: Int[Array, ""]
+    restarts: Int[Array, ""]
+    step: Int[Array, ""]
+    code: Int[Array, ""]
+    objectives: Float[Array, " step"]
+    residuals: Float[Array, " step"]
+
+    def going(self, max_steps: int) -> Bool[Array, ""]:
+        """Whether there is more to do."""
+        return (self.code < 0) & (self.step < max_steps)
+
+    @property
+    def extrapolation(self) -> Float[Array, ""]:
+        """How far the next step is extrapolated: not at all behind one that was taken back."""
+        return jnp.where(self.rejected > 0, 0, self.beta)
+
+    def after(
+        self,
+        accepted: Bool[Array, ""],
+        objective: Float[Array, ""],
+        residual: Float[Array, ""],
+        *,
+        rtol: Float[Array, ""] | float,
+        patience: int,
+        finite: Bool[Array, ""],
+        still: Bool[Array, ""] | bool = False,
+    ) -> History:
+        """One step later.
+
+        **Arguments:**
+
+        - `accepted`: whether the step is kept; `objective`, `residual`: what it came to.
+        - `rtol`: the residual to end at.
+        - `patience`: steps that may be taken back in a row; at one more the loop has stalled.
+        - `finite`: whether the step came to numbers at all.
+        - `still`: whether the step changed nothing, so that no further one can help.
+
+        **Returns:** the history with this step in it.
+        """
+        keep = chooser(accepted)
+        rejected = jnp.where(accepted, 0, self.rejected + 1).astype(jnp.int32)
+        code = jnp.where(accepted & (residual <= rtol), RESULTS.successful.value, -1)
+        code = jnp.where((rejected > patience) | still, RESULTS.stalled.value, code)
+        code = jnp.where(finite, code, RESULTS.nonfinite.value)
+        objective, residual = keep(objective, self.objective), keep(residual, self.residual)
+        grown = jnp.minimum(self.bound, _GROWTH * self.beta)
+        return History(
+            objective=objective,
+            residual=residual,
+            beta=keep(jnp.where(self.rejected > 0, self.beta, grown), self.beta / _CUT),
+            bound=keep(jnp.minimum(1, _BOUND_GROWTH * self.bound), self.beta),
+            rejected=rejected,
+            restarts=self.restarts + jnp.where(accepted, 0, 1).astype(jnp.int32),
+            step=self.step + 1,
+            code=code.astype(jnp.int32),
+            objectives=self.objectives.at[self.step + 1].set(objective),
+            residuals=self.residuals.at[self.step + 1].set(residual),
+        )
+
+    def solution(
+        self,
+        codes: Float[Array, "concept row"],
+        dictionary: Float[Array, "concept channel"],
+        value: Float[Array, ""],
+        residual: Float[Array, ""],
+        unit: Float[Array, ""] | float = 1.0,
+    ) -> Solution:
+        """The factors at unit length with what is told about them.
+
+        **Arguments:**
+
+        - `codes`, `dictionary`: the factors, concepts first.
+        - `value`, `residual`: objective and scaled KKT residual, measured at these.
+        - `unit`: what objectives are multiplied by.
+
+        **Returns:** the solution.
+        """
+        ended = jnp.where(self.code < 0, RESULTS.max_steps_reached.value, self.code)
+        ended = jnp.where(jnp.isfinite(value), ended, RESULTS.nonfinite.value).astype(jnp.int32)
+        codes, dictionary, scale = normalized(codes, dictionary)
+        stats = Stats(
+            objective=filled(self.objectives, self.step) * unit,
+            residual=filled(self.residuals, self.step),
+            steps=self.step,
+            restarts=self.restarts,
+            final_objective=value * unit,
+            final_residual=residual,
+            dead=count_dead(codes),
+            duplicated=count_duplicated(dictionary),
+        )
+        return Solution(codes.T, dictionary, scale, Result(ended), stats)
+
+
+def filled(values: Float[Array, " step"], last: Int[Array, ""]) -> Float[Array, " step"]:
+    """The values up to the last step, and that one's behind it."""
+    return jnp.where(jnp.arange(len(values), dtype=last.dtype) > last, values[last], values)
+
+
+def chooser(accepted: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
+    """The function that takes the new of two arrays if a step was accepted, else the old."""
+    return lambda new, old: jnp.where(accepted, new, old)
+
+
+def begun(
+    objective: Float[Array, ""],
+    residual: Float[Array, ""],
+    *,
+    rtol: Float[Array, ""] | float,
+    max_steps: int,
+    extrapolate: bool,
+) -> History:
+    """The history of a start that came to this objective and residual."""
+    dtype = objective.dtype
+    empty = jnp.zeros((max_steps + 1,), dtype)
+    arrived = jnp.where(residual <= rtol, RESULTS.successful.value, -1)
+    return History(
+        objective=objective,
+        residual=residual,
+        beta=jnp.asarray(_FIRST if extrapolate else 0.0, dtype),
+        bound=jnp.ones((), dtype),
+        rejected=jnp.zeros((), jnp.int32),
+        restarts=jnp.zeros((), jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        code=jnp.where(jnp.isfinite(objective), arrived, RESULTS.nonfinite.value).astype(jnp.int32),
+        objectives=empty.at[0].set(objective),
+        residuals=empty.at[0].set(residual),
+    )

@@ -1,0 +1,223 @@
+"""One pass over the activations: the only loop that touches them.
+
+A block of rows comes in, its codes are improved, and what the dictionary has to know of them, `U A` and `U Uᵀ`, is
+added up on the way. What crosses from one block to the next is `concept × channel` numbers, however many rows there
+are. Codes are kept concepts first, so that both products run along the activations' rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..objective import SquaredError
+from .update_rules import Memory
+
+Codes = Float[Array, "concept row"]
+Dictionary = Float[Array, "concept channel"]
+
+_BLOCK_BYTES = 8 * 2**20  # of activations in a block: about what stays in a CPU's last cache
+_FEWEST_ROWS = 512  # below this the small products are all overhead
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What a pass adds up over the rows.
+
+    **Arguments:**
+
+    - `cross`, `gram`: `U A` and `U Uᵀ` of the new codes, rows weighted.
+    - `change`: how much the objective fell (negative) by the new codes, the dictionary standing still.
+    - `value`: the new codes' penalty; with entry weights also the weighted squared error, which then has no short form.
+    - `move`: for each concept the squared length of the coordinate steps that the old codes were away from optimal.
+    """
+
+    cross: Dictionary
+    gram: Float[Array, "concept concept"]
+    change: Float[Array, ""]
+    value: Float[Array, ""]
+    move: Float[Array, " concept"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some rows of all that has rows."""
+
+    activations: Float[Array, "row channel"]
+    weights: Float[Array, "row channel"] | None
+    row_weights: Float[Array, " row"] | None
+    codes: Codes
+    previous: Codes
+    memory: Memory
+
+
+Update = Callable[[Codes, Float[Array, "concept concept"], Codes, Memory], tuple[Codes, Memory]]
+
+
+def pass_over(
+    activations: Float[Array, "row channel"],
+    objective: SquaredError,
+    update: Update | None,
+    dictionary: Dictionary,
+    codes: Codes,
+    previous: Codes,
+    memory: Memory,
+    beta: Float[Array, ""],
+    *,
+    block_rows: int | None = None,
+) -> tuple[Codes, Codes, Memory, Sums]:
+    """Improve all codes for a dictionary that stands still, and add up what its own update needs.
+
+    **Arguments:**
+
+    - `activations`, `objective`, `dictionary`: the problem.
+    - `update`: a solver's rule; None leaves the codes as they are, which measures them.
+    - `codes`: where the rule starts.
+    - `previous`: the rule's last result, from which the new one is extrapolated.
+    - `memory`: what the rule remembers.
+    - `beta`: how far it's extrapolated.
+    - `block_rows`: rows of a block.
+
+    **Returns:** the new extrapolated codes, the rule's own result, its memory, and the sums.
+    """
+    rows = activations.shape[0]
+    size, starts = _layout(activations, block_rows)
+    l2 = jnp.asarray(objective.l2_codes, activations.dtype)
+    gram = dictionary @ dictionary.T + l2 * jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
+    whole = Block(activations, objective.weights, objective.row_weights, codes, previous, memory)
+    l1 = jnp.asarray(objective.l1_codes, activations.dtype)
+
+    def one(block: Block, fresh: Float[Array, " row"] | None) -> tuple[Codes, Codes, Memory, Sums]:
+        return _one_block(block, fresh, update, dictionary, gram, l1, l2, beta)
+
+    if len(starts) == 1:
+        return one(whole, None)
+
+    def body(i: Array, carry: tuple[Codes, Codes, Memory, Sums]) -> tuple[Codes, Codes, Memory, Sums]:
+        nominal = i * size
+        # The last block is moved back so that all are equally long; rows seen before don't count again.
+        start = jnp.minimum(nominal, rows - size)
+        fresh = (start + jnp.arange(size) >= nominal).astype(activations.dtype)
+        out, plain, memory, sums = one(_take(whole, start, size), fresh)
+        old_out, old_plain, old_memory, old_sums = carry
+        place = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, start))  # noqa: E731
+        return (
+            place(old_out, out),
+            place(old_plain, plain),
+            tuple(place(a, b) for a, b in zip(old_memory, memory, strict=True)),
+            jax.tree.map(jnp.add, old_sums, sums),
+        )
+
+    zero = jnp.zeros((), activations.dtype)
+    sums = Sums(jnp.zeros_like(dictionary), jnp.zeros_like(gram), zero, zero, jnp.zeros_like(gram[0]))
+    return jax.lax.fori_loop(0, len(starts), body, (codes, codes, memory, sums))
+
+
+def squared_error(
+    activations: Float[Array, "row channel"],
+    objective: SquaredError,
+    codes: Codes,
+    dictionary: Dictionary,
+    *,
+    block_rows: int | None = None,
+) -> Float[Array, ""]:
+    """`½ Σ (A − U Wᵀ)²`, rows weighted, summed from the differences without forming all of them at once."""
+    rows = activations.shape[0]
+    size, starts = _layout(activations, block_rows)
+    whole = Block(activations, None, objective.row_weights, codes, codes, ())
+
+    def error(block: Block, fresh: Float[Array, " row"]) -> Float[Array, ""]:
+        counts = fresh if block.row_weights is None else fresh * block.row_weights
+        return jnp.sum(jnp.sum((block.activations - block.codes.T @ dictionary) ** 2, axis=1) * counts) / 2
+
+    def body(i: Array, total: Float[Array, ""]) -> Float[Array, ""]:
+        start = jnp.minimum(i * size, rows - size)
+        fresh = (start + jnp.arange(size) >= i * size).astype(activations.dtype)
+        return total + error(_take(whole, start, size), fresh)
+
+    return jax.lax.fori_loop(0, len(starts), body, jnp.zeros((), activations.dtype))
+
+
+def _layout(activations: Float[Array, "row channel"], block_rows: int | None) -> tuple[int, range]:
+    rows, channels = activations.shape
+    if block_rows is None:
+        block_rows = rows
+        if jax.default_backend() == "cpu":
+            block_rows = max(_FEWEST_ROWS, _BLOCK_BYTES // (channels * activations.dtype.itemsize))
+    count = -(-rows // min(block_rows, rows))
+    size = -(-rows // count)
+    return size, range(-(-rows // size))
+
+
+def _take(whole: Block, start: Array, size: int) -> Block:
+    rows = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=0)  # noqa: E731
+    columns = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)  # noqa: E731
+    return Block(
+        rows(whole.activations),
+        None if whole.weights is None else rows(whole.weights),
+        None if whole.row_weights is None else rows(whole.row_weights),
+        columns(whole.codes),
+        columns(whole.previous),
+        tuple(columns(x) for x in whole.memory),
+    )
+
+
+def _one_block(
+    block: Block,
+    fresh: Float[Array, " row"] | None,
+    update: Update | None,
+    dictionary: Dictionary,
+    gram: Float[Array, "concept concept"],
+    l1: Float[Array, ""],
+    l2: Float[Array, ""],
+    beta: Float[Array, ""],
+) -> tuple[Codes, Codes, Memory, Sums]:
+    codes = block.codes
+    cross = dictionary @ _completed(block, codes, dictionary).T - l1
+    slope = gram @ codes - cross
+    diagonal = jnp.diagonal(gram)[:, None]
+    steps = codes - jnp.maximum(codes - slope / jnp.where(diagonal > 0, diagonal, 1), 0)
+    if update is None:
+        new, plain, memory = codes, codes, block.memory
+    else:
+        plain, memory = update(codes, gram, cross, block.memory)
+        new = jnp.maximum(plain + beta * (plain - block.previous), 0)
+    difference = new - codes
+    # From the gradient, not as a difference of two large values: a restart has to be told from rounding.
+    change = jnp.sum(difference * (slope + (gram @ difference) / 2), axis=0)
+    # The zero rows of a moved last block and the row weights act alike on everything that's summed.
+    counts = block.row_weights if fresh is None else fresh
+    if fresh is not None and block.row_weights is not None:
+        counts = fresh * block.row_weights
+    weighed = new if counts is None else new * counts[None]
+    value, completed = jnp.sum(l1 * new + l2 / 2 * new**2, axis=0), block.activations
+    if block.weights is not None:
+        fit = new.T @ dictionary
+        missing = block.weights * (block.activations - fit)
+        completed = fit + missing
+        value = value + jnp.sum(missing * (block.activations - fit), axis=1) / 2
+    sums = Sums(
+        cross=weighed @ completed,
+        gram=weighed @ new.T,
+        change=jnp.sum(change if counts is None else change * counts),
+        value=jnp.sum(value if counts is None else value * counts),
+        move=jnp.sum(steps**2 if fresh is None else steps**2 * fresh[None], axis=1),
+    )
+    return new, plain, memory, sums
+
+
+def _completed(block: Block, codes: Codes, dictionary: Dictionary) -> Float[Array, "row channel"]:
+    """The activations, filled by the present fit as far as an entry's weight is below 1.
+
+    Least squares on it is an upper bound of the weighted error that touches it here (for weights up to 1).
+    """
+    if block.weights is None:
+        return block.activations
+    fit = codes.T @ dictionary
+    return fit + block.weights * (block.activations - fit)

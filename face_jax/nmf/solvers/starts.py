@@ -1,0 +1,186 @@
+"""Where a factorization starts: from a thin randomized SVD, at random, or from given factors."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ...support.arguments import native
+from ...support.reprs import short_repr
+
+Matrix = Float[Array, "row channel"]
+Start_ = tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]
+
+
+class Start(abc.ABC):
+    """A rule that makes the first factors."""
+
+    @abc.abstractmethod
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """First codes (concepts first) and dictionary; with `signed` the dictionary may be negative."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NNDSVD(Start):
+    """Non-negative double SVD (Boutsidis & Gallopoulos 2008), from a randomized SVD of as many passes as wanted.
+
+    Leaves exact zeros, which sparse solutions like; `NNDSVDa` and `NNDSVDar` fill them.
+
+    **Arguments:**
+
+    - `passes`: subspace iterations over the activations.
+    - `oversample`: singular vectors beyond the rank that are carried along.
+    """
+
+    passes: int = dataclasses.field(default=3, metadata={"static": True})
+    oversample: int = dataclasses.field(default=10, metadata={"static": True})
+
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """The larger of each singular pair's positive and negative parts."""
+        return _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NNDSVDa(Start):
+    """`NNDSVD` with zeros filled by the activations' mean: for rules that can't leave a zero.
+
+    **Arguments:** as for `NNDSVD`.
+    """
+
+    passes: int = dataclasses.field(default=3, metadata={"static": True})
+    oversample: int = dataclasses.field(default=10, metadata={"static": True})
+
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """NNDSVD, then the mean where it's zero."""
+        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
+        mean = jnp.abs(jnp.mean(activations))
+        return jnp.where(codes > 0, codes, mean), _fill(dictionary, mean, signed)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NNDSVDar(Start):
+    """`NNDSVD` with zeros filled by small random values: many starts near the best known one.
+
+    **Arguments:** as for `NNDSVD`.
+    """
+
+    passes: int = dataclasses.field(default=3, metadata={"static": True})
+    oversample: int = dataclasses.field(default=10, metadata={"static": True})
+
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """NNDSVD, then random values of up to a hundredth of the mean where it's zero."""
+        sketch, first, second = jax.random.split(key, 3)
+        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, sketch)
+        scale = jnp.abs(jnp.mean(activations)) / 100
+        filling = scale * jax.random.uniform(first, codes.shape, codes.dtype)
+        other = scale * jax.random.uniform(second, dictionary.shape, dictionary.dtype)
+        return jnp.where(codes > 0, codes, filling), _fill(dictionary, other, signed)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Random(Start):
+    """Absolute values of normal numbers, scaled so that the product has the activations' mean."""
+
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """Draw both factors."""
+        first, second = jax.random.split(key)
+        dtype = activations.dtype
+        scale = jnp.sqrt(jnp.mean(jnp.abs(activations)) / rank)
+        codes = jnp.abs(jax.random.normal(first, (rank, activations.shape[0]), dtype))
+        dictionary = jax.random.normal(second, (rank, activations.shape[1]), dtype)
+        return scale * codes, scale * (dictionary if signed else jnp.abs(dictionary))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Given(Start):
+    """Factors that the user has, such as an earlier solution's.
+
+    **Arguments:**
+
+    - `codes`: where to start.
+    - `dictionary`: where to start; of any length, not only unit concepts.
+    """
+
+    codes: Float[Array, "row concept"]
+    dictionary: Float[Array, "concept channel"]
+
+    __repr__ = short_repr
+
+    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+        """The factors as they are."""
+        del rank, signed, key
+        codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
+        return jnp.asarray(codes, activations.dtype).T, jnp.asarray(dictionary, activations.dtype)
+
+
+def singular_triplets(
+    activations: Matrix, count: int, passes: int, key: Key[Array, ""]
+) -> tuple[Float[Array, "row count"], Float[Array, " count"], Float[Array, "count channel"]]:
+    """The largest singular values and vectors by randomized subspace iteration (Halko, Martinsson & Tropp 2011).
+
+    Orthogonal bases are only taken on the smaller side, so a pass costs two products with the activations.
+    """
+    if activations.shape[0] < activations.shape[1]:
+        left, values, right = singular_triplets(activations.T, count, passes, key)
+        return right.T, values, left.T
+    basis = jax.random.normal(key, (activations.shape[1], count), activations.dtype)
+    for _ in range(passes):
+        basis = _power(activations, basis)
+    image = basis.T @ activations.T
+    values, vectors = jnp.linalg.eigh(image @ image.T)
+    values = jnp.sqrt(jnp.maximum(values[::-1], 0))
+    vectors = vectors[:, ::-1]
+    safe = jnp.where(values > 0, values, 1)
+    return ((vectors.T @ image) / safe[:, None]).T, values, vectors.T @ basis.T
+
+
+def _power(activations: Matrix, basis: Float[Array, "channel count"]) -> Float[Array, "channel count"]:
+    image = basis.T @ activations.T
+    return jnp.linalg.qr((image @ activations).T, mode="reduced")[0]
+
+
+def _fill(dictionary: Array, filling: Array, signed: bool) -> Array:
+    return dictionary if signed else jnp.where(dictionary > 0, dictionary, filling)
+
+
+def _nndsvd(activations: Matrix, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]) -> Start_:
+    sketch, filling = jax.random.split(key)
+    available = min(activations.shape)
+    count = min(rank + oversample, available)
+    left, values, right = singular_triplets(activations, count, passes, sketch)
+    found = min(rank, count)
+    u, s, v = left[:, :found].T, values[:found], right[:found]
+    u_plus, u_minus = jnp.maximum(u, 0), jnp.maximum(-u, 0)
+    v_plus, v_minus = jnp.maximum(v, 0), jnp.maximum(-v, 0)
+    if signed:
+        # The dictionary takes either sign, so only the codes decide which half is kept.
+        positive = jnp.sum(u_plus**2, axis=1) >= jnp.sum(u_minus**2, axis=1)
+        codes = jnp.where(positive[:, None], u_plus, u_minus) * s[:, None]
+        dictionary = jnp.where(positive[:, None], v, -v)
+    else:
+        lengths = [jnp.linalg.norm(part, axis=1) for part in (u_plus, v_plus, u_minus, v_minus)]
+        plus, minus = lengths[0] * lengths[1], lengths[2] * lengths[3]
+        positive = plus >= minus
+        scale = jnp.sqrt(s * jnp.where(positive, plus, minus))
+        codes = jnp.where(positive[:, None], u_plus, u_minus)
+        dictionary = jnp.where(positive[:, None], v_plus, v_minus)
+        codes = codes * (scale / _at_least_tiny(jnp.where(positive, lengths[0], lengths[2])))[:, None]
+        dictionary = dictionary * (scale / _at_least_tiny(jnp.where(positive, lengths[1], lengths[3])))[:, None]
+    if found < rank:
+        # A rank beyond min(row, channel) has no singular pairs left to start from.
+        more = Random()(activations, rank - found, signed=signed, key=filling)
+        codes, dictionary = jnp.concatenate([codes, more[0]]), jnp.concatenate([dictionary, more[1]])
+    return codes, dictionary
+
+
+def _at_least_tiny(x: Array) -> Array:
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)

@@ -1,0 +1,208 @@
+"""The inner solvers: settings-only rules that improve one factor while the other one stands still.
+
+All see the same problem, for the codes and for the dictionary alike: concepts first, one column an item (a row of
+the activations, or a channel), `min ½⟨X, G X⟩ − ⟨C, X⟩` with `X ≥ 0`, G (`concept concept`) and C given.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..linalg.shifted_systems import Cholesky, LinearSolver
+from ..objective import Scalar
+
+Gram = Float[Array, "concept concept"]
+Columns = Float[Array, "concept item"]
+Memory = tuple[Columns, ...]
+
+
+class Solver(abc.ABC):
+    """One rule for improving a factor, and the settings of the loop around it.
+
+    Fields that every solver has: `rtol`, the scaled KKT residual at which the loop stops, and `max_steps`.
+    """
+
+    rtol: Scalar
+    max_steps: int
+    extrapolate: bool
+
+    @property
+    def signed_dictionary(self) -> bool:
+        """Whether the dictionary may have negative entries."""
+        return False
+
+    def begin(self, x: Columns) -> Columns:
+        """A first factor that the rule can start from; as it is, for rules that can leave zero."""
+        return x
+
+    @abc.abstractmethod
+    def remember(self, x: Columns) -> Memory:
+        """What the rule carries from one step to the next for this factor, before the first step."""
+
+    @abc.abstractmethod
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """A better, non-negative factor, and the new memory."""
+
+
+def sweep(x: Columns, gram: Gram, cross: Columns) -> Columns:
+    """One exact pass over the concepts: each becomes its own minimizer while the others stand still (HALS)."""
+    diagonal = jnp.diagonal(gram)
+    # A concept of length zero has no say in the fit; dividing by 1 leaves its gradient, which is zero, alone.
+    safe = jnp.where(diagonal > 0, diagonal, 1)
+
+    def coordinate(k: int | Array, x: Columns) -> Columns:
+        ascent = (cross[k] - gram[k] @ x) / safe[k]
+        return x.at[k].set(jnp.maximum(x[k] + ascent, 0))
+
+    return jax.lax.fori_loop(0, x.shape[0], coordinate, x)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HALS(Solver):
+    """Hierarchical alternating least squares: exact coordinate descent over concepts (Cichocki & Phan 2009).
+
+    Never raises the objective. The one to take when a code's being exactly zero matters at every step.
+
+    **Arguments:**
+
+    - `sweeps`: passes over the concepts in each step.
+    - `rtol`: stop at this scaled KKT residual.
+    - `max_steps`: stop after this many passes over the activations.
+    - `extrapolate`: extrapolate between steps, restart when the objective would rise (Ang & Gillis 2019).
+    """
+
+    sweeps: int = dataclasses.field(default=2, metadata={"static": True})
+    rtol: Scalar = 1e-4
+    max_steps: int = dataclasses.field(default=500, metadata={"static": True})
+    extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def remember(self, x: Columns) -> Memory:
+        """Nothing."""
+        return ()
+
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """So many sweeps."""
+        for _ in range(self.sweeps):
+            x = sweep(x, gram, cross)
+        return x, memory
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ADMM(Solver):
+    """Alternating direction method of multipliers with warm duals (Huang, Sidiropoulos & Liavas 2016).
+
+    The default. Each step factors one small Gram matrix, runs a few iterations that are matrix products, and ends
+    with a coordinate sweep, which makes the zeros exact and the step a descent.
+
+    **Arguments:**
+
+    - `inner`: ADMM iterations in each step.
+    - `sweeps`: coordinate sweeps behind them.
+    - `linear`: how `(G + ρI) X = R` is solved: `Cholesky()` or `ConjugateGradient()`.
+    - `rtol`: stop at this scaled KKT residual.
+    - `max_steps`: stop after this many passes over the activations.
+    - `extrapolate`: extrapolate between steps, restart when the objective would rise (Ang & Gillis 2019).
+    """
+
+    inner: int = dataclasses.field(default=3, metadata={"static": True})
+    sweeps: int = dataclasses.field(default=1, metadata={"static": True})
+    linear: LinearSolver = Cholesky()  # noqa: RUF009 (settings: frozen)
+    rtol: Scalar = 1e-4
+    max_steps: int = dataclasses.field(default=500, metadata={"static": True})
+    extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def remember(self, x: Columns) -> Memory:
+        """The scaled duals."""
+        return (jnp.zeros_like(x),)
+
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """ADMM iterations with `ρ = tr(G)/r`, then coordinate sweeps."""
+        (dual,) = memory
+        concepts = gram.shape[0]
+        mean = jnp.trace(gram) / concepts
+        rho = jnp.where(mean > 0, mean, 1)
+        solve = self.linear.prepare(gram + rho * jnp.eye(concepts, dtype=gram.dtype))
+        for _ in range(self.inner):
+            free = solve(cross + rho * (x + dual), x)
+            x = jnp.maximum(free - dual, 0)
+            dual = dual + x - free
+        for _ in range(self.sweeps):
+            x = sweep(x, gram, cross)
+        return x, (dual,)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MultiplicativeUpdate(Solver):
+    """Lee & Seung's multiplicative rule (2001), for comparison: simple, monotone and slow.
+
+    Entries that are zero stay zero, so zeros of the start are lifted to a hundredth of its mean.
+
+    **Arguments:**
+
+    - `inner`: updates of a factor in each step.
+    - `rtol`: stop at this scaled KKT residual.
+    - `max_steps`: stop after this many passes over the activations.
+    - `extrapolate`: extrapolate between steps.
+    """
+
+    inner: int = dataclasses.field(default=1, metadata={"static": True})
+    rtol: Scalar = 1e-4
+    max_steps: int = dataclasses.field(default=500, metadata={"static": True})
+    extrapolate: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def begin(self, x: Columns) -> Columns:
+        """Zeros become a hundredth of the mean: multiplied, a zero would stay one."""
+        return jnp.where(x > 0, x, jnp.mean(x) / 100)
+
+    def remember(self, x: Columns) -> Memory:
+        """Nothing."""
+        return ()
+
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """`X ← X ∘ C / (G X)`."""
+        tiny = jnp.finfo(x.dtype).tiny
+        above = jnp.maximum(cross, 0)
+        for _ in range(self.inner):
+            # A penalty can make C negative; that part belongs to the denominator.
+            x = x * above / jnp.maximum(gram @ x + above - cross, tiny)
+        return x, memory
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SemiNMF(Solver):
+    """Codes at least zero, dictionary free (Ding, Li & Jordan 2010): for activations with negative entries.
+
+    **Arguments:**
+
+    - `codes`: the rule for the codes; the dictionary is least squares.
+    - `rtol`: stop at this scaled KKT residual.
+    - `max_steps`: stop after this many passes over the activations.
+    - `extrapolate`: extrapolate between steps, restart when the objective would rise.
+    """
+
+    codes: Solver = HALS()
+    rtol: Scalar = 1e-4
+    max_steps: int = dataclasses.field(default=500, metadata={"static": True})
+    extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    @property
+    def signed_dictionary(self) -> bool:
+        """True."""
+        return True
+
+    def remember(self, x: Columns) -> Memory:
+        """What the codes' rule remembers."""
+        return self.codes.remember(x)
+
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """The codes' rule."""
+        return self.codes.update(x, gram, cross, memory)

@@ -1,0 +1,127 @@
+"""The loop for a squared error with further terms: alternating blocks that never raise the whole objective.
+
+Each block's quadratic model (exact for the squared error, a positive semidefinite curvature for the terms) is solved
+by ADMM; the way to its solution is a descent direction, on which a line search looks at the objective itself. The
+codes are improved block of rows by block of rows, each group of rows with its own step length. Then both factors move
+together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..solution import Solution
+from ..solvers.history import History, begun, chooser
+from .codes_pass import codes_pass, measure
+from .moves import improve_dictionary, move_together
+from .problem import Codes, Dictionary, Problem, ratio
+
+_JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where the loop is."""
+
+    codes: Codes
+    dictionary: Dictionary
+    previous_codes: Codes
+    previous_dictionary: Dictionary
+    gram: Float[Array, "concept concept"]
+    cross: Dictionary
+    values: Float[Array, " group"]
+    history: History
+
+
+def solve(problem: Problem, codes: Codes, dictionary: Dictionary) -> Solution:
+    """Run the loop from the given factors: a pure function of arrays, ready for `jit` and `vmap`.
+
+    **Arguments:**
+
+    - `problem`: what's minimized, and how.
+    - `codes`, `dictionary`: first factors.
+
+    **Returns:** the solution.
+    """
+    settings = problem.settings
+    state = _first(problem, codes, dictionary)
+
+    def going(state: State) -> Array:
+        return state.history.going(settings.max_steps)
+
+    state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
+    value, residual = measure(problem, state.codes, state.dictionary)
+    return state.history.solution(state.codes.T, state.dictionary, value, residual)
+
+
+def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
+    settings = problem.settings
+    _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
+    objective = problem.objective(codes, dictionary, sums, values)
+    _, slope, gram = problem.dictionary_slope(sums, dictionary)
+    residual = ratio(sums.moves + problem.dictionary_moves(slope, gram, dictionary), problem.size)
+    return State(
+        codes=codes,
+        dictionary=dictionary,
+        previous_codes=codes,
+        previous_dictionary=dictionary,
+        gram=sums.gram,
+        cross=sums.cross,
+        values=values,
+        history=begun(
+            objective, residual, rtol=settings.rtol, max_steps=settings.max_steps, extrapolate=settings.extrapolate
+        ),
+    )
+
+
+def _step(problem: Problem, state: State) -> State:
+    settings, history = problem.settings, state.history
+    beta = history.extrapolation
+    codes = jnp.maximum(state.codes + beta * (state.codes - state.previous_codes), 0)
+    dictionary = state.dictionary + beta * (state.dictionary - state.previous_dictionary)
+    if not settings.signed:
+        dictionary = jnp.maximum(dictionary, 0)
+    shift = dictionary - state.dictionary
+    l1, l2 = problem.penalty("l1_dictionary"), problem.penalty("l2_dictionary")
+    middle = (state.dictionary + dictionary) / 2
+    moved = jnp.sum(shift * (state.gram @ middle - state.cross + l1 + l2 * middle))
+
+    new_codes, values, sums = codes_pass(problem, codes, dictionary, state.codes, improve=True)
+    new_dictionary, values, last, moves = improve_dictionary(
+        problem, new_codes, dictionary, sums, values, history.step * 37
+    )
+    gram, cross, together = sums.gram, sums.cross, jnp.zeros_like(last)
+    if settings.joint and problem.rows <= _JOINT_ROWS:
+        new_codes, new_dictionary, values, together = move_together(problem, new_codes, new_dictionary, values)
+        weights = problem.quadratic.row_weights
+        weighed = new_codes if weights is None else new_codes * weights[:, None]
+        gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
+    change = moved + sums.change + last + together + jnp.sum(values - state.values)
+    residual = ratio(sums.moves + moves, problem.size)
+
+    accepted = change <= 0
+    keep = chooser(accepted)
+    return State(
+        codes=keep(new_codes, state.codes),
+        dictionary=keep(new_dictionary, state.dictionary),
+        previous_codes=state.codes,
+        previous_dictionary=state.dictionary,
+        gram=keep(gram, state.gram),
+        cross=keep(cross, state.cross),
+        values=keep(values, state.values),
+        history=history.after(
+            accepted,
+            history.objective + change,
+            residual,
+            rtol=settings.rtol,
+            # Without extrapolation no block can raise the objective by more than rounding.
+            patience=1,
+            still=accepted & (change == 0) & (beta == 0),
+            finite=jnp.isfinite(change),
+        ),
+    )

@@ -1,0 +1,133 @@
+"""The steps that change the dictionary: alone, or together with the codes; neither raises the objective."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .block_solver import Groups, minimize_model
+from .joint import newton_direction
+from .problem import DESCENT, TRIALS, Codes, Dictionary, Problem, Sums
+
+
+def improve_dictionary(
+    problem: Problem, codes: Codes, dictionary: Dictionary, sums: Sums, values: Array, offset: Array
+) -> tuple[Dictionary, Array, Float[Array, ""], Float[Array, ""]]:
+    """The new dictionary, the terms' values there, the squared error's change, and how far the old one was off."""
+    settings = problem.settings
+    quadratic, slope, gram = problem.dictionary_slope(sums, dictionary)
+    parts, some, times = problem.sample(codes, offset)
+    models = [(part.weight * times, part.term.local_dictionary(part.prepared, some, dictionary)) for part in parts]
+
+    def product(v: Dictionary) -> Dictionary:
+        return sum((weight * model.product(v) for weight, model in models), gram @ v)
+
+    groups = Groups(dictionary.shape[0])
+    target = minimize_model(
+        dictionary, slope, product, gram, lambda matrix, v: matrix @ v, groups,
+        signed=settings.signed, inner=settings.inner, steps=settings.steps, rtol=settings.cg_rtol,
+    )  # fmt: skip
+    direction = target - dictionary
+    linear, square = jnp.sum(quadratic * direction), jnp.sum(direction * (gram @ direction))
+
+    def going(carry: tuple[Array, ...]) -> Array:
+        _, _, _, bad, count = carry
+        return bad & (count < TRIALS)
+
+    total = jnp.sum(slope * direction)
+
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        t, _, _, _, count = carry
+        found = problem.all_values(codes, dictionary + t * direction)
+        change = t * linear + t**2 / 2 * square + jnp.sum(found - values)
+        bad = ~(jnp.isfinite(change) & (change <= DESCENT * t * total))
+        vertex = -total * t**2 / (2 * jnp.maximum(change - total * t, jnp.finfo(t.dtype).tiny))
+        vertex = jnp.where(jnp.isfinite(vertex), vertex, 0)
+        return jnp.where(bad, jnp.clip(vertex, 0.1 * t, 0.5 * t), t), t, found, bad, count + 1
+
+    one = jnp.ones((), dictionary.dtype)
+    t, tried, found, bad, _ = jax.lax.while_loop(going, step, (one, one, values, total < 0, jnp.zeros((), jnp.int32)))
+    del t
+    moved = (total < 0) & ~bad
+    t = jnp.where(moved, tried, 0)
+    new = jnp.where(t == 1, target, dictionary + t * direction)
+    values = jnp.where(moved, found, values)
+    return new, values, t * linear + t**2 / 2 * square, problem.dictionary_moves(slope, gram, dictionary)
+
+
+def move_together(
+    problem: Problem, codes: Codes, dictionary: Dictionary, values: Array
+) -> tuple[Codes, Dictionary, Array, Float[Array, ""]]:
+    """Better codes and dictionary, the terms' values there, and the squared error's change."""
+    problem = problem.recalled()
+    quadratic, signed = problem.quadratic, problem.settings.signed
+    weights = jnp.ones(codes.shape[0], codes.dtype) if quadratic.row_weights is None else quadratic.row_weights
+    eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
+    l2_codes, l2_dictionary = problem.penalty("l2_codes"), problem.penalty("l2_dictionary")
+    weighed = codes * weights[:, None]
+    inner, outer = dictionary @ dictionary.T, weighed.T @ codes
+    slope_codes = codes @ inner - problem.activations @ dictionary.T + l2_codes * codes + problem.penalty("l1_codes")
+    slope_codes = slope_codes * weights[:, None]
+    slope_dictionary = outer @ dictionary - weighed.T @ problem.activations
+    slope_dictionary = slope_dictionary + l2_dictionary * dictionary + problem.penalty("l1_dictionary")
+    all_codes, all_dictionary, like = slope_codes, slope_dictionary, jnp.mean(weights) * (inner + l2_codes * eye)
+    products = []
+    for part in problem.parts:
+        model = part.term.local_codes(part.prepared, codes, dictionary)
+        other = part.term.local_dictionary(part.prepared, codes, dictionary)
+        all_codes = all_codes + part.weight * model.slope
+        all_dictionary = all_dictionary + part.weight * other.slope
+        if model.gram is not None:
+            like = like + part.weight * model.gram
+        products.append((part.weight, part.term.local_both(part.prepared, codes, dictionary)))
+
+    def product(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, x = pair
+        of_codes = (v @ inner + codes @ (x @ dictionary.T) + l2_codes * v) * weights[:, None]
+        of_dictionary = outer @ x + (weighed.T @ v) @ dictionary + l2_dictionary * x
+        for weight, term in products:
+            more = term(v, x)
+            of_codes, of_dictionary = of_codes + weight * more[0], of_dictionary + weight * more[1]
+        return of_codes, of_dictionary
+
+    direction = newton_direction(
+        (codes, dictionary), (all_codes, all_dictionary), product, (like, outer + l2_dictionary * eye),
+        signed=signed, steps=problem.settings.joint, rtol=problem.settings.cg_rtol,
+    )  # fmt: skip
+
+    def moved(t: Array) -> tuple[Array, Array]:
+        new = dictionary + t * direction[1]
+        return jnp.maximum(codes + t * direction[0], 0), new if signed else jnp.maximum(new, 0)
+
+    def squared_change(new_codes: Array, new_dictionary: Array) -> Float[Array, ""]:
+        # From the slopes: a difference of two large values would drown in rounding.
+        v, x = new_codes - codes, new_dictionary - dictionary
+        mixed = codes @ (dictionary @ x.T) - problem.activations @ x.T
+        linear = jnp.sum(slope_codes * v) + jnp.sum(slope_dictionary * x) + jnp.sum(mixed * v * weights[:, None])
+        stacked, beside = jnp.concatenate([v, new_codes], axis=1), jnp.concatenate([dictionary, x])
+        square = jnp.sum(((stacked * weights[:, None]).T @ stacked) * (beside @ beside.T))
+        penalty = l2_codes * jnp.sum(v**2 * weights[:, None]) + l2_dictionary * jnp.sum(x**2)
+        return linear + (square + penalty) / 2
+
+    def going(carry: tuple[Array, ...]) -> Array:
+        _, _, _, bad, count = carry
+        return bad & (count < TRIALS)
+
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        t, _, _, _, count = carry
+        new = moved(t)
+        found = problem.values(*new)
+        quadratic_change = squared_change(*new)
+        expected = jnp.sum(all_codes * (new[0] - codes)) + jnp.sum(all_dictionary * (new[1] - dictionary))
+        change = quadratic_change + jnp.sum(found - values)
+        good = jnp.isfinite(change) & (expected < 0) & (change <= DESCENT * expected)
+        return jnp.where(good, t, t / 4), found, quadratic_change, ~good, count + 1
+
+    one, zero = jnp.ones((), codes.dtype), jnp.zeros((), codes.dtype)
+    t, found, change, bad, _ = jax.lax.while_loop(
+        going, step, (one, values, zero, jnp.ones((), bool), jnp.zeros((), jnp.int32))
+    )
+    t = jnp.where(bad, 0, t)
+    new_codes, new_dictionary = moved(t)
+    return new_codes, new_dictionary, jnp.where(bad, values, found), jnp.where(bad, 0, change)

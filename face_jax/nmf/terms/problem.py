@@ -1,0 +1,230 @@
+"""An objective with terms, as the functions of the factors that a solver needs.
+
+Rows are gone through block by block, so that the predictions of one block are all that is held at a time; what rows
+of other blocks have to know is added up on the way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..linalg.shifted_systems import ConjugateGradient
+from ..objective import Objective, SquaredError, Term
+from ..solvers.update_rules import ADMM, SemiNMF
+
+Codes = Float[Array, "row concept"]
+Dictionary = Float[Array, "concept channel"]
+
+BLOCK_ROWS = 1024  # rows whose predictions are held at a time
+SAMPLE_ROWS = 2048  # rows that the dictionary's curvature is taken from; gradients and values see all
+JOINT_STEPS = 15
+TRIALS = 10
+DESCENT = 1e-4  # Armijo's share of the slope
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the loop takes from a solver: numbers of iterations, and whether the dictionary is signed."""
+
+    inner: int
+    steps: int
+    joint: int
+    cg_rtol: Any
+    rtol: Any
+    max_steps: int
+    extrapolate: bool
+    signed: bool
+
+
+def settings_of(solver: ADMM | SemiNMF) -> Settings:
+    """The loop's settings by a solver's."""
+    rule = solver.codes if isinstance(solver, SemiNMF) else solver
+    linear = rule.linear if isinstance(rule, ADMM) else None
+    steps, cg_rtol = (linear.steps, linear.rtol) if isinstance(linear, ConjugateGradient) else (6, 0.1)
+    inner = rule.inner if isinstance(rule, ADMM) else 3
+    return Settings(
+        inner, steps, JOINT_STEPS, cg_rtol, solver.rtol, solver.max_steps, solver.extrapolate, solver.signed_dictionary
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What a pass over the rows adds up; the codes are those that it returns."""
+
+    gram: Float[Array, "concept concept"]
+    cross: Dictionary
+    slope: Dictionary
+    change: Float[Array, ""]
+    moves: Float[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A term with its weight and with what it has prepared."""
+
+    weight: Float[Array, ""]
+    term: Term
+    prepared: Any
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Activations, objective and settings, with the functions of the factors that the loop needs."""
+
+    activations: Float[Array, "row channel"]
+    quadratic: SquaredError
+    parts: tuple[Part, ...]
+    settings: Settings
+    group: int
+    size: Float[Array, ""]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.activations.shape[0]
+
+    def penalty(self, name: str) -> Float[Array, ""]:
+        """A penalty of the squared error, in the activations' dtype."""
+        return jnp.asarray(getattr(self.quadratic, name), self.activations.dtype)
+
+    def take(self, start: Array | int, size: int) -> Problem:
+        """Some consecutive rows."""
+        weights = self.quadratic.row_weights
+        if weights is not None:
+            weights = jax.lax.dynamic_slice_in_dim(weights, start, size)
+        parts = tuple(
+            dataclasses.replace(
+                part,
+                prepared=jax.tree.map(
+                    lambda x, rows=part.rows: jax.lax.dynamic_slice_in_dim(x, start // rows, size // rows),
+                    part.prepared,
+                ),
+            )
+            for part in self.parts
+        )
+        return dataclasses.replace(
+            self,
+            activations=jax.lax.dynamic_slice_in_dim(self.activations, start, size),
+            quadratic=dataclasses.replace(self.quadratic, row_weights=weights),
+            parts=parts,
+        )
+
+    def recalled(self) -> Problem:
+        """With all that the terms have to know of these rows."""
+        parts = tuple(
+            dataclasses.replace(part, prepared=part.term.recalled(part.prepared, self.activations))
+            for part in self.parts
+        )
+        return dataclasses.replace(self, parts=parts)
+
+    def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Float[Array, "some concept"], float]:
+        """Terms and codes of evenly spread groups of rows, and how many rows each stands for."""
+        groups = self.rows // self.group
+        count = max(1, SAMPLE_ROWS // self.group)
+        if groups <= count:
+            return self.recalled().parts, codes, 1.0
+        chosen = (jnp.arange(count, dtype=offset.dtype) * groups // count + offset) % groups
+
+        def taken(x: Array) -> Array:
+            return x.reshape(groups, -1, *x.shape[1:])[chosen].reshape(-1, *x.shape[1:])
+
+        parts = tuple(dataclasses.replace(part, prepared=jax.tree.map(taken, part.prepared)) for part in self.parts)
+        some = dataclasses.replace(self, activations=taken(self.activations), parts=parts)
+        return some.recalled().parts, taken(codes), groups / count
+
+    def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+        """A matrix that resembles the curvature of a row's codes."""
+        gram = dictionary @ dictionary.T + self.penalty("l2_codes") * jnp.eye(codes.shape[1], dtype=codes.dtype)
+        if self.quadratic.row_weights is not None:
+            gram = gram * jnp.mean(self.quadratic.row_weights)
+        found = ((part.weight, part.term.local_codes(part.prepared, codes, dictionary).gram) for part in self.parts)
+        return sum((weight * mine for weight, mine in found if mine is not None), gram)
+
+    def values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
+        """The weighted terms of each group of rows."""
+        total = jnp.zeros(codes.shape[0] // self.group, codes.dtype)
+        for part in self.parts:
+            found = part.weight * part.term.values(part.prepared, codes, dictionary)
+            total = total + jnp.sum(found.reshape(total.shape[0], -1), axis=1)
+        return total
+
+    def all_values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
+        """The same for all rows, block by block."""
+        size, count = layout(self.rows, self.group)
+        if count == 1:
+            return self.recalled().values(codes, dictionary)
+
+        def body(i: Array, out: Array) -> Array:
+            start = jnp.minimum(i * size, self.rows - size)
+            block = self.take(start, size).recalled()
+            found = block.values(jax.lax.dynamic_slice_in_dim(codes, start, size), dictionary)
+            return jax.lax.dynamic_update_slice_in_dim(out, found, start // self.group, axis=0)
+
+        return jax.lax.fori_loop(0, count, body, jnp.zeros(self.rows // self.group, codes.dtype))
+
+    def dictionary_slope(self, sums: Sums, dictionary: Dictionary) -> tuple[Dictionary, Dictionary, Array]:
+        """Slopes of the squared error and of all, and the Gram matrix."""
+        eye = jnp.eye(sums.gram.shape[0], dtype=sums.gram.dtype)
+        gram = sums.gram + self.penalty("l2_dictionary") * eye
+        quadratic = gram @ dictionary - sums.cross + self.penalty("l1_dictionary")
+        return quadratic, quadratic + sums.slope, gram
+
+    def dictionary_moves(self, slope: Dictionary, gram: Array, dictionary: Dictionary) -> Float[Array, ""]:
+        """The squared change of the fit if each entry went to its own optimum."""
+        return _moves(dictionary, slope, jnp.diagonal(gram)[:, None], self.settings.signed)
+
+    def objective(
+        self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]
+    ) -> Float[Array, ""]:
+        """The whole objective, from sums that belong to these codes."""
+        fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+        penalty = jnp.sum(self.penalty("l1_codes") * codes + self.penalty("l2_codes") / 2 * codes**2, axis=1)
+        if self.quadratic.row_weights is not None:
+            penalty = penalty * self.quadratic.row_weights
+        other = self.penalty("l1_dictionary") * dictionary + self.penalty("l2_dictionary") / 2 * dictionary**2
+        return self.size / 2 + fit + jnp.sum(penalty) + jnp.sum(other) + jnp.sum(values)
+
+
+def problem_of(
+    activations: Float[Array, "row channel"], objective: Objective, prepared: tuple[Any, ...], settings: Settings
+) -> Problem:
+    """The problem, with what its terms have prepared."""
+    dtype, rows = activations.dtype, activations.shape[0]
+    parts = tuple(
+        Part(jnp.asarray(weighted.weight, dtype), weighted.term, mine, weighted.term.rows_together(rows))
+        for weighted, mine in zip(objective.terms, prepared, strict=True)
+    )
+    # Without terms each row stands alone.
+    group = math.lcm(1, *(part.rows for part in parts))
+    squares = jnp.sum(activations**2, axis=1)
+    weights = objective.quadratic.row_weights
+    size = jnp.sum(squares if weights is None else squares * weights)
+    return Problem(activations, objective.quadratic, parts, settings, rows if rows % group else group, size)
+
+
+def layout(rows: int, group: int) -> tuple[int, int]:
+    """Rows of a block, and how many blocks there are; the last one overlaps if they don't come out even."""
+    groups = rows // group
+    count = -(-groups // max(1, BLOCK_ROWS // group))
+    size = -(-groups // count)
+    return size * group, -(-groups // size)
+
+
+def _moves(x: Array, slope: Array, diagonal: Array, signed: bool) -> Float[Array, ""]:
+    target = x - slope / jnp.where(diagonal > 0, diagonal, 1)
+    if not signed:
+        target = jnp.maximum(target, 0)
+    return jnp.sum(diagonal * (x - target) ** 2)
+
+
+def ratio(moves: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
+    """Moves as a share of the activations' length: the scaled KKT residual."""
+    return jnp.sqrt(moves / jnp.where(size > 0, size, 1))

@@ -1,0 +1,217 @@
+"""What's refused before any work, and how it's said."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool
+
+from ..support.arguments import index_or_none, native, real, shown
+from .objective import Objective, SquaredError, Term
+
+
+def matrix(name: str, value: Any, words: str) -> Array:
+    """A floating-point matrix with both sides at least 1; `words` name its axes."""
+    value = _real_numbers(name, value)
+    if value.ndim != 2:
+        remedy = "reshape maps with activations.reshape(-1, channels)" if value.ndim > 2 else "give one row per item"
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, but a matrix ({words}) is needed; {remedy}")
+    if 0 in value.shape:
+        raise ValueError(f"{name} is empty, its shape is {tuple(value.shape)}; give at least one entry on each axis")
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        if jnp.finfo(value.dtype).bits < 32:
+            raise ValueError(
+                f"{name} has dtype {value.dtype}, too coarse for a factorization; convert it with .astype('float32')"
+            )
+        return jnp.asarray(value)
+    return jnp.asarray(value).astype(jnp.result_type(float))
+
+
+def _real_numbers(name: str, value: Any) -> Any:
+    """An array of real numbers, whole ones and truth values among them."""
+    value = native(name, value)
+    if value.dtype == object or not (
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
+    ):
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
+        )
+    return value
+
+
+def finite(name: str, value: Array) -> None:
+    """No NaN or infinity, if the values are known yet."""
+    if not isinstance(value, Tracer):
+        _finite(name, value, value_range(value))
+
+
+def non_negative(name: str, value: Array, remedy: str) -> None:
+    """No entry below zero, if the values are known yet."""
+    if not isinstance(value, Tracer):
+        _non_negative(name, value, value_range(value), remedy)
+
+
+def factorizable(name: str, value: Array, *, signed: bool) -> None:
+    """Finite, not all below the smallest normal number, and non-negative unless `signed`, if the values are known yet.
+
+    One pass over the values, which may be many.
+    """
+    if isinstance(value, Tracer):
+        return
+    extremes = value_range(value)
+    _finite(name, value, extremes)
+    _normal(name, value, extremes)
+    if not signed:
+        _non_negative(name, value, extremes, SIGNED)
+
+
+def _finite(name: str, value: Array, extremes: tuple[float, float]) -> None:
+    # NaN is an extreme wherever there is one.
+    if all(map(np.isfinite, extremes)):
+        return
+    bad = ~np.isfinite(np.asarray(value))
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise ValueError(
+        f"{name} has {int(bad.sum())} entries that are NaN or infinite, the first at {first}; "
+        "mask them with SquaredError(weights=...) after np.nan_to_num, or leave their rows out"
+    )
+
+
+def _normal(name: str, value: Array, extremes: tuple[float, float]) -> None:
+    tiny = float(jnp.finfo(value.dtype).tiny)
+    # Processors take what is smaller for zero.
+    if max(map(abs, extremes)) < tiny and np.any(np.asarray(value)):
+        raise ValueError(
+            f"all of {name} is below the smallest normal number of {value.dtype}, {tiny:.3g}; multiply it by a power "
+            "of two, or give float64"
+        )
+
+
+def _non_negative(name: str, value: Array, extremes: tuple[float, float], remedy: str) -> None:
+    if extremes[0] >= 0:
+        return
+    host = np.asarray(value)
+    count = int((host < 0).sum())
+    raise ValueError(
+        f"{name} has {count} of {host.size} entries below zero ({count / host.size:.1%}), the lowest {host.min():.4g}; "
+        + remedy
+    )
+
+
+def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
+    """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
+    checked = [quadratic.weights, quadratic.row_weights]
+    checked += [getattr(quadratic, name) for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")]
+    checked += [] if signed else [activations]
+    if hasattr(start, "codes"):
+        checked += [start.codes] if signed else [start.codes, start.dictionary]
+    found = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
+    return functools.reduce(jnp.logical_or, found) if found else None
+
+
+SIGNED = (
+    "a non-negative factorization can't represent them. Take a layer behind a ReLU, use solver=SemiNMF() "
+    "(codes ≥ 0, dictionary of either sign), or clamp them yourself if they are rounding"
+)
+
+
+@jax.jit
+def _extremes(value: Array) -> tuple[Array, Array]:
+    return jnp.min(value), jnp.max(value)
+
+
+def value_range(value: Array) -> tuple[float, float]:
+    """The lowest and the highest of values that are known."""
+    # Arrays that a traced function closes over are known, too.
+    with jax.ensure_compile_time_eval():
+        low, high = _extremes(value)
+        return float(low), float(high)
+
+
+def rank_of(rank: Any) -> int:
+    """An integer of at least 1."""
+    number = index_or_none(rank)
+    if number is None:
+        raise ValueError(f"rank={shown(rank)} is no integer; give the number of concepts, such as rank=25")
+    if number < 1:
+        raise ValueError(f"rank={number} leaves no concept; give at least 1")
+    return number
+
+
+def squared_error(objective: Any) -> None:
+    """An objective that has a squared error."""
+    if isinstance(objective, SquaredError) or (isinstance(objective, Objective) and objective.squared_error):
+        return
+    if isinstance(objective, Objective | Term):
+        raise ValueError("objective has no squared error to weigh its terms against; write SquaredError() + λ * term")
+    raise ValueError(
+        f"objective={shown(objective)} isn't valid; give SquaredError(), with further terms such as "
+        "SquaredError() + λ * Faithfulness(head)"
+    )
+
+
+def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
+    """Weights and penalties that make sense; `both` asks for penalties on both factors or on none."""
+    quadratic = objective.quadratic
+    known = {}
+    for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary"):
+        value = getattr(quadratic, name)
+        if isinstance(value, Tracer):
+            return
+        known[name] = real(name, value, "penalty", least=0)
+    codes = known["l1_codes"] + known["l2_codes"]
+    dictionary = known["l1_dictionary"] + known["l2_dictionary"]
+    if both and (codes > 0) != (dictionary > 0):
+        lone, other = ("codes", "dictionary") if codes > 0 else ("dictionary", "codes")
+        raise ValueError(
+            f"the {lone} have a penalty and the {other} none, so all length would move into the {other} and the "
+            f"penalty would have no effect; add l2_{other}=... (or l1_{other}=...)"
+        )
+
+
+def weights_of(objective: SquaredError | Objective, activations: Array) -> SquaredError:
+    """The squared error with weights in the activations' dtype and checked against their shape."""
+    quadratic = objective.quadratic
+    weights, row_weights = quadratic.weights, quadratic.row_weights
+    if weights is not None:
+        weights = jnp.asarray(_real_numbers("weights", weights)).astype(activations.dtype)
+        if weights.shape != activations.shape:
+            raise ValueError(
+                f"weights has shape {weights.shape} and activations {activations.shape}; give one weight an entry"
+            )
+        finite("weights", weights)
+        non_negative("weights", weights, "give weights of at least 0; 0 leaves an entry out")
+    if row_weights is not None:
+        row_weights = jnp.asarray(_real_numbers("row_weights", row_weights)).astype(activations.dtype)
+        if row_weights.shape != activations.shape[:1]:
+            raise ValueError(
+                f"row_weights has shape {row_weights.shape}, but activations have {activations.shape[0]} rows; "
+                "give one weight a row"
+            )
+        finite("row_weights", row_weights)
+        non_negative("row_weights", row_weights, "give weights of at least 0; 0 leaves a row out of the fit")
+    return dataclasses.replace(quadratic, weights=weights, row_weights=row_weights)
+
+
+def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
+    """Given factors that fit."""
+    codes = matrix("start.codes", start.codes, "row × concept")
+    dictionary = matrix("start.dictionary", start.dictionary, "concept × channel")
+    rows, channels = activations.shape
+    if codes.shape != (rows, rank):
+        raise ValueError(f"start.codes has shape {codes.shape}; activations and rank={rank} need {(rows, rank)}")
+    if dictionary.shape != (rank, channels):
+        raise ValueError(
+            f"start.dictionary has shape {dictionary.shape}; activations and rank={rank} need {(rank, channels)}"
+        )
+    finite("start.codes", codes)
+    finite("start.dictionary", dictionary)
+    non_negative("start.codes", codes, "give codes of at least 0, for instance those of encode")
+    if not signed:
+        non_negative("start.dictionary", dictionary, "give a dictionary of at least 0")

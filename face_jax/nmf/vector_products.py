@@ -1,0 +1,278 @@
+"""The derivative of a solution, taken by hand: with an account of how well it could be."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..support.arguments import flag, instance, several, shown
+from ..support.reprs import short_repr
+from . import validate
+from .derivative.adjoints import ImplicitAdjoint, refined
+from .derivative.conditions import at_scale, in_dtype, targets
+from .derivative.jaxopt_rootfinding import root_vjp
+from .derivative.root import Root
+from .magnitude import unit_of
+from .objective import Objective, SquaredError
+from .results import RESULTS, Result
+from .settings import check_adjoint
+from .solution import Solution, normalized
+from .terms import solving
+
+AnyObjective = SquaredError | Objective
+Cotangents = tuple[Float[Array, "_ _"], Float[Array, "_ _"]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DerivativeStats:
+    """How healthy a derivative is.
+
+    **Arguments:**
+
+    - `gap`: the smallest distance of an entry from its kink, where it changes between zero and positive: how far
+        the entry, or the negative entry that its bound holds back, is from zero, relative to the largest of its
+        concept. Finite differences have to stay below it.
+    - `degenerate_codes`, `degenerate_dictionary`: entries at the kink, up to the square root of the dtype's
+        resolution; their derivative is one-sided.
+    - `free`: entries that move.
+    - `still`: positive entries that don't, because their concept is dead or depends on others.
+    - `steps`: of conjugate gradients.
+    - `residual`: what they left of the right-hand side, relative to it.
+    - `indefinite`: whether a direction of negative curvature was met: the factors aren't at a minimum.
+    - `result`: `RESULTS.successful`, `RESULTS.derivative_inexact`, `RESULTS.derivative_undefined` (the factorization
+        isn't unique, and the cotangent sees that), `RESULTS.derivative_unsettled` (the factors couldn't be refined),
+        or `RESULTS.nonfinite`.
+    """
+
+    gap: Float[Array, ""]
+    degenerate_codes: Int[Array, ""]
+    degenerate_dictionary: Int[Array, ""]
+    free: Int[Array, ""]
+    still: Int[Array, ""]
+    steps: Int[Array, ""]
+    residual: Float[Array, ""]
+    indefinite: Array
+    result: Result
+
+    __repr__ = short_repr
+
+
+def implicit_vjp(
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    *,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
+    signed_dictionary: bool = False,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
+
+    What `jax.vjp` of `factorize` does, for those who want a result code instead of an error, or have the solution
+    already. Never raises for a system that can't be solved: the best that was found comes back.
+
+    **Arguments:**
+
+    - `activations`, `objective`: what was factorized.
+    - `solution`: what came out.
+    - `cotangents`: of `solution.codes` and `solution.dictionary`.
+    - `adjoint`: its tolerance and numbers of steps. By default the solution is taken as it is; with `refinements` it's
+        refined first, as `jax.vjp` does.
+    - `signed_dictionary`: whether the solver was one such as `SemiNMF`.
+
+    **Returns:** ((cotangent of the activations, of the objective), how it went). Raises `ValueError` for shapes
+    that don't fit, and for what is no solution, no pair of cotangents or no objective.
+    """
+    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
+    pair = several("cotangents", cotangents, "cotangents, one of the codes and one of the dictionary")
+    if len(pair) != 2:
+        raise ValueError(f"cotangents has {len(pair)} entries; give two, one of the codes and one of the dictionary")
+    dtype = activations.dtype
+    given = (
+        validate.matrix("cotangents[0]", pair[0], "row × concept").astype(dtype),
+        validate.matrix("cotangents[1]", pair[1], "concept × channel").astype(dtype),
+    )
+    shapes, wanted = [x.shape for x in given], [solution.codes.shape, solution.dictionary.shape]
+    if shapes != wanted:
+        raise ValueError(
+            f"cotangents have shapes {shapes} and the solution's codes and dictionary {wanted}; give one of the codes' "
+            "shape and one of the dictionary's"
+        )
+    rtol = adjoint.tolerance(1e-6, dtype)
+    if objective.terms:
+        return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
+    # Where squares stay in range, and back by the chain rule.
+    unit = unit_of(activations, objective)
+    (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective.quadratic, dtype))
+    there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
+    given = (given[0] * unit.whole, given[1])
+    pulled, stats = _refined_vjp(adjoint, signed_dictionary, rtol, scaled, there, given, inside)
+    activations_part, objective_part = back(pulled)
+    if isinstance(objective, Objective):
+        objective_part = dataclasses.replace(objective, quadratic=objective_part)
+    return (activations_part, objective_part), stats
+
+
+def _checked(
+    activations: Any, solution: Any, objective: Any, adjoint: Any, signed_dictionary: Any
+) -> tuple[Array, Solution, AnyObjective]:
+    """What was factorized, what came out and what was minimized; raises `ValueError` where they don't fit together."""
+    activations = validate.matrix("activations", activations, "row × channel")
+    instance("solution", solution, Solution, "the result of factorize")
+    instance("adjoint", adjoint, ImplicitAdjoint, "ImplicitAdjoint()")
+    check_adjoint(adjoint)
+    flag("signed_dictionary", signed_dictionary)
+    codes = validate.matrix("solution.codes", solution.codes, "row × concept")
+    dictionary = validate.matrix("solution.dictionary", solution.dictionary, "concept × channel")
+    if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
+        raise ValueError(
+            f"solution has codes of shape {codes.shape} and a dictionary of shape {dictionary.shape}, which don't make "
+            f"activations of shape {activations.shape}; give the solution of these activations"
+        )
+    if jnp.shape(solution.scale) != (codes.shape[1],):
+        raise ValueError(
+            f"solution.scale={shown(solution.scale)} isn't one number for each of {codes.shape[1]} concepts; give the "
+            "solution as factorize returned it"
+        )
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True)
+    quadratic = validate.weights_of(objective, activations)
+    for weighted in solving.active(objective):
+        weighted.term.check(activations)
+    objective = (
+        quadratic if isinstance(objective, SquaredError) else dataclasses.replace(objective, quadratic=quadratic)
+    )
+    return activations, dataclasses.replace(solution, codes=codes, dictionary=dictionary), objective
+
+
+def _refined_vjp(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    objective: AnyObjective,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    """The pullback at the solution, which is refined first if the adjoint wants that."""
+    near = settled = jnp.ones((), bool)
+    if adjoint.refinements:
+        solution, near, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
+    gradients, stats = _implicit_vjp(
+        adjoint.max_steps, signed_dictionary, rtol, activations, solution, cotangents, objective
+    )
+    code = stats.result.code
+    last = (code == RESULTS.nonfinite.value) | (near & (settled | (code == RESULTS.derivative_undefined.value)))
+    code = jnp.where(last, code, RESULTS.derivative_unsettled.value).astype(jnp.int32)
+    return gradients, dataclasses.replace(stats, result=Result(code))
+
+
+def derivative_stats(
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    *,
+    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
+    signed_dictionary: bool = False,
+) -> DerivativeStats:
+    """Whether a solution can be differentiated: entries at a kink, dependent concepts, and how a solve goes.
+
+    Takes one derivative, for a cotangent in which all entries have a part.
+
+    **Arguments:** as for `implicit_vjp`.
+
+    **Returns:** the account. Raises `ValueError` as `implicit_vjp` does.
+    """
+    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
+    key = jax.random.key(0)
+    cotangents = tuple(
+        jax.random.normal(part, x.shape, x.dtype)
+        for part, x in zip(jax.random.split(key), (solution.codes, solution.dictionary), strict=True)
+    )
+    return implicit_vjp(
+        activations,
+        solution,
+        (cotangents[0], cotangents[1]),
+        objective=objective,
+        adjoint=adjoint,
+        signed_dictionary=signed_dictionary,
+    )[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _refined(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    objective: AnyObjective,
+) -> tuple[Solution, Bool[Array, ""], Bool[Array, ""]]:
+    objective = in_dtype(objective, activations.dtype)
+    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+    (codes, dictionary), *told = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
+    codes, dictionary, scale = normalized(codes.T, dictionary)
+    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), told[0], told[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _implicit_vjp(
+    max_steps: int,
+    signed_dictionary: bool,
+    rtol: Float[Array, ""],
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    cotangents: Cotangents,
+    objective: AnyObjective,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    objective = in_dtype(objective, activations.dtype)
+    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+
+    def lengths(codes: Array, dictionary: Array) -> tuple[Array, Array]:
+        codes, dictionary, _ = normalized(codes.T, dictionary)
+        return codes.T, dictionary
+
+    pulled = jax.vjp(lengths, *factors)[1](cotangents)
+    root = Root(factors, activations, objective, signed_dictionary)
+    accounts = []
+
+    def solve(_: object, right: Cotangents) -> Cotangents:
+        x, account = root.solve(right, rtol, max_steps, transposed=True)
+        accounts.append(account)
+        return x
+
+    moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
+    gradients = root.parameters.whole(moved, jnp.zeros_like)
+    account = accounts[0]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
+    code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(account.defined, code, RESULTS.derivative_undefined.value)
+    code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
+    wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
+    of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
+    close = jnp.sqrt(jnp.finfo(activations.dtype).eps)
+    free = [jnp.sum(mask, dtype=jnp.int32) for mask in root.hessian.masks]
+    positive = [jnp.sum(x != 0, dtype=jnp.int32) for x in factors]
+    return gradients, DerivativeStats(
+        gap=jnp.minimum(jnp.min(of_codes), jnp.min(of_dictionary)),
+        degenerate_codes=jnp.sum(of_codes <= close, dtype=jnp.int32),
+        degenerate_dictionary=jnp.sum(of_dictionary <= close, dtype=jnp.int32),
+        free=free[0] + free[1],
+        still=positive[0] + positive[1] - free[0] - free[1],
+        steps=account.steps,
+        residual=account.residual,
+        indefinite=account.indefinite,
+        result=Result(code),
+    )
+
+
+def _distances(wanted: Float[Array, "concept item"], x: Float[Array, "concept item"]) -> Float[Array, "concept item"]:
+    """From the kink, relative to the largest of each concept; infinite where a whole concept is zero."""
+    largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    return jnp.where(largest > 0, jnp.abs(wanted) / jnp.where(largest > 0, largest, 1), jnp.inf)

@@ -1,0 +1,1 @@
+"""From a model and photographs to an explanation, stage by stage."""

@@ -1,0 +1,238 @@
+"""What a reader should know of how an explanation was made, and what it takes to make it again."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from ..activations import Collected, Survey
+from ..faithfulness import Path
+from ..model import SplitModel
+from ..nmf import RankScan
+from ..pictures.photographs import Photograph
+from ..support.sentences import counted, first_of, in_digits
+from .fitting import Fitted
+from .selection import hardly_any
+
+# Below this many pictures held out, a score's last digit is one picture.
+FEW_HELD_OUT = 10
+
+
+def notes_on(
+    model: SplitModel,
+    target: int,
+    other_reading: str | None,
+    every: tuple[Photograph, ...],
+    seen: Survey,
+    *,
+    fitted: int,
+    scored: Collected,
+    crops: Sequence[Collected],
+    fitting: Fitted,
+    scan: RankScan | None,
+) -> tuple[str, ...]:
+    """What should be known before the explanation is believed.
+
+    **Arguments:**
+
+    - `model`, `target`: what is explained.
+    - `other_reading`: what else the target that was asked for could have meant.
+    - `every`, `seen`: the photographs given, and what the model made of them.
+    - `fitted`, `scored`: how many pictures concepts were found in, and those that they are scored on.
+    - `crops`: of a single photograph, all that were looked at.
+    - `fitting`, `scan`: how the concepts, and how many of them, were found.
+
+    **Returns:** the notes.
+    """
+    return (
+        *model.notes,
+        *([] if other_reading is None else [other_reading]),
+        *_on_photographs(model, target, every, seen),
+        *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
+        *_on_fitting(fitting, scan),
+    )
+
+
+def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...], seen: Survey) -> Iterator[str]:
+    if seen.skipped:
+        yield (
+            f"{len(seen.skipped)} of {len(every)} files were skipped, because they can't be read: "
+            f"{first_of(seen.skipped)}"
+        )
+    if seen.copies:
+        yield (
+            f"{counted(len(seen.copies), 'photograph')} took no part, because pixel for pixel "
+            f"{'it is' if len(seen.copies) == 1 else 'they are'} another one once more, and nothing is scored on what "
+            f"was fitted: {first_of(seen.copies)}"
+        )
+    if seen.faint:
+        yield (
+            f"{counted(len(seen.faint), 'picture')} of 16 bits a value use less than a tenth of them and are nearly "
+            "black to the network, as pictures of 12 bits are in such files: multiply their values by a common factor "
+            f"if the model was trained on brighter ones: {first_of(seen.faint)}"
+        )
+    others = [
+        f"{every[number].name} ({model.classes[predicted]})"
+        for number, predicted in zip(seen.readable.tolist(), seen.prediction.tolist(), strict=True)
+        if predicted != target
+    ]
+    if others:
+        yield (
+            f"{len(others)} of {counted(len(seen.readable), 'photograph')} took no part, because the model predicts "
+            f"another class: {first_of(others)}"
+        )
+
+
+def _on_pictures(
+    model: SplitModel, target: int, single: bool, fitted: int, scored: Collected, crops: Sequence[Collected]
+) -> Iterator[str]:
+    if single:
+        yield (
+            "One photograph: these are the concepts of this picture, not of the class. They are found in crops of it "
+            "and scored on other crops of it, which overlap. Give 20 photographs or more to explain the class."
+        )
+    elif (few := len(scored)) < FEW_HELD_OUT:
+        yield (
+            f"Only {counted(few, 'photograph')} {'is' if few == 1 else 'are'} held out to score on, and "
+            f"{fitted} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or more "
+            "for scores that can be compared."
+        )
+    if not scored.maps.any():
+        yield (
+            f"All activations of layer {model.layer} are 0 in the pictures held out: there is no error to score, and "
+            "every concept counts as absent there. Give more photographs, or choose another layer."
+        )
+    if any(hardly_any(some, target) for some in crops):
+        name = model.classes[target]
+        predicted = np.concatenate([some.logits for some in crops]).argmax(-1).tolist()
+        counts = collections.Counter(number for number in predicted if number != target).most_common(3)
+        become = ", ".join(f"{count} {model.classes[number]}" for number, count in counts)
+        yield (
+            f"Only {predicted.count(target)} of {len(predicted)} crops are still {name} to the model ({become}): the "
+            f"importance and the scores are of the quarter that comes closest to it, and not about {name}. Give more "
+            "photographs of the class, or larger crops (in Python crops=face_jax.RandomCrops(largest=0.9))."
+        )
+
+
+def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
+    if scan is not None and len(scan.ranks) > 1 and scan.suggested == scan.ranks[-1]:
+        yield (
+            f"The error on what is left out still falls at {scan.suggested} concepts, the largest number that was "
+            "tried: more of them may describe the class better. Give a larger number as rank to see."
+        )
+    solution = fitting.solution
+    largest, rank = fitting.crop_codes.max(axis=0), len(solution.dictionary)
+    # Less is rounding.
+    dead = int((largest <= 1e-6 * largest.max()).sum())
+    if dead:
+        yield (
+            f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
+            f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
+        )
+    if not bool(solution.result.successful):
+        asked = getattr(fitting.solver, "rtol", None)
+        residual = float(solution.stats.final_residual)
+        yield (
+            "The factorization stopped before it converged: its scaled KKT residual, which is 0 where no small change "
+            f"of the concepts would be better, is {residual:.1e}"
+            + ("" if asked is None else f" instead of at most {asked:.1e}")
+            + ". All numbers are of the concepts as they are; "
+            + _on_residual(residual)
+        )
+    if fitting.path is not None:
+        yield _on_path(fitting.path)
+
+
+def _on_residual(residual: float) -> str:
+    """How far from converged that is: a step of its length lowers the squared error by about its square."""
+    gain = residual**2
+    if gain < 1e-4:
+        return "converged ones may differ a little."
+    return (
+        f"by this residual a single step would lower the squared error by about {100 * gain:.2g} % of the activations' "
+        "squares, and many steps by more: converged concepts may be "
+        + ("others, with clearly lower errors and divergences. " if gain >= 1e-2 else "noticeably better. ")
+        + "Give the solver more steps, or leave solver out."
+    )
+
+
+def _on_path(path: Path) -> str:
+    """What the faithfulness that was chosen bought."""
+    begun, taken = path.points[0], path.points[path.chosen]
+    if path.chosen == 0:
+        return (
+            f"No faithfulness was worth it: of {len(path.points) - 1} λ none lowered the loss of the pictures held out "
+            f"for the choice (KL {begun.held_out_loss:.3g} without the term) within the bound on their error."
+        )
+    gained = 1 - taken.held_out_loss / begun.held_out_loss if begun.held_out_loss > 0 else 0.0
+    return (
+        f"Faithfulness with λ={in_digits(taken.weight)} was chosen of {len(path.points)}: on the pictures held out "
+        f"for the choice it lowered KL from {begun.held_out_loss:.3g} to {taken.held_out_loss:.3g} and took the "
+        f"relative squared error from {begun.held_out_error:.3g} to {taken.held_out_error:.3g}."
+        + (" That is hardly a gain: without the term the fit is much faster." if gained < 0.05 else "")
+    )
+
+
+def settings_of(
+    model: SplitModel,
+    rank: int,
+    crops: Any,
+    fitting: Fitted,
+    held_out: float,
+    key: Key[Array, ""],
+    target: int,
+) -> dict[str, Any]:
+    """Everything that the explanation depends on besides the photographs."""
+    packages = ("face-jax", "jax", "jaxlib", "numpy", "flax", "torch", "torchvision")
+    return {
+        "model": model.name,
+        "layer": model.layer,
+        "fingerprint": model.fingerprint,
+        "target": target,
+        "rank": rank,
+        "crops": repr(crops),
+        "objective": repr(fitting.objective),
+        "faithfulness": _weights_of(fitting.objective),
+        "solver": repr(fitting.solver),
+        "start": repr(fitting.start),
+        "held_out": held_out,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "preprocess": dataclasses.asdict(model.preprocess),
+        "versions": {name: version for name in packages if (version := _version(name))},
+        "python": platform.python_version(),
+        "device": str(jax.devices()[0]),
+    }
+
+
+def _weights_of(objective: Any) -> float | list[float] | bool:
+    """λ of the objective's terms, beside `½ ‖A − U Wᵀ‖²`; False without terms."""
+    weights = [float(weighted.weight) for weighted in objective.terms]
+    return weights if len(weights) > 1 else weights[0] if weights else False
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def fit_summary(solution: Any) -> dict[str, Any]:
+    """What the solver says of the factorization."""
+    stats = solution.stats
+    return {
+        "result": solution.result.message,
+        "steps": int(stats.steps),
+        "objective": float(stats.final_objective),
+        "scaled_kkt_residual": float(stats.final_residual),
+        "dead_concepts": int(stats.dead),
+        "duplicated_concepts": int(stats.duplicated),
+    }

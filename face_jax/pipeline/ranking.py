@@ -1,0 +1,102 @@
+"""Importance of concepts in pictures, and concepts in its order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ..activations import Collected, Crops
+from ..explanation.concepts import Concept, coverage, strongest_crops
+from ..importance import TCAV, GradientTimesCode, Sobol, contributions, gradient_times_code, tcav, total_sobol
+from ..model import SplitModel
+from ..nmf.encoding import encode_maps
+from ..support.progress import Progress
+
+# Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
+_SAMPLED_PICTURES = 12
+
+
+def looked_at(model: SplitModel, count: int) -> Int[np.ndarray, " some"]:
+    """Which of the pictures fitted have indices: behind a head that isn't affine, some of them."""
+    every = np.arange(count)
+    if model.head.affine or count <= _SAMPLED_PICTURES:
+        return every
+    return every[np.linspace(0, count - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
+
+
+def importance_of(
+    model: SplitModel,
+    units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: int,
+    key: Key[Array, ""],
+    progress: Progress,
+) -> Sobol:
+    """Total Sobol indices of concepts in the pictures that are looked at."""
+    codes = _codes(model, units, dictionary)
+    scrambles = 4
+    with progress("Importance", scrambles) as advance:
+        return total_sobol(
+            model.head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key
+        )
+
+
+def other_measures(
+    model: SplitModel,
+    units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: int,
+    key: Key[Array, ""],
+) -> tuple[TCAV, GradientTimesCode]:
+    """What else is called importance, in the pictures that `importance_of` looks at: one gradient of the head each."""
+    codes, bank = _codes(model, units, dictionary), jnp.asarray(dictionary)
+    return tcav(model.head, codes, bank, target, key=key), gradient_times_code(model.head, codes, bank, target)
+
+
+def _codes(
+    model: SplitModel, units: Collected, dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[Array, "image y x concept"]:
+    """Codes of the pictures that are looked at."""
+    return jnp.asarray(encode_maps(units[looked_at(model, len(units))].maps, dictionary))
+
+
+def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:
+    """The order of concepts, the most important for the class first, and their indices in it."""
+    order = np.argsort(-importance.per_class, kind="stable")
+    sorted_ = {name: getattr(importance, name)[:, order] for name in ("total", "low", "high")}
+    return order, dataclasses.replace(importance, **sorted_)
+
+
+def describe(
+    model: SplitModel,
+    importance: Sobol,
+    fit_units: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    crop_codes: Float[np.ndarray, "crop concept"],
+    boxes: Crops,
+    target: int,
+    strongest: int,
+    one_each: bool,
+) -> tuple[Concept, ...]:
+    """Concepts as one looks at them; everything is in their order already."""
+    share = coverage(crop_codes, boxes)
+    total, low, high = (values.mean(0) for values in (importance.total, importance.low, importance.high))
+    added = None
+    if model.head.affine:
+        codes = jnp.asarray(encode_maps(fit_units.maps, dictionary))
+        added = contributions(model.head, codes, jnp.asarray(dictionary), target).mean(0)
+    return tuple(
+        Concept(
+            number=number + 1,
+            importance=float(total[number]),
+            low=float(low[number]),
+            high=float(high[number]),
+            contribution=None if added is None else float(added[number]),
+            coverage=float(share[number]),
+            strongest=strongest_crops(crop_codes[:, number], boxes, strongest, one_each=one_each),
+        )
+        for number in range(len(total))
+    )

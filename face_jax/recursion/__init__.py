@@ -1,0 +1,1 @@
+"""Concepts taken apart at earlier layers."""

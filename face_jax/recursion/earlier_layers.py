@@ -1,0 +1,118 @@
+"""Earlier layers: which suit the levels of a recursion, and what the model makes of crops there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..explanation.record import Explanation
+from ..model import SplitModel, check_model
+from ..pictures.photographs import network_input
+from ..pipeline.selection import Activator, place_average
+from ..support.progress import Progress, Stopwatch
+
+# Logits of one network through two cuts differ by rounding, relative to the largest of them, by less than this.
+_SAME_LOGITS = 1e-2
+
+
+@runtime_checkable
+class Place(Protocol):
+    """A layer on offer, such as `face_jax.bridges.layers` lists in the order that data flows."""
+
+    @property
+    def name(self) -> str:
+        """What it's called."""
+        ...
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its other names."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`y x channel`."""
+        ...
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether its activations are never below zero."""
+        ...
+
+
+def earlier_layers(places: Sequence[Place], layer: str, depth: int) -> tuple[str, ...]:
+    """Layers for the levels of a recursion: before `layer`, the last non-negative one of each finer grid.
+
+    Layers of one grid differ by a block or two; from grid to grid parts become smaller.
+
+    **Arguments:**
+
+    - `places`: the layers on offer, in the order that data flows.
+    - `layer`: the explanation's.
+    - `depth`: how many are wanted.
+
+    **Returns:** names, the nearest first. Raises `ValueError` if there are fewer, naming those there are.
+    """
+    at = next((i for i, place in enumerate(places) if layer == place.name or layer in place.aliases), None)
+    if at is None:
+        raise ValueError(f"layer={layer!r} is none of the layers on offer: {', '.join(place.name for place in places)}")
+    found: list[Place] = []
+    for place in reversed(places[:at]):
+        finest = (found[-1] if found else places[at]).shape
+        if place.non_negative and place.shape[0] * place.shape[1] > finest[0] * finest[1]:
+            found.append(place)
+    if len(found) < depth:
+        there = ", ".join(place.name for place in found) or "none"
+        raise ValueError(
+            f"depth={depth} needs as many earlier layers without activations below zero, each on a finer grid than "
+            f"the one behind it; before {layer!r} there are: {there}"
+        )
+    return tuple(place.name for place in found[:depth])
+
+
+def crop_rows(
+    explanation: Explanation,
+    model: SplitModel,
+    crops: Int[np.ndarray, " crop"],
+    *,
+    batch: int,
+    cache: Callable[..., Any],
+    progress: Progress,
+) -> Float[np.ndarray, "crop channel"]:
+    """Averaged activations of some of the explanation's crops at another layer."""
+    # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
+    # gives has no logits, and is kept apart from what the whole one gives.
+    headless = dataclasses.replace(model, head=_NoHead(), fingerprint=f"{model.fingerprint} without a head")
+    activator = Activator(headless, batch, cache, progress, Stopwatch())
+    return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
+
+
+@jax.tree_util.register_static
+class _NoHead:
+    """No logits."""
+
+    affine = True
+
+    def __call__(self, maps: Float[Array, "image y x channel"]) -> Float[Array, "image class"]:
+        return jnp.zeros((maps.shape[0], 0), maps.dtype)
+
+
+def check_same_model(explanation: Explanation, model: SplitModel, level: int) -> None:
+    """Refuses a cut of another network, by what it says of one photograph."""
+    check_model(model, f"earlier's model for level {level}")
+    pixels = network_input(explanation.photographs[0].pixels(), model.preprocess)
+    logits = np.asarray(model.head(model.features(jnp.asarray(pixels[None]))))[0]
+    known = explanation.collected.logits[0]
+    apart = np.inf if logits.shape != known.shape else float(np.abs(logits - known).max())
+    if apart > _SAME_LOGITS * max(float(np.abs(known).max()), 1e-30):
+        raise ValueError(
+            f"earlier: the cut of {model.name} at layer={model.layer!r} for level {level} is of another model than the "
+            f"explanation's {explanation.model.name}: its logits of {explanation.photographs[0].name} differ by "
+            f"{apart:.3g}; cut the same network, with the same weights and preprocessing"
+        )

@@ -1,0 +1,376 @@
+"""The command as users run it: a subprocess, on the embedded default; and what it says when something's wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_jax import report
+from face_jax.explanation import saving
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
+
+
+def face_jax(*words, **where):
+    return python("-m", "face_jax.cli", *words, **where)
+
+
+def python(*words, folder, cache, environment=None):
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "FACE_JAX_CACHE": str(cache), "COLUMNS": "200", "NO_COLOR": "1", **(environment or {})},
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("demo")
+    done = face_jax("demo", "--out", "cat", folder=folder, cache=cache)
+    done.written = {file.name: file.read_bytes() for file in (folder / "cat").glob("*") if file.stem != "seconds"}
+    return folder, done
+
+
+def test_the_demo_explains_the_cat(demo):
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["cat/report.html"]
+    assert {file.name for file in (folder / "cat").iterdir()} == {
+        "report.html",
+        "explanation.json",
+        "bank.safetensors",
+        "activations.safetensors",
+        "seconds.json",
+    }
+    text = json.loads((folder / "cat" / "explanation.json").read_text())
+    assert text["target"]["name"] in ("tabby", "tiger cat", "Egyptian cat")
+    assert len(text["concepts"]) == 6
+    assert text["concepts"][0]["importance"] > 0.3
+    own, *controls = text["scores"]
+    assert own["relative_squared_error"] < min(row["relative_squared_error"] for row in controls)
+    assert own["kl"] < min(row["kl"] for row in controls)
+    # What the concepts leave out of a cat still is a cat.
+    assert set(own["becomes"]) <= {"tabby", "tiger cat", "Egyptian cat"}
+
+
+def test_it_is_quiet_in_a_pipe(demo):
+    _, done = demo
+    assert "━" not in done.stderr
+    assert "\r" not in done.stderr
+    assert "the network's forward passes" in done.stderr
+
+
+def test_a_second_run_uses_the_kept_activations(demo, cache):
+    folder, _ = demo
+    before = (folder / "cat" / "explanation.json").read_text()
+    done = face_jax("demo", "--out", "cat", "--depth", "1", folder=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((folder / "cat" / "explanation.json").read_text())
+    assert again["concepts"] == json.loads(before)["concepts"]
+    seconds = json.loads((folder / "cat" / "seconds.json").read_text())["seconds"]
+    assert seconds.get("the network's forward passes", 0) == 0
+    recursion = again["recursion"]
+    assert recursion["layer"].startswith("_blocks.")
+    assert len(recursion["spread"]) == 6
+    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
+        assert division["concept"] == str(number)
+        assert division["layer"].startswith("_blocks.")
+        assert len(division["parts"]) > 1
+    assert "What they are made of" in (folder / "cat" / "report.html").read_text()
+
+
+def test_the_same_command_gives_the_same_bytes(demo, cache, tmp_path):
+    _, first = demo
+    done = face_jax("demo", "--out", "cat", folder=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert first.written.keys() >= {"report.html", "explanation.json", "bank.safetensors", "activations.safetensors"}
+    for name, content in first.written.items():
+        assert (tmp_path / "cat" / name).read_bytes() == content, name
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Runs the command in this process, on a small network; gives the folder of its report."""
+    import torch
+    from toy_model import pictures
+    from typer.testing import CliRunner
+
+    from face_jax import bridges
+    from face_jax.cli import app
+    from face_jax.model import Preprocess
+
+    torch.manual_seed(3)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 2, stride=2), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(12, 3),
+    ).eval()  # fmt: skip
+    loaded = bridges.LoadedModel(network, Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
+    monkeypatch.setattr(bridges, "load", lambda *_, **__: loaded, raising=False)
+    # The tests' own settings stay.
+    monkeypatch.setattr(bridges, "share_processor", lambda: None, raising=False)
+    (tmp_path / "photos").mkdir()
+    for number, pixels in enumerate(pictures(12, 0)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
+
+    def run(*words, ends=0):
+        options = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--rank", "3", "--crops", "6"]
+        done = CliRunner().invoke(app.app, ["explain", *options, "--no-cache", *words])
+        assert done.exit_code == ends, done.output
+        return tmp_path / "out", done
+
+    run.photos = tmp_path / "photos"
+    return run
+
+
+def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tiny):
+    out, done = tiny("--visualize", "2", "--sanity")
+    assert "feature visualization" in done.output
+    assert "sanity check" in done.output
+    for number in (1, 2):
+        with Image.open(out / "visualization" / f"concept-{number}.png") as picture:
+            assert picture.size == (32, 32)
+            assert np.asarray(picture).std() > 1
+    check = json.loads((out / "sanity.json").read_text())
+    first, last = check["stages"][0], check["stages"][-1]
+    assert first["name"] == "as trained"
+    assert first["dictionary"] > 0.99 > last["dictionary"]
+    assert (out / "sanity.png").exists()
+    report = (out / "report.html").read_text()
+    assert report.count("picture made for concept") == 2
+    assert "Does it depend on what was learned?" in report
+    assert not (out / ".writable").exists()
+    # Another explanation in the same folder leaves nothing of this one.
+    tiny()
+    assert {file.name for file in out.iterdir()} == {
+        "report.html", "explanation.json", "bank.safetensors", "activations.safetensors", "seconds.json",
+    }  # fmt: skip
+
+
+def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "checked", interrupted)
+    out, _ = tiny("--visualize", "1", "--sanity", ends=130)
+    assert {"report.html", "explanation.json", "bank.safetensors", "visualization"} <= {
+        file.name for file in out.iterdir()
+    }
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize(("home", "name"), [(saving, "save"), (report, "write_report")], ids=["save", "report"])
+def test_an_interrupt_while_files_are_made_leaves_the_old_ones(tiny, monkeypatch, home, name):
+    out, _ = tiny()
+    before = contents(out)
+    make = getattr(home, name)
+
+    def interrupted(*words, **more):
+        make(*words, **more)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(home, name, interrupted)
+    tiny("--seed", "1", ends=130)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("becomes", [None, RuntimeError("a callback failed")], ids=["swallowed", "another error"])
+def test_an_interrupt_that_gets_lost_in_a_callback_ends_the_run(tiny, monkeypatch, becomes):
+    make = report.write_report
+
+    def lost(*words, **more):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if becomes is not None:
+                raise becomes from None
+        return make(*words, **more)
+
+    monkeypatch.setattr(report, "write_report", lost)
+    out, _ = tiny(ends=130)
+    assert not out.exists()
+
+
+def test_a_second_run_into_a_folder_is_refused_before_it_does_any_work(tiny, tmp_path):
+    from face_jax.support.atomic_folder import claimed
+
+    with claimed(tmp_path / "out"):
+        _, done = tiny(ends=2)
+        assert "another run is writing to it; wait until it's done, or name another folder" in done.output
+    tiny()
+
+
+def test_a_full_disk_is_said_in_a_line_and_leaves_the_old_files(tiny, monkeypatch):
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
+    out, _ = tiny()
+    before = contents(out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(map(len, before.values()))
+    for room in (100, largest // 2):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            _, done = tiny("--seed", "1", ends=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        (line,) = [line for line in done.output.splitlines() if line.strip()]
+        assert "can't be written to (File too large), and is as it was; make room there" in line
+        assert contents(out) == before
+
+
+def test_names_with_brackets_are_said_as_they_are(tiny):
+    photos = tiny.photos
+    (photos / "trip [bold] [copy].png").write_bytes(b"no picture")
+    _, done = tiny()
+    assert "trip [bold] [copy].png: not a picture" in done.output
+
+
+def test_a_number_is_the_weight_of_faithfulness(tiny):
+    plain, _ = tiny()
+    without = json.loads((plain / "explanation.json").read_text())
+    out, _ = tiny("--faithfulness", "50")
+    text = json.loads((out / "explanation.json").read_text())
+    assert not without["settings"]["faithfulness"]
+    assert text["settings"]["faithfulness"]
+    assert "50.0" in text["settings"]["objective"]
+    assert any("λ = 0" in row["name"] for row in text["scores"][1:])
+    assert "fitted with a faithfulness term" in (out / "report.html").read_text()
+
+
+def test_help_has_an_example_for_every_command(tmp_path, cache):
+    for command in ("explain", "demo", "layers"):
+        done = face_jax(command, "--help", folder=tmp_path, cache=cache)
+        assert done.returncode == 0
+        assert f"Example: face-jax {command}" in done.stdout
+
+
+def test_layers_of_the_embedded_model(tmp_path, cache):
+    done = face_jax("layers", folder=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "7 × 7 × 1280" in done.stdout
+    assert "pooling, then affine" in done.stdout
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_of_layers_are_whole(terminal, monkeypatch):
+    from face_jax.bridges.splitting.listing import Layer
+    from typer.testing import CliRunner
+
+    from face_jax import bridges
+    from face_jax.cli import app
+
+    name = "features.denseblock4.denselayer16.relu2"
+    place = Layer(name, (), "ReLU", (7, 7, 1280), -12.5, 0.43, False)
+    model = SimpleNamespace(name="a [model]", layers=lambda: (place,))
+    monkeypatch.setattr(bridges, "load", lambda *_, **__: model, raising=False)
+    for variable, value in {"COLUMNS": "80", "FORCE_COLOR": "1" if terminal else ""}.items():
+        monkeypatch.setenv(variable, value)
+    done = CliRunner().invoke(app.app, ["layers"])
+    assert done.exit_code == 0, done.output
+    assert name in done.output
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m", "", done.output).splitlines()) <= (
+        80 if terminal else 120
+    )
+    assert ("43 %, down to -12" in done.output) == (not terminal)
+
+
+MISTAKES = [
+    (["explain", "--images", "nowhere"], "does not exist"),
+    (["explain", "--images", "photos", "--model", "resnet43", "--weights", "none"], "resnet34"),
+    (["explain", "--images", "photos", "--layer", "_conv_heat"], "_conv_head"),
+    (["explain", "--images", "photos", "--target", "tenchh"], "did you mean tench"),
+    (["explain", "--images", "photos", "--target", "church"], "none of the 2 photographs"),
+    (["explain", "--images", "photos", "--layer", "_blocks.10"], "below zero"),
+    (["explain", "--images", "photos", "--crops", "2", "--rank", "20"], "rank=20"),
+    (["explain", "--images", "photos", "--out", "file/report"], "can't be written to"),
+    (["explain", "--images", "photos", "--model", "resnet18", "--weights", "wrong.pth"], "weights"),
+    (["explain", "--images", "photos", "--model", "resnet18"], ".pth"),
+    (["demo", "--photos", "imagenette"], "internet"),
+    (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
+    (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
+    (["explain", "--images", "nowhere", "--rank", "0"], "--rank=0 is no number of concepts"),
+    (["explain", "--images", "nowhere", "--batch", "0"], "--batch=0 is no number of pictures"),
+    (["demo", "--rank", "0"], "--rank=0 is no number of concepts"),
+    (["demo", "--photos", "dog"], "chelsea"),
+]
+# Every mistake in one process, which saves most of the time: it goes into imports.
+ONE_AFTER_ANOTHER = """
+import contextlib, io, json, sys, traceback
+from face_jax.cli import app
+
+ended = []
+for words in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            app(words)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except Exception:
+            code = traceback.format_exc()
+    ended.append((code, said.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """A folder to make mistakes in, and the environment; no machine of the tests' may reach out, whatever it could."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "photos").mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    (folder / "file").touch()
+    torch.save({"fc.weight": torch.zeros(3, 4), "other": torch.zeros(1)}, folder / "wrong.pth")
+    offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    return folder, {**offline, "TORCH_HOME": str(folder / "torch")}
+
+
+@pytest.fixture(scope="module")
+def answers(mistaken, cache):
+    folder, environment = mistaken
+    every = json.dumps([words for words, _ in MISTAKES])
+    done = python("-c", ONE_AFTER_ANOTHER, every, folder=folder, cache=cache, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda number: " ".join(MISTAKES[number][0]))
+def test_what_is_wrong_is_said_in_a_line(number, answers):
+    code, said = answers[number]
+    assert code == 2, f"{code}\n{said}"
+    assert MISTAKES[number][1] in said
+
+
+def test_what_is_refused_leaves_no_folder(answers, mistaken):
+    folder, _ = mistaken
+    assert {file.name for file in folder.iterdir()} <= {"photos", "file", "wrong.pth", "torch"}
+    assert answers
+
+
+def test_a_process_ends_with_what_is_wrong(mistaken, cache):
+    folder, environment = mistaken
+    done = face_jax("explain", "--images", "nowhere", folder=folder, cache=cache, environment=environment)
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,63 @@
+"""What the command line's words mean."""
+
+import pytest
+from toy_model import colour_model
+
+import face_jax as fj
+from face_jax.cli.options import check_counts, check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
+from face_jax.pictures.crops import NativeCrops
+
+
+def test_words_become_options():
+    # Native crops are 64 pixels wide.
+    model = colour_model(preprocess=fj.Preprocess(size=64, resize=64))
+    assert cropping_of(None, model) is None
+    assert cropping_of("12", model) == fj.RandomCrops(per_image=12)
+    assert cropping_of("grid", model) == fj.GridCrops()
+    assert cropping_of("native", model) == NativeCrops(model.preprocess)
+    assert (rank_of("7"), rank_of("auto")) == (7, "auto")
+    assert (strength_of("none"), strength_of("auto"), strength_of("1e3")) == (None, "auto", 1000.0)
+    check_depth(2, None)
+    check_depth(1, ("layer3", "layer2"))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: cropping_of("many", None), "--crops 'many'"),
+        (lambda: cropping_of("0", None), "--crops '0'"),
+        (lambda: rank_of("many"), "--rank 'many'"),
+        (lambda: check_counts(0, 32, 0), "--rank=0 is no number of concepts"),
+        (lambda: check_counts("auto", 0, 0), "--batch=0 is no number of pictures"),
+        (lambda: strength_of("much"), "--faithfulness 'much'"),
+        (lambda: check_depth(-1, None), "--depth -1"),
+        (lambda: check_depth(2, ("layer3",)), "--depth 2 with 1 --layers"),
+    ],
+)
+def test_other_words_are_refused(mistake, said):
+    with pytest.raises(ValueError, match=said):
+        mistake()
+
+
+def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from face_jax.bridges import LoadedModel
+    from face_jax.bridges.splitting import listing
+
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 2, stride=2), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(12, 3),
+    )  # fmt: skip
+    loaded = LoadedModel(network.eval(), fj.Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
+    followed = []
+    trace = listing.trace
+    monkeypatch.setattr(listing, "trace", lambda *given: followed.append(given) or trace(*given))
+    layer = last_map(loaded)
+    split = loaded.split(layer)
+    (earlier,) = earlier_of(loaded, layer, 1, None)
+    assert (split.layer, earlier.layer) == ("3", "1")
+    assert len(followed) == 1
+    with torch.no_grad():
+        network[0].weight.neg_()
+    assert loaded.layers()
+    assert len(followed) == 2, "new weights have signs of their own"

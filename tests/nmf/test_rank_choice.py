@@ -1,0 +1,72 @@
+"""Rank choice on activations whose number of concepts is known."""
+
+import jax
+import numpy as np
+import pytest
+
+import face_jax as fj
+from face_jax.nmf import rank_choice as scanning
+
+PLANTED = 3
+
+
+@pytest.fixture(scope="module")
+def activations():
+    random = np.random.default_rng(0)
+    codes = random.gamma(0.5, 1, (90, PLANTED))
+    dictionary = random.gamma(0.5, 1, (PLANTED, 16))
+    clean = codes @ dictionary
+    return np.maximum(clean + 0.1 * clean.mean() * random.standard_normal(clean.shape), 0)
+
+
+@pytest.fixture(scope="module")
+def scan(activations):
+    return fj.rank_scan(activations, (6, PLANTED, 1, PLANTED), key=jax.random.key(0))
+
+
+def test_ranks_are_put_in_order_once(scan):
+    assert scan.ranks.tolist() == [1, PLANTED, 6]
+
+
+def test_the_planted_rank_is_suggested(scan):
+    assert scan.suggested == PLANTED
+
+
+def test_entries_left_out_tell_too_many_concepts_from_enough(scan):
+    few, right, many = scan.held_out
+    assert few > 2 * right
+    assert many > right
+    # The entries seen can't: their error only falls.
+    assert np.all(np.diff(scan.fitted) < 0)
+    assert np.all(scan.held_out > scan.fitted)
+
+
+def test_concepts_are_found_again_at_the_planted_rank(scan):
+    right = scan.ranks.tolist().index(PLANTED)
+    assert scan.stability[right] > 0.99
+    assert scan.floor[right] < 0.95
+    # Concepts beyond those that are there come out differently from each start.
+    assert scan.stability[-1] < scan.stability[right]
+
+
+def test_values_left_out_do_not_reach_the_fit(activations):
+    # One fold by hand: other values at the entries left out change the score on them, and no factor.
+    solver, key = fj.ADMM(max_steps=50, rtol=1e-3), jax.random.key(1)
+    seen, unseen = scanning._fold(jax.numpy.asarray(activations), [PLANTED], 0.1, solver, key)[0]
+    left_out = np.asarray(jax.random.uniform(jax.random.split(key)[0], activations.shape)) < 0.1
+    changed = np.where(left_out, 10 * activations + 1, activations)
+    seen_too, unseen_too = scanning._fold(jax.numpy.asarray(changed), [PLANTED], 0.1, solver, key)[0]
+    assert seen_too == seen
+    assert unseen_too > 2 * unseen
+
+
+def test_agreement_matches_concepts_whatever_their_order():
+    same = np.eye(3)
+    assert scanning._agreement([same, same[[2, 0, 1]]]) == 1
+    assert scanning._agreement([np.eye(4)[:2], np.eye(4)[2:]]) == 0
+
+
+def test_the_same_key_gives_the_same_table(activations):
+    tables = [fj.rank_scan(activations, (2,), folds=2, starts=2, key=jax.random.key(3)) for _ in range(2)]
+    np.testing.assert_array_equal(tables[0].held_out, tables[1].held_out)
+    np.testing.assert_array_equal(tables[0].stability, tables[1].stability)

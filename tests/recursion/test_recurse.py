@@ -1,0 +1,224 @@
+"""Concepts taken apart at earlier layers: planted parts are found, and the measures by hand."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from layered_model import layered_model, warm_pictures
+
+import face_jax as fj
+from face_jax.explanation.sub_concepts import coherence, spreads, top_crops
+from face_jax.pictures.photographs import network_input
+from face_jax.pipeline.selection import Activator
+from face_jax.recursion.earlier_layers import earlier_layers
+from face_jax.recursion.recurse import suggest_recursion
+from face_jax.support.progress import Stopwatch, silent
+
+RANK = {"rank": 2, "threshold": 0.3}
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fj.explain(layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def recursive(explanation):
+    earlier = [layered_model("middle"), layered_model("pixels")]
+    return fj.recurse(explanation, earlier, concepts=[0], batch=8, **RANK)
+
+
+def test_coherence_by_hand():
+    rows = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    assert coherence(rows) == pytest.approx((0 + 2 / np.sqrt(2)) / 3)
+    assert coherence(np.ones((4, 3))) == pytest.approx(1)
+    assert np.isnan(coherence(rows[:1]))
+    for unit in (1e-30, 1e30):
+        assert coherence(rows.astype(np.float32) * np.float32(unit)) == pytest.approx(coherence(rows), rel=1e-5)
+    assert coherence(np.array([[0.0, 0.0], [0.0, 1.0]])) == 0
+
+
+def test_top_crops_are_at_or_above_the_percentile():
+    codes = np.arange(100.0)
+    assert top_crops(codes, 90.0, 2).tolist() == list(range(90, 100))
+    assert top_crops(codes, 90.0, 15).tolist() == list(range(85, 100))
+    # Crops without the concept never count.
+    assert top_crops(np.array([0.0, 0, 0, 2, 1]), 90.0, 4).tolist() == [3, 4]
+    assert top_crops(np.array([5.0, 1, 5, 5, 1]), 50.0, 1).tolist() == [0, 2, 3]
+
+
+def test_spread_is_a_share_of_the_classs_own():
+    # Two kinds of crops at right angles; the first concept is one kind, the second is both.
+    rows = np.repeat(np.eye(2), 10, axis=0)
+    codes = np.stack([rows[:, 0], np.ones(20)], axis=1)
+    found = spreads(codes, rows, percentile=0.0, fewest=1)
+    np.testing.assert_allclose(found, [0, 1], atol=1e-12)
+
+
+def test_at_the_earlier_layer_the_mixed_concept_spreads(explanation):
+    found = fj.recurse(explanation, [layered_model("middle")], batch=8, **RANK).recursion
+    assert found.layer == "middle"
+    assert 1 in found.suggested
+    for concept, spread in zip(explanation.concepts, found.spread, strict=True):
+        assert (concept.number in found.suggested) == (spread >= 0.3 and concept.importance >= 0.01)
+    assert tuple(division.path[0] for division in found.divisions) == found.suggested
+    assert found.divisions[0].spread == found.spread[0]
+    # Its own layer has merged the two colours, and sees nothing.
+    hint = suggest_recursion(explanation, threshold=0.3)
+    assert hint.layer == "last"
+    assert hint.divisions == ()
+    assert hint.spread[0] < 0.5 * found.spread[0]
+    none = fj.recurse(explanation, [layered_model("middle")], batch=8, rank=2, threshold=1e9).recursion
+    assert (none.suggested, none.divisions) == ((), ())
+
+
+def test_what_it_keeps_of_crops_is_not_taken_for_what_an_explanation_keeps(explanation, tmp_path):
+    cache, earlier = fj.ArrayCache(tmp_path), layered_model("middle")
+    fj.recurse(explanation, [earlier], batch=8, cache=cache, **RANK)
+    seen = Activator(earlier, 8, cache, silent, Stopwatch()).crops(
+        explanation.photographs, explanation.crops, maps=False
+    )
+    assert seen.logits.shape == (len(explanation.crops), 2)
+
+
+def test_the_concept_that_mixes_two_colours_is_taken_apart_into_them(recursive, explanation):
+    (division,) = recursive.recursion.divisions
+    assert division.path == (1,)
+    assert division.layer == "middle"
+    codes = explanation.crop_codes[:, 0]
+    np.testing.assert_array_equal(division.crops, np.flatnonzero(codes >= np.percentile(codes, 90)))
+    assert division.codes.shape == (len(division.crops), 2)
+    np.testing.assert_allclose(np.linalg.norm(division.dictionary, axis=1), 1, rtol=1e-5)
+    assert sum(part.share for part in division.parts) == pytest.approx(1)
+    # The first seven photographs are red, the others green.
+    green = explanation.crops.image[division.crops] >= 7
+    assert 0 < green.mean() < 1
+    sides = []
+    for part in division.parts:
+        kinds = explanation.crops.image[list(part.strongest)] >= 7
+        assert kinds.all() or not kinds.any()
+        sides.append(bool(kinds[0]))
+        assert set(part.strongest) <= set(division.crops.tolist())
+    assert sorted(sides) == [False, True]
+    assert {int(row.argmax()) for row in division.dictionary} == {0, 1}
+
+
+def test_parts_are_more_coherent_than_their_parent(recursive):
+    (division,) = recursive.recursion.divisions
+    for part in division.parts:
+        assert part.coherence > division.coherence + 0.02
+    assert division.parts_coherence > division.coherence
+
+
+def test_likeness_is_beside_all_crops_used(recursive):
+    (division,) = recursive.recursion.divisions
+    assert division.likeness(division.floor) == pytest.approx(0)
+    assert division.likeness(1.0) == 1
+    assert all(division.likeness(part.coherence) > 0.3 for part in division.parts)
+
+
+def test_activations_are_those_of_the_earlier_layer(recursive, explanation):
+    (division,) = recursive.recursion.divisions
+    model = layered_model("middle")
+    inputs = np.stack(
+        [
+            network_input(
+                explanation.photographs[explanation.crops.image[crop]].pixels(),
+                model.preprocess,
+                tuple(explanation.crops.box[crop].tolist()),
+            )
+            for crop in division.crops
+        ]
+    )
+    rows = np.asarray(model.features(inputs)).mean((1, 2))
+    assert np.square(rows - division.codes @ division.dictionary).sum() < 0.05 * np.square(rows).sum()
+    assert division.floor == pytest.approx(coherence(rows), rel=1e-5)
+
+
+def test_it_goes_on_to_any_depth(recursive):
+    (division,) = recursive.recursion.divisions
+    deeper = [part.division for part in division.parts if part.division is not None]
+    assert deeper
+    for one in deeper:
+        assert one.layer == "pixels"
+        assert len(one.path) == 2
+        assert set(one.crops) <= set(division.crops)
+        assert all(len(part.path) == 3 and part.division is None for part in one.parts)
+    assert [one.name for one in recursive.recursion.walk()] == ["1", *(one.name for one in deeper)]
+
+
+def test_a_function_gives_cuts_level_by_level(explanation, recursive):
+    asked = []
+
+    def cut(level):
+        asked.append(level)
+        return layered_model(("middle", "pixels")[level - 1])
+
+    found = fj.recurse(explanation, cut, concepts=[0], batch=8, **RANK)
+    assert asked == [1]
+    (division,) = found.recursion.divisions
+    np.testing.assert_array_equal(division.dictionary, recursive.recursion.divisions[0].dictionary)
+    assert all(part.division is None for part in division.parts)
+    # A single cut stands for a list of one.
+    (alone,) = fj.recurse(explanation, layered_model("middle"), concepts=[0], batch=8, **RANK).recursion.divisions
+    np.testing.assert_array_equal(alone.dictionary, division.dictionary)
+
+
+def test_a_cut_of_another_model_is_refused(explanation):
+    with pytest.raises(ValueError, match="of another model than the explanation's layered"):
+        fj.recurse(explanation, [layered_model("middle", scale=2.0)], concepts=[0], batch=8)
+
+
+def test_too_few_crops_are_said(explanation):
+    few = dataclasses.replace(explanation, crop_codes=np.zeros_like(explanation.crop_codes))
+    found = fj.recurse(few, [layered_model("middle")], concepts=[0], batch=8)
+    assert found.recursion.divisions == ()
+    assert "only 0 crops" in found.recursion.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"depth": 2}, "depth=2 with 1 models"),
+        ({"depth": 0}, "depth=0"),
+        ({"concepts": [3]}, r"concepts=\[3\]"),
+        ({"rank": 1}, "rank=1"),
+        ({"percentile": 100.0}, "percentile=100"),
+        ({"threshold": -1.0}, "threshold=-1"),
+        ({"strongest": -1}, "strongest=-1"),
+        ({"batch": 0}, "batch=0"),
+    ],
+)
+def test_settings_that_make_no_sense(explanation, wrong, said):
+    with pytest.raises(ValueError, match=said):
+        fj.recurse(explanation, [layered_model("middle")], **wrong)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    name: str
+    shape: tuple[int, int, int]
+    non_negative: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+PLACES = (
+    Layer("stem", (56, 56, 8)),
+    Layer("one", (28, 28, 16)),
+    Layer("two.0", (14, 14, 32)),
+    Layer("two.1", (14, 14, 32)),
+    Layer("two.signed", (14, 14, 32), non_negative=False),
+    Layer("three.0", (7, 7, 64)),
+    Layer("three.1", (7, 7, 64), aliases=("last",)),
+    Layer("pooled", (1, 1, 64)),
+)
+
+
+def test_earlier_layers_are_the_last_of_each_finer_grid():
+    assert earlier_layers(PLACES, "three.1", 3) == ("two.1", "one", "stem")
+    assert earlier_layers(PLACES, "last", 1) == ("two.1",)
+    with pytest.raises(ValueError, match=r"depth=3 .* before 'two.0' there are: one, stem"):
+        earlier_layers(PLACES, "two.0", 3)
+    with pytest.raises(ValueError, match="'four' is none of the layers"):
+        earlier_layers(PLACES, "four", 1)
