@@ -1,4 +1,4 @@
-"""What stores do with their files: room, other numbers of rows, and digests of blocks of them."""
+"""Files of stores: room on the disk, other numbers of rows, digests of blocks of rows."""
 
 from __future__ import annotations
 

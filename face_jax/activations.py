@@ -1,4 +1,4 @@
-"""Photographs to activations: whole pictures and crops, in batches, through the first part of a model."""
+"""Activations of photographs and crops: in batches, through the first part of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A torch classifier, cut in two at one layer, for JAX."""
+"""`split`: a torch classifier cut in two at one layer, for JAX."""
 
 from __future__ import annotations
 

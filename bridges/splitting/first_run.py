@@ -1,4 +1,4 @@
-"""The first run of a classifier: what it takes and returns, in words where torch has errors."""
+"""The first forward pass of a classifier: what it takes and returns, in words where torch has errors."""
 
 from __future__ import annotations
 

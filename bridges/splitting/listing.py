@@ -1,4 +1,4 @@
-"""Where a torch classifier can be split, and what its activations are like there."""
+"""`layers`: where a torch classifier can be split, and what its activations are like there."""
 
 from __future__ import annotations
 

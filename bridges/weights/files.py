@@ -1,4 +1,4 @@
-"""Tensors from a file of weights, read without running anything that is in it."""
+"""Weights files, read without running anything that is in them."""
 
 from __future__ import annotations
 

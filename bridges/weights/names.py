@@ -1,4 +1,4 @@
-"""Weights brought under a model's own names, whatever stands before them in a file."""
+"""Names of weights: a file's are brought under a model's own, whatever stands before them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network that forgets: its weights drawn again, layer by layer from the top."""
+"""Weight randomization from the top, layer by layer, for the sanity check (Adebayo et al. 2018)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a module's trained weights are replaced by: where they are, and rules that draw them again."""
+"""Redrawing of trained weights: where they are, and rules that draw them again."""
 
 from __future__ import annotations
 

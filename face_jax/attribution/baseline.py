@@ -1,4 +1,4 @@
-"""What stands in a picture's place where it is hidden, and where a path to it begins."""
+"""Baselines: what stands in a picture's place where it is hidden, and where a path to it begins."""
 
 from __future__ import annotations
 

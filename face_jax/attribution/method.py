@@ -1,4 +1,4 @@
-"""What every attribution method is: one way to call it, whatever goes on inside."""
+"""The interface of attribution methods, and the checks that all of them share."""
 
 from __future__ import annotations
 

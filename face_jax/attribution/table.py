@@ -1,4 +1,4 @@
-"""Attribution methods by the words that commands and reports use."""
+"""Attribution methods by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the words of the command line mean to the functions behind it."""
+"""Options of the command, turned into arguments of the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command says: progress, times, and errors in a line."""
+"""Output of the command on a terminal: progress bars, times, errors in one line, interrupts."""
 
 from __future__ import annotations
 

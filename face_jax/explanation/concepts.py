@@ -1,4 +1,4 @@
-"""Concepts as one looks at them: in the order of their importance, each with its strongest crops."""
+"""Concepts of an explanation: in the order of importance, each with its strongest crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a solution guarantees: each image's divergence, its bounds, and their quantiles."""
+"""Certificates of a solution: each image's divergence, its bounds, and their quantiles."""
 
 from __future__ import annotations
 

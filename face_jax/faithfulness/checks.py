@@ -1,4 +1,4 @@
-"""What's refused before any work: invalid settings; heads, weights and activations that don't fit together."""
+"""Checks of the faithfulness term: its settings, and that head, weights and activations fit together."""
 
 from __future__ import annotations
 

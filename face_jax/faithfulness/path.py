@@ -1,4 +1,4 @@
-"""How much faithfulness: solutions along λ, each from the last, and which to take."""
+"""The λ path: solutions along λ, each started from the last, and which to take."""
 
 from __future__ import annotations
 

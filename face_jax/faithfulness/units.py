@@ -1,4 +1,4 @@
-"""What a λ of 1 means: the paper's formula, or the means of the published code."""
+"""Units of λ: the paper's formula (sums), or the published code (means)."""
 
 from __future__ import annotations
 

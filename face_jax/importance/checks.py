@@ -1,4 +1,4 @@
-"""What measures of importance refuse before any work, and how they say it."""
+"""Checks of arguments of importance measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCAV: in how many images more of a concept means more of the class."""
+"""TCAV: the share of images in which more of a concept means more of the class."""
 
 from __future__ import annotations
 

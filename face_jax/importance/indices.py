@@ -1,4 +1,4 @@
-"""What an estimate of total Sobol indices says."""
+"""Estimates of total Sobol indices, with their intervals."""
 
 from __future__ import annotations
 

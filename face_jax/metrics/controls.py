@@ -1,4 +1,4 @@
-"""Banks of concepts that nobody learned: what a score is worth is seen beside theirs."""
+"""Control dictionaries that were not learned: mean direction, and directions drawn at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bank of concepts, scored on pictures that it was not fitted on; and the banks to compare it with."""
+"""Scores of one bank of concepts on pictures that it was not fitted on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The factorization itself: a matrix in, codes and concepts out."""
+"""`factorize`: a matrix in, codes and concepts out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units: activations of any size are brought to the order of 1 by a power of two, and what was found goes back.
+"""Units: activations are brought to the order of 1 by a power of two, and results back to their unit.
 
 Squares and products of four factors leave a dtype's range long before activations do. Both factors take their share,
 the root of the unit, so that penalties on either stay comparable; powers of two change no digit. What's of ordinary

@@ -1,4 +1,4 @@
-"""Which concepts of two dictionaries belong together."""
+"""Matching of the concepts of two dictionaries, one to one."""
 
 from __future__ import annotations
 

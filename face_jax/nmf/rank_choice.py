@@ -1,4 +1,4 @@
-"""How many concepts: held-out error and stability over a range of ranks."""
+"""Rank choice: held-out error and stability over a range of ranks."""
 
 from __future__ import annotations
 

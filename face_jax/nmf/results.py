@@ -1,4 +1,4 @@
-"""How a factorization ended: a code that carries its sentence."""
+"""Result codes of a factorization, each with its sentence."""
 
 from __future__ import annotations
 

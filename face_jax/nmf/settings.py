@@ -1,4 +1,4 @@
-"""Solvers, starts and adjoints that would fail, or never end, are refused before any work."""
+"""Checks of solvers, starts and adjoints before any work: what would fail, or never end, is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a factorization returns."""
+"""The solution of a factorization: factors, result code and statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What's refused before any work, and how it's said."""
+"""Checks of matrices, ranks and objectives before any work."""
 
 from __future__ import annotations
 

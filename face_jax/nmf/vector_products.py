@@ -1,4 +1,4 @@
-"""The derivative of a solution, taken by hand: with an account of how well it could be."""
+"""Vector–Jacobian products of a solution without autodiff, with statistics of the linear solve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as people have them, decoded; whatever is wrong with one is said in words, and is no other exception."""
+"""Decoding of picture files; whatever is wrong with one is an `UnreadablePhotographError` in words."""
 
 from __future__ import annotations
 

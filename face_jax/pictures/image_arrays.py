@@ -1,4 +1,4 @@
-"""Arrays of images: which layout and which range of values they have, and files of them."""
+"""Arrays of images: their layout, their range of values, and files of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures out of whatever gives them one after another: lists, generators, data sets, loaders."""
+"""Pictures from iterables: lists, generators, data sets, loaders."""
 
 from __future__ import annotations
 

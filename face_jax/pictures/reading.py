@@ -1,4 +1,4 @@
-"""What goes into the network and what comes out of it, one after another: nothing is there twice."""
+"""Photographs as network input, one after another; unreadable files and copies are left out, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network gets of a photograph: the part that it sees, or a box of it, at its own size."""
+"""Resizing: the part of a photograph that the network sees, or a box of it, at the input's size."""
 
 from __future__ import annotations
 

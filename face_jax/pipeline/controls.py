@@ -1,4 +1,4 @@
-"""What a score is worth: the same score of banks that learned nothing, or less."""
+"""Controls: banks that learned nothing or less (random, mean direction, start of the solver, λ = 0), scored alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole river: a model and photographs in, an explanation out."""
+"""From a model and photographs to an explanation: every stage, in order."""
 
 from __future__ import annotations
 

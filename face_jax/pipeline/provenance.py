@@ -1,4 +1,4 @@
-"""What a reader should know of how an explanation was made, and what it takes to make it again."""
+"""Provenance: the notes that a reader needs, and the settings and versions that make the same explanation again."""
 
 from __future__ import annotations
 

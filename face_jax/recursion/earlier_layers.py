@@ -1,4 +1,4 @@
-"""Earlier layers: which suit the levels of a recursion, and what the model makes of crops there."""
+"""Earlier layers: which suit the levels of a recursion, and the activations of crops there."""
 
 from __future__ import annotations
 

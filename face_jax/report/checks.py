@@ -1,4 +1,4 @@
-"""A sanity check and feature visualizations, as the page shows them."""
+"""The sanity check's and the feature visualizations' sections of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What different measures call important, side by side."""
+"""The table of importance measures, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page may do in a browser: its content-security policy."""
+"""The content-security policy of a page."""
 
 from __future__ import annotations
 

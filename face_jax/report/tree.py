@@ -1,4 +1,4 @@
-"""Concepts taken apart, as the page shows them."""
+"""The page's section on sub-concepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers mean in words, and which of them should make one suspicious."""
+"""Verdicts: what the numbers mean in words, and which of them should make one suspicious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study consists of: trials that ask, and lessons that show."""
+"""The records of a study: trials that ask, and lessons that show."""
 
 from __future__ import annotations
 

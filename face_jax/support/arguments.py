@@ -1,4 +1,4 @@
-"""What may be asked for: one check for each kind of argument, used by all public functions."""
+"""Argument checks, one for each kind of argument, used by all public functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are put into a folder together: an interrupt at any moment leaves the old ones or the new ones."""
+"""Files put into a folder together: an interrupt at any moment leaves all old ones or all new ones."""
 
 from __future__ import annotations
 

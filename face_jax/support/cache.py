@@ -1,4 +1,4 @@
-"""Arrays that are kept between runs, found again by a digest of everything they depend on."""
+"""A cache of arrays on disk, by a digest of everything that they depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that a network's passes free stays with the process, instead of coming back from the system page by page.
+"""Freed memory kept by the process (glibc), so that a network's passes don't fetch it page by page again.
 
 By default glibc asks the system for every large array and gives it back as soon as it's freed. What comes next is as
 large, is asked for again, and arrives in pages of 4 KiB that the system fills with zeros at first touch: a forward pass

@@ -1,4 +1,4 @@
-"""How much memory there is, and what is said when it doesn't suffice."""
+"""Memory: how much is free, and the error that says what to do where it doesn't suffice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work tells the one who waits for it, without knowing how it's shown."""
+"""Progress: how long computations report stages and steps, whatever shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for whoever watches, without other packages: one line that is written over."""
+"""Progress on standard error as one line that is written over; no further package needed."""
 
 from __future__ import annotations
 

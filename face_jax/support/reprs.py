@@ -1,4 +1,4 @@
-"""Records that print what they are, and of their arrays only the shape."""
+"""Short `repr`s of records: what they are, and of arrays the shape only."""
 
 from __future__ import annotations
 

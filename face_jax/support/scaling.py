@@ -1,4 +1,4 @@
-"""Powers of two: units are changed by them without a rounding, and without leaving the dtype's range on the way."""
+"""Scaling by powers of two: exact, and without overflow on the way."""
 
 from __future__ import annotations
 

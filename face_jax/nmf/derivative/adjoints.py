@@ -1,4 +1,4 @@
-"""How a factorization is differentiated: through its conditions, through its steps, or not at all."""
+"""Adjoints: how a factorization is differentiated: through its conditions, through its steps, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a factorization fulfils, as equations that can be differentiated, and where they can't be.
+"""The conditions of optimality as equations that can be differentiated, and where they can't be.
 
 `U ≥ 0`, `Λ = ∂f/∂U ≥ 0`, `Λ ∘ U = 0`, and the same for W: for the squared error `Λ_U = (U Wᵀ − A) W` (CRAFT, Fel et
 al. 2023, eq. 11). All is written against the objective's gradient, whatever the objective is made of.

@@ -1,4 +1,4 @@
-"""Raising what is found out on the device: at once where values are known, else from the compiled computation."""
+"""Errors for what is found out on the device: raised at once where values are known, else by the compiled program."""
 
 from __future__ import annotations
 

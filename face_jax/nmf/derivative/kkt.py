@@ -1,4 +1,4 @@
-"""How far factors, or codes for a given dictionary, are from the conditions of their optimum."""
+"""KKT residuals: how far factors, or codes of a given dictionary, are from their optimum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factors brought from the solver's tolerance to where they can be differentiated, by damped Newton steps in both.
+"""Refinement of factors from the solver's tolerance to where they can be differentiated: damped Newton steps.
 
 A derivative asks more of the factors than a fit does: which entries are zero has to be settled. Solvers that alternate
 between codes and dictionary may take thousands of steps to that. Here both move together, by conjugate gradients on

@@ -1,4 +1,4 @@
-"""The factors as the root of an equation, in the form that jaxopt's root finding takes."""
+"""The factors as the root of an equation, in the form of jaxopt's root finding."""
 
 from __future__ import annotations
 

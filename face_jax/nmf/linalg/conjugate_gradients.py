@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients for one symmetric system of any pytree, with an account of how it went."""
+"""Preconditioned conjugate gradients for one symmetric system of any pytree, with statistics."""
 
 from __future__ import annotations
 

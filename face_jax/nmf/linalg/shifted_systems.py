@@ -1,4 +1,4 @@
-"""How ADMM solves `(G + ρI) X = R`: a Cholesky factor applied as one matrix, or conjugate gradients."""
+"""Linear solvers for ADMM's `(G + ρI) X = R`: a Cholesky factor applied as one matrix, or conjugate gradients."""
 
 from __future__ import annotations
 

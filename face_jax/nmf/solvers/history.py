@@ -1,4 +1,4 @@
-"""What the loops remember beside their factors: the objective's way, extrapolation, and why they ended."""
+"""The history of a solver's loop: objective values, extrapolation, and the reason why it ended."""
 
 from __future__ import annotations
 
