@@ -28,26 +28,46 @@ if TYPE_CHECKING:
 
     from .concept_module import ConceptModule as ConceptModule
     from .flax_import import to_flax as to_flax
+    from .flax_import.errors import ExportError as ExportError
+    from .flax_import.errors import ImportMismatchError as ImportMismatchError
+    from .flax_import.errors import UnsupportedOperatorError as UnsupportedOperatorError
     from .functions import as_torch as as_torch
+    from .imagenette_photographs import ImagenetteError as ImagenetteError
     from .imagenette_photographs import imagenette as imagenette
     from .machine import share_accelerator as share_accelerator
     from .machine import share_processor as share_processor
     from .models import LoadedModel as LoadedModel
+    from .models import UnknownModelError as UnknownModelError
     from .models import known_models as known_models
     from .models import load as load
     from .pulling import Pulled as Pulled
     from .pulling import pull as pull
     from .splitting.cutting import split as split
+    from .splitting.dominators import NotACutError as NotACutError
     from .splitting.listing import Layer as Layer
+    from .splitting.listing import UnknownLayerError as UnknownLayerError
     from .splitting.listing import layers as layers
     from .splitting.listing import non_negative_layers as non_negative_layers
     from .splitting.listing import suggest_layer as suggest_layer
+    from .splitting.tracing import UnsuitableModelError as UnsuitableModelError
+    from .splitting.tracing import UntraceableModelError as UntraceableModelError
     from .torch_features import TorchFeatures as TorchFeatures
     from .torch_head import TorchHead as TorchHead
+    from .weights.files import WeightsError as WeightsError
     from .weights.randomizing import randomized as randomized
 
 # Each public name's home. No home is called like a name, because importing it would put the module in the name's place.
 _HOMES = {
+    "NotACutError": "splitting.dominators",
+    "UnknownLayerError": "splitting.listing",
+    "UntraceableModelError": "splitting.tracing",
+    "UnsuitableModelError": "splitting.tracing",
+    "UnknownModelError": "models",
+    "WeightsError": "weights.files",
+    "ExportError": "flax_import.errors",
+    "UnsupportedOperatorError": "flax_import.errors",
+    "ImportMismatchError": "flax_import.errors",
+    "ImagenetteError": "imagenette_photographs",
     "ConceptModule": "concept_module",
     "Layer": "splitting.listing",
     "LoadedModel": "models",

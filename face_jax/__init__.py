@@ -12,23 +12,39 @@ The axis words used in every signature:
 
 `codes` (`row concept`) are the papers' U, `dictionary` (`concept channel`, each concept of unit length) their Wᵀ;
 `features` is their g, `head` their h.
+
+Here is what users call, the settings that they spell, the records that they get and the errors that they catch. What
+belongs to one subject only is in its package: `attribution`, `heads`, `importance`, `layer`, `metrics`, `study`, and
+`bridges` for torch, which is imported by itself.
 """
+
+import importlib.metadata as _metadata
 
 from . import attribution as attribution
 from . import heads as heads
+from . import importance as importance
 from . import layer as layer
+from . import metrics as metrics
 from . import study as study
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
+from .activations import SignedActivationsError as SignedActivationsError
+from .attribution.table import UnknownMethodError as UnknownMethodError
 from .attribution.views import Views as Views
+from .attribution.visualization import Visualization as Visualization
 from .attribution.visualization import visualize as visualize
+from .explanation.concepts import Concept as Concept
+from .explanation.loading import WrongModelError as WrongModelError
 from .explanation.loading import load as load
 from .explanation.record import Explanation as Explanation
+from .explanation.saved_files import SavedFilesError as SavedFilesError
 from .explanation.saving import save as save
+from .explanation.sub_concepts import Recursion as Recursion
 from .faithfulness import Faithfulness as Faithfulness
 from .faithfulness import ForwardKL as ForwardKL
 from .faithfulness import InMeans as InMeans
 from .faithfulness import InSums as InSums
+from .faithfulness import Path as Path
 from .faithfulness import ReverseKL as ReverseKL
 from .faithfulness import SigmoidKL as SigmoidKL
 from .faithfulness import SquaredLogits as SquaredLogits
@@ -52,6 +68,7 @@ from .nmf import FactorizationError as FactorizationError
 from .nmf import Given as Given
 from .nmf import ImplicitAdjoint as ImplicitAdjoint
 from .nmf import KKTResidual as KKTResidual
+from .nmf import LinearSolver as LinearSolver
 from .nmf import MultiplicativeUpdate as MultiplicativeUpdate
 from .nmf import NNDSVDa as NNDSVDa
 from .nmf import NNDSVDar as NNDSVDar
@@ -62,11 +79,14 @@ from .nmf import RankScan as RankScan
 from .nmf import Result as Result
 from .nmf import SemiNMF as SemiNMF
 from .nmf import Solution as Solution
+from .nmf import Solver as Solver
 from .nmf import SquaredError as SquaredError
+from .nmf import Start as Start
 from .nmf import Stats as Stats
 from .nmf import StopGradient as StopGradient
 from .nmf import Term as Term
 from .nmf import UnrolledAdjoint as UnrolledAdjoint
+from .nmf import Warmup as Warmup
 from .nmf import certify_codes as certify_codes
 from .nmf import derivative_stats as derivative_stats
 from .nmf import encode as encode
@@ -74,16 +94,26 @@ from .nmf import factorize as factorize
 from .nmf import implicit_vjp as implicit_vjp
 from .nmf import kkt_residual as kkt_residual
 from .nmf import rank_scan as rank_scan
+from .pictures.crops import Crops as Crops
 from .pictures.crops import NativeCrops as NativeCrops
+from .pictures.decoding import UnreadablePhotographError as UnreadablePhotographError
+from .pictures.photographs import NoPhotographsError as NoPhotographsError
 from .pictures.photographs import Photograph as Photograph
 from .pictures.photographs import photographs as photographs
 from .pipeline.explain import explain as explain
+from .pipeline.selection import NoneOfTheClassError as NoneOfTheClassError
 from .recursion.recurse import recurse as recurse
 from .recursion.recurse import suggest_recursion as suggest_recursion
 from .report import picture as picture
 from .report import sanity_figure as sanity_figure
 from .report import write_report as write_report
 from .report import write_sanity_check as write_sanity_check
+from .sanity import SanityCheck as SanityCheck
 from .sanity import sanity_check as sanity_check
+from .support.atomic_folder import FolderInUseError as FolderInUseError
 from .support.cache import ArrayCache as ArrayCache
+from .support.classes import UnknownClassError as UnknownClassError
 from .support.compilations import keep_compilations as keep_compilations
+from .support.memory import NotEnoughMemoryError as NotEnoughMemoryError
+
+__version__ = _metadata.version("face-jax")

@@ -12,6 +12,7 @@ from .encoding import encode as encode
 from .factorization import factorize as factorize
 from .linalg.shifted_systems import Cholesky as Cholesky
 from .linalg.shifted_systems import ConjugateGradient as ConjugateGradient
+from .linalg.shifted_systems import LinearSolver as LinearSolver
 from .objective import Objective as Objective
 from .objective import SquaredError as SquaredError
 from .objective import Term as Term
