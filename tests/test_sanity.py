@@ -140,3 +140,9 @@ def test_it_is_drawn(check, tmp_path):
     assert "matched cosine" in text
     assert "as trained" in text
     assert text == sanity_figure(check, tmp_path / "again.svg").read_text()
+
+
+def test_the_figure_of_a_single_stage_has_room_for_its_legend(check, tmp_path):
+    one = dataclasses.replace(check, stages=check.stages[:1])
+    # matplotlib warns where there is none, which is an error here.
+    assert "matched cosine" in sanity_figure(one, tmp_path / "one.svg").read_text()

@@ -15,6 +15,7 @@ from .pictures import PALETTE, concept_colour, spotlight
 
 # Maps of so many concepts are drawn.
 _CONCEPTS = 3
+_NARROWEST = 6.6  # inches
 _INK, _MUTED, _GRID = "#16191d", "#5c6470", "#dfe3e8"
 
 
@@ -61,7 +62,9 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
     path = path_of("path", path, "a file for the figure")
     columns, concepts = len(check.stages) + 1, min(_CONCEPTS, len(check.shown))
     with mpl.rc_context({"font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}):
-        figure = Figure(figsize=(1.35 * columns + 0.6, 2.9 + 1.45 * concepts), layout="constrained")
+        # The legend needs its width however few stages there are.
+        width = max(1.35 * columns + 0.6, _NARROWEST)
+        figure = Figure(figsize=(width, 2.9 + 1.45 * concepts), layout="constrained")
         grid = figure.add_gridspec(concepts + 1, columns, height_ratios=[2.1, *[1] * concepts])
         _curves(check, figure.add_subplot(grid[0, :]))
         for row in range(concepts):
