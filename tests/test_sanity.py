@@ -90,7 +90,7 @@ def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
     stages = [("as trained", colour_model())]
     first, again = (
         sanity_check(explanation, stages, method=method, pictures=2, batch=8, key=jax.random.key(2))
-        for method in (Saliency(), "gradient")
+        for method in (Saliency(), "saliency")
     )
     assert first.stages[0].maps == again.stages[0].maps == pytest.approx(1, abs=0.05)
     assert first.maps_floor == again.maps_floor < 0.95

@@ -23,7 +23,6 @@ from .upsampled import Codes
 METHODS = MappingProxyType(
     {
         "codes": Codes(),
-        "gradient": Saliency(),
         "saliency": Saliency(),
         "gradient_times_input": GradientTimesInput(),
         "integrated_gradients": IntegratedGradients(),

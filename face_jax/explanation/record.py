@@ -161,7 +161,7 @@ class Explanation:
 
         - `images`: anything that `face_jax.photographs` takes.
         - `method`: a word of `face_jax.attribution.METHODS`, or an object with settings such as `RISE(masks=4000)`.
-            `"codes"` enlarges the codes on the layer's grid, which is no attribution; `"gradient"` is `|∂ΣU_k/∂X|`
+            `"codes"` enlarges the codes on the layer's grid, which is no attribution; `"saliency"` is `|∂ΣU_k/∂X|`
             (the sum over places) summed over colours; all white-box methods are exact through the factorization and
             the network.
         - `concepts`: which concepts, or which one, counted from 0; all by default.

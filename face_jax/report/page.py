@@ -199,7 +199,7 @@ def _gradients(explanation: Explanation, key: dict[str, Any]) -> list[dict[str, 
     photograph = explanation.photographs[number]
     pixels = visible(photograph.pixels(), explanation.model.preprocess)
     wanted = tuple(sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS]))
-    maps = explanation.maps([photograph], method="gradient", concepts=wanted)[:, 0]
+    maps = explanation.maps([photograph], method="saliency", concepts=wanted)[:, 0]
     shown = []
     for concept, strength in zip(wanted, maps, strict=True):
         smooth = _smooth(strength)

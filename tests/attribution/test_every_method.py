@@ -168,7 +168,7 @@ def test_an_object_stands_for_itself():
 def test_wrong_words_are_answered_with_the_nearest():
     with pytest.raises(UnknownMethodError, match=r"method='integrated_gradient' is unknown; nearest: integrated_grad"):
         attribution_method("integrated_gradient")
-    with pytest.raises(UnknownMethodError, match=r"method='zzz' is unknown; give one of these: codes, gradient, "):
+    with pytest.raises(UnknownMethodError, match=r"method='zzz' is unknown; give one of these: codes, saliency, "):
         attribution_method("zzz")
     with pytest.raises(UnknownMethodError, match=r"is no method; give an object such as Saliency\(\)"):
         attribution_method(Saliency)

@@ -187,7 +187,7 @@ def test_codes_find_the_square(explanation):
 
 
 def test_gradient_maps_are_the_derivative_of_the_code(explanation):
-    maps = explanation.maps(RED[:1], method="gradient", concepts=(0, 2))
+    maps = explanation.maps(RED[:1], method="saliency", concepts=(0, 2))
     assert maps.shape == (2, 1, 16, 16)
     dictionary = jnp.asarray(explanation.dictionary, jnp.float64)
     pixels = jnp.asarray(inputs(RED[:1]), jnp.float64)
@@ -291,7 +291,7 @@ def test_a_photographs_concepts_are_drawn_in_one_picture(explanation, tmp_path):
     said = " ".join(text.get_text() for text in figure.findobj(Text))
     assert "a red square" in said
     assert "concept 1, " in said
-    assert fj.picture(explanation, RED[0], method="gradient").axes
+    assert fj.picture(explanation, RED[0], method="saliency").axes
     with pytest.raises(ValueError, match="image holds 2 photographs; give one"):
         fj.picture(explanation, RED[:2])
 
