@@ -112,7 +112,8 @@ def sanity_check(
     - `method`: how maps are made, a word of `face_jax.attribution.METHODS` or an object; by default the codes on the
         layer's grid.
     - `pictures`: photographs whose maps are compared.
-    - `solver`, `start`: for `factorize`; no faithfulness term is used.
+    - `solver`, `start`: for `factorize`; `ADMM()` and, as `explain` has it, `NNDSVD()` by default. No faithfulness term
+        is used.
     - `batch`: pictures that go through the network together.
     - `progress`: told how far it is.
     - `key`: for starts, sampled importance and floors.

@@ -86,7 +86,8 @@ def explain(
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
         of the whole photographs fitted; `"auto"` chooses it on some of them by a path. None: no such term.
-    - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`.
+    - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The start is
+        `NNDSVD()` unless another one is given: the control "no steps taken" is then the very start of this fit.
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.

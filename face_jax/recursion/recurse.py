@@ -88,7 +88,7 @@ def recurse(
     - `threshold`: from which spread on a concept, or a sub-concept, is taken apart; 0 for all. Of the concepts of eight
         ImageNet classes in an EfficientNet-Lite0, 22 of the 56 that mattered reached 0.7.
     - `strongest`: strongest crops named for each sub-concept.
-    - `solver`, `start`: for `factorize`.
+    - `solver`, `start`: for `factorize`; `ADMM()` and, as `explain` has it, `NNDSVD()` by default.
     - `batch`, `cache`, `progress`: as for `explain`.
     - `key`: for starts that are random.
 
