@@ -145,13 +145,13 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
             f"of the concepts would be better, is {residual:.1e}"
             + ("" if asked is None else f" instead of at most {asked:.1e}")
             + ". All numbers are of the concepts as they are; "
-            + _on_residual(residual)
+            + _on_residual(residual, getattr(fitting.solver, "max_steps", None))
         )
     if fitting.path is not None:
         yield _on_path(fitting.path)
 
 
-def _on_residual(residual: float) -> str:
+def _on_residual(residual: float, steps: int | None) -> str:
     """How far from converged that is: a step of its length lowers the squared error by about its square."""
     gain = residual**2
     if gain < 1e-4:
@@ -160,7 +160,8 @@ def _on_residual(residual: float) -> str:
         f"by this residual a single step would lower the squared error by about {100 * gain:.2g} % of the activations' "
         "squares, and many steps by more: converged concepts may be "
         + ("others, with clearly lower errors and divergences. " if gain >= 1e-2 else "noticeably better. ")
-        + "Give the solver more steps, or leave solver out."
+        + f"In Python, give a solver of more {'steps' if steps is None else f'than {steps} steps'}, or leave out one "
+        "that was given."
     )
 
 

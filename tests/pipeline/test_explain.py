@@ -557,7 +557,10 @@ def test_the_rank_can_be_chosen(monkeypatch):
     ],
 )
 def test_a_fit_that_stopped_early_is_told_by_how_far_it_is(residual, words):
-    assert re.search(words, provenance._on_residual(residual))
+    said = provenance._on_residual(residual, 60)
+    assert re.search(words, said)
+    # Whoever gave no solver has none to leave out, and must learn how many steps were too few.
+    assert ("give a solver of more than 60 steps" in said) is (residual > 0.01)
 
 
 def test_a_path_that_gained_nothing_is_told():
