@@ -123,8 +123,8 @@ def faithfulness_path(
         term are equally large; larger ones are left out once two in a row made the held-out loss worse, or, from
         0.3 times that λ on, lowered it by less than 2 %.
     - `most_error`: how much larger than without the term the held-out error may become, as a factor.
-    - `solver`, `start`, `key`: for `factorize`. The start is `NNDSVD()` by default, as `explain` has it: only the path's
-        first point uses it, each other one starts from the last.
+    - `solver`, `start`, `key`: for `factorize`. The start is `NNDSVD()` by default, as `explain` has it: only the
+        path's first point uses it, each other one starts from the last.
     - `progress`: told after each λ.
 
     **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
