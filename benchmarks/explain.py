@@ -194,7 +194,7 @@ class Bench:
         self.backbone.seconds, begun = 0.0, time.perf_counter()
         explanation = fj.explain(self.model, self.files, self.target, rank=RANK, crops=GRID, batch=BATCH, held_out=0.2)
         total = time.perf_counter() - begun
-        return Timing(total, self.backbone.seconds, dict(explanation.seconds)), explanation
+        return Timing(total, self.backbone.seconds, dict(explanation.provenance.seconds)), explanation
 
     def theirs(self, files: list[pathlib.Path]) -> tuple[Timing, int, np.ndarray]:
         """Its timing, its number of crops and its importances."""
@@ -213,7 +213,7 @@ class Bench:
 def whole(bench: Bench, repeats: int) -> None:
     """The first run of ours compiles; then both take turns."""
     first, explanation = bench.ours()
-    fitted = [bench.files[number] for number in explanation.fitted]
+    fitted = [bench.files[number] for number in explanation.pictures.fitted]
     ours, theirs, importance = [], [], np.zeros(RANK)
     crops = 0
     for _ in range(repeats):
@@ -226,7 +226,7 @@ def whole(bench: Bench, repeats: int) -> None:
         f"crops: {crops} of theirs, {len(explanation.crops)} of ours; {RANK} concepts"
     )
     print(
-        f"sums of importances: {importance.sum():.2f} of theirs, {explanation.importance.per_class.sum():.2f} of ours"
+        f"sums of importances: {importance.sum():.2f} of theirs, {explanation.importance.sobol.per_class.sum():.2f} of ours"
     )
     print("\n| | craft-xai, s | ours, s | ratio | ours, first call, s |")
     print("|---|---|---|---|---|")

@@ -31,7 +31,7 @@ DRAWS = 20
 
 def areas(explanation: fj.Explanation) -> dict[str, np.ndarray]:
     """Of each measure the mean probability along deletion, once for each way to break its ties."""
-    maps = pooled(explanation.collected.maps[explanation.held_out])
+    maps = pooled(explanation.pictures.collected.maps[explanation.pictures.held_out])
     dictionary = jnp.asarray(explanation.dictionary)
     codes = jnp.asarray(encode_maps(maps, explanation.dictionary))
     random = np.random.default_rng(0)
@@ -39,13 +39,13 @@ def areas(explanation: fj.Explanation) -> dict[str, np.ndarray]:
     def area(values: np.ndarray) -> float:
         shuffled = random.permutation(len(values))
         order = shuffled[np.argsort(-values[shuffled], kind="stable")]
-        found = metrics.fidelity(explanation.model.head, codes, dictionary, explanation.target, order)
+        found = metrics.fidelity(explanation.model.head, codes, dictionary, explanation.target.index, order)
         return float(found.deletion.probability.mean())
 
     measures = {
-        "Sobol": explanation.importance.per_class,
-        "gradient × code": explanation.gradient_times_code.per_class,
-        "TCAV": explanation.tcav.per_class,
+        "Sobol": explanation.importance.sobol.per_class,
+        "gradient × code": explanation.importance.gradient_times_code.per_class,
+        "TCAV": explanation.importance.tcav.per_class,
         "random": np.zeros(len(dictionary)),
     }
     return {name: np.asarray([area(values) for _ in range(DRAWS)]) for name, values in measures.items()}
@@ -60,7 +60,7 @@ def deletion(arguments: argparse.Namespace) -> None:
         means.append([values.mean() for values in found.values()])
         sobol, gradient, tcav, random = found.values()
         print(
-            f"| {explanation.target_name} | {len(explanation.held_out)} | {sobol.mean():.3f} | {gradient.mean():.3f} | "
+            f"| {explanation.target_name} | {len(explanation.pictures.held_out)} | {sobol.mean():.3f} | {gradient.mean():.3f} | "
             f"{tcav.mean():.3f} ± {tcav.std():.3f} | {random.mean():.3f} ± {random.std():.3f} |",
             flush=True,
         )

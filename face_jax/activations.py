@@ -20,6 +20,7 @@ from .pictures.crops import RandomCrops as RandomCrops
 from .pictures.photographs import Photograph, network_input
 from .pictures.reading import Gathered
 from .pictures.reading import Readable as Readable
+from .support.fields import within
 from .support.freed_memory import freed_memory_kept
 from .support.memory import check_memory, exhaustion_in_words
 from .support.progress import Progress, Stopwatch, silent
@@ -50,8 +51,8 @@ class Collected:
     - `logits`: what the head makes of them.
     """
 
-    maps: Float[np.ndarray, "image y x channel"]
-    logits: Float[np.ndarray, "image class"]
+    maps: Float[np.ndarray, "image y x channel"] = dataclasses.field(metadata=within(0))
+    logits: Float[np.ndarray, "image class"] = dataclasses.field(metadata=within())
 
     __repr__ = short_repr
 

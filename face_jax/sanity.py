@@ -166,7 +166,8 @@ class _Reference:
     @staticmethod
     def of(explanation: Explanation, method: Method, pictures: int, key: Key[Array, ""]) -> _Reference:
         # Held-out photographs first: the explanation was not made from them.
-        order = np.concatenate([explanation.held_out, np.setdiff1d(explanation.fitted, explanation.held_out)])
+        held_out = explanation.pictures.held_out
+        order = np.concatenate([held_out, np.setdiff1d(explanation.pictures.fitted, held_out)])
         chosen = order[:pictures]
         preprocess = explanation.model.preprocess
         inputs = jnp.asarray(
@@ -215,19 +216,19 @@ def _stage(
     dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
     seen = survey(model, explanation.photographs, batch=batch, progress=inside).kept
     fitted = (
-        crops[of_class(crops, explanation.target)]
+        crops[of_class(crops, explanation.target.index)]
         if explanation.single
-        else units(seen, explanation.fitted, affine=model.head.affine)
+        else units(seen, explanation.pictures.fitted, affine=model.head.affine)
     )
-    importance = importance_of(model, fitted, dictionary, explanation.target, importance_key, silent).per_class
+    importance = importance_of(model, fitted, dictionary, explanation.target.index, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)
     own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])
     return SanityStage(
         name=name,
         dictionary=cosine,
-        importance=rank_correlation(explanation.importance.per_class, importance[match]),
+        importance=rank_correlation(explanation.importance.sobol.per_class, importance[match]),
         maps=reference.likeness(own),
-        logit_agreement=float((seen.logits.argmax(-1) == explanation.target).mean()),
+        logit_agreement=float((seen.logits.argmax(-1) == explanation.target.index).mean()),
         shown=own[:, 0],
     )
 

@@ -250,7 +250,7 @@ def _run(
         explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=bars)
     more = {"starting and loading the model": ready - begun}
     if earlier:
-        more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.seconds.values())
+        more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
     pictures = check = None
     command = shlex.join(["face-jax", *sys.argv[1:]])
     with timed(more, "report"), bars("Report", 1) as advance, put_together(out, claim=False) as new:
@@ -284,7 +284,7 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
     from ..report.verdicts import percent
 
     concepts = explanation.concepts
-    if not explanation.importance.exact:
+    if not explanation.importance.sobol.exact:
         # Sampled indices overlap: they are no shares of a whole.
         shares = f"the first has a total Sobol index of {concepts[0].importance:.2f}"
     elif len(concepts) > 3:
@@ -294,12 +294,12 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
     # Names of files and classes may have brackets, which mean something to rich.
     name = rich.markup.escape(explanation.target_name)
     SAY.print(
-        f"[bold]{name}[/bold] ({explanation.target_chosen}): {len(concepts)} concepts; {shares}. "
-        f"Rebuilt from concepts, {percent(explanation.scores[0].agreement)} of the held-out predictions stay."
+        f"[bold]{name}[/bold] ({explanation.target.chosen}): {len(concepts)} concepts; {shares}. "
+        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out predictions stay."
     )
     for note in explanation.notes:
         SAY.print(f"[yellow]Note:[/yellow] {rich.markup.escape(note)}")
-    seconds = explanation.seconds | more
+    seconds = explanation.provenance.seconds | more
     total = sum(seconds.values())
     parts = ", ".join(
         f"{work} {spent:.1f} s ({100 * spent / total:.0f} %)"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..activations import Crops
+from ..support.fields import within
 
 # Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
 _SAME_PLACE = 0.25
@@ -28,13 +29,13 @@ class Concept:
     - `strongest`: its strongest crops, strongest first.
     """
 
-    number: int
-    importance: float
-    low: float
-    high: float
+    number: int = dataclasses.field(metadata=within(1, "concept"))
+    importance: float = dataclasses.field(metadata=within(-1e3, 1e3))
+    low: float = dataclasses.field(metadata=within(-1e3, 1e3))
+    high: float = dataclasses.field(metadata=within(-1e3, 1e3))
     contribution: float | None
-    coverage: float
-    strongest: tuple[int, ...]
+    coverage: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
+    strongest: tuple[int, ...] = dataclasses.field(metadata=within(0, "crop"))
 
 
 def strongest_crops(

@@ -8,24 +8,22 @@ from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from ..activations import Collected, Crops, Readable, activations_of
+from ..activations import Crops, Readable, activations_of
 from ..activations import pooled as average
 from ..attribution import Method, attribution_method, upsampled_codes
-from ..faithfulness import Path
-from ..importance import TCAV, GradientTimesCode, Sobol
-from ..metrics import Score
 from ..model import SplitModel
-from ..nmf import RankScan
 from ..nmf.encoding import encode_maps
 from ..pictures.photographs import Photograph, photographs
 from ..support.arguments import Concepts, Seed, Whole, check_count, concepts_of, flag, whole
+from ..support.fields import elsewhere
 from ..support.interrupts import interruptible
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from ..support.sentences import first_of
 from .concepts import Concept
+from .parts import Bank, Fit, Importance, Pictures, Provenance, Scores, Target
 from .sub_concepts import Recursion
 
 
@@ -38,56 +36,24 @@ class Explanation:
     **Arguments:**
 
     - `model`: the split classifier.
-    - `target`: the class; `target_chosen` says how it was chosen.
-    - `photographs`: those that the model puts in this class, with their activations and logits in `collected`.
-    - `fitted`, `held_out`: which of them the concepts were found in, and which they are scored on. A single
-        photograph is in both: other crops of it are held out.
-    - `crops`: where the crops lie; their `image` counts `photographs`.
-    - `crop_activations`: the rows that were factorized.
-    - `crop_codes`: how much of each concept each crop has.
-    - `dictionary`: the concepts, of unit length.
-    - `codes`: how much of each concept is at each place of each photograph, by non-negative least squares.
-    - `importance`: total Sobol indices in the pictures fitted; behind a head that isn't affine, in some of them.
-    - `importance_index`: which pictures the rows of `importance`, `tcav` and `gradient_times_code` are of: numbers in
-        `photographs`, or in `crops` if a single photograph is explained.
-    - `tcav`, `gradient_times_code`: what these say of the concepts in the same pictures, to compare.
-    - `concepts`: one entry a concept, the most important first.
-    - `scores`: this explanation first, then its controls; on pictures held out.
-    - `accuracy_of_nothing`: share of held-out pictures for which the target is predicted from no activations at all.
-    - `fit`: what the solver says: result, steps, objective, residual.
-    - `notes`: what a reader should know before believing it.
-    - `settings`: everything needed to run it again.
-    - `seconds`: where the time went.
-    - `path`: how λ of the faithfulness was chosen, if it was.
-    - `rank_scan`: how the number of concepts was chosen, if it was.
+    - `target`: the class.
+    - `pictures`: the photographs and their crops, with what the model makes of them.
+    - `bank`: the concepts, and how much of each is where.
+    - `importance`: what each concept weighs.
+    - `scores`: how the concepts do on pictures held out, beside controls.
+    - `fit`: how they were found.
+    - `provenance`: what it takes to make it again, and what a reader should know before believing it.
     - `recursion`: the parts of its concepts at earlier layers, if `face_jax.recurse` looked for them.
     """
 
-    model: SplitModel
-    target: int
-    target_chosen: str
-    photographs: tuple[Photograph, ...]
-    collected: Collected
-    fitted: Int[np.ndarray, " fitted"]
-    held_out: Int[np.ndarray, " held_out"]
-    crops: Crops
-    crop_activations: Float[np.ndarray, "crop channel"]
-    crop_codes: Float[np.ndarray, "crop concept"]
-    dictionary: Float[np.ndarray, "concept channel"]
-    codes: Float[np.ndarray, "image y x concept"]
-    importance: Sobol
-    importance_index: Int[np.ndarray, " looked_at"]
-    tcav: TCAV
-    gradient_times_code: GradientTimesCode
-    concepts: tuple[Concept, ...]
-    scores: tuple[Score, ...]
-    accuracy_of_nothing: float
-    fit: dict[str, Any]
-    notes: tuple[str, ...]
-    settings: dict[str, Any]
-    seconds: dict[str, float]
-    path: Path | None = None
-    rank_scan: RankScan | None = None
+    model: SplitModel = dataclasses.field(metadata=elsewhere())
+    target: Target
+    pictures: Pictures
+    bank: Bank
+    importance: Importance
+    scores: Scores
+    fit: Fit
+    provenance: Provenance
     recursion: Recursion | None = None
 
     def __repr__(self) -> str:
@@ -100,7 +66,42 @@ class Explanation:
     @property
     def target_name(self) -> str:
         """The class's name."""
-        return self.model.classes[self.target]
+        return self.model.classes[self.target.index]
+
+    @property
+    def photographs(self) -> tuple[Photograph, ...]:
+        """The photographs that the model puts in the class."""
+        return self.pictures.photographs
+
+    @property
+    def crops(self) -> Crops:
+        """Where the crops lie."""
+        return self.pictures.crops
+
+    @property
+    def crop_codes(self) -> Float[np.ndarray, "crop concept"]:
+        """How much of each concept each crop has."""
+        return self.bank.crop_codes
+
+    @property
+    def dictionary(self) -> Float[np.ndarray, "concept channel"]:
+        """The concepts, of unit length."""
+        return self.bank.dictionary
+
+    @property
+    def codes(self) -> Float[np.ndarray, "image y x concept"]:
+        """How much of each concept is at each place of each photograph."""
+        return self.bank.codes
+
+    @property
+    def concepts(self) -> tuple[Concept, ...]:
+        """One entry a concept, the most important first."""
+        return self.bank.concepts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know before believing it."""
+        return self.provenance.notes
 
     @property
     def single(self) -> bool:

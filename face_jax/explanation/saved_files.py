@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ..model import SplitModel
 from ..support.atomic_folder import placed
-from .saved_arrays import check_agreement, check_shapes, check_values
-from .saved_text import seconds_check, text_check
+from ..support.fields import within
+from ..support.json_values import Unfit
+from . import old_formats
+from .agreement import check_agreement
+from .codec import decode
+from .record import Explanation
 from .saving import ACTIVATIONS, BANK, FORMAT, SECONDS, TEXT, arrays_digest, text_digest
 
-# Format 4 had the seconds in the text, and no digest of it.
-_OLD = 4
+# Format 4 had no digest of the text.
+_UNSIGNED = 4
 _LARGEST = 64 * 10**6
+# As safetensors calls the types that NumPy has.
+_TYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "F16": "float16",
+    "F32": "float32", "F64": "float64",
+}  # fmt: skip
 
 
 class SavedFilesError(ValueError):
     """Files that no explanation can be restored from."""
 
 
-def read_stores(folder: pathlib.Path, text: dict[str, Any], classes: int) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of both files, once they and the text are all that they should be.
+def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> Explanation:
+    """The explanation in a folder, once its files and the text are all that they should be.
 
     **Arguments:**
 
     - `folder`: where the files are.
     - `text`: what `read_text` returned.
-    - `classes`: how many the model has.
+    - `model`: the model that was explained.
 
-    **Returns:** each file's arrays. Raises `SavedFilesError` or `Unfit`.
+    **Returns:** the explanation, without the seconds. Raises `SavedFilesError` or `Unfit`.
     """
+    old = text["format"] != FORMAT
+    opened = _opened(folder, text)
+
+    def record(arrays: dict[str, np.ndarray], *, values: bool) -> Explanation:
+        value, arrays = old_formats.record_of(text, arrays) if old else (text.get("record"), arrays)
+        given, lengths = {"model": model, "provenance.seconds": {}}, {"class": len(model.classes)}
+        return decode(Explanation, value, arrays, given=given, lengths=lengths, values=values)
+
+    # First with arrays of the right types and shapes that take no memory.
+    record(_claimed(opened), values=False)
+    stores = {name: {key: each.get_tensor(key) for key in each.keys()} for name, each in opened.items()}  # noqa: SIM118
+    explanation = record({key: array for arrays in stores.values() for key, array in arrays.items()}, values=True)
+    if arrays_digest(stores) != text["digest"]:
+        raise SavedFilesError(
+            f"folder={str(folder)!r}: {BANK} or {ACTIVATIONS} is damaged: its arrays aren't those that were saved "
+            "(their digest is another one); copy the files again, or explain again"
+        )
+    check_text(folder, TEXT, text)
+    check_agreement(explanation)
+    if old:
+        old_formats.check_text(text, explanation)
+    return explanation
+
+
+def _opened(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, Any]:
+    """Both files with arrays, of which only the headers are read yet."""
     try:
         import safetensors
     except ImportError as error:
@@ -55,43 +94,41 @@ def read_stores(folder: pathlib.Path, text: dict[str, Any], classes: int) -> dic
                 f"folder={str(folder)!r}: {name} and {TEXT} are of different explanations (digests {str(digest)[:12]} "
                 f"and {str(text.get('digest'))[:12]}); copy all files of one explanation, or explain again"
             )
-    shapes = {name: dict(_shapes(each)) for name, each in opened.items()}
-    crops = shapes[BANK].get("crop_image", ("", (0,)))[1]
-    concepts = text.get("concepts")
-    text_check(
-        text,
-        old=text["format"] == _OLD,
-        crops=crops[0] if len(crops) == 1 else 0,
-        classes=classes,
-        steps=len(concepts) + 1 if isinstance(concepts, list) else 0,
-    )(text, TEXT)
-    lengths = check_shapes(text, classes, shapes)
-    stores = {name: {key: each.get_tensor(key) for key in shapes[name]} for name, each in opened.items()}
-    check_values(text, lengths, stores)
-    if arrays_digest(stores) != text["digest"]:
-        raise SavedFilesError(
-            f"folder={str(folder)!r}: {BANK} or {ACTIVATIONS} is damaged: its arrays aren't those that were saved "
-            "(their digest is another one); copy the files again, or explain again"
-        )
-    check_text(folder, TEXT, text)
-    check_agreement(text, stores)
-    return stores
+    return opened
 
 
-def _shapes(opened: Any) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    for key in opened.keys():  # noqa: SIM118 (no mapping)
-        part = opened.get_slice(key)
-        yield key, (part.get_dtype(), tuple(part.get_shape()))
+def _claimed(opened: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the headers say that the files have, as arrays of zeros that take no memory."""
+    found, size = {}, 0
+    for name, each in opened.items():
+        for key in each.keys():  # noqa: SIM118 (no mapping)
+            part = each.get_slice(key)
+            code, shape = part.get_dtype(), tuple(part.get_shape())
+            if code not in _TYPES or key in found:
+                raise Unfit(f"{name}: {key[:60]} is of type {code}, or in both files")
+            dtype = np.dtype(_TYPES[code])
+            size += math.prod(shape) * dtype.itemsize
+            if size > _memory():
+                raise Unfit(f"the arrays take {size / 1e9:.3g} GB, more than this machine's memory")
+            found[key] = np.broadcast_to(np.zeros((), dtype), shape)
+    return found
+
+
+def _memory() -> int | float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def read_text(folder: pathlib.Path) -> dict[str, Any]:
     """`explanation.json`, of which nothing is checked yet but its format."""
     text = _read(folder, TEXT)
     found = text.get("format") if isinstance(text, dict) else None
-    if found not in (_OLD, FORMAT):
+    if found not in (*old_formats.FORMATS, FORMAT):
         raise SavedFilesError(
-            f"folder={str(folder)!r} has format {str(found)[:20]}, and this version of face_jax reads formats {_OLD} "
-            f"and {FORMAT}; explain again, or use the version that wrote it"
+            f"folder={str(folder)!r} has format {str(found)[:20]}, and this version of face_jax reads formats "
+            f"{', '.join(map(str, old_formats.FORMATS))} and {FORMAT}; explain again, or use the version that wrote it"
         )
     return text
 
@@ -115,22 +152,32 @@ def _refuse(constant: str) -> Any:
 
 
 def check_text(folder: pathlib.Path, name: str, text: dict[str, Any]) -> None:
-    """Whether a text says what was written; of format 4, only what `check_agreement` compares can be known."""
-    if text["format"] != _OLD and text_digest(text) != text.get("text_digest"):
+    """Whether a text says what was written; of format 4, only what follows from the arrays can be known."""
+    if text["format"] != _UNSIGNED and text_digest(text) != text.get("text_digest"):
         raise SavedFilesError(
             f"folder={str(folder)!r}: {name} was changed after it was saved (the digest of what it says is another "
             "one); copy the files again, or explain again"
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Seconds:
+    """What `seconds.json` holds."""
+
+    format: int = dataclasses.field(metadata=within(5, FORMAT))
+    digest: str
+    seconds: dict[str, float] = dataclasses.field(metadata=within(0))
+    text_digest: str
+
+
 def seconds_of(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, float]:
     """Where an explanation's time went; nobody needs to keep the file that says it."""
-    if text["format"] == _OLD:
-        return text["seconds"]
+    if text["format"] == _UNSIGNED:
+        return decode(dict[str, float], text.get("seconds"), {})
     if not placed(folder, SECONDS).exists():
         return {}
-    seconds = _read(folder, SECONDS)
-    seconds_check(seconds, SECONDS)
-    check_text(folder, SECONDS, seconds)
+    saved = _read(folder, SECONDS)
+    found = decode(_Seconds, saved, {})
+    check_text(folder, SECONDS, saved)
     # Those of another explanation say nothing of this one.
-    return seconds["seconds"] if seconds["digest"] == text["digest"] else {}
+    return found.seconds if found.digest == text["digest"] else {}

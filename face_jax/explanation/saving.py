@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.atomic_folder import folder_of, put_together
+from .codec import encode
 from .record import Explanation
-from .sub_concepts import Division, Recursion
+from .summary import plain, summary
 
-FORMAT = 5
+FORMAT = 6
 TEXT, BANK, ACTIVATIONS = "explanation.json", "bank.safetensors", "activations.safetensors"
+# What the model made of pictures, by far the largest, is in a file of its own.
+_OF_PICTURES = ("pictures.collected.", "pictures.crop_activations")
 # Apart from the rest, which is the same whenever the same is explained.
 SECONDS = "seconds.json"
 
@@ -26,7 +26,8 @@ SECONDS = "seconds.json"
 def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     """Writes an explanation into a folder, which is made if need be; `face_jax.load` reads it again.
 
-    `explanation.json` has everything that can be read, `bank.safetensors` the concepts and their codes, and
+    `explanation.json` has everything that can be read: first in words, then as `record`, out of which `load` makes the
+    explanation again, with the arrays from two other files. `bank.safetensors` has the concepts and their codes, and
     `activations.safetensors` what the model made of photographs and crops, by far the largest. Photographs aren't
     copied: the JSON says where they are, and has digests of them. Where the time went is in `seconds.json`; the other
     files are the same to the byte when the same is explained again.
@@ -45,14 +46,14 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
             "saving an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
         ) from error
     folder, model = folder_of(folder), explanation.model
-    stores = {
-        file: {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        for file, arrays in ((BANK, _bank(explanation)), (ACTIVATIONS, _activations(explanation)))
-    }
+    record, arrays = encode(explanation)
+    stores: dict[str, dict[str, np.ndarray]] = {BANK: {}, ACTIVATIONS: {}}
+    for name, array in arrays.items():
+        stores[ACTIVATIONS if name.startswith(_OF_PICTURES) else BANK][name] = np.ascontiguousarray(array)
     identity = arrays_digest(stores)
     metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint, "digest": identity}
-    text = {**summary(explanation), "digest": identity}
-    seconds = {"format": FORMAT, "digest": identity, "seconds": plain(explanation.seconds)}
+    text = {"format": FORMAT, **summary(explanation), "record": record, "digest": identity}
+    seconds = {"format": FORMAT, "digest": identity, "seconds": plain(explanation.provenance.seconds)}
     with put_together(folder) as new:
         for file, arrays in stores.items():
             # Not save_file, whose files nobody else may read.
@@ -97,183 +98,3 @@ def text_digest(content: Mapping[str, Any]) -> str:
     # As it comes back: keys become strings.
     said = json.loads(json.dumps(said))
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _bank(explanation: Explanation) -> dict[str, np.ndarray]:
-    arrays = {
-        "dictionary": explanation.dictionary,
-        "crop_codes": explanation.crop_codes,
-        "crop_image": explanation.crops.image,
-        "crop_box": explanation.crops.box,
-        "codes": explanation.codes,
-        "total_sobol": explanation.importance.total,
-        "total_sobol_low": explanation.importance.low,
-        "total_sobol_high": explanation.importance.high,
-        "importance_index": explanation.importance_index,
-        "tcav_derivative": explanation.tcav.derivative,
-        "tcav_random_scores": explanation.tcav.random_scores,
-        "tcav_p_value": explanation.tcav.p_value,
-        "gradient_times_code": explanation.gradient_times_code.contribution,
-    }
-    if explanation.crops.window is not None:
-        arrays["crop_window"] = explanation.crops.window
-    for number, row in enumerate(explanation.scores):
-        for which in ("insertion", "deletion"):
-            curve = getattr(row.fidelity, which)
-            arrays[f"score_{number}_{which}"] = np.stack([curve.accuracy, curve.probability])
-    if explanation.recursion is not None:
-        arrays["spread"] = explanation.recursion.spread
-        for division in explanation.recursion.walk():
-            arrays[f"{division.name}_dictionary"] = division.dictionary
-            arrays[f"{division.name}_codes"] = division.codes
-            arrays[f"{division.name}_crops"] = division.crops
-    return arrays
-
-
-def _activations(explanation: Explanation) -> dict[str, np.ndarray]:
-    return {
-        "maps": explanation.collected.maps,
-        "logits": explanation.collected.logits,
-        "crops": explanation.crop_activations,
-    }
-
-
-def summary(explanation: Explanation) -> dict[str, Any]:
-    """What an explanation says, in plain numbers and words; NaN becomes null."""
-    path = explanation.path
-    tcav, gradients = explanation.tcav, explanation.gradient_times_code.per_class
-    return plain(
-        {
-            "format": FORMAT,
-            "target": {
-                "index": explanation.target,
-                "name": explanation.target_name,
-                "chosen": explanation.target_chosen,
-            },
-            "photographs": {
-                "kept": [photograph.name for photograph in explanation.photographs],
-                "files": [_file(photograph) for photograph in explanation.photographs],
-                "digests": [_content(photograph) for photograph in explanation.photographs],
-                "fitted": explanation.fitted,
-                "held_out": explanation.held_out,
-            },
-            "importance_is_exact": explanation.importance.exact,
-            "concepts": [
-                {
-                    "number": concept.number,
-                    "importance": concept.importance,
-                    "interval": [concept.low, concept.high],
-                    "contribution": concept.contribution,
-                    "tcav": tcav.per_class[concept.number - 1],
-                    "tcav_p_value": tcav.p_value[concept.number - 1],
-                    "gradient_times_code": gradients[concept.number - 1],
-                    "coverage": concept.coverage,
-                    "strongest": _strongest(
-                        explanation, concept.strongest, explanation.crop_codes[:, concept.number - 1]
-                    ),
-                }
-                for concept in explanation.concepts
-            ],
-            "recursion": None if explanation.recursion is None else _tree(explanation, explanation.recursion),
-            "scores": [
-                {
-                    "name": row.name,
-                    "relative_squared_error": row.relative_error,
-                    "kl": row.kl,
-                    "kl_quantiles": dict(zip(("50 %", "90 %", "100 %"), row.kl_quantiles, strict=True)),
-                    "l1": row.l1,
-                    "agreement": row.agreement,
-                    "becomes": {explanation.model.classes[number]: count for number, count in row.becomes},
-                    "becomes_index": row.becomes,
-                    "c_insertion": row.fidelity.c_insertion,
-                    "c_deletion": row.fidelity.c_deletion,
-                    "c_gini": row.gini,
-                    "insertion": row.fidelity.insertion.accuracy,
-                    "deletion": row.fidelity.deletion.accuracy,
-                }
-                for row in explanation.scores
-            ],
-            "rank_scan": dataclasses.asdict(explanation.rank_scan) if explanation.rank_scan else None,
-            "path": {"points": path.table(), "chosen": path.chosen, "most_error": path.most_error} if path else None,
-            "accuracy_of_nothing": explanation.accuracy_of_nothing,
-            "fit": explanation.fit,
-            "notes": explanation.notes,
-            "settings": explanation.settings,
-        }
-    )
-
-
-def _strongest(explanation: Explanation, crops: tuple[int, ...], codes: np.ndarray) -> list[dict[str, Any]]:
-    """Crops in words: which photograph, where in it, and how strong; `codes` is of all the explanation's crops."""
-    image, box = explanation.crops.image, explanation.crops.box
-    return [
-        {
-            "crop": crop,
-            "photograph": explanation.photographs[image[crop]].name,
-            "box": box[crop],
-            "code": codes[crop],
-        }
-        for crop in crops
-    ]
-
-
-def _tree(explanation: Explanation, recursion: Recursion) -> dict[str, Any]:
-    def branch(division: Division) -> dict[str, Any]:
-        parts = []
-        for number, part in enumerate(division.parts):
-            codes = np.zeros(len(explanation.crops))
-            codes[division.crops] = division.codes[:, number]
-            parts.append(
-                {
-                    "concept": part.name,
-                    "share": part.share,
-                    "coherence": part.coherence,
-                    "strongest": _strongest(explanation, part.strongest, codes),
-                    "division": None if part.division is None else branch(part.division),
-                }
-            )
-        return {
-            "concept": division.name,
-            "layer": division.layer,
-            "fingerprint": division.fingerprint,
-            "crops": len(division.crops),
-            "coherence": division.coherence,
-            "floor": division.floor,
-            "spread": division.spread,
-            "parts": parts,
-        }
-
-    return {
-        "spread": recursion.spread,
-        "layer": recursion.layer,
-        "threshold": recursion.threshold,
-        "suggested": recursion.suggested,
-        "divisions": [branch(division) for division in recursion.divisions],
-        "notes": recursion.notes,
-    }
-
-
-def _file(photograph: Photograph) -> str | None:
-    """Where a photograph lies; None for one whose pixels were given."""
-    return str(photograph.source.resolve()) if isinstance(photograph.source, pathlib.Path) else None
-
-
-def _content(photograph: Photograph) -> str | None:
-    """A photograph's digest; None for one that can't be read any more and wasn't loaded with a digest."""
-    try:
-        return (photograph.expected or photograph.digest()).hex()
-    except (OSError, UnreadablePhotographError):
-        return None
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: arrays and tuples become lists, NaN and infinities null."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

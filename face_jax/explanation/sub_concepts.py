@@ -8,8 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..support.fields import axes, counted, within
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
+
+# Of each division: it has crops, parts and channels of its own.
+_OWN_AXES = axes(used=None, part=None, channel=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +29,11 @@ class SubConcept:
     - `division`: its own parts at a layer earlier still, if it was taken apart.
     """
 
-    path: tuple[int, ...]
-    share: float
-    strongest: tuple[int, ...]
-    coherence: float
-    division: Division | None = None
+    path: tuple[int, ...] = dataclasses.field(metadata=within(1, 10**7))
+    share: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
+    strongest: tuple[int, ...] = dataclasses.field(metadata=within(0, "crop"))
+    coherence: float = dataclasses.field(metadata=within(-1.001, 1.001, unknown=True))
+    division: Division | None = dataclasses.field(default=None, metadata=_OWN_AXES)
 
     @property
     def name(self) -> str:
@@ -56,16 +60,16 @@ class Division:
     - `parts`: the sub-concepts.
     """
 
-    path: tuple[int, ...]
+    path: tuple[int, ...] = dataclasses.field(metadata=within(1, 10**7))
     layer: str
     fingerprint: str
-    crops: Int[np.ndarray, " crop"]
-    dictionary: Float[np.ndarray, "concept channel"]
-    codes: Float[np.ndarray, "crop concept"]
+    crops: Int[np.ndarray, " used"] = dataclasses.field(metadata=within(0, "crop"))
+    dictionary: Float[np.ndarray, "part channel"] = dataclasses.field(metadata=within(0, 1 + 1e-3))
+    codes: Float[np.ndarray, "used part"] = dataclasses.field(metadata=within(0))
     coherence: float
     floor: float
     spread: float
-    parts: tuple[SubConcept, ...]
+    parts: tuple[SubConcept, ...] = dataclasses.field(metadata=counted("part"))
 
     __repr__ = short_repr
 
@@ -105,9 +109,9 @@ class Recursion:
 
     spread: Float[np.ndarray, " concept"]
     layer: str
-    threshold: float
-    suggested: tuple[int, ...]
-    divisions: tuple[Division, ...]
+    threshold: float = dataclasses.field(metadata=within())
+    suggested: tuple[int, ...] = dataclasses.field(metadata=within(1, "concept"))
+    divisions: tuple[Division, ...] = dataclasses.field(metadata=_OWN_AXES)
     notes: tuple[str, ...] = ()
 
     __repr__ = short_repr

@@ -15,6 +15,7 @@ from ..nmf.settings import check_solver, start_or
 from ..nmf.terms import solving
 from ..nmf.validate import matrix, rank_of
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
+from ..support.fields import counted, elsewhere, within
 from ..support.progress import Progress, silent
 from .certificates import predictions
 from .checks import check_finite
@@ -45,15 +46,15 @@ class Point:
     - `objective`, `residual`, `steps`: what the solver says.
     """
 
-    weight: float
+    weight: float = dataclasses.field(metadata=within(0))
     error: float
     loss: float
     held_out_error: float
     held_out_loss: float
-    agreement: float
+    agreement: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
     objective: float
     residual: float
-    steps: int
+    steps: int = dataclasses.field(metadata=within(0, 10**7))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +71,10 @@ class Path:
     - `most_error`: the bound on the held-out error, as a factor of the first point's.
     """
 
-    points: tuple[Point, ...]
-    chosen: int
-    solution: Solution | None
-    most_error: float
+    points: tuple[Point, ...] = dataclasses.field(metadata=counted("point"))
+    chosen: int = dataclasses.field(metadata=within(0, "point"))
+    solution: Solution | None = dataclasses.field(metadata=elsewhere())
+    most_error: float = dataclasses.field(metadata=within(1))
 
     def __repr__(self) -> str:
         """What was chosen of what, without arrays; `table()` has the numbers."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..model import Head
 from ..support.arguments import Seed, Whole, index_or_none, key_of, shown
+from ..support.fields import within
 from ..support.reprs import short_repr
 from .derivatives import logit_gradient
 
@@ -27,9 +28,9 @@ class TCAV:
         random directions' mean. NaN where all random directions have one and the same score.
     """
 
-    derivative: Float[np.ndarray, "image concept"]
-    random_scores: Float[np.ndarray, " direction"]
-    p_value: Float[np.ndarray, " concept"]
+    derivative: Float[np.ndarray, "image concept"] = dataclasses.field(metadata=within())
+    random_scores: Float[np.ndarray, " direction"] = dataclasses.field(metadata=within(0, 1 + 1e-6))
+    p_value: Float[np.ndarray, " concept"] = dataclasses.field(metadata=within(0, 1, unknown=True))
 
     __repr__ = short_repr
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..model import Head
 from ..support.arguments import Whole, native
+from ..support.fields import within
 from ..support.reprs import short_repr
 from .checks import check_contributions
 from .derivatives import logit_gradient
@@ -26,7 +27,7 @@ class GradientTimesCode:
         negative where the concept speaks against the class.
     """
 
-    contribution: Float[np.ndarray, "image concept"]
+    contribution: Float[np.ndarray, "image concept"] = dataclasses.field(metadata=within())
 
     __repr__ = short_repr
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ..support.fields import within
 from ..support.reprs import short_repr
 
 
@@ -21,9 +22,9 @@ class Sobol:
     - `exact`: whether it's a closed form, not an estimate.
     """
 
-    total: Float[np.ndarray, "image concept"]
-    low: Float[np.ndarray, "image concept"]
-    high: Float[np.ndarray, "image concept"]
+    total: Float[np.ndarray, "image concept"] = dataclasses.field(metadata=within(-1e3, 1e3))
+    low: Float[np.ndarray, "image concept"] = dataclasses.field(metadata=within(-1e4, 1e4))
+    high: Float[np.ndarray, "image concept"] = dataclasses.field(metadata=within(-1e4, 1e4))
     exact: bool
 
     __repr__ = short_repr

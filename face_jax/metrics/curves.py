@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from ..importance.checks import check_asked
 from ..model import Head
 from ..support.arguments import Real, Whole, check_count, native, real, real_array, shown
+from ..support.fields import within
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
 
@@ -27,8 +28,8 @@ class Curve:
     - `probability`: mean probability of the target, likewise.
     """
 
-    accuracy: Float[np.ndarray, " step"]
-    probability: Float[np.ndarray, " step"]
+    accuracy: Float[np.ndarray, " step"] = dataclasses.field(metadata=within(0, 1 + 1e-6))
+    probability: Float[np.ndarray, " step"] = dataclasses.field(metadata=within(0, 1 + 1e-6))
 
     __repr__ = short_repr
 
@@ -47,8 +48,8 @@ class Fidelity:
 
     insertion: Curve
     deletion: Curve
-    c_insertion: float
-    c_deletion: float
+    c_insertion: float = dataclasses.field(metadata=within(-1, 1 + 1e-6))
+    c_deletion: float = dataclasses.field(metadata=within(-1, 1 + 1e-6))
 
 
 def fidelity(

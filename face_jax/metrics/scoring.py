@@ -15,6 +15,7 @@ from ..activations import Collected
 from ..model import Head
 from ..nmf.encoding import encode_maps
 from ..support.arguments import Whole, instance, real_array
+from ..support.fields import within
 from .curves import Fidelity, fidelity, gini
 from .faithfulness import certificates, relative_squared_error
 
@@ -36,13 +37,13 @@ class Score:
     """
 
     name: str
-    relative_error: float
-    kl: float
-    kl_quantiles: tuple[float, float, float]
-    l1: float
-    agreement: float
-    becomes: tuple[tuple[int, int], ...]
-    gini: float
+    relative_error: float = dataclasses.field(metadata=within(0, unknown=True))
+    kl: float = dataclasses.field(metadata=within(-1e-3, unknown=True))
+    kl_quantiles: tuple[float, float, float] = dataclasses.field(metadata=within(-1e-3, unknown=True))
+    l1: float = dataclasses.field(metadata=within(0, 2 + 1e-3, unknown=True))
+    agreement: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
+    becomes: tuple[tuple[int, int], ...] = dataclasses.field(metadata=within(0, 10**7))
+    gini: float = dataclasses.field(metadata=within(-1e-6, 1))
     fidelity: Fidelity
 
 
@@ -67,7 +68,7 @@ def score(
 
     **Returns:** the row.
     """
-    instance("units", units, Collected, "explanation.collected")
+    instance("units", units, Collected, "explanation.pictures.collected")
     dictionary = real_array("dictionary", dictionary, "concept × channel")
     importance = real_array("importance", importance, "concept")
     if len(importance) != len(dictionary):

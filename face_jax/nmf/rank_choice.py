@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
+from ..support.fields import within
 from ..support.reprs import short_repr
 from . import magnitude, validate
 from .factorization import factorize
@@ -37,7 +38,7 @@ class RankScan:
     - `floor`: that of dictionaries which are random rows of the activations: what stability has to beat.
     """
 
-    ranks: Int[np.ndarray, " rank"]
+    ranks: Int[np.ndarray, " rank"] = dataclasses.field(metadata=within(1))
     held_out: Float[np.ndarray, " rank"]
     held_out_error: Float[np.ndarray, " rank"]
     fitted: Float[np.ndarray, " rank"]

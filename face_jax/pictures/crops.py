@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from ..support.arguments import Count, Number, check_count, instance, real
+from ..support.fields import within
 from ..support.reprs import short_repr
 from .preprocess import Preprocess
 
@@ -31,9 +32,9 @@ class Crops:
         is then the nearest one in the photograph.
     """
 
-    image: Int[np.ndarray, " crop"]
-    box: Int[np.ndarray, "crop 4"]
-    window: Int[np.ndarray, "crop 4"] | None = None
+    image: Int[np.ndarray, " crop"] = dataclasses.field(metadata=within(0, "image"))
+    box: Int[np.ndarray, "crop 4"] = dataclasses.field(metadata=within(0, 10**7))
+    window: Int[np.ndarray, "crop 4"] | None = dataclasses.field(default=None, metadata=within(0, 10**7))
 
     __repr__ = short_repr
 

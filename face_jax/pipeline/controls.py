@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from .. import metrics
-from ..activations import Collected
+from ..explanation.parts import Scores
+from ..importance import Sobol
 from ..model import SplitModel
 from ..nmf import NNDSVD, factorize
 from ..support.progress import Progress, silent
 from .fitting import Fitted
+from .material import Keys, Material
 from .ranking import importance_of
 
 WITHOUT_TERM = "λ = 0: the same without the faithfulness term"
 
 
-def control_banks(fitting: Fitted, rank: int, keys: dict[str, Any]) -> dict[str, Float[np.ndarray, "concept channel"]]:
+def control_banks(fitting: Fitted, rank: int, keys: Keys) -> dict[str, Float[np.ndarray, "concept channel"]]:
     """Banks whose scores say what this explanation's are worth."""
     first, second = jax.random.split(keys["controls"])
     rows, activations = fitting.rows, jnp.asarray(fitting.rows)
@@ -35,20 +35,23 @@ def control_banks(fitting: Fitted, rank: int, keys: dict[str, Any]) -> dict[str,
     return banks
 
 
-def control_scores(
+def scores_of(
     model: SplitModel,
-    fit_units: Collected,
-    score_units: Collected,
-    banks: dict[str, Float[np.ndarray, "concept channel"]],
+    material: Material,
+    fitting: Fitted,
+    dictionary: Float[np.ndarray, "concept channel"],
+    importance: Sobol,
     target: int,
-    key: Key[Array, ""],
+    keys: Keys,
     progress: Progress,
-) -> tuple[metrics.Score, ...]:
-    """Scores of these banks, each with an importance of its own."""
-    rows = []
+) -> Scores:
+    """The explanation's scores, and those of its controls, each with an importance of its own."""
+    scored, banks = material.scored, control_banks(fitting, len(dictionary), keys)
+    rows = [metrics.score("this explanation", model.head, scored, dictionary, target, importance.per_class)]
     with progress("Controls", len(banks)) as advance:
-        for name, dictionary in banks.items():
-            importance = importance_of(model, fit_units, dictionary, target, key, silent).per_class
-            rows.append(metrics.score(name, model.head, score_units, dictionary, target, importance))
+        for name, bank in banks.items():
+            weights = importance_of(model, material.fitted, bank, target, keys["importance"], silent).per_class
+            rows.append(metrics.score(name, model.head, scored, bank, target, weights))
             advance(1)
-    return tuple(rows)
+    nothing = np.asarray(model.head(jnp.zeros_like(jnp.asarray(scored.maps[:1]))))
+    return Scores(tuple(rows), accuracy_of_nothing=float(nothing.argmax(-1)[0] == target))

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Key
-
-from .. import metrics
-from ..activations import Cropping, Crops, RandomCrops, check_crops
+from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
-from ..nmf import rank_scan
 from ..nmf.encoding import encode_maps
 from ..nmf.settings import solver_or, start_or
 from ..nmf.validate import squared_error
 from ..pictures.photographs import photographs
-from ..support import arguments
 from ..support.arguments import (
     Real,
     Seed,
@@ -32,20 +22,21 @@ from ..support.arguments import (
     check_settings,
     flag,
     function,
-    instance,
     key_of,
 )
 from ..support.cache import no_cache
-from ..support.classes import Target, class_index, other_reading
+from ..support.classes import Target as Class
+from ..support.classes import class_index, other_reading
 from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
-from .controls import control_banks, control_scores
-from .fitting import fit
-from .provenance import fit_summary, notes_on, settings_of
-from .ranking import by_importance, describe, importance_of, looked_at, other_measures
-from .selection import Activator, check_alive, choose_class, of_class, place_average, split, units
+from .controls import scores_of
+from .fitting import choose_rank, fit
+from .material import keys_of, material_of, places_in
+from .provenance import fit_of, notes_on, settings_of
+from .ranking import describe, weighed
+from .selection import Activator, check_alive, choose_class
 
 _CACHES = "an object such as ArrayCache(folder)"
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
@@ -55,7 +46,7 @@ _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)),
 def explain(
     model: SplitModel,
     images: Any,
-    target: Target | None = None,
+    target: Class | None = None,
     *,
     rank: Whole | Literal["auto"] = 25,
     crops: Any = None,
@@ -99,14 +90,7 @@ def explain(
 
     **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
     """
-    key = key_of(key)
-    keys = dict(
-        zip(
-            ["split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions"],
-            jax.random.split(key, 8),
-            strict=True,
-        )
-    )
+    keys = keys_of(key := key_of(key))
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     faithfulness = check_faithfulness(faithfulness, objective)
     check_model(model)
@@ -114,114 +98,41 @@ def explain(
     if objective is not None:
         squared_error(objective)
     flag("one_each", one_each)
-    progress = progress_of(progress)
+    progress, stopwatch = progress_of(progress), Stopwatch()
     function("cache", cache, _CACHES)
     callable_with("cache", cache, f"give {_CACHES}", [], dict)
-    stopwatch = Stopwatch()
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs(images)
         wanted = None if target is None else class_index(model.classes, target)
         activator = Activator(model, batch, cache, progress, stopwatch)
-        target_number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
-        kept = tuple(every[number] for number in seen.index)
-        fitted, held = split(len(kept), held_out, key=keys["split"])
-        with stopwatch("reading and resizing pictures"):
-            shapes = [photograph.pixels().shape[:2] for photograph in kept]
-        crops = crops or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted))))
-        check_crops(crops, [shapes[number] for number in fitted], seen.kept)
-        boxes = _crops_of(crops, shapes, fitted, keys["crops"])
-        most = min(len(boxes), seen.kept.maps.shape[-1])
-        check_rank(rank, len(boxes), seen.kept.maps.shape[-1])
-        affine, single = model.head.affine, len(kept) == 1
-        crop_data = activator.crops(kept, boxes, maps=single and not affine)
-        rows = place_average(crop_data)
-        if single:
-            others = _crops_of(crops, shapes, held, keys["more crops"])
-            other_data = activator.crops(kept, others, maps=not affine)
-            pictures, crop_of = of_class(crop_data, target_number), np.arange(len(rows))
-            fit_units, score_units = crop_data[pictures], other_data[of_class(other_data, target_number)]
-            crops_seen = (crop_data, other_data)
-        else:
-            pictures, crop_of, crops_seen = fitted, boxes.image, ()
-            fit_units, score_units = (units(seen.kept, index, affine=affine) for index in (fitted, held))
-
-        check_alive(model, rows, fit_units)
-        scan = None
-        if rank == "auto":
-            with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
-                ranks = [candidate for candidate in arguments.RANKS if candidate <= most]
-                scan = rank_scan(jnp.asarray(rows), ranks, key=keys["ranks"])
-                rank = scan.suggested
-                advance(1)
-        with stopwatch("factorization"), progress("Factorizing", 1) as advance:
-            fitting = fit(
-                model.head, rows, crop_of, fit_units, pictures, rank,
-                faithfulness=faithfulness, objective=objective, solver=solver, start=start, progress=progress,
-                stopwatch=stopwatch,
-                key=keys["start"], path_key=jax.random.fold_in(keys["controls"], 1),
-            )  # fmt: skip
-            dictionary, crop_codes = np.asarray(fitting.solution.dictionary), fitting.crop_codes
-            advance(1)
+        number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
+        places = places_in(every, seen, crops, held_out, keys, stopwatch)
+        check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
+        material = material_of(activator, places, seen.kept, number, keys)
+        rows = material.pictures.crop_activations
+        check_alive(model, rows, material.fitted)
+        rank, scan = choose_rank(rank, rows, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
+        fitting = fit(
+            model.head, material, rank, faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+            keys=keys, progress=progress, stopwatch=stopwatch,
+        )  # fmt: skip
         with stopwatch("importance"):
-            importance = importance_of(model, fit_units, dictionary, target_number, keys["importance"], progress)
-            order, importance = by_importance(importance)
-            dictionary, crop_codes = dictionary[order], crop_codes[:, order]
-            directions, gradients = other_measures(model, fit_units, dictionary, target_number, keys["directions"])
+            importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress)
         with stopwatch("scores and controls"):
-            banks = control_banks(fitting, rank, keys)
-            own = metrics.score(
-                "this explanation", model.head, score_units, dictionary, target_number, importance.per_class
-            )
-            controls = control_scores(model, fit_units, score_units, banks, target_number, keys["importance"], progress)
-            scores = (own, *controls)
+            scores = scores_of(model, material, fitting, dictionary, importance.sobol, number, keys, progress)
         with stopwatch("codes of whole photographs"):
             codes = encode_maps(seen.kept.maps, dictionary)
-        concepts = describe(
-            model, importance, fit_units, dictionary, crop_codes, boxes, target_number, strongest, one_each
-        )
-        nothing = np.asarray(model.head(jnp.zeros_like(jnp.asarray(score_units.maps[:1]))))
+        concepts = describe(model, material, importance.sobol, dictionary, crop_codes, number, strongest, one_each)
+    other = other_reading(model.classes, target)
+    notes = notes_on(model, number, other, every, seen, material=material, fitting=fitting, scan=scan)
+    settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number)
     return Explanation(
         model=model,
-        target=target_number,
-        target_chosen=chosen,
-        photographs=kept,
-        collected=seen.kept,
-        fitted=fitted,
-        held_out=held,
-        crops=boxes,
-        crop_activations=rows,
-        crop_codes=crop_codes,
-        dictionary=dictionary,
-        codes=codes,
+        target=Target(number, chosen),
+        pictures=material.pictures,
+        bank=Bank(dictionary, crop_codes, codes, concepts),
         importance=importance,
-        importance_index=pictures[looked_at(model, len(pictures))],
-        tcav=directions,
-        gradient_times_code=gradients,
-        concepts=concepts,
         scores=scores,
-        accuracy_of_nothing=float(nothing.argmax(-1)[0] == target_number),
-        fit=fit_summary(fitting.solution),
-        notes=notes_on(
-            model,
-            target_number,
-            other_reading(model.classes, target),
-            every,
-            seen,
-            fitted=len(fit_units),
-            scored=score_units,
-            crops=crops_seen,
-            fitting=fitting,
-            scan=scan,
-        ),
-        settings=settings_of(model, rank, crops, fitting, held_out, key, target_number),
-        path=fitting.path,
-        rank_scan=scan,
-        seconds=dict(stopwatch.seconds),
+        fit=fit_of(fitting, scan),
+        provenance=Provenance(settings, notes, dict(stopwatch.seconds)),
     )
-
-
-def _crops_of(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarray, key: Key[Array, ""]) -> Crops:
-    """Crops of some of the photographs, which still count all of them."""
-    found = cropping([shapes[number] for number in index], key=key)
-    instance("crops", found, Crops, "RandomCrops(), whose results are Crops")
-    return dataclasses.replace(found, image=index[found.image])

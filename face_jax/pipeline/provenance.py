@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from ..activations import Collected, Survey
+from ..activations import Survey
+from ..explanation.parts import Fit, Settings
 from ..faithfulness import Path
 from ..model import SplitModel
 from ..nmf import RankScan
 from ..pictures.photographs import Photograph
 from ..support.sentences import counted, first_of, in_digits
 from .fitting import Fitted
+from .material import Material
 from .selection import hardly_any
 
 # Below this many pictures held out, a score's last digit is one picture.
@@ -33,9 +34,7 @@ def notes_on(
     every: tuple[Photograph, ...],
     seen: Survey,
     *,
-    fitted: int,
-    scored: Collected,
-    crops: Sequence[Collected],
+    material: Material,
     fitting: Fitted,
     scan: RankScan | None,
 ) -> tuple[str, ...]:
@@ -46,8 +45,7 @@ def notes_on(
     - `model`, `target`: what is explained.
     - `other_reading`: what else the target that was asked for could have meant.
     - `every`, `seen`: the photographs given, and what the model made of them.
-    - `fitted`, `scored`: how many pictures concepts were found in, and those that they are scored on.
-    - `crops`: of a single photograph, all that were looked at.
+    - `material`: what concepts were found in and scored on.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
 
     **Returns:** the notes.
@@ -56,7 +54,7 @@ def notes_on(
         *model.notes,
         *([] if other_reading is None else [other_reading]),
         *_on_photographs(model, target, every, seen),
-        *_on_pictures(model, target, len(seen.index) == 1, fitted, scored, crops),
+        *_on_pictures(model, target, material),
         *_on_fitting(fitting, scan),
     )
 
@@ -91,10 +89,9 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
         )
 
 
-def _on_pictures(
-    model: SplitModel, target: int, single: bool, fitted: int, scored: Collected, crops: Sequence[Collected]
-) -> Iterator[str]:
-    if single:
+def _on_pictures(model: SplitModel, target: int, material: Material) -> Iterator[str]:
+    scored, crops = material.scored, material.crops_seen
+    if crops:
         yield (
             "One photograph: these are the concepts of this picture, not of the class. They are found in crops of it "
             "and scored on other crops of it, which overlap. Give 20 photographs or more to explain the class."
@@ -102,8 +99,8 @@ def _on_pictures(
     elif (few := len(scored)) < FEW_HELD_OUT:
         yield (
             f"Only {counted(few, 'photograph')} {'is' if few == 1 else 'are'} held out to score on, and "
-            f"{fitted} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or more "
-            "for scores that can be compared."
+            f"{len(material.fitted)} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or "
+            "more for scores that can be compared."
         )
     if not scored.maps.any():
         yield (
@@ -190,32 +187,32 @@ def settings_of(
     held_out: float,
     key: Key[Array, ""],
     target: int,
-) -> dict[str, Any]:
+) -> Settings:
     """Everything that the explanation depends on besides the photographs."""
     packages = ("face-jax", "jax", "jaxlib", "numpy", "flax", "torch", "torchvision")
-    return {
-        "model": model.name,
-        "layer": model.layer,
-        "fingerprint": model.fingerprint,
-        "target": target,
-        "rank": rank,
-        "crops": repr(crops),
-        "objective": repr(fitting.objective),
-        "faithfulness": _weights_of(fitting.objective),
-        "solver": repr(fitting.solver),
-        "start": repr(fitting.start),
-        "held_out": held_out,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "preprocess": dataclasses.asdict(model.preprocess),
-        "versions": {name: version for name in packages if (version := _version(name))},
-        "python": platform.python_version(),
-        "device": str(jax.devices()[0]),
-    }
+    return Settings(
+        model=model.name,
+        layer=model.layer,
+        fingerprint=model.fingerprint,
+        target=target,
+        rank=rank,
+        crops=repr(crops),
+        objective=repr(fitting.objective),
+        faithfulness=_weights_of(fitting.objective),
+        solver=repr(fitting.solver),
+        start=repr(fitting.start),
+        held_out=held_out,
+        key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
+        preprocess=model.preprocess,
+        versions={name: version for name in packages if (version := _version(name))},
+        python=platform.python_version(),
+        device=str(jax.devices()[0]),
+    )
 
 
-def _weights_of(objective: Any) -> float | list[float] | bool:
+def _weights_of(objective: Any) -> float | tuple[float, ...] | bool:
     """λ of the objective's terms, beside `½ ‖A − U Wᵀ‖²`; False without terms."""
-    weights = [float(weighted.weight) for weighted in objective.terms]
+    weights = tuple(float(weighted.weight) for weighted in objective.terms)
     return weights if len(weights) > 1 else weights[0] if weights else False
 
 
@@ -226,14 +223,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def fit_summary(solution: Any) -> dict[str, Any]:
-    """What the solver says of the factorization."""
-    stats = solution.stats
-    return {
-        "result": solution.result.message,
-        "steps": int(stats.steps),
-        "objective": float(stats.final_objective),
-        "scaled_kkt_residual": float(stats.final_residual),
-        "dead_concepts": int(stats.dead),
-        "duplicated_concepts": int(stats.duplicated),
-    }
+def fit_of(fitting: Fitted, scan: RankScan | None) -> Fit:
+    """How the concepts were found: what the solver says, and what was chosen."""
+    solution, stats = fitting.solution, fitting.solution.stats
+    return Fit(
+        result=solution.result.message,
+        steps=int(stats.steps),
+        objective=float(stats.final_objective),
+        scaled_kkt_residual=float(stats.final_residual),
+        dead_concepts=int(stats.dead),
+        duplicated_concepts=int(stats.duplicated),
+        path=fitting.path,
+        rank_scan=scan,
+    )

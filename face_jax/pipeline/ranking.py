@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..activations import Collected, Crops
+from ..activations import Collected
 from ..explanation.concepts import Concept, coverage, strongest_crops
-from ..importance import TCAV, GradientTimesCode, Sobol, contributions, gradient_times_code, tcav, total_sobol
+from ..explanation.parts import Importance
+from ..importance import Sobol, contributions, gradient_times_code, tcav, total_sobol
 from ..model import SplitModel
 from ..nmf.encoding import encode_maps
 from ..support.progress import Progress
+from .fitting import Fitted
+from .material import Keys, Material
 
 # Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
 _SAMPLED_PICTURES = 12
@@ -44,16 +47,29 @@ def importance_of(
         )
 
 
-def other_measures(
+def weighed(
     model: SplitModel,
-    units: Collected,
-    dictionary: Float[np.ndarray, "concept channel"],
+    material: Material,
+    fitting: Fitted,
     target: int,
-    key: Key[Array, ""],
-) -> tuple[TCAV, GradientTimesCode]:
-    """What else is called importance, in the pictures that `importance_of` looks at: one gradient of the head each."""
-    codes, bank = _codes(model, units, dictionary), jnp.asarray(dictionary)
-    return tcav(model.head, codes, bank, target, key=key), gradient_times_code(model.head, codes, bank, target)
+    keys: Keys,
+    progress: Progress,
+) -> tuple[Importance, Float[np.ndarray, "concept channel"], Float[np.ndarray, "crop concept"]]:
+    """What each concept weighs, with what else is called importance: one gradient of the head a picture.
+
+    **Returns:** that, the concepts and the crops' codes, all in the order of importance.
+    """
+    pictures, dictionary = material.fitted, np.asarray(fitting.solution.dictionary)
+    order, sobol = by_importance(importance_of(model, pictures, dictionary, target, keys["importance"], progress))
+    dictionary, crop_codes = dictionary[order], fitting.crop_codes[:, order]
+    codes, bank = _codes(model, pictures, dictionary), jnp.asarray(dictionary)
+    measured = Importance(
+        sobol=sobol,
+        index=material.index[looked_at(model, len(material.index))],
+        tcav=tcav(model.head, codes, bank, target, key=keys["directions"]),
+        gradient_times_code=gradient_times_code(model.head, codes, bank, target),
+    )
+    return measured, dictionary, crop_codes
 
 
 def _codes(
@@ -72,21 +88,21 @@ def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol
 
 def describe(
     model: SplitModel,
-    importance: Sobol,
-    fit_units: Collected,
+    material: Material,
+    sobol: Sobol,
     dictionary: Float[np.ndarray, "concept channel"],
     crop_codes: Float[np.ndarray, "crop concept"],
-    boxes: Crops,
     target: int,
     strongest: int,
     one_each: bool,
 ) -> tuple[Concept, ...]:
     """Concepts as one looks at them; everything is in their order already."""
-    share = coverage(crop_codes, boxes)
-    total, low, high = (values.mean(0) for values in (importance.total, importance.low, importance.high))
+    crops = material.pictures.crops
+    share = coverage(crop_codes, crops)
+    total, low, high = (values.mean(0) for values in (sobol.total, sobol.low, sobol.high))
     added = None
     if model.head.affine:
-        codes = jnp.asarray(encode_maps(fit_units.maps, dictionary))
+        codes = jnp.asarray(encode_maps(material.fitted.maps, dictionary))
         added = contributions(model.head, codes, jnp.asarray(dictionary), target).mean(0)
     return tuple(
         Concept(
@@ -96,7 +112,7 @@ def describe(
             high=float(high[number]),
             contribution=None if added is None else float(added[number]),
             coverage=float(share[number]),
-            strongest=strongest_crops(crop_codes[:, number], boxes, strongest, one_each=one_each),
+            strongest=strongest_crops(crop_codes[:, number], crops, strongest, one_each=one_each),
         )
         for number in range(len(total))
     )

@@ -108,7 +108,7 @@ def check_same_model(explanation: Explanation, model: SplitModel, level: int) ->
     check_model(model, f"earlier's model for level {level}")
     pixels = network_input(explanation.photographs[0].pixels(), model.preprocess)
     logits = np.asarray(model.head(model.features(jnp.asarray(pixels[None]))))[0]
-    known = explanation.collected.logits[0]
+    known = explanation.pictures.collected.logits[0]
     apart = np.inf if logits.shape != known.shape else float(np.abs(logits - known).max())
     if apart > _SAME_LOGITS * max(float(np.abs(known).max()), 1e-30):
         raise ValueError(

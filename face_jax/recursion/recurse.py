@@ -159,7 +159,9 @@ def suggest_recursion(
     instance("explanation", explanation, Explanation, "the result of explain or load")
     percentile, threshold = _check_measure(percentile, threshold)
     fewest = check_count("fewest", fewest, "crops")
-    spread = spreads(explanation.crop_codes, explanation.crop_activations, percentile=percentile, fewest=fewest)
+    spread = spreads(
+        explanation.crop_codes, explanation.pictures.crop_activations, percentile=percentile, fewest=fewest
+    )
     suggested = _suggested(explanation, spread, threshold)
     return Recursion(spread, explanation.model.layer, threshold, suggested, ())
 

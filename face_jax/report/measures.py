@@ -39,7 +39,7 @@ def measures(explanation: Explanation) -> dict[str, Any]:
     `major` and `minor` are the concepts from one per cent on and below. `order` is the rank correlation of the last
     with the first, or None where one of them is the same for all concepts.
     """
-    tcav, gradients = explanation.tcav, explanation.gradient_times_code
+    tcav, gradients = explanation.importance.tcav, explanation.importance.gradient_times_code
     score, significant, size = tcav.per_class, tcav.significant(), gradients.per_class
     sobol = np.asarray([concept.importance for concept in explanation.concepts])
     order = rank_correlation(sobol, size)
@@ -66,8 +66,8 @@ def measures(explanation: Explanation) -> dict[str, Any]:
         "major": rows[:count],
         "minor": rows[count:],
         "affine": explanation.model.head.affine,
-        "pictures": len(explanation.importance.total),
-        "every": len(explanation.crops if explanation.single else explanation.fitted),
+        "pictures": len(explanation.importance.index),
+        "every": len(explanation.crops if explanation.single else explanation.pictures.fitted),
         "directions": len(tcav.random_scores),
         "by_chance": float(tcav.random_scores.mean()),
         "order": order if np.isfinite(order) else None,

@@ -109,7 +109,7 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
     cards = [_card(explanation, concept) for concept in explanation.concepts]
-    said = verdicts(explanation)
+    said, fit = verdicts(explanation), explanation.fit
     where = _where(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
     return {
@@ -123,13 +123,13 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "tree": tree(explanation),
         "where": where,
         "gradients": _gradients(explanation, where[0]["together"]),
-        "insertion": figures.curve_figure(explanation.scores, "insertion"),
-        "deletion": figures.curve_figure(explanation.scores, "deletion"),
-        "ranks": figures.rank_figure(explanation.rank_scan) if explanation.rank_scan else None,
-        "path": figures.path_figure(explanation.path) if explanation.path else None,
-        "legend": figures.legend(explanation.scores),
+        "insertion": figures.curve_figure(explanation.scores.rows, "insertion"),
+        "deletion": figures.curve_figure(explanation.scores.rows, "deletion"),
+        "ranks": figures.rank_figure(fit.rank_scan) if fit.rank_scan else None,
+        "path": figures.path_figure(fit.path) if fit.path else None,
+        "legend": figures.legend(explanation.scores.rows),
         "ceilings": {
-            "insertion": insertion_ceiling(len(cards), explanation.accuracy_of_nothing),
+            "insertion": insertion_ceiling(len(cards), explanation.scores.accuracy_of_nothing),
             "deletion": deletion_ceiling(len(cards)),
             "gini": gini_ceiling(len(cards)),
         },
@@ -173,8 +173,8 @@ def _mapped(
     ]
     return {
         "name": photograph.name,
-        "probability": float(softmax(explanation.collected.logits[number])[explanation.target]),
-        "held_out": not explanation.single and number in explanation.held_out,
+        "probability": float(softmax(explanation.pictures.collected.logits[number])[explanation.target.index]),
+        "held_out": not explanation.single and number in explanation.pictures.held_out,
         "together": key,
         "singles": singles,
     }
@@ -184,9 +184,9 @@ def _examples(explanation: Explanation) -> list[int]:
     """Held-out photographs first: those of the highest, the middle and the lowest probability of the class."""
     if explanation.single:
         return [0]
-    logits = explanation.collected.logits
-    probability = softmax(logits, axis=-1)[:, explanation.target]
-    by_probability = explanation.held_out[np.argsort(-probability[explanation.held_out], kind="stable")]
+    held_out = explanation.pictures.held_out
+    probability = softmax(explanation.pictures.collected.logits, axis=-1)[:, explanation.target.index]
+    by_probability = held_out[np.argsort(-probability[held_out], kind="stable")]
     spread = np.unique(
         np.linspace(0, len(by_probability) - 1, min(_MAPPED_PHOTOGRAPHS, len(by_probability))).round().astype(int)
     )

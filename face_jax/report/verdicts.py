@@ -51,13 +51,13 @@ def percent(share: float) -> str:
 
 def verdicts(explanation: Explanation) -> list[Verdict]:
     """Judgements that follow from the scores and their controls, warnings first."""
-    own = explanation.scores[0]
+    own = explanation.scores.own
     warnings = [
         *(Verdict("warn", text) for text in _warnings(explanation)),
         *(Verdict("warn", text, of_scores=True) for text in _on_scores(explanation)),
     ]
     # A single photograph's scores are those of as many other crops.
-    scored = len(explanation.importance_index if explanation.single else explanation.held_out)
+    scored = len(explanation.importance.index if explanation.single else explanation.pictures.held_out)
     # Crops of a single photograph may be of no class in common with it; what stays the same then isn't the class.
     still_in_class = own.fidelity.deletion.accuracy[0]
     kept = min(own.agreement, still_in_class) >= _ENOUGH
@@ -72,23 +72,23 @@ def verdicts(explanation: Explanation) -> list[Verdict]:
 
 def _unlearned(explanation: Explanation) -> list[Score]:
     """The controls that learned nothing."""
-    return [row for row in explanation.scores[1:] if row.name != WITHOUT_TERM]
+    return [row for row in explanation.scores.controls if row.name != WITHOUT_TERM]
 
 
 def _as_agreeing(explanation: Explanation) -> list[str]:
     """Names of controls that learned nothing and keep as many predictions."""
-    least = explanation.scores[0].agreement - _SAME_SCORE
+    least = explanation.scores.own.agreement - _SAME_SCORE
     return [f"“{row.name}”" for row in _unlearned(explanation) if row.agreement >= least]
 
 
 def _warnings(explanation: Explanation) -> Iterator[str]:
-    own = explanation.scores[0]
+    own = explanation.scores.own
     if own.agreement < _ENOUGH:
         become = ", ".join(f"{explanation.model.classes[number]} ({count})" for number, count in own.becomes[:4])
         yield (
             f"Only {percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt "
             f"from the concepts; the others become {become}. What the concepts leave out decides between these classes."
-            + ("" if explanation.settings.get("faithfulness") else _REMEDY)
+            + ("" if explanation.provenance.settings.faithfulness else _REMEDY)
         )
     if own.kl > 0.5:
         yield (
@@ -112,7 +112,7 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
 
 def _on_scores(explanation: Explanation) -> Iterator[str]:
     """Which scores say nothing; the concepts may be as good as ever."""
-    own = explanation.scores[0]
+    own = explanation.scores.own
     rivals = [
         f"“{row.name}”"
         for row in _unlearned(explanation)
@@ -131,7 +131,7 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
             f"The agreement is no evidence here: {' and '.join(agreeing)} {'keep' if len(agreeing) > 1 else 'keeps'} "
             "as many predictions without having learned anything."
         )
-    if explanation.accuracy_of_nothing > 0:
+    if explanation.scores.accuracy_of_nothing > 0:
         yield (
             "With no activations at all the classifier already predicts this class, so taking concepts out can't show "
             "what they do."
@@ -140,7 +140,7 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
 
 def meanings(explanation: Explanation) -> list[Meaning]:
     """Every score with its best possible value, a sentence on what it means, and what would be suspicious."""
-    own, rank = explanation.scores[0], len(explanation.concepts)
+    own, rank = explanation.scores.own, len(explanation.concepts)
     half, most, worst = (f"{quantile:.3f}" for quantile in own.kl_quantiles)
     return [
         Meaning(
@@ -176,7 +176,7 @@ def meanings(explanation: Explanation) -> list[Meaning]:
         Meaning(
             name="C-Ins (insertion)",
             value=f"{own.fidelity.c_insertion:.3f}",
-            best=f"{insertion_ceiling(rank, explanation.accuracy_of_nothing):.3f}",
+            best=f"{insertion_ceiling(rank, explanation.scores.accuracy_of_nothing):.3f}",
             meaning="Area under the insertion curve: concepts are put in one by one, the most important first.",
             suspicious="A control in the table with the same score: the curve doesn't show that anything was learned.",
         ),

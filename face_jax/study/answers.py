@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..explanation.saved_text import Check, Entries, Real, Unfit, Whole, Words, YesOrNo, anything
 from ..explanation.saving import text_digest
+from ..support.json_values import Check, Entries, Real, Unfit, Whole, Words, YesOrNo, anything
 
 # No study has longer files, and nobody answers after longer than a day.
 _LARGEST, _LONGEST = 64 * 10**6, 86_400.0

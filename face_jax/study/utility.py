@@ -200,7 +200,7 @@ def _look(every: tuple[Explanation, ...], images: Any, batch: int) -> _Seen:
     given = photographs(images)
     model = every[0].model
     found = survey(model, given, batch=batch)
-    targets = np.asarray([explanation.target for explanation in every])
+    targets = np.asarray([explanation.target.index for explanation in every])
     is_target = found.prediction[:, None] == targets[None, :]
     decision = np.where(is_target.any(1), is_target.argmax(1), len(targets))
     kept = np.flatnonzero(decision < max(len(targets), 2))

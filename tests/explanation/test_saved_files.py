@@ -12,6 +12,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from changing import changed
 from layered_model import layered_model, warm_pictures
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -19,17 +20,18 @@ from test_loading import rewrite, same
 
 import face_jax as fj
 from face_jax.explanation.loading import SavedFilesError
+from face_jax.explanation.old_formats import _ARRAYS
 from face_jax.explanation.saving import arrays_digest
 from face_jax.pictures.photographs import UnreadablePhotographError
 
-OLD = pathlib.Path(__file__).parent / "saved_format_4"
+SAMPLES = {number: pathlib.Path(__file__).parent / f"saved_format_{number}" for number in (4, 5)}
 TEXT, BANK, ACTIVATIONS, SECONDS = "explanation.json", "bank.safetensors", "activations.safetensors", "seconds.json"
 MODEL = layered_model("last")
 
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.load(OLD, MODEL)
+    return fj.load(SAMPLES[4], MODEL)
 
 
 @pytest.fixture
@@ -37,15 +39,23 @@ def folder(explanation, tmp_path):
     return fj.save(explanation, tmp_path / "saved")
 
 
-@pytest.fixture
-def old(tmp_path):
-    return pathlib.Path(shutil.copytree(OLD, tmp_path / "old"))
+@pytest.fixture(params=[4, 5])
+def old(request, tmp_path):
+    return pathlib.Path(shutil.copytree(SAMPLES[request.param], tmp_path / "old"))
 
 
-def test_files_of_format_4_are_read_and_saved_anew(explanation, folder):
-    assert explanation.seconds["factorization"] > 10
+@pytest.mark.parametrize("number", [4, 5])
+def test_files_of_older_formats_are_read_and_saved_anew(number, tmp_path):
+    explanation = fj.load(SAMPLES[number], MODEL)
+    assert explanation.provenance.seconds["factorization"] > 10
     assert explanation.recursion.divisions[1].parts[0].name == "2.1"
-    np.testing.assert_array_equal(explanation.dictionary, load_file(OLD / BANK)["dictionary"])
+    assert (explanation.fit.path is None) == (explanation.fit.rank_scan is None) == (number == 4)
+    bank = load_file(SAMPLES[number] / BANK)
+    np.testing.assert_array_equal(explanation.dictionary, bank["dictionary"])
+    np.testing.assert_array_equal(explanation.importance.tcav.derivative, bank["tcav_derivative"])
+    deletion = explanation.scores.rows[2].fidelity.deletion
+    np.testing.assert_array_equal([deletion.accuracy, deletion.probability], bank["score_2_deletion"])
+    folder = fj.save(explanation, tmp_path / "saved")
     same(explanation, fj.load(folder, MODEL))
     again = fj.load(folder, MODEL, images=warm_pictures())
     np.testing.assert_array_equal(again.photographs[3].pixels(), warm_pictures()[3])
@@ -93,11 +103,43 @@ UNBELIEVABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("version", ["old", "folder"])
-def test_a_text_that_cannot_be_is_refused(request, version):
-    folder = request.getfixturevalue(version)
+IMPOSSIBLE = [
+    ("bank.concepts.0.importance", 1e9), ("bank.concepts.0.importance", None), ("bank.concepts.0.importance", "0.9"),
+    ("bank.concepts.0.importance", True), ("bank.concepts.1.importance", 0.5), ("bank.concepts.0.low", 0.1),
+    ("bank.concepts.0.high", None), ("bank.concepts.0.number", 2), ("bank.concepts.0.coverage", 2),
+    ("bank.concepts.0.strongest.0", HUGE), ("bank.concepts.0.strongest.0", -1), ("bank.concepts.0.strongest.0", 3),
+    ("bank.concepts.0.strongest.0", 1.0), ("bank.concepts.0.strongest", lambda crops: crops[::-1]),
+    ("bank.concepts", []), ("bank.concepts", lambda all_: all_[:2]), ("bank.concepts", {}), ("bank.concepts", None),
+    ("target.index", -1), ("target.index", 99), ("target.index", 1), ("target.index", 0.0), ("target.index", HUGE**20),
+    ("target.chosen", 3), ("provenance.notes", {"a": 1}), ("provenance.notes", "words"), ("provenance.notes", [1]),
+    ("scores.rows", None), ("scores.rows", []), ("scores.rows.0.agreement", 1.5), ("scores.rows.0.agreement", None),
+    ("scores.rows.0.kl", -5.0), ("scores.rows.0.kl", "0.1"), ("scores.rows.0.gini", 0.01),
+    ("scores.rows.0.fidelity.c_insertion", 0.01), ("scores.rows.0.kl_quantiles", [1.0]),
+    ("scores.rows.0.kl_quantiles", {"50 %": 1}), ("scores.rows.0.becomes", [[0]]), ("scores.rows.0.becomes", [[0, -1]]),
+    ("scores.accuracy_of_nothing", 3.0), ("pictures.photographs", []), ("pictures.photographs.0.name", None),
+    ("pictures.photographs.0.file", 5), ("pictures.photographs.0.file", "a\0b"), ("pictures.photographs.0", None),
+    ("pictures.photographs.0.digest", "ab"), ("pictures.photographs.0.digest", 7), ("pictures.fitted", [1]),
+    ("pictures.photographs.0.more", 1), ("pictures.crops.window", [[0, 0, 1, 1]]), ("bank.dictionary", [[1.0]]),
+    ("provenance.settings", None), ("provenance.settings.target", 1), ("provenance.settings.fingerprint", 4),
+    ("provenance.settings.preprocess", {}), ("provenance.settings.preprocess", []), ("provenance.settings.key", [-1]),
+    ("provenance.settings.preprocess.std", [0.0, 1.0, 1.0]), ("provenance.settings.preprocess.size", {"a": 1}),
+    ("provenance.settings.versions", 1e400), ("provenance.settings.versions", {"jax": 1}),
+    ("provenance.settings.faithfulness", "much"), ("importance.sobol.exact", "yes"), ("importance.sobol.exact", 1),
+    ("importance", []), ("fit", []), ("fit.steps", HUGE**20), ("fit.objective", HUGE**20), ("fit.more", 1),
+    ("recursion.divisions.0.path", ["../x"]), ("recursion.divisions.0.path", [2]), ("recursion.divisions.0.parts", []),
+    ("recursion.divisions.0.parts.0.path", [2, 1]), ("recursion.divisions.0.parts.0.division.path", [1, 2]),
+    ("recursion.divisions.0.parts.0.share", 7), ("recursion.suggested", [12]), ("recursion.suggested", [0]),
+    ("recursion.threshold", None), ("recursion.divisions.0.parts.0.strongest.0", 64), ("recursion.spread", [1.0]),
+    ("fit.path", {"points": [], "chosen": 0, "most_error": 1.1}), ("fit.rank_scan", {}), ("model", {"name": "x"}),
+    ("fit.path", {"points": [], "chosen": 0, "most_error": 1.1, "solution": {}}), ("provenance.seconds", {"a": 1.0}),
+    ("more", 1),
+]  # fmt: skip
+
+
+def refused(folder, changes):
+    """Tries every change of the text by itself; each has to be refused in a sentence."""
     text = (folder / TEXT).read_text()
-    for place, value in UNBELIEVABLE:
+    for place, value in changes:
         (folder / TEXT).write_text(text)
         # With a digest that fits: whoever makes files up can compute one.
         rewrite(folder, at(place, value))
@@ -105,6 +147,24 @@ def test_a_text_that_cannot_be_is_refused(request, version):
             pytest.fail(f"{place} = {value} was believed by {fj.load(folder, MODEL)}")
         assert re.search("; (copy|explain|give)", str(caught.value)), place
         assert "Error:" not in str(caught.value), place
+
+
+def test_an_older_text_that_cannot_be_is_refused(old):
+    refused(old, UNBELIEVABLE)
+
+
+def test_a_record_that_cannot_be_is_refused(folder):
+    refused(folder, [(f"record.{place}", value) for place, value in IMPOSSIBLE])
+    deep = []
+    for _ in range(300):
+        deep = [deep]
+    refused(folder, [("record", None), ("record", []), ("record", {}), ("record.recursion.divisions.0.parts", deep)])
+    refused(folder, [("digest", None), ("digest", "0" * 64), ("format", 9), ("format", 5), ("format", 4)])
+
+
+def test_what_is_said_in_words_is_not_what_is_loaded(folder, explanation):
+    rewrite(folder, lambda text: text["concepts"][0].update(importance=0.123))
+    same(explanation, fj.load(folder, MODEL))
 
 
 def test_a_text_changed_without_a_word_is_noticed(folder):
@@ -151,43 +211,80 @@ def made_up(folder, name, change):
     rewrite(folder, lambda text: text.update(digest=digest))
 
 
-def filled(name, value):
-    def change(arrays):
-        arrays[name] = arrays[name].copy()
-        arrays[name].flat[1] = value
+def with_value(value):
+    def change(array):
+        array = array.copy()
+        array.flat[1] = value
+        return array
 
     return change
 
 
+def of_type(kind):
+    return lambda array: array.astype(kind)
+
+
+def gone(array):
+    return None
+
+
+# By the names that arrays had before, in which file, and what is said of them where they are now.
 ARRAYS = [
-    (BANK, filled("dictionary", np.nan), "dictionary has values"), (BANK, filled("dictionary", -0.5), "dictionary has"),
-    (BANK, lambda bank: bank.update(dictionary=np.ones((3, 9), np.float32)), "shape"),
-    (BANK, lambda bank: bank.pop("codes"), "has no codes"), (BANK, lambda bank: bank.update(x=np.ones(3)), "has 'x'"),
-    (BANK, filled("crop_image", 14), "crop_image has values from 1 to 14"), (BANK, filled("crop_box", -3), "crop_box"),
-    (BANK, filled("crop_box", 500), "boxes that end before they begin"), (BANK, filled("codes", np.inf), "codes has"),
-    (BANK, filled("total_sobol", 1e9), "total_sobol"), (BANK, filled("total_sobol", 0.5), "concepts: importance isn't"),
-    (BANK, filled("importance_index", 14), "importance_index"), (BANK, filled("1.1_crops", 66), "1.1_crops"),
-    (BANK, filled("score_0_insertion", 0.123), r"scores\[0\]\.insertion"), (BANK, filled("tcav_p_value", 2), "tcav_p"),
-    (BANK, lambda bank: bank.update(crop_image=bank["crop_image"].astype(np.float32)), "of type F32, not of whole"),
-    (BANK, lambda bank: bank.update(dictionary=bank["dictionary"].astype(np.float16)), "of type F16, not of real"),
-    (BANK, lambda bank: bank.update(crop_image=bank["crop_image"][None]), "crop"),
-    (BANK, lambda bank: bank.update(tcav_random_scores=np.zeros(0, np.float32)), r"tcav_random_scores has shape \[0\]"),
-    (ACTIVATIONS, filled("maps", np.nan), "maps has"), (ACTIVATIONS, filled("maps", -1), "maps has"),
-    (ACTIVATIONS, filled("logits", 1e9), "target.index"), (ACTIVATIONS, filled("crops", np.inf), "crops has"),
-    (ACTIVATIONS, lambda seen: seen.update(logits=np.ones((14, 5), np.float32)), r"logits has shape \[14, 5\], not 14"),
-]  # fmt: skip
+    (BANK, "dictionary", with_value(np.nan), r"bank\.dictionary has values"),
+    (BANK, "dictionary", with_value(-0.5), r"bank\.dictionary has values"),
+    (BANK, "dictionary", lambda _: np.ones((3, 9), np.float32), r"dictionary has shape \[3, 9\], not 3 × 6|channel"),
+    (BANK, "dictionary", of_type(np.float16), "dictionary is of type F16, not of real"),
+    (BANK, "codes", gone, "bank has no codes"),
+    (BANK, "codes", with_value(np.inf), r"bank\.codes has values"),
+    (BANK, "x", lambda _: np.ones(3), "has 'x', which doesn't belong there"),
+    (BANK, "crop_image", with_value(14), r"crops\.image has values from 1 to 14"),
+    (BANK, "crop_image", of_type(np.float32), "of type F32, not of whole"),
+    (BANK, "crop_image", lambda image: image[None], r"pictures\.crops\.image has shape \[1, 66\]"),
+    (BANK, "crop_box", with_value(-3), r"crops\.box has values"),
+    (BANK, "crop_box", with_value(500), "boxes that end before they begin"),
+    (BANK, "total_sobol", with_value(1e9), r"sobol\.total has values"),
+    (BANK, "total_sobol", with_value(0.5), "concepts: importance isn't"),
+    (BANK, "importance_index", with_value(14), r"importance\.index counts further"),
+    (BANK, "1.1_crops", with_value(66), r"divisions\[0\]\.parts\[0\]\.division\.crops has values"),
+    (BANK, "score_0_insertion", with_value(0.123), r"scores\.rows\[0\]: its areas"),
+    (BANK, "tcav_p_value", with_value(2), r"tcav\.p_value has values"),
+    (BANK, "tcav_random_scores", lambda _: np.zeros(0, np.float32), r"tcav\.random_scores has shape \[0\]"),
+    (ACTIVATIONS, "maps", with_value(np.nan), r"collected\.maps has values"),
+    (ACTIVATIONS, "maps", with_value(-1), r"collected\.maps has values"),
+    (ACTIVATIONS, "logits", with_value(1e9), r"target\.index"),
+    (ACTIVATIONS, "crops", with_value(np.inf), r"pictures\.crop_activations has values"),
+    (ACTIVATIONS, "logits", lambda _: np.ones((14, 5), np.float32), r"logits has shape \[14, 5\], not 14 × 2"),
+]
+PATHS = {
+    **_ARRAYS,
+    "1.1_crops": "recursion.divisions.0.parts.0.division.crops",
+    "score_0_insertion": "scores.rows.0.fidelity.insertion.accuracy",
+}
 
 
-@pytest.mark.parametrize("version", ["old", "folder"])
-def test_arrays_that_cannot_be_are_refused(request, version):
-    folder = request.getfixturevalue(version)
+def refused_arrays(folder, names):
     files = {name: (folder / name).read_bytes() for name in (TEXT, BANK, ACTIVATIONS)}
-    for name, change, said in ARRAYS:
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
-        made_up(folder, name, change)
+    for file, name, change, said in ARRAYS:
+        name = names.get(name, name)
+        for each, content in files.items():
+            (folder / each).write_bytes(content)
+
+        def change_one(arrays, name=name, change=change):
+            arrays[name] = change(arrays.get(name))
+            if arrays[name] is None:
+                del arrays[name]
+
+        made_up(folder, file, change_one)
         with pytest.raises(SavedFilesError, match=said):
             fj.load(folder, MODEL)
+
+
+def test_older_arrays_that_cannot_be_are_refused(old):
+    refused_arrays(old, {})
+
+
+def test_arrays_that_cannot_be_are_refused(folder):
+    refused_arrays(folder, PATHS)
 
 
 def test_made_up_files_that_fit_are_read(folder):
@@ -202,14 +299,19 @@ def test_a_file_that_claims_more_than_the_memory_is_not_read(folder):
     said = json.loads(header[8 : 8 + length])
     bank = load_file(folder / BANK)
     side = 160_000
-    bank["codes"] = np.zeros((14, side, 1, 3), np.float32)
+    bank["bank.codes"] = np.zeros((14, side, 1, 3), np.float32)
     digest = said["__metadata__"]["digest"]
     save_file(bank, folder / BANK, {"digest": digest})
     # 14 × 160,000 × 200,000 × 6 numbers, of which the disk has none.
     begin = 0
-    for name, shape in (("maps", [14, side, 1, 6]), ("logits", [14, 2]), ("crops", [66, 6])):
-        size = 4 * int(np.prod(shape)) if name != "maps" else 4 * 14 * side * 6 * 200_000
-        said[name] = {"dtype": "F32", "shape": [14, side * 200_000, 1, 6] if name == "maps" else shape}
+    for name, shape in (
+        ("collected.maps", [14, side, 1, 6]),
+        ("collected.logits", [14, 2]),
+        ("crop_activations", [66, 6]),
+    ):
+        maps, name = name == "collected.maps", f"pictures.{name}"
+        size = 4 * int(np.prod(shape)) if not maps else 4 * 14 * side * 6 * 200_000
+        said[name] = {"dtype": "F32", "shape": [14, side * 200_000, 1, 6] if maps else shape}
         said[name]["data_offsets"] = [begin, begin + size]
         begin += size
     made = json.dumps(said).encode()
@@ -225,8 +327,7 @@ def test_without_a_digest_no_file_of_the_readers_disk_is_opened(folder, tmp_path
     secret.write_bytes(b"nobody's business")
 
     def planted(text):
-        text["photographs"]["files"][0] = str(secret)
-        text["photographs"]["digests"][0] = None
+        text["record"]["pictures"]["photographs"][0].update(file=str(secret), digest=None)
 
     rewrite(folder, planted)
     loaded = fj.load(folder, MODEL)
@@ -290,8 +391,8 @@ def surviving(folder, explanation, another, where, count, seed):
         except SavedFilesError:
             continue
         survived += 1
-        if told[1] == SECONDS and loaded.seconds == {}:
-            loaded = fj.Explanation(**{**vars(loaded), "seconds": explanation.seconds})
+        if told[1] == SECONDS and loaded.provenance.seconds == {}:
+            loaded = changed(loaded, {"provenance.seconds": explanation.provenance.seconds})
         same(explanation, loaded, str(told))
     return survived
 
@@ -299,7 +400,11 @@ def surviving(folder, explanation, another, where, count, seed):
 @pytest.fixture
 def another(folder, tmp_path):
     other = pathlib.Path(shutil.copytree(folder, tmp_path / "another"))
-    made_up(other, BANK, lambda bank: bank.update({"1_codes": bank["1_codes"] * 1.0000001}))
+    made_up(
+        other,
+        BANK,
+        lambda bank: bank.update({name: bank[name] * 1.0000001 for name in ["recursion.divisions.0.codes"]}),
+    )
     return other
 
 

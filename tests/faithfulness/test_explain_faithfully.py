@@ -37,29 +37,29 @@ PICTURES = _colourful(40)
 
 def test_a_weight_buys_faithfulness_for_reconstruction():
     found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=30.0)
-    own, without = found.scores[:2]
+    own, without = found.scores.rows[:2]
     assert "λ = 0" in without.name
     assert without.kl > 5e-3, "there's nothing to be bought"
     assert own.kl < 0.8 * without.kl
     assert own.relative_error > without.relative_error
-    assert found.settings["faithfulness"] == 30.0
-    assert found.path is None
-    assert len(found.crop_codes) == len(found.crop_activations) == len(found.crops)
+    assert found.provenance.settings.faithfulness == 30.0
+    assert found.fit.path is None
+    assert len(found.crop_codes) == len(found.pictures.crop_activations) == len(found.crops)
 
 
 def test_auto_chooses_along_a_path_that_comes_with_it():
     found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
-    first, chosen = found.path.points[0], found.path.points[found.path.chosen]
+    first, chosen = found.fit.path.points[0], found.fit.path.points[found.fit.path.chosen]
     assert first.weight == 0
     assert chosen.held_out_loss <= first.held_out_loss
-    assert chosen.held_out_error <= found.path.most_error * first.held_out_error
-    assert found.scores[0].kl < found.scores[1].kl
-    assert set(found.path.table()[0]) >= {"weight", "held_out_error", "held_out_loss"}
+    assert chosen.held_out_error <= found.fit.path.most_error * first.held_out_error
+    assert found.scores.rows[0].kl < found.scores.rows[1].kl
+    assert set(found.fit.path.table()[0]) >= {"weight", "held_out_error", "held_out_loss"}
     (note,) = [note for note in found.notes if "Faithfulness with λ" in note]
     assert f"KL from {first.held_out_loss:.3g} to {chosen.held_out_loss:.3g}" in note
     assert f"error from {first.held_out_error:.3g} to {chosen.held_out_error:.3g}" in note
-    assert found.settings["faithfulness"] == found.path.weight
-    assert found.seconds["choice of the faithfulness"] > 0
+    assert found.provenance.settings.faithfulness == found.fit.path.weight
+    assert found.provenance.seconds["choice of the faithfulness"] > 0
 
 
 def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkeypatch):
@@ -72,11 +72,11 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
     monkeypatch.setattr(fitting, "faithfulness_path", looked_at)
     found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
     [(rows, judged, weights)] = seen
-    averages = found.collected.maps[found.fitted].mean(axis=(1, 2))
-    judging = found.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
-    assert len(judging) == len(judged) == len(found.fitted) // 4
+    averages = found.pictures.collected.maps[found.pictures.fitted].mean(axis=(1, 2))
+    judging = found.pictures.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
+    assert len(judging) == len(judged) == len(found.pictures.fitted) // 4
     learned = ~np.isin(found.crops.image, judging)
-    np.testing.assert_array_equal(rows[weights == 0], found.crop_activations[learned])
+    np.testing.assert_array_equal(rows[weights == 0], found.pictures.crop_activations[learned])
 
 
 def test_heads_that_are_not_affine():
@@ -91,7 +91,7 @@ def test_heads_that_are_not_affine():
             return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel + self.bias[None]
 
     found = fj.explain(_hard_model(Squared), PICTURES, **SETTINGS, faithfulness=10.0)
-    assert found.scores[0].kl < found.scores[1].kl
+    assert found.scores.rows[0].kl < found.scores.rows[1].kl
     assert len(found.crop_codes) == len(found.crops)
 
 

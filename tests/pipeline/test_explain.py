@@ -18,8 +18,7 @@ from face_jax.faithfulness.path import Point
 from face_jax.heads import Affine
 from face_jax.pictures.crops import Crops, NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input
-from face_jax.pipeline import explain as explaining
-from face_jax.pipeline import provenance, ranking
+from face_jax.pipeline import fitting, provenance, ranking
 from face_jax.pipeline.selection import NoneOfTheClassError, split
 from face_jax.report.verdicts import verdicts
 from face_jax.support import arguments
@@ -42,23 +41,23 @@ def explanation():
 
 def test_photographs_are_chosen_by_the_models_prediction(explanation):
     assert len(explanation.photographs) == 14
-    assert (explanation.collected.logits.argmax(-1) == 0).all()
-    assert "14 of 18" in explanation.target_chosen
+    assert (explanation.pictures.collected.logits.argmax(-1) == 0).all()
+    assert "14 of 18" in explanation.target.chosen
 
 
 def test_photographs_are_fitted_or_held_out(explanation):
-    assert len(explanation.held_out) == 3
-    assert sorted([*explanation.fitted, *explanation.held_out]) == list(range(14))
-    assert set(explanation.crops.image) == set(explanation.fitted)
+    assert len(explanation.pictures.held_out) == 3
+    assert sorted([*explanation.pictures.fitted, *explanation.pictures.held_out]) == list(range(14))
+    assert set(explanation.crops.image) == set(explanation.pictures.fitted)
 
 
 def test_concepts_come_by_importance(explanation):
     importance = [concept.importance for concept in explanation.concepts]
     assert importance == sorted(importance, reverse=True)
     assert sum(importance) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_array_equal(explanation.importance_index, explanation.fitted)
+    np.testing.assert_array_equal(explanation.importance.index, explanation.pictures.fitted)
     assert [concept.number for concept in explanation.concepts] == [1, 2, 3, 4]
-    np.testing.assert_allclose(explanation.importance.total.mean(0), importance, rtol=1e-6)
+    np.testing.assert_allclose(explanation.importance.sobol.total.mean(0), importance, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(explanation.dictionary, axis=1), 1, atol=1e-5)
 
 
@@ -69,19 +68,20 @@ def test_the_most_important_concept_is_the_colour(explanation):
 
 
 def test_other_measures_are_of_the_same_concepts_and_pictures(explanation):
-    sizes = explanation.gradient_times_code
-    assert sizes.contribution.shape == explanation.importance.total.shape == explanation.tcav.derivative.shape
+    sizes = explanation.importance.gradient_times_code
+    weighed = explanation.importance
+    assert sizes.contribution.shape == weighed.sobol.total.shape == weighed.tcav.derivative.shape
     # Behind an affine head all are functions of what a concept adds to the logit.
     added = [concept.contribution for concept in explanation.concepts]
     np.testing.assert_allclose(sizes.contribution.mean(0), added, rtol=1e-4)
     squares = sizes.contribution**2
-    np.testing.assert_allclose(squares / squares.sum(1, keepdims=True), explanation.importance.total, atol=1e-5)
-    np.testing.assert_array_equal(explanation.tcav.per_class, np.sign(added) > 0)
+    np.testing.assert_allclose(squares / squares.sum(1, keepdims=True), explanation.importance.sobol.total, atol=1e-5)
+    np.testing.assert_array_equal(explanation.importance.tcav.per_class, np.sign(added) > 0)
 
 
 def test_codes_rebuild_the_crops(explanation):
-    missed = explanation.crop_activations - explanation.crop_codes @ explanation.dictionary
-    assert np.square(missed).sum() < 0.2 * np.square(explanation.crop_activations).sum()
+    missed = explanation.pictures.crop_activations - explanation.crop_codes @ explanation.dictionary
+    assert np.square(missed).sum() < 0.2 * np.square(explanation.pictures.crop_activations).sum()
 
 
 def test_strongest_crops_are_in_order_and_of_different_photographs(explanation):
@@ -92,14 +92,14 @@ def test_strongest_crops_are_in_order_and_of_different_photographs(explanation):
 
 
 def test_scores_have_their_controls(explanation):
-    names = [row.name for row in explanation.scores]
+    names = [row.name for row in explanation.scores.rows]
     assert names[0] == "this explanation"
     assert any("NNDSVD" in name for name in names)
     assert any("mean activation" in name for name in names)
-    own, random = explanation.scores[0], explanation.scores[-1]
+    own, random = explanation.scores.rows[0], explanation.scores.rows[-1]
     assert own.relative_error < random.relative_error
     assert own.agreement == 1
-    assert explanation.settings["faithfulness"] is False
+    assert explanation.provenance.settings.faithfulness is False
 
 
 def test_the_same_key_gives_the_same_explanation(explanation):
@@ -111,14 +111,14 @@ def test_the_same_key_gives_the_same_explanation(explanation):
 def test_without_a_target_the_most_frequent_class_is_explained():
     found = fj.explain(colour_model(), np.concatenate([GREEN[:1], RED]), **SETTINGS)
     assert found.target_name == "reddish"
-    assert "14 of 15" in found.target_chosen
+    assert "14 of 15" in found.target.chosen
     assert len(found.photographs) == 14
 
 
 def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told():
     numbered = colour_model(classes=("1", "0", "2"))
     found = fj.explain(numbered, np.concatenate([RED[:6], GREEN]), "1", **SETTINGS)
-    assert (found.target, found.target_name, len(found.photographs)) == (0, "1", 6)
+    assert (found.target.index, found.target_name, len(found.photographs)) == (0, "1", 6)
     assert "Class number 1 is named '0'" in found.notes[0]
     by_number = fj.explain(
         numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **(SETTINGS | {"rank": np.int32(4)})
@@ -159,9 +159,9 @@ def test_pictures_held_out_without_activations_are_told(tmp_path):
         key for key in range(20) if split(2, 0.5, key=jax.random.split(jax.random.key(key), 8)[0])[1].tolist() == [1]
     )
     found = fj.explain(dead_but(lambda red: red > 0.05), both, rank=4, held_out=0.5, batch=8, key=key)
-    assert found.held_out.tolist() == [1]
+    assert found.pictures.held_out.tolist() == [1]
     assert any("are 0 in the pictures held out" in note for note in found.notes)
-    assert np.isnan(found.scores[0].relative_error)
+    assert np.isnan(found.scores.rows[0].relative_error)
     assert ">nan<" not in fj.write_report(found, tmp_path).read_text()
 
 
@@ -304,9 +304,10 @@ def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     assert text["target"]["name"] == "reddish"
     importance = [concept.importance for concept in explanation.concepts]
     assert [concept["importance"] for concept in text["concepts"]] == pytest.approx(importance)
-    for name, measure in (("tcav", explanation.tcav), ("gradient_times_code", explanation.gradient_times_code)):
+    weighed = explanation.importance
+    for name, measure in (("tcav", weighed.tcav), ("gradient_times_code", weighed.gradient_times_code)):
         assert [concept[name] for concept in text["concepts"]] == pytest.approx(measure.per_class.tolist())
-    assert text["scores"][0]["c_insertion"] == explanation.scores[0].fidelity.c_insertion
+    assert text["scores"][0]["c_insertion"] == explanation.scores.rows[0].fidelity.c_insertion
     np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["dictionary"], explanation.dictionary)
 
 
@@ -338,13 +339,13 @@ def test_native_crops_are_parts_of_the_networks_own_input():
     model = colour_model()
     crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
     found = fj.explain(model, RED, "reddish", crops=crops, **SETTINGS)
-    assert len(found.crops) == 9 * len(found.fitted)
+    assert len(found.crops) == 9 * len(found.pictures.fitted)
     whole = inputs(RED)
     for crop in (0, 5, 40):
         top, left, bottom, right = found.crops.window[crop]
         number = found.crops.image[crop]
         part = colour_features(jnp.asarray(whole[number : number + 1, top:bottom, left:right]))
-        np.testing.assert_allclose(found.crop_activations[crop], np.asarray(part).mean((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(found.pictures.crop_activations[crop], np.asarray(part).mean((0, 1, 2)), rtol=1e-5)
 
 
 def test_native_crops_need_an_affine_head():
@@ -357,12 +358,12 @@ def test_a_single_photograph_is_explained_from_its_crops():
     found = fj.explain(colour_model(), RED[:1], rank=3, crops=fj.RandomCrops(per_image=60), key=jax.random.key(1))
     assert found.single
     assert found.target_name == "reddish"
-    assert found.target_chosen == "the model's own prediction"
+    assert found.target.chosen == "the model's own prediction"
     assert len(found.crops) == 60
     # The indices are of those crops that the model puts in the class.
-    logits = np.asarray(found.model.head(jnp.asarray(found.crop_activations)))
-    np.testing.assert_array_equal(found.importance_index, np.flatnonzero(logits.argmax(-1) == 0))
-    assert len(found.importance.total) == len(found.importance_index)
+    logits = np.asarray(found.model.head(jnp.asarray(found.pictures.crop_activations)))
+    np.testing.assert_array_equal(found.importance.index, np.flatnonzero(logits.argmax(-1) == 0))
+    assert len(found.importance.sobol.total) == len(found.importance.index)
     assert any("One photograph" in note for note in found.notes)
 
 
@@ -380,7 +381,7 @@ def test_crops_that_are_not_of_the_class_are_confessed():
     (note,) = [note for note in found.notes if "not about reddish" in note]
     assert "Only 6 of 46 crops are still reddish to the model (40 bluish)" in note
     # The three that are, and those that come closest.
-    assert set(found.importance_index) > {20, 21, 22}
+    assert set(found.importance.index) > {20, 21, 22}
     assert not [verdict for verdict in verdicts(found) if verdict.level == "good"]
 
 
@@ -395,10 +396,10 @@ def test_a_factorization_that_stops_early_says_how_far_it_is():
     # One of the two photographs is scored on.
     found = fj.explain(colour_model(), RED[:2], "reddish", solver=fj.ADMM(max_steps=2, rtol=1e-9), **SETTINGS)
     (note,) = [note for note in found.notes if "before it converged" in note]
-    residual = found.fit["scaled_kkt_residual"]
+    residual = found.fit.scaled_kkt_residual
     assert ("differ a little" in note) == (residual**2 < 1e-4)
     assert (f"about {100 * residual**2:.2g} % of the activations' squares" in note) == (residual**2 >= 1e-4)
-    assert f"is {found.fit['scaled_kkt_residual']:.1e} instead of at most 1.0e-09" in note
+    assert f"is {found.fit.scaled_kkt_residual:.1e} instead of at most 1.0e-09" in note
     assert "float64" not in note
     assert any("Only 1 photograph is held out to score on, and 1 fitted" in note for note in found.notes)
 
@@ -418,16 +419,17 @@ def test_a_head_that_is_not_affine_is_sampled(monkeypatch):
     monkeypatch.setattr(ranking, "_SAMPLED_PICTURES", 5)
     model = colour_model(head=Squared(colour_model().head.kernel))
     found = fj.explain(model, RED, "reddish", **SETTINGS)
-    assert not found.importance.exact
+    assert not found.importance.sobol.exact
     assert found.concepts[0].low < found.concepts[0].importance < found.concepts[0].high
     assert found.concepts[0].contribution is None
     assert found.dictionary[0].argmax() == 0
     # Five of the eleven photographs fitted are looked at, and it says which.
-    assert set(found.importance_index) < set(found.fitted)
-    codes, bank = jnp.asarray(found.codes[found.importance_index]), jnp.asarray(found.dictionary)
+    assert set(found.importance.index) < set(found.pictures.fitted)
+    codes, bank = jnp.asarray(found.codes[found.importance.index]), jnp.asarray(found.dictionary)
     again = fj.gradient_times_code(model.head, codes, bank, 0)
-    np.testing.assert_allclose(found.gradient_times_code.contribution, again.contribution, rtol=1e-3, atol=1e-5)
-    assert len(found.importance.total) == len(found.tcav.derivative) == 5
+    gradients = found.importance.gradient_times_code
+    np.testing.assert_allclose(gradients.contribution, again.contribution, rtol=1e-3, atol=1e-5)
+    assert len(found.importance.sobol.total) == len(found.importance.tcav.derivative) == 5
 
 
 def test_a_concept_adds_to_the_logit_of_any_affine_head(explanation):
@@ -537,13 +539,13 @@ def test_the_rank_can_be_chosen(monkeypatch):
     # The function is called like its module, and stands in front of it.
     monkeypatch.setattr(arguments, "RANKS", (2, 4, 60))
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
-    assert found.rank_scan is not None
-    assert len(found.concepts) == found.rank_scan.suggested
+    assert found.fit.rank_scan is not None
+    assert len(found.concepts) == found.fit.rank_scan.suggested
     # There are only 14 channels.
-    assert found.rank_scan.ranks.tolist() == [2, 4]
+    assert found.fit.rank_scan.ranks.tolist() == [2, 4]
     assert not [note for note in found.notes if "still falls" in note]
-    falling = dataclasses.replace(found.rank_scan, held_out=np.array([0.5, 0.1]), held_out_error=np.full(2, 0.01))
-    monkeypatch.setattr(explaining, "rank_scan", lambda *_, **__: falling)
+    falling = dataclasses.replace(found.fit.rank_scan, held_out=np.array([0.5, 0.1]), held_out_error=np.full(2, 0.01))
+    monkeypatch.setattr(fitting, "rank_scan", lambda *_, **__: falling)
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
     assert any("still falls at 4 concepts, the largest number that was tried" in note for note in found.notes)
 

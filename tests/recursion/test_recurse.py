@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from changing import changed
 from layered_model import layered_model, warm_pictures
 
 import face_jax as fj
@@ -171,7 +172,7 @@ def test_a_cut_of_another_model_is_refused(explanation):
 
 
 def test_too_few_crops_are_said(explanation):
-    few = dataclasses.replace(explanation, crop_codes=np.zeros_like(explanation.crop_codes))
+    few = changed(explanation, {"bank.crop_codes": np.zeros_like(explanation.crop_codes)})
     found = fj.recurse(few, [layered_model("middle")], concepts=[0], batch=8)
     assert found.recursion.divisions == ()
     assert "only 0 crops" in found.recursion.notes[0]

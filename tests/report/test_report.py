@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from browser import browser_only, chromium, dark, overflow, screen, undecoded
+from changing import changed
 from layered_model import layered_model, warm_pictures
 from toy_model import Squared, colour_model, pictures
 
@@ -97,8 +98,8 @@ def test_a_browser_shows_all_of_it_under_its_policy_and_nothing_that_is_put_in(p
 def test_it_says_what_the_explanation_says(page, explanation):
     text = page.read_text()
     assert f"{100 * explanation.concepts[0].importance:.1f} %" in text
-    assert f"{explanation.scores[0].fidelity.c_deletion:.3f}" in text
-    for row in explanation.scores:
+    assert f"{explanation.scores.rows[0].fidelity.c_deletion:.3f}" in text
+    for row in explanation.scores.rows:
         assert row.name in text
     for meaning in ("Relative squared error", "KL divergence", "Agreement", "C-Ins", "C-Del", "C-Gini", "Suspicious"):
         assert meaning in text
@@ -106,22 +107,23 @@ def test_it_says_what_the_explanation_says(page, explanation):
 
 
 def test_a_low_agreement_names_the_remedy(explanation):
-    poor = dataclasses.replace(explanation.scores[0], agreement=0.4)
-    low = dataclasses.replace(explanation, scores=(poor, *explanation.scores[1:]))
-    asked = dataclasses.replace(low, settings={**low.settings, "faithfulness": True})
+    poor = dataclasses.replace(explanation.scores.rows[0], agreement=0.4)
+    low = changed(explanation, {"scores.rows": (poor, *explanation.scores.rows[1:])})
+    asked = changed(low, {"provenance.settings.faithfulness": True})
     for one, remedy in ((low, True), (asked, False)):
         warning = verdicts(one)[0].text
         assert warning.startswith("Only 40 % of the held-out predictions")
         assert ("--faithfulness auto" in warning) == remedy
 
 
-def with_scores(explanation, *agreements, **changes):
+def with_scores(explanation, *agreements, held_out=None):
     """An explanation whose scores, its own and its controls', have other agreements."""
     scores = [
         dataclasses.replace(row, agreement=agreement)
-        for row, agreement in zip(explanation.scores, agreements, strict=True)
+        for row, agreement in zip(explanation.scores.rows, agreements, strict=True)
     ]
-    return dataclasses.replace(explanation, scores=tuple(scores), **changes)
+    held_out = explanation.pictures.held_out if held_out is None else held_out
+    return changed(explanation, {"scores.rows": tuple(scores), "pictures.held_out": held_out})
 
 
 def test_praise_needs_enough_pictures_of_the_class_and_controls_that_fail(explanation):
@@ -136,21 +138,21 @@ def test_praise_needs_enough_pictures_of_the_class_and_controls_that_fail(explan
     assert "good" not in levels(with_scores(explanation, 1.0, 0.5, 0.4, 0.3))[0]
     said, text = levels(with_scores(explanation, 1.0, 0.99, 0.4, 1.0, held_out=many))
     assert "good" not in said
-    first, last = explanation.scores[1].name, explanation.scores[3].name
+    first, last = explanation.scores.rows[1].name, explanation.scores.rows[3].name
     assert f"The agreement is no evidence here: “{first}” and “{last}” keep as many" in text
     assert "the maps and the agreement" not in text
     # What stays the same isn't the class.
-    own = good.scores[0]
+    own = good.scores.rows[0]
     other = np.zeros_like(own.fidelity.deletion.accuracy)
     fidelity = dataclasses.replace(own.fidelity, deletion=dataclasses.replace(own.fidelity.deletion, accuracy=other))
-    others = dataclasses.replace(good, scores=(dataclasses.replace(own, fidelity=fidelity), *good.scores[1:]))
+    others = changed(good, {"scores.rows": (dataclasses.replace(own, fidelity=fidelity), *good.scores.controls)})
     assert "good" not in levels(others)[0]
 
 
 def test_the_fit_without_the_term_is_no_control_that_learned_nothing(explanation):
-    own, *controls = with_scores(explanation, 1.0, 0.5, 0.4, 0.3, held_out=np.arange(10)).scores
+    own, *controls = with_scores(explanation, 1.0, 0.5, 0.4, 0.3, held_out=np.arange(10)).scores.rows
     plain = dataclasses.replace(own, name=WITHOUT_TERM)
-    both = dataclasses.replace(explanation, scores=(own, plain, *controls), held_out=np.arange(10))
+    both = changed(explanation, {"scores.rows": (own, plain, *controls), "pictures.held_out": np.arange(10)})
     said = verdicts(both)
     assert WITHOUT_TERM not in " ".join(verdict.text for verdict in said)
     assert said[-1].level == "good"
@@ -163,10 +165,10 @@ def test_a_share_just_below_the_limit_is_not_rounded_to_it(explanation):
 
 
 def test_the_legend_has_the_curves_dashes_and_widths(explanation):
-    drawing = curve_figure(explanation.scores, "insertion")
+    drawing = curve_figure(explanation.scores.rows, "insertion")
     lines = re.findall(r'<path d="[^"]*"[^>]*style="([^"]*stroke: var\(--(?:accent|muted)\)[^"]*)"', drawing)
     drawn = [dict(part.strip().split(": ") for part in style.split(";") if part.strip()) for style in lines]
-    samples = legend(explanation.scores)
+    samples = legend(explanation.scores.rows)
     assert len(drawn) == len(samples) == 4
     # The explanation's own line is drawn last, over the others.
     for line, (_, dashes, width, _) in zip([drawn[-1], *drawn[:-1]], samples, strict=True):
@@ -185,7 +187,7 @@ def table_of_measures(text):
 def test_every_concept_is_shown_by_every_measure(page, explanation):
     rows = table_of_measures(page.read_text())
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
-    size = explanation.gradient_times_code.per_class
+    size = explanation.importance.gradient_times_code.per_class
     for number, (row, concept) in enumerate(zip(rows, explanation.concepts, strict=True)):
         assert row[1] == f"{100 * concept.importance:.1f}&nbsp;%"
         sign = "−" if concept.contribution < 0 else ""
@@ -204,8 +206,9 @@ def test_its_contents_lead_to_its_sections_in_order(page, recursive, tmp_path):
 
 
 def test_remarks_on_the_scores_stand_with_the_scores(explanation, tmp_path):
-    equal = tuple(dataclasses.replace(row, fidelity=explanation.scores[0].fidelity) for row in explanation.scores)
-    text = fj.write_report(dataclasses.replace(explanation, scores=equal), tmp_path).read_text()
+    rows = explanation.scores.rows
+    equal = tuple(dataclasses.replace(row, fidelity=rows[0].fidelity) for row in rows)
+    text = fj.write_report(changed(explanation, {"scores.rows": equal}), tmp_path).read_text()
     assert text.index('<section id="trust">') < text.index("deletion scores are no evidence here")
 
 
@@ -232,12 +235,12 @@ def test_behind_a_head_that_is_not_affine_measures_are_estimates(squared, tmp_pa
     # Chance can take the lower end of an interval below zero, where no index is.
     uncertain = tuple(dataclasses.replace(one, low=one.low - one.importance) for one in squared.concepts)
     assert min(one.low for one in uncertain) < 0
-    text = fj.write_report(dataclasses.replace(squared, concepts=uncertain), tmp_path).read_text()
+    text = fj.write_report(changed(squared, {"bank.concepts": uncertain}), tmp_path).read_text()
     rows = table_of_measures(text)
     assert len(rows) == 4
     for row, concept in zip(rows, uncertain, strict=True):
         assert f"{100 * max(concept.low, 0):.1f}…{100 * concept.high:.1f}" in row[1]
-    assert [row[2].endswith("*") for row in rows] == squared.tcav.significant().tolist()
+    assert [row[2].endswith("*") for row in rows] == squared.importance.tcav.significant().tolist()
     assert "no score can be significant" not in text
     assert "500 random directions" in text
     # Indices that overlap are no shares of a whole.
@@ -313,7 +316,7 @@ def test_spotlight_lights_what_is_strong():
 
 
 def test_concepts_of_a_photograph_are_shown_together(page, explanation):
-    shown = [together(explanation, int(number)) for number in explanation.held_out]
+    shown = [together(explanation, int(number)) for number in explanation.pictures.held_out]
     text = page.read_text()
     assert text.count('<ul class="key">') == len(shown)
     for picture in shown:
@@ -329,9 +332,9 @@ def test_concepts_of_a_photograph_are_shown_together(page, explanation):
 
 
 def test_what_concepts_add_to_a_photograph_is_in_its_key(explanation):
-    number = int(explanation.held_out[0])
+    number = int(explanation.pictures.held_out[0])
     added = explanation.codes[number].mean(axis=(0, 1)) * (
-        explanation.dictionary @ np.asarray(explanation.model.head.kernel[:, explanation.target])
+        explanation.dictionary @ np.asarray(explanation.model.head.kernel[:, explanation.target.index])
     )
     for entry in together(explanation, number)["entries"]:
         assert entry.adds == pytest.approx(added[entry.number - 1], rel=1e-4)
@@ -339,8 +342,8 @@ def test_what_concepts_add_to_a_photograph_is_in_its_key(explanation):
 
 
 def test_what_concepts_add_behind_a_head_that_is_not_affine_is_what_it_loses_without_them(squared):
-    number = int(squared.held_out[0])
-    codes, score = squared.codes[number : number + 1], squared.target
+    number = int(squared.pictures.held_out[0])
+    codes, score = squared.codes[number : number + 1], squared.target.index
 
     def logit(present):
         return float(squared.model.head(jnp.asarray(codes * present) @ squared.dictionary)[0, score])
@@ -358,7 +361,7 @@ def test_minor_concepts_are_folded_away(explanation, tmp_path):
         dataclasses.replace(one, importance=value)
         for one, value in zip(explanation.concepts, (0.9, 0.09, 0.006, 0.004), strict=True)
     ]
-    text = fj.write_report(dataclasses.replace(explanation, concepts=tuple(concepts)), tmp_path).read_text()
+    text = fj.write_report(changed(explanation, {"bank.concepts": tuple(concepts)}), tmp_path).read_text()
     assert text.count("2 more, each with a total Sobol index below 1") == 2
     tables = re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL)
     assert [table.count('class="chip"') for table in tables] == [2, 2]
@@ -413,9 +416,9 @@ def test_choices_are_drawn(explanation, tmp_path):
         Point(weight, 0.3, 0.2, 0.31 + 0.01 * weight, 0.5 - 0.1 * weight, 0.9, 1.0, 1e-4, 30)
         for weight in (0.0, 1.0, 3.0)
     )
-    solution = fj.factorize(explanation.crop_activations, 2)
+    solution = fj.factorize(explanation.pictures.crop_activations, 2)
     path = Path(points=points, chosen=1, solution=solution, most_error=1.1)
-    text = fj.write_report(dataclasses.replace(explanation, rank_scan=scan, path=path), tmp_path).read_text()
+    text = fj.write_report(changed(explanation, {"fit.rank_scan": scan, "fit.path": path}), tmp_path).read_text()
     assert "How many concepts" in text
     assert "How much faithfulness" in text
     drawings = re.findall(r"<svg viewBox=.*?</svg>", text, re.DOTALL)

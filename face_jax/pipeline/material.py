@@ -1,0 +1,161 @@
+"""What concepts are found in and scored on: crops and whole photographs, or the crops of a single one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from ..activations import Collected, Cropping, Crops, RandomCrops, Survey, check_crops
+from ..explanation.parts import Pictures
+from ..pictures.photographs import Photograph
+from ..support.arguments import instance
+from ..support.progress import Stopwatch
+from .selection import Activator, of_class, place_average, split, units
+
+Keys = dict[str, Key[Array, ""]]
+# More at the end leave those before as they are.
+_STAGES = ("split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions")
+
+
+def keys_of(key: Key[Array, ""]) -> Keys:
+    """A key for each stage that draws at random."""
+    return dict(zip(_STAGES, jax.random.split(key, len(_STAGES)), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Which photographs are fitted, and where their crops lie.
+
+    **Arguments:**
+
+    - `photographs`, `shapes`: those that the model puts in the class, and their heights and widths.
+    - `fitted`, `held_out`: their numbers.
+    - `cropping`: the rule for crops.
+    - `crops`: those of the photographs fitted.
+    """
+
+    photographs: tuple[Photograph, ...]
+    shapes: list[tuple[int, int]]
+    fitted: Int[np.ndarray, " fitted"]
+    held_out: Int[np.ndarray, " held_out"]
+    cropping: Cropping
+    crops: Crops
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Everything that the stages behind the network need.
+
+    **Arguments:**
+
+    - `pictures`: photographs and crops, with what the model makes of them.
+    - `fitted`, `scored`: activations of the pictures that importance is measured in, and of those that are scored on:
+        photographs, or crops of a single one. As a head sees them: averaged where it's affine.
+    - `index`: which pictures `fitted` are: numbers in the photographs, or in the crops of a single one.
+    - `crop_of`: for each crop the number of the picture that it's part of, counted likewise.
+    - `crops_seen`: of a single photograph, all crops that were looked at.
+    """
+
+    pictures: Pictures
+    fitted: Collected
+    scored: Collected
+    index: Int[np.ndarray, " picture"]
+    crop_of: Int[np.ndarray, " crop"]
+    crops_seen: tuple[Collected, ...]
+
+
+def places_in(
+    every: tuple[Photograph, ...], seen: Survey, cropping: Any, held_out: float, keys: Keys, stopwatch: Stopwatch
+) -> Places:
+    """Photographs of the class, split, and the crops of those fitted.
+
+    **Arguments:**
+
+    - `every`, `seen`: the photographs given, and what the model makes of them.
+    - `cropping`: the rule; by default `RandomCrops`, at least ten a photograph and 300 in all.
+    - `held_out`: the share of photographs held out.
+    - `keys`: from `keys_of`.
+    - `stopwatch`: told what the time went into.
+
+    **Returns:** them. Raises `NotEnoughMemoryError` for more crops than could be held.
+    """
+    kept = tuple(every[number] for number in seen.index)
+    fitted, held = split(len(kept), held_out, key=keys["split"])
+    with stopwatch("reading and resizing pictures"):
+        shapes = [photograph.pixels().shape[:2] for photograph in kept]
+    cropping = cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted))))
+    check_crops(cropping, [shapes[number] for number in fitted], seen.kept)
+    return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
+
+
+def material_of(activator: Activator, places: Places, seen: Collected, target: int, keys: Keys) -> Material:
+    """Activations of what `places` names; an affine head needs averages only.
+
+    **Arguments:**
+
+    - `activator`: runs the model.
+    - `places`: which photographs and crops.
+    - `seen`: what the model makes of the photographs.
+    - `target`: the class.
+    - `keys`: from `keys_of`.
+
+    **Returns:** them.
+    """
+    made = _of_one if len(places.photographs) == 1 else _of_several
+    return made(activator, places, seen, target, keys, affine=activator.model.head.affine)
+
+
+def _of_one(
+    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, affine: bool
+) -> Material:
+    """A single photograph: its crops are the pictures, and other crops of it are scored on."""
+    crops = activator.crops(places.photographs, places.crops, maps=not affine)
+    others = _crops_of(places.cropping, places.shapes, places.held_out, keys["more crops"])
+    other_crops = activator.crops(places.photographs, others, maps=not affine)
+    index = of_class(crops, target)
+    return Material(
+        pictures=_pictures(places, seen, crops),
+        fitted=crops[index],
+        scored=other_crops[of_class(other_crops, target)],
+        index=index,
+        crop_of=np.arange(len(crops)),
+        crops_seen=(crops, other_crops),
+    )
+
+
+def _of_several(
+    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, affine: bool
+) -> Material:
+    """Several photographs: concepts are found in crops of some, and scored on the others."""
+    fitted, scored = (units(seen, index, affine=affine) for index in (places.fitted, places.held_out))
+    return Material(
+        pictures=_pictures(places, seen, activator.crops(places.photographs, places.crops, maps=False)),
+        fitted=fitted,
+        scored=scored,
+        index=places.fitted,
+        crop_of=places.crops.image,
+        crops_seen=(),
+    )
+
+
+def _pictures(places: Places, seen: Collected, crops: Collected) -> Pictures:
+    return Pictures(
+        photographs=places.photographs,
+        collected=seen,
+        fitted=places.fitted,
+        held_out=places.held_out,
+        crops=places.crops,
+        crop_activations=place_average(crops),
+    )
+
+
+def _crops_of(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarray, key: Key[Array, ""]) -> Crops:
+    """Crops of some of the photographs, which still count all of them."""
+    found = cropping([shapes[number] for number in index], key=key)
+    instance("crops", found, Crops, "RandomCrops(), whose results are Crops")
+    return dataclasses.replace(found, image=index[found.image])
