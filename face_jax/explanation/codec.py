@@ -188,8 +188,6 @@ def _sequence(value: Any, kind: Any) -> tuple[Any, ...]:
 
 
 def _mapping(value: Any, kind: Any) -> Any:
-    if isinstance(value, _Given):
-        return value.value
     if not isinstance(value, dict):
         raise unfit("", value, "an object")
     for name in value:
@@ -235,9 +233,9 @@ def _photograph(value: Any, _: Any) -> Photograph:
     if saved.digest is not None:
         Words("[0-9a-f]{64}")(saved.digest, "digest")
     # Without a digest nothing tells whether what lies there is the picture that was explained, or any other.
-    known = saved.file is not None and saved.digest is not None
-    digest = None if saved.digest is None else bytes.fromhex(saved.digest)
-    return Photograph(saved.name, pathlib.Path(saved.file) if known else None, digest)
+    if saved.digest is None or saved.file is None:
+        return Photograph(saved.name, None, saved.digest and bytes.fromhex(saved.digest))
+    return Photograph(saved.name, pathlib.Path(saved.file), bytes.fromhex(saved.digest))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,22 +178,23 @@ def check_text(text: dict[str, Any], explanation: Explanation) -> None:
     known["target"]["name"] = decode(str, text["target"].get("name"), {})
     for row, said in zip(known["scores"], text["scores"], strict=True):
         row["becomes"] = decode(dict[str, int], said.get("becomes"), {})
-    own = ("format", "digest", "text_digest", "seconds")
+    own = ("format", "digest", "seconds" if text["format"] == FORMATS[0] else "text_digest")
     _check_same("the text", {name: item for name, item in text.items() if name not in own}, known)
 
 
 def _check_same(where: str, said: Any, known: Any) -> None:
+    number: Any = said
     if isinstance(known, dict) and isinstance(said, dict):
         if different := set(said) ^ set(known):
             raise Unfit(f"{where} has not the fields of its format: {min(different)[:40]!r} is missing or too much")
         for name, item in known.items():
             _check_same(f"{where}.{name[:40]}", said[name], item)
     elif isinstance(known, list) and isinstance(said, list) and len(known) == len(said):
-        for number, pair in enumerate(zip(said, known, strict=True)):
-            _check_same(f"{where}[{number}]", *pair)
-    elif isinstance(known, int | float) and not isinstance(known, bool):
+        for at, pair in enumerate(zip(said, known, strict=True)):
+            _check_same(f"{where}[{at}]", *pair)
+    elif isinstance(known, float):
         Real()(said, where)
-        if not math.isclose(said, known, rel_tol=CLOSE["rtol"], abs_tol=CLOSE["atol"]):
+        if not math.isclose(number, known, rel_tol=CLOSE["rtol"], abs_tol=CLOSE["atol"]):
             raise Unfit(f"{where} isn't what the arrays say")
     elif type(known) is not type(said) or known != said:
         raise Unfit(f"{where} isn't what the arrays say")

@@ -99,8 +99,8 @@ def _on_pictures(model: SplitModel, target: int, material: Material) -> Iterator
     elif (few := len(scored)) < FEW_HELD_OUT:
         yield (
             f"Only {counted(few, 'photograph')} {'is' if few == 1 else 'are'} held out to score on, and "
-            f"{len(material.fitted)} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs or "
-            "more for scores that can be compared."
+            f"{len(material.fitted)} fitted: a share moves by {100 / few:.0f} % with each of them. Give 50 photographs "
+            "or more for scores that can be compared."
         )
     if not scored.maps.any():
         yield (

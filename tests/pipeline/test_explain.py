@@ -123,7 +123,7 @@ def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told()
     by_number = fj.explain(
         numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **(SETTINGS | {"rank": np.int32(4)})
     )
-    assert (by_number.target, len(by_number.photographs)) == (1, 4)
+    assert (by_number.target.index, len(by_number.photographs)) == (1, 4)
     assert "named '1' is number 0" in by_number.notes[0]
     assert not any("was taken for" in note for note in fj.explain(numbered, RED[:6], **SETTINGS).notes)
 
@@ -308,7 +308,7 @@ def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     for name, measure in (("tcav", weighed.tcav), ("gradient_times_code", weighed.gradient_times_code)):
         assert [concept[name] for concept in text["concepts"]] == pytest.approx(measure.per_class.tolist())
     assert text["scores"][0]["c_insertion"] == explanation.scores.rows[0].fidelity.c_insertion
-    np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["dictionary"], explanation.dictionary)
+    np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["bank.dictionary"], explanation.dictionary)
 
 
 def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
