@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import inspect
 import math
 import pathlib
 import types
@@ -18,11 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import AbstractArray
 
 from ..pictures.photographs import Photograph
 from ..support.json_values import Real, Unfit, Whole, Words, YesOrNo, unfit
-from .fitting_values import check_fits, hints_of
+from .fitting_values import array_kind, check_fits, hints_of
 from .photograph_files import digest_of, file_of
 
 _DEEPEST = 100
@@ -248,8 +246,15 @@ class _SavedPhotograph:
 
 
 def _as_saved(record: Any) -> dict[str, Any]:
-    fields = [field for field in dataclasses.fields(record) if not field.metadata.get("elsewhere")]
-    return {field.name: _converter().unstructure(getattr(record, field.name)) for field in fields}
+    hints, saved = hints_of(type(record)), {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if value is not None and array_kind(hints[field.name]):
+            # JAX's arrays too.
+            saved[field.name] = np.asarray(value)
+        elif not field.metadata.get("elsewhere"):
+            saved[field.name] = _converter().unstructure(value)
+    return saved
 
 
 @functools.cache
@@ -265,7 +270,7 @@ def _converter() -> Any:
     origin = typing.get_origin
     for fits, hook in (
         (lambda kind: dataclasses.is_dataclass(kind), _record),
-        (lambda kind: inspect.isclass(kind) and issubclass(kind, AbstractArray), _array),
+        (lambda kind: array_kind(kind) is kind, _array),
         (lambda kind: origin(kind) is tuple, _sequence),
         (lambda kind: origin(kind) is dict, _mapping),
         (lambda kind: origin(kind) in (typing.Union, types.UnionType), _one_of),
@@ -274,5 +279,4 @@ def _converter() -> Any:
         made.register_structure_hook_func(fits, hook)
     made.register_unstructure_hook_func(dataclasses.is_dataclass, _as_saved)
     made.register_unstructure_hook(Photograph, _saved_photograph)
-    made.register_unstructure_hook(np.ndarray, lambda array: array)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import sys
 import typing
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import AbstractArray
 
 from ..pictures.photographs import Photograph
 from ..support.fields import Within
@@ -21,6 +23,14 @@ from ..support.json_values import Unfit
 def hints_of(kind: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields."""
     return typing.get_type_hints(kind)
+
+
+def array_kind(kind: Any) -> Any:
+    """The annotation of an array in a field's, also where it's one of several; None where there is none."""
+    found = [
+        each for each in (kind, *typing.get_args(kind)) if inspect.isclass(each) and issubclass(each, AbstractArray)
+    ]
+    return found[0] if found else None
 
 
 def check_fits(record: Any, kind: Any, lengths: Mapping[str, int], *, values: bool = True) -> None:
@@ -79,8 +89,7 @@ class _Walk:
             raise Unfit(f"{where} has {length} entries, not {known or 'any'}: one for each {axis}")
 
     def shape(self, array: np.ndarray, kind: Any, where: str, names: Mapping[str, str]) -> None:
-        (kind,) = [each for each in (kind, *typing.get_args(kind)) if hasattr(each, "dim_str")]
-        axes = kind.dim_str.split()
+        axes = array_kind(kind).dim_str.split()
         wanted = [
             int(axis) if axis.isdecimal() else self.lengths.setdefault(names.get(axis, axis), length)
             for axis, length in zip(axes, array.shape, strict=True)

@@ -97,7 +97,9 @@ def _check_model(folder: pathlib.Path, settings: Settings, model: SplitModel) ->
             f"{settings.fingerprint[:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
             f"{model.fingerprint[:12]}); load the same network with the same weights and cut it at the same layer"
         )
-    before, now = (plain(dataclasses.asdict(each.preprocess)) for each in (settings, model))
+    before, now = plain(settings.preprocess), plain(dataclasses.asdict(model.preprocess))
+    if missing := [name for name in now if name not in before]:
+        raise Unfit(f"its settings of the preprocessing have no {missing[0]}")
     changed = [name for name in now if before[name] != now[name]]
     if changed:
         old, new = (", ".join(f"{name}={each[name]}" for name in changed) for each in (before, now))

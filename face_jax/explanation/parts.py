@@ -13,7 +13,6 @@ from ..faithfulness import Path
 from ..importance import TCAV, GradientTimesCode
 from ..importance import Sobol as Sobol
 from ..metrics import Score
-from ..model import Preprocess
 from ..nmf import RankScan
 from ..pictures.photographs import Photograph
 from ..support.fields import axes, counted, elsewhere, within
@@ -166,7 +165,7 @@ class Settings:
     - `faithfulness`: λ of the objective's term, or of each of several; False without terms.
     - `held_out`: share of the photographs that was only scored on.
     - `key`: the random key's data.
-    - `preprocess`: how photographs became the network's input.
+    - `preprocess`: the settings of the model's `Preprocess`, or of a class made from it.
     - `versions`, `python`, `device`: what it was made with.
     """
 
@@ -182,7 +181,7 @@ class Settings:
     start: str
     held_out: float
     key: tuple[int, ...] = dataclasses.field(metadata=within(0, 2**32 - 1))
-    preprocess: Preprocess
+    preprocess: dict[str, bool | int | float | str | tuple[float, ...] | None]
     versions: dict[str, str]
     python: str
     device: str

@@ -49,7 +49,7 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     record, arrays = encode(explanation)
     stores: dict[str, dict[str, np.ndarray]] = {BANK: {}, ACTIVATIONS: {}}
     for name, array in arrays.items():
-        stores[ACTIVATIONS if name.startswith(_OF_PICTURES) else BANK][name] = np.ascontiguousarray(array)
+        stores[ACTIVATIONS if name.startswith(_OF_PICTURES) else BANK][name] = np.asarray(array, order="C")
     identity = arrays_digest(stores)
     metadata = {"format": str(FORMAT), "layer": model.layer, "fingerprint": model.fingerprint, "digest": identity}
     text = {"format": FORMAT, **summary(explanation), "record": record, "digest": identity}

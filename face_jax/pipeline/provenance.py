@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Iterator
@@ -203,7 +204,7 @@ def settings_of(
         start=repr(fitting.start),
         held_out=held_out,
         key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
-        preprocess=model.preprocess,
+        preprocess=dataclasses.asdict(model.preprocess),
         versions={name: version for name in packages if (version := _version(name))},
         python=platform.python_version(),
         device=str(jax.devices()[0]),

@@ -154,6 +154,23 @@ def test_another_preprocessing_is_refused(folder):
         fj.load(folder, other)
 
 
+@dataclasses.dataclass(frozen=True)
+class Brightened(fj.Preprocess):
+    by: float = 1.0
+
+
+def test_a_preprocessing_of_ones_own_comes_back_with_its_settings(explanation, tmp_path):
+    model = layered_model("last")
+    model, other = (
+        dataclasses.replace(model, preprocess=Brightened(**vars(model.preprocess), by=by)) for by in (1.5, 2.0)
+    )
+    settings = {"provenance.settings.preprocess": dataclasses.asdict(model.preprocess), "model": model}
+    own = changed(explanation, settings)
+    same(own, fj.load(fj.save(own, tmp_path), model))
+    with pytest.raises(WrongModelError, match=r"with by=1\.5 in its preprocessing, and model\.preprocess has by=2\.0"):
+        fj.load(tmp_path, other)
+
+
 def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):
     def moved(text):
         for number, photograph in enumerate(text["record"]["pictures"]["photographs"]):

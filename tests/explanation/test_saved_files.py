@@ -122,7 +122,7 @@ IMPOSSIBLE = [
     ("pictures.photographs.0.more", 1), ("pictures.crops.window", [[0, 0, 1, 1]]), ("bank.dictionary", [[1.0]]),
     ("provenance.settings", None), ("provenance.settings.target", 1), ("provenance.settings.fingerprint", 4),
     ("provenance.settings.preprocess", {}), ("provenance.settings.preprocess", []), ("provenance.settings.key", [-1]),
-    ("provenance.settings.preprocess.std", [0.0, 1.0, 1.0]), ("provenance.settings.preprocess.size", {"a": 1}),
+    ("provenance.settings.preprocess.std", [0.0, "x", 1.0]), ("provenance.settings.preprocess.size", {"a": 1}),
     ("provenance.settings.versions", 1e400), ("provenance.settings.versions", {"jax": 1}),
     ("provenance.settings.faithfulness", "much"), ("importance.sobol.exact", "yes"), ("importance.sobol.exact", 1),
     ("importance", []), ("fit", []), ("fit.steps", HUGE**20), ("fit.objective", HUGE**20), ("fit.more", 1),
