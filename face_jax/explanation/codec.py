@@ -160,7 +160,8 @@ def _record(value: Any, kind: Any) -> Any:
         return kind(**found)
     except (TypeError, ValueError) as error:
         # A record's own check; that of its annotations, where there is one, says more than a line.
-        raise Unfit(f"isn't what it may be: {str(error).splitlines()[0][:200]}") from error
+        said = str(error).partition("\n")[0]
+        raise Unfit(f"isn't what it may be: {said[:200]}") from error
 
 
 def _array(value: Any, kind: Any) -> np.ndarray:
