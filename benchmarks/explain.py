@@ -226,7 +226,8 @@ def whole(bench: Bench, repeats: int) -> None:
         f"crops: {crops} of theirs, {len(explanation.crops)} of ours; {RANK} concepts"
     )
     print(
-        f"sums of importances: {importance.sum():.2f} of theirs, {explanation.importance.sobol.per_class.sum():.2f} of ours"
+        f"sums of importances: {importance.sum():.2f} of theirs, "
+        f"{explanation.importance.sobol.per_class.sum():.2f} of ours"
     )
     print("\n| | craft-xai, s | ours, s | ratio | ours, first call, s |")
     print("|---|---|---|---|---|")

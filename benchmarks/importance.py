@@ -60,7 +60,8 @@ def deletion(arguments: argparse.Namespace) -> None:
         means.append([values.mean() for values in found.values()])
         sobol, gradient, tcav, random = found.values()
         print(
-            f"| {explanation.target_name} | {len(explanation.pictures.held_out)} | {sobol.mean():.3f} | {gradient.mean():.3f} | "
+            f"| {explanation.target_name} | {len(explanation.pictures.held_out)} | {sobol.mean():.3f} | "
+            f"{gradient.mean():.3f} | "
             f"{tcav.mean():.3f} ± {tcav.std():.3f} | {random.mean():.3f} ± {random.std():.3f} |",
             flush=True,
         )
