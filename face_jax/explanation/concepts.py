@@ -20,7 +20,7 @@ class Concept:
 
     **Arguments:**
 
-    - `number`: its place in the order of importance, from 1; row `number - 1` of the explanation's dictionary.
+    - `number`: its place in the order of importance, from 1; what reports call it.
     - `importance`: total Sobol index for the class's logit, averaged over images.
     - `low`, `high`: its 95 % interval; equal to it where it's exact.
     - `contribution`: what it adds to the logit of a mean image; negative if it speaks against the class. None
@@ -36,6 +36,11 @@ class Concept:
     contribution: float | None
     coverage: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
     strongest: tuple[int, ...] = dataclasses.field(metadata=within(0, "crop"))
+
+    @property
+    def index(self) -> int:
+        """Its row of the explanation's dictionary, from 0: what arguments named `concepts` take."""
+        return self.number - 1
 
 
 def strongest_crops(

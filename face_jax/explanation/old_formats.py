@@ -136,7 +136,9 @@ class _Old:
         }
 
     def recursion(self, saved: dict[str, Any]) -> dict[str, Any]:
-        own = {name: saved[name] for name in ("layer", "threshold", "suggested", "notes")}
+        own = {name: saved[name] for name in ("layer", "threshold", "notes")}
+        # These had the concepts' numbers, from 1.
+        own["suggested"] = [number - 1 for number in saved["suggested"]]
         divisions = [
             self.division(entry, f"recursion.divisions.{number}") for number, entry in enumerate(saved["divisions"])
         ]

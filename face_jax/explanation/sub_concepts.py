@@ -102,7 +102,8 @@ class Recursion:
     - `spread`: how much each concept's crops spread (see `spreads`); NaN where it wasn't measured.
     - `layer`: the layer at which that was measured.
     - `threshold`: concepts that spread at least so much are suggested.
-    - `suggested`: these concepts' numbers, from 1; only those that matter for the class.
+    - `suggested`: these concepts, counted from 0 as `recurse(concepts=…)` counts them; only those that matter for the
+        class.
     - `divisions`: one for each concept that was taken apart.
     - `notes`: what a reader should know, such as concepts with too few crops.
     """
@@ -110,7 +111,7 @@ class Recursion:
     spread: Float[np.ndarray, " concept"]
     layer: str
     threshold: float = dataclasses.field(metadata=within())
-    suggested: tuple[int, ...] = dataclasses.field(metadata=within(1, "concept"))
+    suggested: tuple[int, ...] = dataclasses.field(metadata=within(0, "concept"))
     divisions: tuple[Division, ...] = dataclasses.field(metadata=_OWN_AXES)
     notes: tuple[str, ...] = ()
 

@@ -39,12 +39,12 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "importance": concept.importance,
                     "interval": [concept.low, concept.high],
                     "contribution": concept.contribution,
-                    "tcav": tcav.per_class[concept.number - 1],
-                    "tcav_p_value": tcav.p_value[concept.number - 1],
-                    "gradient_times_code": gradients[concept.number - 1],
+                    "tcav": tcav.per_class[concept.index],
+                    "tcav_p_value": tcav.p_value[concept.index],
+                    "gradient_times_code": gradients[concept.index],
                     "coverage": concept.coverage,
                     "strongest": _strongest(
-                        explanation, concept.strongest, explanation.crop_codes[:, concept.number - 1]
+                        explanation, concept.strongest, explanation.crop_codes[:, concept.index]
                     ),
                 }
                 for concept in explanation.concepts
@@ -122,7 +122,7 @@ def _tree(explanation: Explanation, recursion: Recursion) -> dict[str, Any]:
         "spread": recursion.spread,
         "layer": recursion.layer,
         "threshold": recursion.threshold,
-        "suggested": recursion.suggested,
+        "suggested": [index + 1 for index in recursion.suggested],
         "divisions": [branch(division) for division in recursion.divisions],
         "notes": recursion.notes,
     }

@@ -168,7 +168,7 @@ def suggest_recursion(
 
 def _suggested(explanation: Explanation, spread: Float[np.ndarray, " concept"], threshold: float) -> tuple[int, ...]:
     return tuple(
-        concept.number
+        concept.index
         for concept, value in zip(explanation.concepts, spread, strict=True)
         if value >= threshold and concept.importance >= _MINOR
     )

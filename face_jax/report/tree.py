@@ -51,7 +51,7 @@ def tree(explanation: Explanation) -> dict[str, Any]:
         "branches": [] if recursion is None else [_branch(explanation, one) for one in recursion.divisions],
         "layer": suggestion.layer,
         "asked": recursion is not None,
-        "suggested": suggestion.suggested,
+        "suggested": [index + 1 for index in suggestion.suggested],
         "threshold": suggestion.threshold,
         "notes": suggestion.notes,
     }

@@ -268,7 +268,7 @@ def _example(every: tuple[Explanation, ...], seen: _Seen, image: int, labels: li
         strong = np.maximum(np.quantile(explanation.codes.max(axis=(1, 2)), 0.9, axis=0), 1e-12)
         strength = upsampled_codes(jnp.asarray(codes), len(pixels))[0] / strong
         for concept in shown:
-            lit = spotlight(pixels, strength[..., concept.number - 1], concept_colour(concept.number))
+            lit = spotlight(pixels, strength[..., concept.index], concept_colour(concept.number))
             details.append(Picture(lit, f"where {_name(every, explanation, concept.number)} is"))
     return Example(Picture(pixels, "photograph"), labels[decision], tuple(details))
 

@@ -128,7 +128,7 @@ IMPOSSIBLE = [
     ("importance", []), ("fit", []), ("fit.steps", HUGE**20), ("fit.objective", HUGE**20), ("fit.more", 1),
     ("recursion.divisions.0.path", ["../x"]), ("recursion.divisions.0.path", [2]), ("recursion.divisions.0.parts", []),
     ("recursion.divisions.0.parts.0.path", [2, 1]), ("recursion.divisions.0.parts.0.division.path", [1, 2]),
-    ("recursion.divisions.0.parts.0.share", 7), ("recursion.suggested", [12]), ("recursion.suggested", [0]),
+    ("recursion.divisions.0.parts.0.share", 7), ("recursion.suggested", [12]), ("recursion.suggested", [-1]),
     ("recursion.threshold", None), ("recursion.divisions.0.parts.0.strongest.0", 64), ("recursion.spread", [1.0]),
     ("fit.path", {"points": [], "chosen": 0, "most_error": 1.1}), ("fit.rank_scan", {}), ("model", {"name": "x"}),
     ("fit.path", {"points": [], "chosen": 0, "most_error": 1.1, "solution": {}}), ("provenance.seconds", {"a": 1.0}),

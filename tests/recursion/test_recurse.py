@@ -60,10 +60,10 @@ def test_spread_is_a_share_of_the_classs_own():
 def test_at_the_earlier_layer_the_mixed_concept_spreads(explanation):
     found = fj.recurse(explanation, [layered_model("middle")], batch=8, **RANK).recursion
     assert found.layer == "middle"
-    assert 1 in found.suggested
+    assert 0 in found.suggested
     for concept, spread in zip(explanation.concepts, found.spread, strict=True):
-        assert (concept.number in found.suggested) == (spread >= 0.3 and concept.importance >= 0.01)
-    assert tuple(division.path[0] for division in found.divisions) == found.suggested
+        assert (concept.index in found.suggested) == (spread >= 0.3 and concept.importance >= 0.01)
+    assert tuple(division.path[0] - 1 for division in found.divisions) == found.suggested
     assert found.divisions[0].spread == found.spread[0]
     # Its own layer has merged the two colours, and sees nothing.
     hint = suggest_recursion(explanation, threshold=0.3)
@@ -72,6 +72,9 @@ def test_at_the_earlier_layer_the_mixed_concept_spreads(explanation):
     assert hint.spread[0] < 0.5 * found.spread[0]
     none = fj.recurse(explanation, [layered_model("middle")], batch=8, rank=2, threshold=1e9).recursion
     assert (none.suggested, none.divisions) == ((), ())
+    # What is suggested is what `concepts` takes.
+    chosen = fj.recurse(explanation, [layered_model("middle")], concepts=found.suggested, batch=8, **RANK).recursion
+    assert [division.path for division in chosen.divisions] == [division.path for division in found.divisions]
 
 
 def test_what_it_keeps_of_crops_is_not_taken_for_what_an_explanation_keeps(explanation, tmp_path):
