@@ -11,13 +11,13 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import Account
+from ..linalg.conjugate_gradients import CGStats
 from ..results import RESULTS, FactorizationError
 
 _check_p = Primitive("check_derivative")
 
 
-def checked(x: Any, account: Account, near: Bool[Array, ""], settled: Bool[Array, ""]) -> Any:
+def checked(x: Any, account: CGStats, near: Bool[Array, ""], settled: Bool[Array, ""]) -> Any:
     """The same arrays; `FactorizationError` if they are no derivative, or of factors not `near` enough or `settled`.
 
     Under `jit` it's the runtime that raises, with that error's text.

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import Account, conjugate_gradients
+from ..linalg.conjugate_gradients import CGStats, conjugate_gradients
 from ..objective import Objective, SquaredError
 from .conditions import curvatures, equations, free, is_plain, targets
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Masks = tuple[Bool[Array, "row concept"], Bool[Array, "concept channel"]]
 Blocks = Float[Array, "item concept concept"]
-Method = Callable[..., tuple[Any, Account]]
+Method = Callable[..., tuple[Any, CGStats]]
 Inverses = tuple[Float[Array, "row concept concept"], Float[Array, "channel concept concept"]]
 
 
@@ -47,7 +47,7 @@ class Hessian(abc.ABC):
         transposed: bool = False,
         method: Method = conjugate_gradients,
         damping: Float[Array, ""] | float = 0.0,
-    ) -> tuple[Factors, Account]:
+    ) -> tuple[Factors, CGStats]:
         """The solution on the free entries, zero elsewhere.
 
         **Arguments:**
@@ -121,7 +121,7 @@ class Reduced(Hessian):
         transposed: bool = False,
         method: Method = conjugate_gradients,
         damping: Float[Array, ""] | float = 0.0,
-    ) -> tuple[Factors, Account]:
+    ) -> tuple[Factors, CGStats]:
         """By the Schur complement of the rows' blocks."""
         counts = self.quadratic.row_weights
         plain: Callable[[Array], Array] = lambda x: x  # noqa: E731
@@ -144,7 +144,7 @@ class Reduced(Hessian):
         reduced, account = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
-            precondition=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
+            preconditioner=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
             project=lambda x: x - null * (jnp.sum(null * x, axis=1, keepdims=True) / lengths),
             rtol=rtol,
             max_steps=max_steps,
@@ -186,7 +186,7 @@ class Whole(Hessian):
         transposed: bool = False,
         method: Method = conjugate_gradients,
         damping: Float[Array, ""] | float = 0.0,
-    ) -> tuple[Factors, Account]:
+    ) -> tuple[Factors, CGStats]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
         right = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, right)
@@ -208,7 +208,7 @@ class Whole(Hessian):
             image = self.product(x)
             return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
 
-        return method(product, right, precondition=precondition, project=project, rtol=rtol, max_steps=max_steps)
+        return method(product, right, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import Account
+from ..linalg.conjugate_gradients import CGStats
 from ..objective import Objective, SquaredError
 from .conditions import equations, targets
 from .hessian import Factors, Hessian, Masks, hessian_at
@@ -60,7 +60,7 @@ class Root:
 
     def solve(
         self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
-    ) -> tuple[Factors, Account]:
+    ) -> tuple[Factors, CGStats]:
         """The solution with the equations' derivative, or its transposed.
 
         Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
@@ -87,7 +87,7 @@ def solution_of(
     activations: Activations,
     objective: AnyObjective,
     right: Factors,
-) -> tuple[Factors, Account]:
+) -> tuple[Factors, CGStats]:
     """The solution of the system at these factors, as `Root.solve` says."""
     return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
 

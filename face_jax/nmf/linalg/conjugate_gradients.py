@@ -1,16 +1,18 @@
-"""Preconditioned conjugate gradients for one symmetric system of any pytree, with statistics."""
+"""Preconditioned conjugate gradients: one loop for one system, for one a column, or for one a group of rows."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...support.scaling import usable_exponent
+from .line_search import select
+from .steps import positive
 
 _ORDINARY = 16  # binary exponents up to which a right-hand side is left as it is
 _PATIENCE = 100  # steps without a smaller residual before a run counts as stalled
@@ -18,9 +20,85 @@ _PATIENCE = 100  # steps without a smaller residual before a run counts as stall
 Map = Callable[[Any], Any]
 
 
+class InnerProduct(Protocol):
+    """Which entries are one system: it has an inner product, and a step length, of its own."""
+
+    def dot(self, x: Any, y: Any) -> Float[Array, "*system"]:
+        """Inner product, one a system."""
+        ...
+
+    def add(self, x: Any, lengths: Float[Array, "*system"], y: Any) -> Any:
+        """`x + lengths · y`, each system by its own length."""
+        ...
+
+
+class Whole:
+    """All entries of a pytree are one system."""
+
+    def dot(self, x: Any, y: Any) -> Float[Array, ""]:
+        """Sum over all entries."""
+        return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), x, y))
+
+    def add(self, x: Any, lengths: Float[Array, ""], y: Any) -> Any:
+        """`x + length · y`."""
+        return jax.tree.map(lambda a, b: a + lengths * b, x, y)
+
+
+class Columns:
+    """Each column of a matrix is a system."""
+
+    def dot(self, x: Float[Array, "a item"], y: Float[Array, "a item"]) -> Float[Array, " item"]:
+        """Sum over each column."""
+        return jnp.sum(x * y, axis=0)
+
+    def add(
+        self, x: Float[Array, "a item"], lengths: Float[Array, " item"], y: Float[Array, "a item"]
+    ) -> Float[Array, "a item"]:
+        """Column by column."""
+        return x + lengths[None] * y
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroups:
+    """So many rows of a matrix, one after the other, are a system.
+
+    **Arguments:**
+
+    - `rows`: rows of a group.
+    """
+
+    rows: int
+
+    def dot(self, x: Float[Array, "a b"], y: Float[Array, "a b"]) -> Float[Array, " group"]:
+        """Inner product of each group."""
+        return self.total(jnp.sum(x * y, axis=1))
+
+    def add(
+        self, x: Float[Array, "a b"], lengths: Float[Array, " group"], y: Float[Array, "a b"]
+    ) -> Float[Array, "a b"]:
+        """Group by group."""
+        return x + self.spread(lengths) * y
+
+    def total(self, x: Float[Array, " a"]) -> Float[Array, " group"]:
+        """Sum over each group's rows."""
+        return x if self.rows == 1 else jnp.sum(x.reshape(-1, self.rows), axis=1)
+
+    def largest(self, x: Float[Array, "a b"]) -> Float[Array, " group"]:
+        """Each group's largest entry in absolute value."""
+        return jnp.max(jnp.abs(x).reshape(-1, self.rows * x.shape[1]), axis=1)
+
+    def spread(self, x: Float[Array, " group"]) -> Float[Array, "a 1"]:
+        """A number of each group, given to all its rows."""
+        return (x if self.rows == 1 else jnp.repeat(x, self.rows))[:, None]
+
+    def where(self, condition: Bool[Array, " group"], x: Float[Array, "a b"], y: Array) -> Float[Array, "a b"]:
+        """x for the groups that the condition holds for, else y."""
+        return jnp.where((condition if self.rows == 1 else jnp.repeat(condition, self.rows))[:, None], x, y)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Account:
+class CGStats:
     """How a run went.
 
     **Arguments:**
@@ -41,22 +119,132 @@ class Account:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _State:
+    """Where a run is; what only patient runs keep is None in others."""
+
     x: Any
     residual: Any
     direction: Any
-    square: Float[Array, ""]
-    best: Any
-    best_square: Float[Array, ""]
-    waited: Int[Array, ""]
+    square: Float[Array, "*system"]
+    open: Bool[Array, "*system"]
     step: Int[Array, ""]
-    indefinite: Bool[Array, ""]
-    broken: Bool[Array, ""]
+    indefinite: Bool[Array, "*system"]
+    best: Any = None
+    best_square: Any = None
+    waited: Any = None
+
+
+def _init_state(
+    rhs: Any, x0: Any, residual: Any, preconditioner: Map, inner: InnerProduct, goal: Any, patient: bool
+) -> _State:
+    direction = preconditioner(residual)
+    square = inner.dot(residual, direction)
+    none = jnp.zeros((), jnp.int32)
+    state = _State(x0, residual, direction, square, square > goal, none, jnp.zeros(square.shape, bool))
+    return dataclasses.replace(state, best=x0, best_square=square, waited=none) if patient else state
+
+
+def _loop(
+    product: Map,
+    state: _State,
+    *,
+    preconditioner: Map,
+    inner: InnerProduct,
+    goal: Any,
+    max_steps: int | Int[Array, ""],
+    convex: bool = True,
+    scanned: bool = False,
+) -> _State:
+    """The one loop; a system that has arrived, or met a direction that it can't use, stands still.
+
+    **Arguments:**
+
+    - `product`, `preconditioner`: the matrices, and approximate inverses of them.
+    - `state`: where to begin.
+    - `inner`: which entries are one system.
+    - `goal`: squared residual at which a system has arrived.
+    - `max_steps`: for all.
+    - `convex`: whether a direction without positive curvature ends a system; else only one of none at all does.
+    - `scanned`: a fixed number of steps, which can be differentiated in backward mode.
+    """
+
+    def going(state: _State) -> Bool[Array, ""]:
+        more = jnp.any(state.open) & (state.step < max_steps)
+        return more if state.waited is None else more & (state.waited < _PATIENCE)
+
+    def step(state: _State) -> _State:
+        image = product(state.direction)
+        curvature = inner.dot(state.direction, image)
+        usable = state.open & jnp.isfinite(curvature) & ((curvature > 0) if convex else (curvature != 0))
+        length = jnp.where(usable, state.square / jnp.where(usable, curvature, 1), 0)
+        x, residual = inner.add(state.x, length, state.direction), inner.add(state.residual, -length, image)
+        smoothed = preconditioner(residual)
+        square = inner.dot(residual, smoothed)
+        growth = jnp.where(usable, square / positive(state.square), 0)
+        new = dataclasses.replace(
+            state,
+            x=x,
+            residual=residual,
+            direction=inner.add(smoothed, growth, state.direction),
+            square=jnp.where(usable, square, state.square),
+            open=usable & (square > goal),
+            step=state.step + 1,
+            indefinite=state.indefinite | (curvature < 0),
+        )
+        if state.waited is None:
+            return new
+        better = (square < state.best_square) & usable
+        return dataclasses.replace(
+            new,
+            best=select(better, x, state.best),
+            best_square=jnp.where(better, square, state.best_square),
+            waited=jnp.where(better, 0, state.waited + 1).astype(jnp.int32),
+        )
+
+    if scanned:
+        return jax.lax.fori_loop(0, max_steps, lambda _, state: step(state), state)
+    return jax.lax.while_loop(going, step, state)
+
+
+def conjugate_gradient(
+    product: Map,
+    rhs: Any,
+    *,
+    inner: InnerProduct,
+    rtol: float | Float[Array, ""],
+    max_steps: int,
+    x0: Any = None,
+    preconditioner: Map = lambda x: x,
+    scanned: bool = False,
+) -> Any:
+    """Solutions of positive semidefinite systems, each on its own; all stop when the last one has arrived.
+
+    **Arguments:**
+
+    - `product`: the matrices.
+    - `rhs`: the right-hand sides.
+    - `inner`: which entries are one system: `Whole()`, `Columns()` or `RowGroups(rows)`.
+    - `rtol`: the wanted residual, relative to the right-hand side, in the preconditioner's norm.
+    - `max_steps`: for all systems.
+    - `x0`: a first guess; zero if None.
+    - `preconditioner`: approximate inverses.
+    - `scanned`: a fixed number of steps, which can be differentiated in backward mode.
+    """
+    if x0 is None:
+        x0, residual = jax.tree.map(jnp.zeros_like, rhs), rhs
+    else:
+        residual = jax.tree.map(jnp.subtract, rhs, product(x0))
+    size = inner.dot(rhs, preconditioner(rhs))
+    goal = rtol**2 * jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    state = _init_state(rhs, x0, residual, preconditioner, inner, goal, patient=False)
+    return _loop(
+        product, state, preconditioner=preconditioner, inner=inner, goal=goal, max_steps=max_steps, scanned=scanned
+    ).x
 
 
 def conjugate_gradients(
-    product: Map, right: Any, *, precondition: Map, project: Map, rtol: Float[Array, ""], max_steps: int
-) -> tuple[Any, Account]:
+    product: Map, rhs: Any, *, preconditioner: Map, project: Map, rtol: Float[Array, ""], max_steps: int
+) -> tuple[Any, CGStats]:
     """The least solution, in the preconditioner's norm, of a symmetric system that may be singular but is consistent.
 
     Directions of negative curvature are gone through like others: off a minimum the system still has its one
@@ -66,21 +254,22 @@ def conjugate_gradients(
     **Arguments:**
 
     - `product`: the matrix.
-    - `right`: the right-hand side.
-    - `precondition`: a symmetric, positive semidefinite approximate inverse.
+    - `rhs`: the right-hand side.
+    - `preconditioner`: a symmetric, positive semidefinite approximate inverse.
     - `project`: the orthogonal projection along the matrix's known null space.
     - `rtol`: the wanted residual, relative to the right-hand side.
     - `max_steps`: products in all runs together, but for those that measure the residual.
 
-    **Returns:** the solution and the account.
+    **Returns:** the solution and the statistics.
     """
+    inner = Whole()
     # A power of two that brings the right-hand side to the order of 1: its squares may be out of range.
-    size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(right)])))
+    size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(rhs)])))
     exponent = usable_exponent(size)
     unit = jnp.ldexp(jnp.ones_like(size), jnp.where(jnp.abs(exponent) <= _ORDINARY, 0, exponent))
-    right = project(jax.tree.map(lambda x: x / unit, right))
-    smooth: Map = lambda x: project(precondition(x))  # noqa: E731
-    size = _dot(right, smooth(right))
+    rhs = project(jax.tree.map(lambda x: x / unit, rhs))
+    smooth: Map = lambda x: project(preconditioner(x))  # noqa: E731
+    size = inner.dot(rhs, smooth(rhs))
     goal = rtol**2 * size
 
     def going(carry: tuple[Any, Any, Array, Array, Array, Array]) -> Bool[Array, ""]:
@@ -90,94 +279,46 @@ def conjugate_gradients(
 
     def refine(carry: tuple[Any, Any, Array, Array, Array, Array]) -> tuple[Any, Any, Array, Array, Array, Array]:
         x, rest, before, _, step, indefinite = carry
-        run = _run(product, rest, smooth, goal, max_steps - step)
+        run = _patient(product, rest, smooth, goal, max_steps - step, convex=False)
         candidate = jax.tree.map(jnp.add, x, run.best)
-        left = project(jax.tree.map(jnp.subtract, right, product(candidate)))
-        square = _dot(left, smooth(left))
+        left = project(jax.tree.map(jnp.subtract, rhs, product(candidate)))
+        square = inner.dot(left, smooth(left))
         better = square < before
-        x, rest = _select(better, candidate, x), _select(better, left, rest)
+        x, rest = select(better, candidate, x), select(better, left, rest)
         square = jnp.where(better, square, before)
         return x, rest, square, before, step + run.step, indefinite | run.indefinite
 
-    zero = jax.tree.map(jnp.zeros_like, right)
+    zero = jax.tree.map(jnp.zeros_like, rhs)
     # In the first test `before` only has to be out of the way.
     far = jnp.full_like(size, jnp.finfo(size.dtype).max)
-    start = (zero, right, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    start = (zero, rhs, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     x, _, square, _, steps, indefinite = jax.lax.while_loop(going, refine, start)
-    residual = jnp.sqrt(jnp.maximum(square, 0) / jnp.where(size > 0, size, 1))
-    account = Account(steps, residual, residual <= rtol, indefinite, jnp.ones((), bool))
-    return jax.tree.map(lambda x: x * unit, x), account
+    residual = jnp.sqrt(jnp.maximum(square, 0) / positive(size))
+    stats = CGStats(steps, residual, residual <= rtol, indefinite, jnp.ones((), bool))
+    return jax.tree.map(lambda x: x * unit, x), stats
 
 
 def descend(
-    product: Map, right: Any, *, precondition: Map, project: Map, rtol: Float[Array, ""], max_steps: int
-) -> tuple[Any, Account]:
+    product: Map, rhs: Any, *, preconditioner: Map, project: Map, rtol: Float[Array, ""], max_steps: int
+) -> tuple[Any, CGStats]:
     """A direction of descent for one Newton step: conjugate gradients that end where the curvature isn't positive.
 
     There the point so far is returned (Steihaug 1983), at the first step the preconditioned right-hand side. The
     arguments, and what's returned, are those of `conjugate_gradients`; the residual is the recurrence's.
     """
-    right = project(right)
-    smooth: Map = lambda x: project(precondition(x))  # noqa: E731
-    size = _dot(right, smooth(right))
-    run = _run(product, right, smooth, rtol**2 * size, jnp.asarray(max_steps, jnp.int32), only_convex=True)
-    x = _select(run.indefinite & (run.step == 1), smooth(right), run.x)
-    residual = jnp.sqrt(jnp.maximum(run.square, 0) / jnp.where(size > 0, size, 1))
-    return x, Account(run.step, residual, residual <= rtol, run.indefinite, jnp.ones((), bool))
+    rhs = project(rhs)
+    smooth: Map = lambda x: project(preconditioner(x))  # noqa: E731
+    size = Whole().dot(rhs, smooth(rhs))
+    run = _patient(product, rhs, smooth, rtol**2 * size, jnp.asarray(max_steps, jnp.int32), convex=True)
+    x = select(run.indefinite & (run.step == 1), smooth(rhs), run.x)
+    residual = jnp.sqrt(jnp.maximum(run.square, 0) / positive(size))
+    return x, CGStats(run.step, residual, residual <= rtol, run.indefinite, jnp.ones((), bool))
 
 
-def _run(
-    product: Map,
-    right: Any,
-    smooth: Map,
-    goal: Float[Array, ""],
-    steps: Int[Array, ""],
-    *,
-    only_convex: bool = False,
-) -> _Run:
-    smoothed = smooth(right)
-    zero = jax.tree.map(jnp.zeros_like, right)
-    square = _dot(right, smoothed)
-    false, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    start = _Run(zero, right, smoothed, square, zero, square, none, none, false, false)
-
-    def going(run: _Run) -> Bool[Array, ""]:
-        return (run.square > goal) & (run.step < steps) & (run.waited < _PATIENCE) & ~run.broken
-
-    def step(run: _Run) -> _Run:
-        image = product(run.direction)
-        curvature = _dot(run.direction, image)
-        broken = ~(jnp.isfinite(curvature) & ((curvature > 0) if only_convex else (curvature != 0)))
-        length = jnp.where(broken, 0, run.square / jnp.where(broken, 1, curvature))
-        x = _add(run.x, length, run.direction)
-        residual = _add(run.residual, -length, image)
-        smoothed = smooth(residual)
-        square = _dot(residual, smoothed)
-        direction = _add(smoothed, square / jnp.where(run.square > 0, run.square, 1), run.direction)
-        better = (square < run.best_square) & ~broken
-        return _Run(
-            x=x,
-            residual=residual,
-            direction=direction,
-            square=square,
-            best=_select(better, x, run.best),
-            best_square=jnp.where(better, square, run.best_square),
-            waited=jnp.where(better, 0, run.waited + 1).astype(jnp.int32),
-            step=run.step + 1,
-            indefinite=run.indefinite | (curvature < 0),
-            broken=broken,
-        )
-
-    return jax.lax.while_loop(going, step, start)
-
-
-def _dot(x: Any, y: Any) -> Float[Array, ""]:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), x, y))
-
-
-def _add(x: Any, factor: Float[Array, ""], y: Any) -> Any:
-    return jax.tree.map(lambda a, b: a + factor * b, x, y)
-
-
-def _select(condition: Bool[Array, ""], x: Any, y: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+def _patient(
+    product: Map, rhs: Any, smooth: Map, goal: Float[Array, ""], max_steps: Int[Array, ""], *, convex: bool
+) -> _State:
+    """A run for one system that remembers its smallest residual, and ends when that hasn't fallen for long."""
+    inner = Whole()
+    state = _init_state(rhs, jax.tree.map(jnp.zeros_like, rhs), rhs, smooth, inner, goal, patient=True)
+    return _loop(product, state, preconditioner=smooth, inner=inner, goal=goal, max_steps=max_steps, convex=convex)

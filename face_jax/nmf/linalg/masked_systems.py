@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .shifted_systems import conjugate_gradient
+from .conjugate_gradients import Columns as EachColumn
+from .conjugate_gradients import conjugate_gradient
 
 Columns = Float[Array, "concept item"]
 Support = Bool[Array, "concept item"]
@@ -88,7 +89,11 @@ def _solve_some(gram: Grams, support: Support, right: Columns) -> Columns:
         return ~(jnp.max(jnp.abs(right - product(x)), axis=0) <= goal)
 
     x, left = in_rounds(
-        lambda x: conjugate_gradient(product, right, x, steps, eps / 4), open_columns, jnp.zeros_like(right)
+        lambda x: conjugate_gradient(
+            product, right, inner=EachColumn(), rtol=eps / 4, max_steps=steps, x0=x, scanned=True
+        ),
+        open_columns,
+        jnp.zeros_like(right),
     )
     return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), right), lambda: x)
 

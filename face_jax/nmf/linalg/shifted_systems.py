@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
+from .conjugate_gradients import Columns as EachColumn
+from .conjugate_gradients import conjugate_gradient
+
 Columns = Float[Array, "concept item"]
 
 
@@ -36,9 +39,9 @@ class Cholesky(LinearSolver):
         factor = jsl.cho_factor(matrix, lower=True)
         inverse = jsl.cho_solve(factor, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
 
-        def solve(right: Columns, guess: Columns) -> Columns:
-            del guess
-            return inverse @ right
+        def solve(rhs: Columns, x0: Columns) -> Columns:
+            del x0
+            return inverse @ rhs
 
         return solve
 
@@ -60,30 +63,10 @@ class ConjugateGradient(LinearSolver):
     def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
         """Nothing to prepare."""
 
-        def solve(right: Columns, guess: Columns) -> Columns:
-            return conjugate_gradient(lambda x: matrix @ x, right, guess, self.steps, self.rtol)
+        def solve(rhs: Columns, x0: Columns) -> Columns:
+            # Scanned: a factorization whose steps are differentiated goes through it backwards.
+            return conjugate_gradient(
+                lambda x: matrix @ x, rhs, inner=EachColumn(), rtol=self.rtol, max_steps=self.steps, x0=x0, scanned=True
+            )
 
         return solve
-
-
-def conjugate_gradient(
-    product: Callable[[Columns], Columns], right: Columns, guess: Columns, steps: int, rtol: float | Float[Array, ""]
-) -> Columns:
-    """Conjugate gradients for each column on its own; a column that has arrived stands still."""
-    goal = rtol**2 * jnp.sum(right**2, axis=0)
-
-    def step(_: int | Array, carry: tuple[Columns, Columns, Columns, Array]) -> tuple[Columns, Columns, Columns, Array]:
-        x, residual, direction, square = carry
-        image = product(direction)
-        curvature = jnp.sum(direction * image, axis=0)
-        active = (square > goal) & (curvature > 0)
-        length = jnp.where(active, square / jnp.where(active, curvature, 1), 0)
-        x = x + length[None] * direction
-        residual = residual - length[None] * image
-        new = jnp.sum(residual**2, axis=0)
-        direction = residual + jnp.where(active, new / jnp.where(active, square, 1), 0)[None] * direction
-        return x, residual, direction, new
-
-    residual = right - product(guess)
-    start = (guess, residual, residual, jnp.sum(residual**2, axis=0))
-    return jax.lax.fori_loop(0, steps, step, start)[0]

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...support.scaling import bound, exponent, shifted
+from ..linalg.conjugate_gradients import Columns as EachColumn
+from ..linalg.conjugate_gradients import conjugate_gradient
 from ..linalg.masked_systems import (
     CG_STEPS,
     Columns,
@@ -27,7 +29,6 @@ from ..linalg.masked_systems import (
     solve_on,
     times,
 )
-from ..linalg.shifted_systems import conjugate_gradient
 from ..solvers.update_rules import sweep
 from .active_set import active_set
 
@@ -205,8 +206,9 @@ def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]
         x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: _sweep(x, gram, cross), x)
         support = x > 0
         y = conjugate_gradient(
-            lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0), x, steps, eps / 4
-        )
+            lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0),
+            inner=EachColumn(), rtol=eps / 4, max_steps=steps, x0=x, scanned=True,
+        )  # fmt: skip
         fits = jnp.all(y >= 0, axis=0) & (_residual(gram, cross, y) <= _residual(gram, cross, x))
         return jnp.where(fits[None], y, x)
 

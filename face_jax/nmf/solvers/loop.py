@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.steps import coordinate_step, positive, share
 from ..objective import SquaredError
 from ..solution import Solution
 from .history import History, begun, chooser
@@ -132,9 +133,7 @@ class _Problem:
         """The squared change of the fit if each concept went to its own optimum."""
         gram, cross = self.dictionary_problem(sums)
         diagonal = jnp.diagonal(gram)[:, None]
-        target = dictionary - (gram @ dictionary - cross) / jnp.where(diagonal > 0, diagonal, 1)
-        if not self.solver.signed_dictionary:
-            target = jnp.maximum(target, 0)
+        target = coordinate_step(dictionary, gram @ dictionary - cross, diagonal, signed=self.solver.signed_dictionary)
         return jnp.sum(diagonal * (dictionary - target) ** 2)
 
     def codes_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
@@ -155,7 +154,7 @@ class _Problem:
             penalty = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
             poor = self.fit(dictionary, sums) < 1e-2 * self.size
             value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
-        return value, _ratio(moves, self.size)
+        return value, share(moves, self.size)
 
     def error(self, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
         """`½‖A − U Wᵀ‖²`, rows weighted, from the differences."""
@@ -183,7 +182,7 @@ def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
         problem.activations, problem.objective, None, dictionary, codes, codes, (), zero, block_rows=problem.block_rows
     )
     objective = problem.value(dictionary, sums)
-    residual = _ratio(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
+    residual = share(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
     return State(
         codes=codes,
         plain_codes=codes,
@@ -228,7 +227,7 @@ def _step(problem: _Problem, state: State) -> State:
     # 4. Keep it if the objective fell.
     # This is the residual of the pair (codes, ahead) that the pass started from: the one whose gradients are known.
     moves = problem.codes_move(ahead, sums) + problem.dictionary_move(ahead, state.sums)
-    residual = _ratio(moves, problem.size)
+    residual = share(moves, problem.size)
     accepted = change <= 0
     keep = chooser(accepted)
     return State(
@@ -286,16 +285,12 @@ def _size(activations: Float[Array, "row channel"], objective: SquaredError) -> 
     return jnp.sum(rows if objective.row_weights is None else rows * objective.row_weights)
 
 
-def _ratio(moves: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
-    return jnp.sqrt(moves / jnp.where(size > 0, size, 1))
-
-
 def _scaled(objective: SquaredError, dtype: jnp.dtype) -> tuple[SquaredError, Float[Array, ""]]:
     """The objective divided by the largest weight, and that weight: the passes' bound holds for weights up to 1."""
     unit = jnp.ones((), dtype)
     if objective.weights is not None:
         largest = jnp.max(objective.weights)
-        unit = jnp.where(largest > 0, largest, 1)
+        unit = positive(largest)
     part = lambda x: jnp.asarray(x, dtype) / unit  # noqa: E731
     scaled = SquaredError(
         weights=None if objective.weights is None else objective.weights / unit,

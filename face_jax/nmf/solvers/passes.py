@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.row_blocks import RowBlocks, fold_blocks, put_columns
+from ..linalg.steps import coordinate_step
 from ..objective import SquaredError
 from .update_rules import Memory
 
@@ -86,8 +88,7 @@ def pass_over(
 
     **Returns:** the new extrapolated codes, the rule's own result, its memory, and the sums.
     """
-    rows = activations.shape[0]
-    size, starts = _layout(activations, block_rows)
+    blocks = _blocks(activations, block_rows)
     l2 = jnp.asarray(objective.l2_codes, activations.dtype)
     gram = dictionary @ dictionary.T + l2 * jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
     whole = Block(activations, objective.weights, objective.row_weights, codes, previous, memory)
@@ -96,27 +97,18 @@ def pass_over(
     def one(block: Block, fresh: Float[Array, " row"] | None) -> tuple[Codes, Codes, Memory, Sums]:
         return _one_block(block, fresh, update, dictionary, gram, l1, l2, beta)
 
-    if len(starts) == 1:
+    if blocks.count == 1:
         return one(whole, None)
 
-    def body(i: Array, carry: tuple[Codes, Codes, Memory, Sums]) -> tuple[Codes, Codes, Memory, Sums]:
-        nominal = i * size
-        # The last block is moved back so that all are equally long; rows seen before don't count again.
-        start = jnp.minimum(nominal, rows - size)
-        fresh = (start + jnp.arange(size) >= nominal).astype(activations.dtype)
-        out, plain, memory, sums = one(_take(whole, start, size), fresh)
-        old_out, old_plain, old_memory, old_sums = carry
-        place = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, start))  # noqa: E731
-        return (
-            place(old_out, out),
-            place(old_plain, plain),
-            tuple(place(a, b) for a, b in zip(old_memory, memory, strict=True)),
-            jax.tree.map(jnp.add, old_sums, sums),
-        )
+    def each(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[Codes, Codes, Memory], Sums]:
+        *found, sums = one(_take(whole, blocks, start), fresh)
+        return tuple(found), sums
 
     zero = jnp.zeros((), activations.dtype)
     sums = Sums(jnp.zeros_like(dictionary), jnp.zeros_like(gram), zero, zero, jnp.zeros_like(gram[0]))
-    return jax.lax.fori_loop(0, len(starts), body, (codes, codes, memory, sums))
+    out = codes, codes, memory
+    found, sums = fold_blocks(blocks, each, out, sums, dtype=activations.dtype, put=put_columns)
+    return *found, sums
 
 
 def squared_error(
@@ -128,44 +120,30 @@ def squared_error(
     block_rows: int | None = None,
 ) -> Float[Array, ""]:
     """`½ Σ (A − U Wᵀ)²`, rows weighted, summed from the differences without forming all of them at once."""
-    rows = activations.shape[0]
-    size, starts = _layout(activations, block_rows)
+    blocks = _blocks(activations, block_rows)
     whole = Block(activations, None, objective.row_weights, codes, codes, ())
 
-    def error(block: Block, fresh: Float[Array, " row"]) -> Float[Array, ""]:
+    def error(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[()], Float[Array, ""]]:
+        block = _take(whole, blocks, start)
         counts = fresh if block.row_weights is None else fresh * block.row_weights
-        return jnp.sum(jnp.sum((block.activations - block.codes.T @ dictionary) ** 2, axis=1) * counts) / 2
+        return (), jnp.sum(jnp.sum((block.activations - block.codes.T @ dictionary) ** 2, axis=1) * counts) / 2
 
-    def body(i: Array, total: Float[Array, ""]) -> Float[Array, ""]:
-        start = jnp.minimum(i * size, rows - size)
-        fresh = (start + jnp.arange(size) >= i * size).astype(activations.dtype)
-        return total + error(_take(whole, start, size), fresh)
-
-    return jax.lax.fori_loop(0, len(starts), body, jnp.zeros((), activations.dtype))
+    zero = jnp.zeros((), activations.dtype)
+    return fold_blocks(blocks, error, (), zero, dtype=activations.dtype)[1]
 
 
-def _layout(activations: Float[Array, "row channel"], block_rows: int | None) -> tuple[int, range]:
+def _blocks(activations: Float[Array, "row channel"], block_rows: int | None) -> RowBlocks:
     rows, channels = activations.shape
     if block_rows is None:
         block_rows = rows
         if jax.default_backend() == "cpu":
             block_rows = max(_FEWEST_ROWS, _BLOCK_BYTES // (channels * activations.dtype.itemsize))
-    count = -(-rows // min(block_rows, rows))
-    size = -(-rows // count)
-    return size, range(-(-rows // size))
+    return RowBlocks.of(rows, block_rows)
 
 
-def _take(whole: Block, start: Array, size: int) -> Block:
-    rows = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=0)  # noqa: E731
-    columns = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)  # noqa: E731
-    return Block(
-        rows(whole.activations),
-        None if whole.weights is None else rows(whole.weights),
-        None if whole.row_weights is None else rows(whole.row_weights),
-        columns(whole.codes),
-        columns(whole.previous),
-        tuple(columns(x) for x in whole.memory),
-    )
+def _take(whole: Block, blocks: RowBlocks, start: Array) -> Block:
+    in_rows = blocks.take((whole.activations, whole.weights, whole.row_weights), start)
+    return Block(*in_rows, *blocks.take((whole.codes, whole.previous, whole.memory), start, axis=1))
 
 
 def _one_block(
@@ -182,7 +160,7 @@ def _one_block(
     cross = dictionary @ _completed(block, codes, dictionary).T - l1
     slope = gram @ codes - cross
     diagonal = jnp.diagonal(gram)[:, None]
-    steps = codes - jnp.maximum(codes - slope / jnp.where(diagonal > 0, diagonal, 1), 0)
+    steps = codes - coordinate_step(codes, slope, diagonal)
     if update is None:
         new, plain, memory = codes, codes, block.memory
     else:

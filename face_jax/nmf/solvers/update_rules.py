@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.shifted_systems import Cholesky, LinearSolver
+from ..linalg.steps import positive
 from ..objective import Scalar
 
 Gram = Float[Array, "concept concept"]
@@ -53,7 +54,7 @@ def sweep(x: Columns, gram: Gram, cross: Columns) -> Columns:
     """One exact pass over the concepts: each becomes its own minimizer while the others stand still (HALS)."""
     diagonal = jnp.diagonal(gram)
     # A concept of length zero has no say in the fit; dividing by 1 leaves its gradient, which is zero, alone.
-    safe = jnp.where(diagonal > 0, diagonal, 1)
+    safe = positive(diagonal)
 
     def coordinate(k: int | Array, x: Columns) -> Columns:
         ascent = (cross[k] - gram[k] @ x) / safe[k]
@@ -127,7 +128,7 @@ class ADMM(Solver):
         (dual,) = memory
         concepts = gram.shape[0]
         mean = jnp.trace(gram) / concepts
-        rho = jnp.where(mean > 0, mean, 1)
+        rho = positive(mean)
         solve = self.linear.prepare(gram + rho * jnp.eye(concepts, dtype=gram.dtype))
         for _ in range(self.inner):
             free = solve(cross + rho * (x + dual), x)

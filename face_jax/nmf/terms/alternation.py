@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.steps import share
 from ..solution import Solution
 from ..solvers.history import History, begun, chooser
 from .codes_pass import codes_pass, measure
 from .moves import improve_dictionary, move_together
-from .problem import Codes, Dictionary, Problem, ratio
+from .problem import Codes, Dictionary, Problem
 
 _JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
 
@@ -64,7 +65,7 @@ def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
     _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
     objective = problem.objective(codes, dictionary, sums, values)
     _, slope, gram = problem.dictionary_slope(sums, dictionary)
-    residual = ratio(sums.moves + problem.dictionary_moves(slope, gram, dictionary), problem.size)
+    residual = share(sums.moves + problem.dictionary_moves(slope, gram, dictionary), problem.size)
     return State(
         codes=codes,
         dictionary=dictionary,
@@ -102,7 +103,7 @@ def _step(problem: Problem, state: State) -> State:
         weighed = new_codes if weights is None else new_codes * weights[:, None]
         gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
     change = moved + sums.change + last + together + jnp.sum(values - state.values)
-    residual = ratio(sums.moves + moves, problem.size)
+    residual = share(sums.moves + moves, problem.size)
 
     accepted = change <= 0
     keep = chooser(accepted)

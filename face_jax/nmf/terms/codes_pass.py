@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .block_solver import Groups, minimize_model
-from .problem import DESCENT, TRIALS, Codes, Dictionary, Problem, Sums, layout, ratio
+from ..linalg.conjugate_gradients import RowGroups
+from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
+from ..linalg.row_blocks import fold_blocks, put_rows
+from ..linalg.steps import coordinate_step, positive, share
+from .block_solver import minimize_model
+from .problem import TRIALS, Codes, Dictionary, Problem, Sums
 
 
 def codes_pass(
     problem: Problem, codes: Codes, dictionary: Dictionary, before: Codes, *, improve: bool
 ) -> tuple[Codes, Float[Array, " group"], Sums]:
     """Improve all codes, or only measure them; `before` is where the change of the squared error counts from."""
-    size, count = layout(problem.rows, problem.group)
-    if count == 1:
+    blocks = problem.blocks
+    if blocks.count == 1:
         return _codes_block(problem.recalled(), codes, dictionary, before, None, improve)
 
-    def body(i: Array, carry: tuple[Codes, Array, Sums]) -> tuple[Codes, Array, Sums]:
-        # The last block is moved back so that all are equally long; rows seen before don't count again.
-        start = jnp.minimum(i * size, problem.rows - size)
-        fresh = (start + jnp.arange(size) >= i * size).astype(codes.dtype)
-        mine = jax.lax.dynamic_slice_in_dim(codes, start, size)
-        old = jax.lax.dynamic_slice_in_dim(before, start, size)
-        block = problem.take(start, size).recalled()
+    def one(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[Codes, Array], Sums]:
+        block = problem.take(start, blocks.size).recalled()
+        mine, old = blocks.take((codes, before), start)
         new, values, sums = _codes_block(block, mine, dictionary, old, fresh, improve)
-        out, all_values, totals = carry
-        return (
-            jax.lax.dynamic_update_slice_in_dim(out, new, start, axis=0),
-            jax.lax.dynamic_update_slice_in_dim(all_values, values, start // problem.group, axis=0),
-            jax.tree.map(jnp.add, totals, sums),
-        )
+        return (new, values), sums
+
+    def put(out: tuple[Codes, Array], piece: tuple[Codes, Array], start: Array) -> tuple[Codes, Array]:
+        return put_rows(out[0], piece[0], start), problem.put_groups(out[1], piece[1], start)
 
     zero = jnp.zeros((), codes.dtype)
     nothing = jnp.zeros_like(dictionary)
     sums = Sums(jnp.zeros((dictionary.shape[0],) * 2, codes.dtype), nothing, nothing, zero, zero)
-    values = jnp.zeros(problem.rows // problem.group, codes.dtype)
-    return jax.lax.fori_loop(0, count, body, (codes, values, sums))
+    out = codes, jnp.zeros(problem.rows // problem.group, codes.dtype)
+    (new, values), sums = fold_blocks(blocks, one, out, sums, dtype=codes.dtype, put=put)
+    return new, values, sums
 
 
 def measure(problem: Problem, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -47,7 +43,7 @@ def measure(problem: Problem, codes: Codes, dictionary: Dictionary) -> tuple[Flo
     _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
     _, slope, gram = problem.dictionary_slope(sums, dictionary)
     moves = sums.moves + problem.dictionary_moves(slope, gram, dictionary)
-    return problem.objective(codes, dictionary, sums, values), ratio(moves, problem.size)
+    return problem.objective(codes, dictionary, sums, values), share(moves, problem.size)
 
 
 def _codes_block(
@@ -58,7 +54,7 @@ def _codes_block(
     fresh: Float[Array, " row"] | None,
     improve: bool,
 ) -> tuple[Codes, Float[Array, " group"], Sums]:
-    settings, groups = problem.settings, Groups(problem.group)
+    settings, groups = problem.settings, RowGroups(problem.group)
     concepts = codes.shape[1]
     weights = jnp.ones(codes.shape[0], codes.dtype)
     if problem.quadratic.row_weights is not None:
@@ -69,10 +65,8 @@ def _codes_block(
     models = [(part.weight, part.term.local_codes(part.prepared, codes, dictionary)) for part in problem.parts]
     slope = sum((weight * model.slope for weight, model in models), quadratic)
     values = problem.values(codes, dictionary)
-    moves = jnp.maximum(
-        codes - slope / jnp.where(weights > 0, weights, 1)[:, None] / _positive(jnp.diagonal(gram))[None], 0
-    )
-    moves = weights * jnp.sum(jnp.diagonal(gram)[None] * (codes - moves) ** 2, axis=1)
+    target = coordinate_step(codes, slope / positive(weights)[:, None], jnp.diagonal(gram)[None])
+    moves = weights * jnp.sum(jnp.diagonal(gram)[None] * (codes - target) ** 2, axis=1)
 
     new = codes
     shift = codes - before
@@ -93,11 +87,15 @@ def _codes_block(
         linear = groups.dot(quadratic, direction)
         square = groups.dot(direction, (direction @ gram) * weights[:, None])
 
-        def trial(t: Float[Array, " group"]) -> tuple[Array, Array]:
-            found = problem.values(codes + groups.spread(t) * direction, dictionary)
-            return t * linear + t**2 / 2 * square + (found - values), found
+        along = groups.dot(slope, direction)
 
-        t, found = _search(trial, groups.dot(slope, direction), values)
+        def trial(t: Float[Array, " group"], _: Array) -> tuple[Array, Array, Array]:
+            found = problem.values(codes + groups.spread(t) * direction, dictionary)
+            change = t * linear + t**2 / 2 * square + (found - values)
+            return armijo(change, t * along), shorter_by_parabola(t, change, along), found
+
+        t, found, none = backtrack(trial, values, along < 0, trials=TRIALS, dtype=codes.dtype)
+        t = jnp.where(none | (along >= 0), 0, t)
         # Written so that a whole step lands on the target's exact zeros.
         new = jnp.where(groups.spread(t) == 1, target, codes + groups.spread(t) * direction)
         values, change = found, change + t * linear + t**2 / 2 * square
@@ -117,32 +115,3 @@ def _codes_block(
         moves = moves * fresh
     sums = Sums(counted.T @ new, counted.T @ problem.activations, slopes, jnp.sum(change), jnp.sum(moves))
     return new, values, sums
-
-
-def _positive(x: Array) -> Array:
-    return jnp.where(x > 0, x, 1)
-
-
-def _search(trial: Any, slope: Float[Array, " group"], values: Float[Array, " group"]) -> tuple[Array, Array]:
-    """The first of the shrinking steps that lowers each group's objective enough; none where nothing does."""
-    descending = slope < 0
-
-    def going(carry: tuple[Array, ...]) -> Array:
-        _, _, bad, count = carry
-        return jnp.any(bad) & (count < TRIALS)
-
-    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        t, found, bad, count = carry
-        change, new = trial(t)
-        good = jnp.isfinite(change) & (change <= DESCENT * t * slope)
-        done = bad & good
-        # The parabola through what is known; a step that changes nothing is given up for good.
-        vertex = -slope * t**2 / (2 * jnp.maximum(change - slope * t, jnp.finfo(t.dtype).tiny))
-        vertex = jnp.where(jnp.isfinite(vertex), vertex, 0)
-        smaller = jnp.clip(vertex, 0.1 * t, 0.5 * t)
-        bad = bad & ~good
-        return jnp.where(bad, smaller, t), jnp.where(done, new, found), bad, count + 1
-
-    first = jnp.where(descending, jnp.ones_like(slope), 0)
-    t, found, bad, _ = jax.lax.while_loop(going, step, (first, values, descending, jnp.zeros((), jnp.int32)))
-    return jnp.where(bad, 0, t), found

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.conjugate_gradients import RowGroups, conjugate_gradient
 from ..nnls.least_squares import codes_of
 from ..objective import Objective
 from ..solvers.update_rules import ADMM
-from .block_solver import Groups, conjugate_gradient
 from .problem import problem_of, settings_of
 from .projected_newton import inverse_of, minimize_codes
 from .solving import prepare
@@ -43,7 +43,7 @@ def _encode(
     fixed = jax.lax.stop_gradient((activations, dictionary, objective, prepared))
     problem = problem_of(fixed[0], fixed[2], fixed[3], settings_of(ADMM()))
     codes = minimize_codes(problem, _first(*fixed[:3]), fixed[1])
-    positive, groups = codes > 0, Groups(problem.group)
+    positive, groups = codes > 0, RowGroups(problem.group)
     inverse = inverse_of(problem.recalled().like(codes, fixed[1]))
     tolerance = 10 * float(jnp.finfo(codes.dtype).eps)
 
@@ -75,8 +75,8 @@ def _encode(
 
         def solve(_: object, b: Array) -> Array:
             return conjugate_gradient(
-                masked, lambda v: on_positive(on_positive(v) @ inverse), b, jnp.zeros_like(b), groups,
-                steps=20 * b.shape[1], rtol=tolerance,
+                masked, b, inner=groups, rtol=tolerance, max_steps=20 * b.shape[1],
+                preconditioner=lambda v: on_positive(on_positive(v) @ inverse),
             )  # fmt: skip
 
         return jax.lax.custom_linear_solve(masked, on_positive(right), solve, symmetric=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
+
+from ..linalg.conjugate_gradients import Whole, conjugate_gradient
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Likes = tuple[Float[Array, "concept concept"], Float[Array, "concept concept"]]
@@ -46,37 +47,12 @@ def newton_direction(
     def masked(pair: Factors) -> Factors:
         return jnp.where(free[0], pair[0], 0), jnp.where(free[1], pair[1], 0)
 
-    def easier(pair: Factors) -> Factors:
-        return masked((pair[0] @ inverses[0], inverses[1] @ pair[1]))
-
-    def going(carry: tuple[Factors, Factors, Factors, Array, Array]) -> Array:
-        *_, square, count = carry
-        return (count < steps) & (square > goal)
-
-    def step(carry: tuple[Factors, Factors, Factors, Array, Array]) -> tuple[Factors, Factors, Factors, Array, Array]:
-        x, residual, direction, square, count = carry
-        image = masked(product(direction))
-        curvature = dot(direction, image)
-        length = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), 0)
-        x = _add(x, length, direction)
-        residual = _add(residual, -length, image)
-        helped = easier(residual)
-        new = dot(residual, helped)
-        direction = _add(helped, new / square, direction)
-        return x, residual, direction, jnp.where(curvature > 0, new, 0), count + 1
-
-    right = masked((-slopes[0], -slopes[1]))
-    helped = easier(right)
-    square = dot(right, helped)
-    goal = rtol**2 * square
-    nothing = (jnp.zeros_like(right[0]), jnp.zeros_like(right[1]))
-    return jax.lax.while_loop(going, step, (nothing, right, helped, square, jnp.zeros((), jnp.int32)))[0]
-
-
-def dot(x: Factors, y: Factors) -> Float[Array, ""]:
-    """The inner product of both parts together."""
-    return jnp.sum(x[0] * y[0]) + jnp.sum(x[1] * y[1])
-
-
-def _add(x: Factors, length: Float[Array, ""], y: Factors) -> Factors:
-    return x[0] + length * y[0], x[1] + length * y[1]
+    rhs = masked((-slopes[0], -slopes[1]))
+    return conjugate_gradient(
+        lambda pair: masked(product(pair)),
+        rhs,
+        inner=Whole(),
+        rtol=rtol,
+        max_steps=steps,
+        preconditioner=lambda pair: masked((pair[0] @ inverses[0], inverses[1] @ pair[1])),
+    )

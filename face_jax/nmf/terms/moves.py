@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .block_solver import Groups, minimize_model
+from ..linalg.conjugate_gradients import RowGroups
+from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
+from .block_solver import minimize_model
 from .joint import newton_direction
-from .problem import DESCENT, TRIALS, Codes, Dictionary, Problem, Sums
+from .problem import TRIALS, Codes, Dictionary, Problem, Sums
 
 
 def improve_dictionary(
@@ -23,7 +24,7 @@ def improve_dictionary(
     def product(v: Dictionary) -> Dictionary:
         return sum((weight * model.product(v) for weight, model in models), gram @ v)
 
-    groups = Groups(dictionary.shape[0])
+    groups = RowGroups(dictionary.shape[0])
     target = minimize_model(
         dictionary, slope, product, gram, lambda matrix, v: matrix @ v, groups,
         signed=settings.signed, inner=settings.inner, steps=settings.steps, rtol=settings.cg_rtol,
@@ -31,28 +32,16 @@ def improve_dictionary(
     direction = target - dictionary
     linear, square = jnp.sum(quadratic * direction), jnp.sum(direction * (gram @ direction))
 
-    def going(carry: tuple[Array, ...]) -> Array:
-        _, _, _, bad, count = carry
-        return bad & (count < TRIALS)
-
     total = jnp.sum(slope * direction)
 
-    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        t, _, _, _, count = carry
+    def trial(t: Array, _: Array) -> tuple[Array, Array, Array]:
         found = problem.all_values(codes, dictionary + t * direction)
         change = t * linear + t**2 / 2 * square + jnp.sum(found - values)
-        bad = ~(jnp.isfinite(change) & (change <= DESCENT * t * total))
-        vertex = -total * t**2 / (2 * jnp.maximum(change - total * t, jnp.finfo(t.dtype).tiny))
-        vertex = jnp.where(jnp.isfinite(vertex), vertex, 0)
-        return jnp.where(bad, jnp.clip(vertex, 0.1 * t, 0.5 * t), t), t, found, bad, count + 1
+        return armijo(change, t * total), shorter_by_parabola(t, change, total), found
 
-    one = jnp.ones((), dictionary.dtype)
-    t, tried, found, bad, _ = jax.lax.while_loop(going, step, (one, one, values, total < 0, jnp.zeros((), jnp.int32)))
-    del t
-    moved = (total < 0) & ~bad
-    t = jnp.where(moved, tried, 0)
+    t, values, none = backtrack(trial, values, total < 0, trials=TRIALS, dtype=dictionary.dtype)
+    t = jnp.where(none | (total >= 0), 0, t)
     new = jnp.where(t == 1, target, dictionary + t * direction)
-    values = jnp.where(moved, found, values)
     return new, values, t * linear + t**2 / 2 * square, problem.dictionary_moves(slope, gram, dictionary)
 
 
@@ -110,24 +99,13 @@ def move_together(
         penalty = l2_codes * jnp.sum(v**2 * weights[:, None]) + l2_dictionary * jnp.sum(x**2)
         return linear + (square + penalty) / 2
 
-    def going(carry: tuple[Array, ...]) -> Array:
-        _, _, _, bad, count = carry
-        return bad & (count < TRIALS)
-
-    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        t, _, _, _, count = carry
+    def trial(t: Array, _: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         new = moved(t)
-        found = problem.values(*new)
-        quadratic_change = squared_change(*new)
+        found, quadratic_change = problem.values(*new), squared_change(*new)
         expected = jnp.sum(all_codes * (new[0] - codes)) + jnp.sum(all_dictionary * (new[1] - dictionary))
-        change = quadratic_change + jnp.sum(found - values)
-        good = jnp.isfinite(change) & (expected < 0) & (change <= DESCENT * expected)
-        return jnp.where(good, t, t / 4), found, quadratic_change, ~good, count + 1
+        good = (expected < 0) & armijo(quadratic_change + jnp.sum(found - values), expected)
+        return good, t / 4, (found, quadratic_change)
 
-    one, zero = jnp.ones((), codes.dtype), jnp.zeros((), codes.dtype)
-    t, found, change, bad, _ = jax.lax.while_loop(
-        going, step, (one, values, zero, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    )
-    t = jnp.where(bad, 0, t)
-    new_codes, new_dictionary = moved(t)
-    return new_codes, new_dictionary, jnp.where(bad, values, found), jnp.where(bad, 0, change)
+    nothing = values, jnp.zeros((), codes.dtype)
+    t, (found, change), none = backtrack(trial, nothing, jnp.ones((), bool), trials=TRIALS, dtype=codes.dtype)
+    return *moved(jnp.where(none, 0, t)), found, change

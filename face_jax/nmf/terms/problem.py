@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.row_blocks import RowBlocks, map_blocks, put_rows
 from ..linalg.shifted_systems import ConjugateGradient
+from ..linalg.steps import coordinate_step
 from ..objective import Objective, SquaredError, Term
 from ..solvers.update_rules import ADMM, SemiNMF
 
@@ -25,7 +27,6 @@ BLOCK_ROWS = 1024  # rows whose predictions are held at a time
 SAMPLE_ROWS = 2048  # rows that the dictionary's curvature is taken from; gradients and values see all
 JOINT_STEPS = 15
 TRIALS = 10
-DESCENT = 1e-4  # Armijo's share of the slope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,17 +159,23 @@ class Problem:
 
     def all_values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The same for all rows, block by block."""
-        size, count = layout(self.rows, self.group)
-        if count == 1:
+        blocks = self.blocks
+        if blocks.count == 1:
             return self.recalled().values(codes, dictionary)
 
-        def body(i: Array, out: Array) -> Array:
-            start = jnp.minimum(i * size, self.rows - size)
-            block = self.take(start, size).recalled()
-            found = block.values(jax.lax.dynamic_slice_in_dim(codes, start, size), dictionary)
-            return jax.lax.dynamic_update_slice_in_dim(out, found, start // self.group, axis=0)
+        def one(start: Array) -> Array:
+            return self.take(start, blocks.size).recalled().values(blocks.take(codes, start), dictionary)
 
-        return jax.lax.fori_loop(0, count, body, jnp.zeros(self.rows // self.group, codes.dtype))
+        return map_blocks(blocks, one, jnp.zeros(self.rows // self.group, codes.dtype), put=self.put_groups)
+
+    @property
+    def blocks(self) -> RowBlocks:
+        """The rows in blocks of whole groups."""
+        return RowBlocks.of(self.rows, BLOCK_ROWS, together=self.group)
+
+    def put_groups(self, out: Array, piece: Array, start: Array) -> Array:
+        """Numbers of a block's groups in their place."""
+        return put_rows(out, piece, start // self.group)
 
     def dictionary_slope(self, sums: Sums, dictionary: Dictionary) -> tuple[Dictionary, Dictionary, Array]:
         """Slopes of the squared error and of all, and the Gram matrix."""
@@ -179,7 +186,9 @@ class Problem:
 
     def dictionary_moves(self, slope: Dictionary, gram: Array, dictionary: Dictionary) -> Float[Array, ""]:
         """The squared change of the fit if each entry went to its own optimum."""
-        return _moves(dictionary, slope, jnp.diagonal(gram)[:, None], self.settings.signed)
+        diagonal = jnp.diagonal(gram)[:, None]
+        target = coordinate_step(dictionary, slope, diagonal, signed=self.settings.signed)
+        return jnp.sum(diagonal * (dictionary - target) ** 2)
 
     def objective(
         self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]
@@ -208,23 +217,3 @@ def problem_of(
     weights = objective.quadratic.row_weights
     size = jnp.sum(squares if weights is None else squares * weights)
     return Problem(activations, objective.quadratic, parts, settings, rows if rows % group else group, size)
-
-
-def layout(rows: int, group: int) -> tuple[int, int]:
-    """Rows of a block, and how many blocks there are; the last one overlaps if they don't come out even."""
-    groups = rows // group
-    count = -(-groups // max(1, BLOCK_ROWS // group))
-    size = -(-groups // count)
-    return size * group, -(-groups // size)
-
-
-def _moves(x: Array, slope: Array, diagonal: Array, signed: bool) -> Float[Array, ""]:
-    target = x - slope / jnp.where(diagonal > 0, diagonal, 1)
-    if not signed:
-        target = jnp.maximum(target, 0)
-    return jnp.sum(diagonal * (x - target) ** 2)
-
-
-def ratio(moves: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
-    """Moves as a share of the activations' length: the scaled KKT residual."""
-    return jnp.sqrt(moves / jnp.where(size > 0, size, 1))

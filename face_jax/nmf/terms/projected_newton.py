@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.conjugate_gradients import RowGroups, conjugate_gradient
+from ..linalg.line_search import armijo, backtrack
+from ..linalg.row_blocks import map_blocks
+from ..linalg.steps import coordinate_step, positive
 from ..objective import Local
-from .block_solver import Groups, conjugate_gradient
-from .problem import DESCENT, Codes, Dictionary, Problem, layout
+from .problem import Codes, Dictionary, Problem
 
 _MAX_STEPS, _TRIALS, _HALVED = 100, 20, 8
 _LESS, _PATIENCE = 0.5, 8  # steps by slopes alone go on while every so many leave at most that share of their squares
@@ -30,27 +33,23 @@ def minimize_codes(problem: Problem, codes: Codes, dictionary: Dictionary) -> Co
     Where no step lowers the objective by more than it's rounded, a convex problem is followed by its slopes, which are
     known far better: a heavy term's value is a large number whose last digit hides what its slope still shows.
     """
-    size, count = layout(problem.rows, problem.group)
-    if count == 1:
+    blocks = problem.blocks
+    if blocks.count == 1:
         return _minimize(problem.recalled(), codes, dictionary)
 
-    def body(i: Array, out: Codes) -> Codes:
-        # The last block is moved back so that all are equally long.
-        start = jnp.minimum(i * size, problem.rows - size)
-        mine = jax.lax.dynamic_slice_in_dim(codes, start, size)
-        new = _minimize(problem.take(start, size).recalled(), mine, dictionary)
-        return jax.lax.dynamic_update_slice_in_dim(out, new, start, axis=0)
+    def one(start: Array) -> Codes:
+        return _minimize(problem.take(start, blocks.size).recalled(), blocks.take(codes, start), dictionary)
 
-    return jax.lax.fori_loop(0, count, body, codes)
+    return map_blocks(blocks, one, codes)
 
 
 def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
-    groups, concepts, dtype = Groups(problem.group), first.shape[1], first.dtype
+    groups, concepts, dtype = RowGroups(problem.group), first.shape[1], first.dtype
     weights = problem.quadratic.row_weights
     weights = jnp.ones((first.shape[0], 1), dtype) if weights is None else weights[:, None]
     gram = dictionary @ dictionary.T + problem.penalty("l2_codes") * jnp.eye(concepts, dtype=dtype)
     cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
-    goal = _TOLERANCE * jnp.finfo(dtype).eps * _largest(weights * cross, groups)
+    goal = _TOLERANCE * jnp.finfo(dtype).eps * groups.largest(weights * cross)
     convex = all(part.term.convex_in_codes for part in problem.parts)
 
     def slope_at(codes: Codes) -> tuple[Codes, Codes, list[tuple[Array, Local]]]:
@@ -64,13 +63,13 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
         slope, quadratic, models = slope_at(codes)
         terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
         diagonal = jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None]
-        diagonal = jnp.where(diagonal > 0, diagonal, 1)
+        diagonal = positive(diagonal)
         inverse = inverse_of(jnp.mean(weights) * gram + terms)
 
-        off = codes - jnp.maximum(codes - slope / diagonal, 0)
-        far = _largest(off * diagonal, groups) > goal
+        off = codes - coordinate_step(codes, slope, diagonal)
+        far = groups.largest(off * diagonal) > goal
         # Codes that are about to be zero count as zero, or they would cut each step to nothing.
-        near = jnp.minimum(_largest(off, groups), 1e-3 * _largest(codes, groups))
+        near = jnp.minimum(groups.largest(off), 1e-3 * groups.largest(codes))
         held = (slope > 0) & (codes <= groups.spread(near))
 
         def free(v: Array) -> Array:
@@ -79,62 +78,46 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
         def product(v: Codes) -> Codes:
             return free(sum((weight * model.product(v) for weight, model in models), (v @ gram) * weights))
 
-        right = groups.where(far, free(-slope), jnp.zeros_like(slope))
+        rhs = groups.where(far, free(-slope), jnp.zeros_like(slope))
         newton = conjugate_gradient(
-            product, lambda v: free(free(v) @ inverse), right, jnp.zeros_like(codes), groups,
-            steps=_CG_STEPS, rtol=jnp.maximum(_CG_RTOL * jnp.exp2(-count.astype(dtype)), 10 * jnp.finfo(dtype).eps),
+            product, rhs, inner=groups, preconditioner=lambda v: free(free(v) @ inverse), max_steps=_CG_STEPS,
+            rtol=jnp.maximum(_CG_RTOL * jnp.exp2(-count.astype(dtype)), 10 * jnp.finfo(dtype).eps),
         )  # fmt: skip
         direction = jnp.where(held, -slope / diagonal, newton)
         expected = groups.dot(slope, newton)
 
-        def change_to(new: Codes) -> tuple[Array, Array]:
-            shift = new - codes
-            found = problem.values(new, dictionary)
-            return groups.dot(quadratic, shift) + groups.dot(
-                shift, (shift @ gram) * weights
-            ) / 2 + found - values, found
-
-        def shorten(t: Array, trial: Array) -> Array:
-            # Where a prediction is all but certain, curvature is nearly none and a Newton step far too long.
-            return t * jnp.where(trial < _HALVED, 0.5, 0.125).astype(dtype)
-
-        def going(carry: tuple[Array, ...]) -> Bool[Array, ""]:
-            return jnp.any(carry[3]) & (carry[4] < _TRIALS)
-
-        def shorter(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-            t, best, best_values, looking, trial = carry
+        def trial_of(t: Array, count: Array) -> tuple[Codes, Array, Array]:
             new = jnp.maximum(codes + groups.spread(t) * direction, 0)
-            change, found = change_to(new)
             promised = t * expected + groups.dot(jnp.where(held, slope, 0), new - codes)
-            good = looking & (change <= DESCENT * promised) & (change < 0)
-            best = groups.where(good, new, best)
-            best_values = jnp.where(good, found, best_values)
-            return shorten(t, trial), best, best_values, looking & ~good, trial + 1
+            # Where a prediction is all but certain, curvature is nearly none and a Newton step far too long.
+            return new, promised, t * jnp.where(count < _HALVED, 0.5, 0.125).astype(dtype)
+
+        def by_values(t: Array, count: Array) -> tuple[Array, Array, tuple[Codes, Array]]:
+            new, promised, shorter = trial_of(t, count)
+            shift, found = new - codes, problem.values(new, dictionary)
+            square = groups.dot(shift, (shift @ gram) * weights)
+            change = groups.dot(quadratic, shift) + square / 2 + found - values
+            return armijo(change, promised) & (change < 0), shorter, (new, found)
+
+        def put(good: Array, new: tuple[Codes, Array], old: tuple[Codes, Array]) -> tuple[Codes, Array]:
+            return groups.where(good, new[0], old[0]), jnp.where(good, new[1], old[1])
 
         looking = far & jnp.isfinite(expected)
-        one = jnp.ones(looking.shape, dtype)
-        none = jnp.zeros((), jnp.int32)
-        _, new, found, stuck, _ = jax.lax.while_loop(going, shorter, (one, codes, values, looking, none))
+        _, (new, found), stuck = backtrack(by_values, (codes, values), looking, trials=_TRIALS, dtype=dtype, select=put)
         if not convex:
             return new, found, looking & ~stuck, count + 1, least, waited
 
-        def settling(carry: tuple[Array, ...]) -> Bool[Array, ""]:
-            return jnp.any(carry[2]) & (carry[3] < _TRIALS)
-
-        def settle(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-            t, best, looking, trial = carry
-            new = jnp.maximum(codes + groups.spread(t) * direction, 0)
+        def by_slopes(t: Array, count: Array) -> tuple[Array, Array, Codes]:
+            new, promised, shorter = trial_of(t, count)
             # The trapezoid rule's change of the objective.
             change = groups.dot(slope + slope_at(new)[0], new - codes) / 2
-            promised = t * expected + groups.dot(jnp.where(held, slope, 0), new - codes)
-            good = looking & (change <= DESCENT * promised) & (change < 0)
-            return shorten(t, trial), groups.where(good, new, best), looking & ~good, trial + 1
+            return armijo(change, promised) & (change < 0), shorter, new
 
         wrong = groups.dot(off * diagonal, off * diagonal)
         waited = jnp.where(stuck, jnp.where(wrong < _LESS * least, 0, waited + 1), waited)
         least = jnp.where(stuck, jnp.minimum(least, wrong), least)
         hopeful = stuck & (waited < _PATIENCE)
-        _, new, lost, _ = jax.lax.while_loop(settling, settle, (one, new, hopeful, none))
+        _, new, lost = backtrack(by_slopes, new, hopeful, trials=_TRIALS, dtype=dtype, select=groups.where)
         settled = hopeful & ~lost
         found = jnp.where(settled, problem.values(new, dictionary), found)
         return new, found, (looking & ~stuck) | settled, count + 1, least, waited
@@ -146,10 +129,6 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
     none = jnp.zeros(values.shape, jnp.int32)
     begun = (first, values, jnp.ones(values.shape, bool), none.sum(), jnp.full_like(values, jnp.finfo(dtype).max), none)
     return jax.lax.while_loop(going, step, begun)[0]
-
-
-def _largest(x: Float[Array, "row concept"], groups: Groups) -> Float[Array, " group"]:
-    return jnp.max(jnp.abs(x).reshape(-1, groups.rows * x.shape[1]), axis=1)
 
 
 def inverse_of(like: Float[Array, "concept concept"]) -> Float[Array, "concept concept"]:
