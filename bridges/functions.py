@@ -27,6 +27,12 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     **Returns:** the same function of tensors. Results are on the first tensor's device; tensors of integers get no
     gradient, complex ones torch's (the conjugate of JAX's). Sparse, quantized, nested and meta tensors are refused by
     a `TypeError`.
+
+    **Example:**
+
+    >>> squares = bridges.as_torch(lambda x: x**2)
+    >>> squares(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 4.0]
     """
     compiled = _Compiled(function)
 

@@ -26,6 +26,10 @@ def imagenette(target: str, folder: pathlib.Path, *, split: str = "val") -> list
     - `split`: `"val"` (about 390 photographs a class) or `"train"` (about 950).
 
     **Returns:** the photographs' files. Raises `ImagenetteError` without internet, and says what to do instead.
+
+    **Example:**
+
+    >>> files = bridges.imagenette("tench", pathlib.Path("imagenette"))  # doctest: +SKIP
     """
     names = {name.lower(): name for name in CLASSES}
     if target.lower() not in names:

@@ -62,6 +62,10 @@ def share_processor(*, threads: int | None = None) -> ProcessorShare:
     - `threads`: threads for torch's operations; as many as `available_cores()` by default.
 
     **Returns:** what is set now, and advice on what only the environment can change.
+
+    **Example:**
+
+    >>> bridges.share_processor()  # doctest: +SKIP
     """
     if threads is not None:
         threads = whole("threads", threads, "threads", least=1, most=_MOST_THREADS)
@@ -90,6 +94,10 @@ def share_accelerator(*, jax_fraction: float = 0.5) -> None:
     - `jax_fraction`: JAX's share of the memory, between 0 and 1.
 
     Raises `RuntimeError` if JAX had started before and taken more.
+
+    **Example:**
+
+    >>> bridges.share_accelerator(jax_fraction=0.6)  # doctest: +SKIP
     """
     jax_fraction = share("jax_fraction", jax_fraction, 0.5)
     import torch

@@ -83,7 +83,13 @@ _LITE0_PREPROCESS = Preprocess(
 
 
 def known_models() -> tuple[str, ...]:
-    """Names that `load` understands: torchvision's image classifiers and `efficientnet_lite0`."""
+    """Names that `load` understands: torchvision's image classifiers and `efficientnet_lite0`.
+
+    **Example:**
+
+    >>> "resnet34" in bridges.known_models()
+    True
+    """
     # Without `module`, detection and segmentation models with a backbone's name in theirs would be listed as well.
     return (LITE0, *torchvision.models.list_models(module=torchvision.models))
 
@@ -119,6 +125,12 @@ def load(
     **Returns:** the classifier on the CPU, in evaluation mode (a module of your own: where and as it is). Raises
     `UnknownModelError` with the nearest names, or `WeightsError`, which says what doesn't fit or what to do without
     internet.
+
+    **Example:**
+
+    >>> loaded = bridges.load(network, classes=["a", "b", "c", "d", "e"])
+    >>> loaded.split("relu").layer
+    'relu'
     """
     if preprocess is not None:
         preprocess = as_preprocess(preprocess)

@@ -75,6 +75,14 @@ def pull(
 
     **Returns:** the activations with names, in the order of `pictures`. Raises `ValueError` if none could be read, if
     `store` holds other work, or while another run writes to it.
+
+    **Example:**
+
+    >>> half = bridges.split(network, "relu", preprocess=fj.Preprocess(size=16, resize=16))
+    >>> pictures = zip(["first", "second"], half.preprocess(images[:2]))
+    >>> pulled = bridges.pull(half, pictures, pooled=True)
+    >>> pulled.activations.shape
+    (2, 6)
     """
     batch, pooled, progress = check_count("batch", batch, "pictures"), flag("pooled", pooled), progress_of(progress)
     path = None if store is None else path_of("store", store, "a store, which ends in .npy or .zarr")

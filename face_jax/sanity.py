@@ -120,6 +120,12 @@ def sanity_check(
 
     **Returns:** the likeness at each stage, and floors. Raises `ValueError` for models of another shape, and
     `SignedActivationsError` for activations below zero.
+
+    **Example:**
+
+    >>> check = fj.sanity_check(explanation, [("trained", model), ("again", model)])
+    >>> round(check.stages[0].logit_agreement, 2)
+    1.0
     """
     key, progress = key_of(key), progress_of(progress)
     instance("explanation", explanation, Explanation, "the result of explain or load")

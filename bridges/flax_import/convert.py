@@ -97,6 +97,12 @@ def to_flax(
     - `ExportError`: torch cannot trace the module with a free batch size.
     - `ImportMismatchError`: the check failed, with the measured numbers.
     - `ValueError`: inputs or weights that cannot be used, or `affine=True` of a module that is not.
+
+    **Example:**
+
+    >>> imported = bridges.to_flax(network, torch.zeros(1, 3, 16, 16))
+    >>> imported(jnp.zeros((1, 16, 16, 3))).shape
+    (1, 5)
     """
     for name, value in (
         ("check", check),

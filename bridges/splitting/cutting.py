@@ -63,6 +63,12 @@ def split(
     seems to give probabilities. Raises `UnknownLayerError`, `NotACutError` or `UntraceableModelError`, each a
     `ValueError`, and `ValueError` for networks that don't take photographs (of three colours, of this size), unless
     `example_inputs` shows what they take.
+
+    **Example:**
+
+    >>> half = bridges.split(network, "relu", preprocess=fj.Preprocess(size=16, resize=16))
+    >>> half.features(jnp.zeros((1, 16, 16, 3))).shape, half.head.affine
+    ((1, 8, 8, 6), True)
     """
     preprocess = as_preprocess(preprocess)
     if name is not None:

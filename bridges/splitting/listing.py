@@ -106,6 +106,11 @@ def layers(
     paddings, which add nothing to the place before them, are left out, and so is what lies before a place where the
     network detaches its tensors, as its logits have no derivative there. Raises `ValueError` for a model that returns
     no logits, doesn't take such pictures, or can't be followed.
+
+    **Example:**
+
+    >>> [place.name for place in bridges.layers(network, size=16)][0]
+    'conv'
     """
     model = unwrapped(model)
     seen = survey(model, example(model, example_inputs, size)) if seen is None else seen
@@ -145,6 +150,11 @@ def non_negative_layers(
     - `count`: how many names at most.
 
     **Returns:** the names; fewer, or none, if the network has no more such places.
+
+    **Example:**
+
+    >>> bridges.non_negative_layers(network, near="conv", size=16)[0]
+    'relu'
     """
     near, model = plain_name(model, near), unwrapped(model)
     return non_negative_near(survey(model, example(model, example_inputs, size)), model, near, count)
@@ -173,6 +183,11 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
         are passed over.
 
     **Returns:** one of them, or None if all maps have negative activations.
+
+    **Example:**
+
+    >>> bridges.suggest_layer(bridges.layers(network, size=16)).name
+    'relu'
     """
     maps = [place for place in places if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.non_negative]
     affine = [place for place in maps if place.affine]

@@ -55,6 +55,12 @@ def randomized(
 
     **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own. Raises
     `ValueError` for a model whose weights can't be found or drawn again, with the name of what can't.
+
+    **Example:**
+
+    >>> stages = bridges.randomized(network, "relu", steps=2, preprocess=fj.Preprocess(size=16, resize=16))
+    >>> [name for name, model in stages][0]
+    'as trained'
     """
     steps = check_count("steps", steps, "steps")
     classes = None if classes is None else class_names(classes)

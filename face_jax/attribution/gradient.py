@@ -39,6 +39,12 @@ def concept_gradients(
     - `pooled`: differentiate the code of the image's average activations; else the sum of its places' codes.
 
     **Returns:** gradients in codes per unit of the network's input, in the network's precision (at least float32).
+
+    **Example:**
+
+    >>> inputs = model.preprocess(images[:2])
+    >>> fj.attribution.concept_gradients(model, explanation.dictionary, inputs, concepts=[0, 1]).shape
+    (2, 2, 16, 16, 3)
     """
     check_model(model)
     images, dictionary = checked_images(images), checked_bank(dictionary)
@@ -74,6 +80,12 @@ def forward_with_pullback(
     """A layer's activations, and the function that takes cotangents of them to cotangents of the images.
 
     Features from another framework bring a method `vjp` of their own; any other function is differentiated by JAX.
+
+    **Example:**
+
+    >>> maps, pull_back = fj.attribution.forward_with_pullback(model, model.preprocess(images[:2]))
+    >>> pull_back(jnp.ones_like(maps)).shape
+    (2, 16, 16, 3)
     """
     own = getattr(model.features, "vjp", None)
     if own is not None:

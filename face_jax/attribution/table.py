@@ -50,6 +50,11 @@ def attribution_method(method: str | Method) -> Method:
     - `method`: a word of `METHODS` (case, `-` and `_` don't matter), or an object such as `RISE(masks=4000)`.
 
     **Returns:** the method. Raises `UnknownMethodError` with the nearest words.
+
+    **Example:**
+
+    >>> fj.attribution.attribution_method("grad-cam")
+    GradCAM(batch=32)
     """
     if not isinstance(method, str):
         if isinstance(method, type) or not callable(method):

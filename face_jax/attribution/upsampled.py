@@ -28,6 +28,11 @@ def upsampled_codes(
     - `size`: pixels of the map's height and width.
 
     **Returns:** one map a concept and image.
+
+    **Example:**
+
+    >>> fj.attribution.upsampled_codes(jnp.asarray(explanation.codes[:1]), 16).shape
+    (1, 16, 16, 4)
     """
     return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), size, size), 0, -1)
 

@@ -110,6 +110,12 @@ def visualize(
     - `key`: for the start and the views; a concept's are the same whichever others are asked for.
 
     **Returns:** the pictures and the objective's history. Raises `ValueError` for options out of range.
+
+    **Example:**
+
+    >>> found = fj.visualize(model, explanation.dictionary, concepts=[0], steps=2)
+    >>> found.pixels.shape
+    (1, 16, 16, 3)
     """
     key, progress = key_of(key), progress_of(progress)
     check_model(model)

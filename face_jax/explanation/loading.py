@@ -43,6 +43,12 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     explanation's own. Raises `WrongModelError` for another model, layer or preprocessing, `SavedFilesError` for files
     that are missing, damaged, of another format or of different explanations, and for `images` without the
     photographs that were explained; `ValueError` for a file in place of a folder.
+
+    **Example:**
+
+    >>> kept = fj.save(explanation, folder / "kept")
+    >>> fj.load(kept, model).target_name
+    'warm'
     """
     folder = folder_of(folder)
     text = read_text(folder)

@@ -38,6 +38,11 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
 
     **Returns:** the folder. Raises `OSError` where there is no room, and `FolderInUseError` while another run writes
     to the folder.
+
+    **Example:**
+
+    >>> sorted(file.name for file in fj.save(explanation, folder / "saved").iterdir())
+    ['activations.safetensors', 'bank.safetensors', 'explanation.json', 'seconds.json']
     """
     try:
         from safetensors.numpy import save as dumped_tensors

@@ -43,9 +43,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "tcav_p_value": tcav.p_value[concept.index],
                     "gradient_times_code": gradients[concept.index],
                     "coverage": concept.coverage,
-                    "strongest": _strongest(
-                        explanation, concept.strongest, explanation.crop_codes[:, concept.index]
-                    ),
+                    "strongest": _strongest(explanation, concept.strongest, explanation.crop_codes[:, concept.index]),
                 }
                 for concept in explanation.concepts
             ],

@@ -73,6 +73,13 @@ def certify(
     **Returns:** certificates with quantiles. Raises `ValueError` for a term of several labels, whose predictions are
     no single distribution; for rows that don't fit the term; for a term that weighs no image; and for predictions
     that aren't finite.
+
+    **Example:**
+
+    >>> term = fj.Faithfulness(model.head)
+    >>> found = fj.factorize(rows, 3, objective=fj.SquaredError() + 10.0 * term)
+    >>> fj.certify(term, rows, found).fitted.kl.shape
+    (12,)
     """
     if isinstance(term, Faithfulness) and isinstance(term.loss, SigmoidKL):
         raise ValueError(

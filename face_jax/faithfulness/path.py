@@ -131,6 +131,12 @@ def faithfulness_path(
     **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
     factorized for rows that don't fit the terms, terms that weigh no image, predictions that aren't finite, and
     solvers that terms can't be combined with.
+
+    **Example:**
+
+    >>> path = fj.faithfulness_path(rows[:8], 3, fj.Faithfulness(model.head), rows[8:], weights=[0.0, 10.0])
+    >>> [point.weight for point in path.points]
+    [0.0, 10.0]
     """
     rank, solver = rank_of(rank), check_solver(solver)
     instance("term", term, Faithfulness, "Faithfulness(model.head)")

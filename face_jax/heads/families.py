@@ -118,6 +118,12 @@ def resnet(module: Any, *, after: str = "layer4") -> NetworkHead:
     - `after`: the stage that it's cut behind, `"layer1"` to `"layer4"`.
 
     **Returns:** the head.
+
+    **Example:**
+
+    >>> head = fj.heads.resnet(torchvision.models.resnet18().eval())
+    >>> head.channels > 0
+    True
     """
     require(module, ("layer1", "layer4", "avgpool", "fc"), "ResNet")
     names = ("layer1", "layer2", "layer3", "layer4")
@@ -145,6 +151,12 @@ def mobilenet_v2(module: Any, *, after: int | None = None) -> NetworkHead:
     - `after`: the number of the part of `features` that it's cut behind; the last by default.
 
     **Returns:** the head.
+
+    **Example:**
+
+    >>> head = fj.heads.mobilenet_v2(torchvision.models.mobilenet_v2().eval())
+    >>> head.channels > 0
+    True
     """
     # It pools by a function, not by a module.
     return NetworkHead(
@@ -153,24 +165,52 @@ def mobilenet_v2(module: Any, *, after: int | None = None) -> NetworkHead:
 
 
 def mobilenet_v3(module: Any, *, after: int | None = None) -> NetworkHead:
-    """The head of a MobileNetV3: two layers behind all features. Arguments as for `mobilenet_v2`."""
+    """The head of a MobileNetV3: two layers behind all features. Arguments as for `mobilenet_v2`.
+
+    **Example:**
+
+    >>> head = fj.heads.mobilenet_v3(torchvision.models.mobilenet_v3_small().eval())
+    >>> head.channels > 0
+    True
+    """
     return _pooled(module, after, "MobileNetV3")
 
 
 def efficientnet(module: Any, *, after: int | None = None) -> NetworkHead:
-    """The head of an EfficientNet (V2 too): affine behind all features. Arguments as for `mobilenet_v2`."""
+    """The head of an EfficientNet (V2 too): affine behind all features. Arguments as for `mobilenet_v2`.
+
+    **Example:**
+
+    >>> head = fj.heads.efficientnet(torchvision.models.efficientnet_b0().eval())
+    >>> head.channels > 0
+    True
+    """
     return _pooled(module, after, "EfficientNet")
 
 
 def convnext(module: Any, *, after: int | None = None) -> NetworkHead:
-    """The head of a ConvNeXt: a layer norm of the averages, then affine. Arguments as for `mobilenet_v2`."""
+    """The head of a ConvNeXt: a layer norm of the averages, then affine. Arguments as for `mobilenet_v2`.
+
+    **Example:**
+
+    >>> head = fj.heads.convnext(torchvision.models.convnext_tiny().eval())
+    >>> head.channels > 0
+    True
+    """
     # Its classifier norms maps, and flattens them itself.
     stages = _of_features(module, after, "ConvNeXt", "avgpool")
     return NetworkHead(stages, converted(module.avgpool), chain([module.classifier]))
 
 
 def vgg(module: Any, *, after: int | None = None) -> NetworkHead:
-    """The head of a VGG: three layers on a 7 × 7 grid. Arguments as for `mobilenet_v2`."""
+    """The head of a VGG: three layers on a 7 × 7 grid. Arguments as for `mobilenet_v2`.
+
+    **Example:**
+
+    >>> head = fj.heads.vgg(torchvision.models.vgg11().eval())
+    >>> head.channels > 0
+    True
+    """
     return _pooled(module, after, "VGG")
 
 
@@ -188,6 +228,12 @@ def densenet(module: Any, *, after: str = "relu") -> NetworkHead:
     - `after`: `"relu"`, or `"denseblock4"`: before the last norm and rectifier.
 
     **Returns:** the head.
+
+    **Example:**
+
+    >>> head = fj.heads.densenet(torchvision.models.densenet121().eval())
+    >>> head.channels > 0
+    True
     """
     require(module, ("features", "classifier"), "DenseNet")
     if after not in ("relu", "denseblock4"):
@@ -205,6 +251,12 @@ def vit(module: Any, *, after: int | None = None) -> TokenHead:
     - `after`: the number of the encoder block that it's cut behind; the last by default.
 
     **Returns:** the head, which takes tokens with the class token first.
+
+    **Example:**
+
+    >>> head = fj.heads.vit(torchvision.models.vit_b_16().eval())
+    >>> head.channels > 0
+    True
     """
     require(module, ("encoder", "heads"), "VisionTransformer")
     blocks = list(module.encoder.layers)

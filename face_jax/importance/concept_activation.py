@@ -82,6 +82,12 @@ def tcav(
     **Returns:** derivatives, scores and p-values, as NumPy arrays: it can't be part of a program under `jax.jit`.
     Raises `ValueError` for concepts that don't fit the head and where the derivative isn't finite,
     `UnknownClassError` for a class that the head doesn't have.
+
+    **Example:**
+
+    >>> codes, dictionary = explanation.codes, explanation.dictionary
+    >>> fj.tcav(model.head, jnp.asarray(codes), jnp.asarray(dictionary), 0).per_class.shape
+    (4,)
     """
     count = index_or_none(directions)
     if count is None or count < 2:

@@ -64,6 +64,12 @@ def gradient_times_code(
     **Returns:** signed contributions, and their sizes per image and per class, as NumPy arrays: it can't be part of a
     program under `jax.jit`. Raises `ValueError` for concepts that don't fit the head and where the derivative isn't
     finite, `UnknownClassError` for a class that the head doesn't have.
+
+    **Example:**
+
+    >>> codes, dictionary = explanation.codes, explanation.dictionary
+    >>> fj.gradient_times_code(model.head, jnp.asarray(codes), jnp.asarray(dictionary), 0).per_class.shape
+    (4,)
     """
     codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     gradient = logit_gradient(head, codes, dictionary, target)

@@ -53,6 +53,13 @@ def total_sobol(
     **Returns:** the indices, as NumPy arrays: it can't be part of a program under `jax.jit`. An image whose logit
     doesn't depend on any concept has zeros. Raises `ValueError` for concepts that don't fit the head and for a head
     that isn't finite for masked concepts, `UnknownClassError` for a class that the head doesn't have.
+
+    **Example:**
+
+    >>> codes, dictionary = explanation.codes, explanation.dictionary
+    >>> indices = fj.total_sobol(model.head, jnp.asarray(codes), jnp.asarray(dictionary), 0)
+    >>> indices.exact, indices.total.shape
+    (True, (14, 4))
     """
     designs, scrambles, key = checked_designs(designs, scrambles, key)
     check_head(head)
@@ -77,7 +84,13 @@ def total_sobol(
 
 
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
-    """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN."""
+    """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN.
+
+    **Example:**
+
+    >>> fj.importance.exact_total_sobol(np.asarray([[3.0, 4.0]])).round(2).tolist()
+    [[0.36, 0.64]]
+    """
     squares = of_order_one(contribution, -1) ** 2
     total = squares.sum(-1, keepdims=True)
     return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
@@ -89,6 +102,12 @@ def contributions(
     """What each concept adds to (or takes from) the class's logit through an affine head.
 
     Raises what `gradient_times_code` raises, which it is behind such a head.
+
+    **Example:**
+
+    >>> codes, dictionary = explanation.codes, explanation.dictionary
+    >>> fj.importance.contributions(model.head, jnp.asarray(codes), jnp.asarray(dictionary), 0).shape
+    (14, 4)
     """
     codes, dictionary = native("codes", codes), native("dictionary", dictionary)
     if not isinstance(head, Affine):

@@ -18,6 +18,11 @@ def mean_direction(
 
     One direction that stands for the whole class already predicts the class, so scores that reward early insertion
     and deletion come close to their ceilings without a concept having been found.
+
+    **Example:**
+
+    >>> fj.metrics.mean_direction(np.asarray(A), 3).shape
+    (3, 12)
     """
     rows = real_array("rows", rows, "row × channel")
     noise = random_dictionary(rows.shape[1], rank, key=key).astype(rows.dtype)
@@ -26,14 +31,26 @@ def mean_direction(
 
 
 def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Float[np.ndarray, "concept channel"]:
-    """Directions drawn at random: absolute values of normal numbers, at unit length."""
+    """Directions drawn at random: absolute values of normal numbers, at unit length.
+
+    **Example:**
+
+    >>> np.linalg.norm(fj.metrics.random_dictionary(12, 3), axis=1).round(3).tolist()
+    [1.0, 1.0, 1.0]
+    """
     channels, rank = check_count("channels", channels, "channels"), check_count("rank", rank, "concepts")
     key = key_of(key)
     return unit_length(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
 
 
 def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:
-    """Vectors at length 1; those of length 0 stay."""
+    """Vectors at length 1; those of length 0 stay.
+
+    **Example:**
+
+    >>> fj.metrics.unit_length(np.asarray([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
     vectors = of_order_one(real_array("vectors", vectors, "concept × channel"), -1)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)

@@ -45,6 +45,12 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
     - `original`, `rebuilt`: logits.
 
     **Returns:** divergences and their bounds (FACE, theorem 1), computed in float64.
+
+    **Example:**
+
+    >>> logits = np.asarray([[2.0, 0.0], [0.0, 1.0]])
+    >>> fj.metrics.certificates(logits, logits).kl.tolist()
+    [0.0, 0.0]
     """
     original, rebuilt = (
         real_array(name, value, "image × class") for name, value in (("original", original), ("rebuilt", rebuilt))
@@ -64,7 +70,13 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
 
 
 def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
-    """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero."""
+    """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero.
+
+    **Example:**
+
+    >>> fj.metrics.relative_squared_error(np.asarray([3.0, 4.0]), np.asarray([3.0, 3.0]))
+    0.04
+    """
     activations = real_array("activations", activations, finite=False)
     rebuilt = real_array("rebuilt", rebuilt, finite=False)
     if activations.shape != rebuilt.shape:

@@ -110,6 +110,14 @@ def pointing_cases(
     - `visible`: the share of a crop that must be in the network's input.
 
     **Returns:** the cases, concept by concept.
+
+    **Example:**
+
+    >>> strongest = [concept.strongest for concept in explanation.concepts]
+    >>> shapes = [photograph.pixels().shape[:2] for photograph in explanation.photographs]
+    >>> cases = fj.metrics.pointing_cases(strongest, explanation.pictures.crops, shapes, model.preprocess)
+    >>> cases.box.shape[1]
+    4
     """
     concept, image, box = [], [], []
     for number, best in enumerate(strongest):
@@ -139,6 +147,13 @@ def pointing_game(maps: Float[np.ndarray, "case y x"], boxes: Int[np.ndarray, "b
     - `boxes`: `(top, left, bottom, right)` in the map's pixels; bottom and right are just outside.
 
     **Returns:** hits and chances. Raises `ValueError` for boxes that are empty or reach out of the maps, and for NaN.
+
+    **Example:**
+
+    >>> maps = np.zeros((1, 4, 4))
+    >>> maps[0, 1, 1] = 1
+    >>> fj.metrics.pointing_game(maps, np.asarray([[0, 0, 2, 2]])).hits.tolist()
+    [1.0]
     """
     maps, boxes = real_array("maps", maps, "case × y × x", finite=False), real_array("boxes", boxes, "box × 4")
     if boxes.shape[1] != 4:

@@ -67,6 +67,13 @@ def score(
     - `importance`: the concepts', found on other pictures; sets the order of insertion and deletion.
 
     **Returns:** the row.
+
+    **Example:**
+
+    >>> held_out = explanation.pictures.collected[explanation.pictures.held_out]
+    >>> own = fj.metrics.score("mine", model.head, held_out, explanation.dictionary, 0, np.ones(4))
+    >>> 0 <= own.agreement <= 1
+    True
     """
     instance("units", units, Collected, "explanation.pictures.collected")
     dictionary = real_array("dictionary", dictionary, "concept × channel")

@@ -63,6 +63,12 @@ def encode(
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
     `certify_codes` says so).
+
+    **Example:**
+
+    >>> dictionary = fj.factorize(A, 3).dictionary
+    >>> fj.encode(A[:5], dictionary).shape
+    (5, 3)
     """
     activations = validate.matrix("activations", activations, "row × channel")
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)

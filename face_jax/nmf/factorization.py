@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
+from .linalg.steps import positive
 from .objective import Objective, SquaredError, penalized
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
@@ -69,6 +70,17 @@ def factorize(
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
     make no sense.
+
+    **Example:**
+
+    >>> found = fj.factorize(A, 3)
+    >>> found.codes.shape, found.dictionary.shape, found.result.message
+    ((60, 3), (3, 12), 'The scaled KKT residual fell below the tolerance.')
+    >>> def rebuilt(A):
+    ...     found = fj.factorize(A, 3)
+    ...     return jnp.sum((found.codes @ found.dictionary) ** 2)
+    >>> jax.grad(rebuilt)(A).shape
+    (60, 12)
     """
     activations = validate.matrix("activations", activations, "row × channel")
     rank = validate.rank_of(rank)
@@ -137,7 +149,7 @@ def _factorize(
     if objective.weights is not None:
         # Entries that are left out start from what the others of their channel are.
         total = jnp.sum(objective.weights, axis=0)
-        mean = jnp.sum(objective.weights * activations, axis=0) / jnp.where(total > 0, total, 1)
+        mean = jnp.sum(objective.weights * activations, axis=0) / positive(total)
         visible = jnp.where(objective.weights > 0, activations, mean[None])
     # Where the solver ends is told by the objective, not by where it started.
     visible = jax.lax.stop_gradient(visible)

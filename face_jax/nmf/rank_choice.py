@@ -82,6 +82,12 @@ def rank_scan(
 
     **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
     refuses, and for activations that are 0 everywhere.
+
+    **Example:**
+
+    >>> scan = fj.rank_scan(A, [2, 3, 4])
+    >>> scan.suggested
+    3
     """
     activations = validate.matrix("activations", activations, "row × channel")
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})

@@ -133,6 +133,12 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
     to folders aren't; these, and what else is no file, are among the photographs, and can't be read. Pictures of more
     than `face_jax.pictures.decoding.MOST_PIXELS` pixels (2²⁷) can't either. Raises `NoPhotographsError` or `ValueError`
     if there are none.
+
+    **Example:**
+
+    >>> found = fj.photographs(images)
+    >>> len(found), found[0].pixels().shape
+    (14, (32, 40, 3))
     """
     found = tuple(_told_apart(list(_walk(source, "image"))))
     if not found:

@@ -89,6 +89,12 @@ def explain(
         `face_jax.support.progress.Progress`. By default a line where a person watches, on a terminal or in a notebook.
 
     **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
+
+    **Example:**
+
+    >>> explanation = fj.explain(model, images, "warm", rank=3)
+    >>> len(explanation.concepts), explanation.target_name
+    (3, 'warm')
     """
     keys = keys_of(key := key_of(key))
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)

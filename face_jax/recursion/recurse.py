@@ -94,6 +94,12 @@ def recurse(
 
     **Returns:** the explanation with `recursion` filled in. Raises `ValueError` for a cut of another model, and
     `SignedActivationsError` for a layer with activations below zero.
+
+    **Example:**
+
+    >>> parts = fj.recurse(explanation, earlier, concepts=[0], rank=2, fewest=4).recursion
+    >>> len(parts.divisions[0].parts)
+    2
     """
     key, progress = key_of(key), progress_of(progress)
     instance("explanation", explanation, Explanation, "the result of explain or load")
@@ -155,6 +161,12 @@ def suggest_recursion(
     - `percentile`, `fewest`, `threshold`: as for `recurse`.
 
     **Returns:** a recursion without divisions.
+
+    **Example:**
+
+    >>> suggestion = fj.suggest_recursion(explanation)
+    >>> len(suggestion.spread)
+    4
     """
     instance("explanation", explanation, Explanation, "the result of explain or load")
     percentile, threshold = _check_measure(percentile, threshold)

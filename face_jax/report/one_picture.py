@@ -42,6 +42,12 @@ def picture(
     - `key`: for methods that draw at random.
 
     **Returns:** a `matplotlib.figure.Figure`. Raises `ValueError` for several photographs.
+
+    **Example:**
+
+    >>> figure = fj.picture(explanation, images[0], folder / "first.png", most=2)
+    >>> (folder / "first.png").exists()
+    True
     """
     key = key_of(key)
     path = None if path is None else path_of("path", path, "a file for the picture")

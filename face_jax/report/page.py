@@ -58,6 +58,11 @@ def write_report(
     - `sanity`: from `face_jax.sanity_check` of this explanation.
 
     **Returns:** the file.
+
+    **Example:**
+
+    >>> fj.write_report(explanation, folder / "report").name
+    'report.html'
     """
     if command is not None and not isinstance(command, str):
         raise ValueError(f"command={shown(command)} is no text; give the command line in quotes, or leave it out")

@@ -23,6 +23,12 @@ def write_sanity_check(check: SanityCheck, folder: str | pathlib.Path) -> pathli
     """Writes `sanity.json` (the numbers) and `sanity.png` (the figure) into a folder, which is made if need be.
 
     **Returns:** the folder.
+
+    **Example:**
+
+    >>> check = fj.sanity_check(explanation, [("trained", model), ("again", model)])
+    >>> sorted(file.name for file in fj.write_sanity_check(check, folder / "sanity").iterdir())
+    ['sanity.json', 'sanity.png']
     """
     folder = folder_of(folder)
     folder.mkdir(parents=True, exist_ok=True)

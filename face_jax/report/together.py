@@ -59,7 +59,7 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
         _Entry(
             number=one.number,
             colour=one.colour,
-            adds=float(adds[one.index]),
+            adds=float(adds[one.number - 1]),
             share=one.share,
             peak=(one.peak[1], one.peak[0]),
             label=(round(place[1]), round(place[0])),

@@ -71,6 +71,10 @@ def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> t
         saved both JSON and CSV answered once: an answer that is there again, to the millisecond, is passed over too.
 
     **Returns:** every answer once. Raises `AnswerError` with the file, the place in it and the remedy.
+
+    **Example:**
+
+    >>> answers = fj.study.read_answers(["anna.json", "ben.json"])  # doctest: +SKIP
     """
     sources = [source] if isinstance(source, str | pathlib.Path) else list(source)
     files = [file for entry in sources for file in _files(pathlib.Path(entry))]

@@ -37,6 +37,11 @@ def intruder_trials(
     - `key`: for every choice.
 
     **Returns:** the trials. Raises `ValueError` where the crops don't suffice.
+
+    **Example:**
+
+    >>> len(fj.study.intruder_trials(explanation, trials=2, crops=2))
+    2
     """
     key = key_of(key)
     check_cropped("explanation", explanation)
@@ -95,6 +100,11 @@ def binary_trials(
 
     **Returns:** the trials, with condition `"sub-concept"` or `"concept"`. Raises `ValueError` where the crops don't
     suffice, or `parent` is missing.
+
+    **Example:**
+
+    >>> len(fj.study.binary_trials(explanation, trials=2, crops=2))
+    2
     """
     key = key_of(key)
     check_cropped("explanation", explanation)

@@ -79,6 +79,13 @@ def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
     - `division`: one of `explanation.recursion.divisions`, or anything with `crops` and `codes`.
 
     **Returns:** them with their crops and photographs.
+
+    **Example:**
+
+    >>> recursion = fj.recurse(explanation, earlier, concepts=[0], rank=2, fewest=4).recursion
+    >>> parts = fj.study.parts_of(explanation, recursion.divisions[0])
+    >>> parts.crop_codes.shape[1]
+    2
     """
     crops = explanation.crops
     subset = Crops(image=crops.image[division.crops], box=crops.box[division.crops])

@@ -53,6 +53,12 @@ def write_page(
 
     **Returns:** both files. Raises `ValueError` for an empty study or trials of the same name, and `ImportError` if
     the report's packages aren't installed.
+
+    **Example:**
+
+    >>> files = fj.study.write_page(folder / "study.html", fj.study.intruder_trials(explanation, trials=2, crops=2))
+    >>> files.page.suffix
+    '.html'
     """
     asked = [entry for entry in trials if isinstance(entry, Trial)]
     if not asked:

@@ -124,6 +124,10 @@ def score(
     - `random_key`: for the resampling.
 
     **Returns:** the scores. Raises `AnswerError` where answers and keys don't fit.
+
+    **Example:**
+
+    >>> found = fj.study.score("answers/", "study/key.json")  # doctest: +SKIP
     """
     screening = screening or Screening()
     instance("screening", screening, Screening, "Screening(failed_catches=1)")

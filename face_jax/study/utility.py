@@ -105,6 +105,10 @@ def utility_trials(
     - `key`: for every choice.
 
     **Returns:** lessons, each before its session's trials. Raises `ValueError` where the photographs don't suffice.
+
+    **Example:**
+
+    >>> trials = fj.study.utility_trials(explanation, images, sessions=1, training=1, tests=2)  # doctest: +SKIP
     """
     key = key_of(key)
     design = design or OneCondition()

@@ -36,6 +36,10 @@ def keep_compilations(folder: str | pathlib.Path | None = None) -> pathlib.Path:
     - `folder`: where they are kept; by default `compilations` in `$FACE_JAX_CACHE`, or in the user's cache folder.
 
     **Returns:** the folder that is used.
+
+    **Example:**
+
+    >>> fj.keep_compilations()  # doctest: +SKIP
     """
     known = jax.config.values["jax_compilation_cache_dir"]
     if known is not None:

@@ -92,5 +92,10 @@ def keep_freed_memory() -> bool:
 
     **Returns:** whether it could be set: not where the C library isn't glibc, or where the environment says what its
     allocator does (`GLIBC_TUNABLES`, `MALLOC_…_`).
+
+    **Example:**
+
+    >>> bridges.keep_freed_memory()  # doctest: +SKIP
+    True
     """
     return _begin()

@@ -11,6 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.steps import coordinate_step, positive
 from ..objective import Objective, SquaredError
 
 Activations = Float[Array, "row channel"]
@@ -20,7 +21,7 @@ Dictionary = Float[Array, "concept channel"]
 
 def at_scale(codes: Codes, dictionary: Dictionary, scale: Float[Array, " concept"]) -> tuple[Codes, Dictionary]:
     """The factors as the objective sees them."""
-    safe = jnp.where(scale > 0, scale, 1)
+    safe = positive(scale)
     return jnp.where((scale > 0)[None], codes / safe[None], 0), dictionary * scale[:, None]
 
 
@@ -111,10 +112,10 @@ def targets(
     """
     slopes = equations(objective, activations, codes, dictionary)
     of_codes, of_dictionary = curvatures(objective, codes, dictionary, rows_weighted=not is_plain(objective))
-    wanted = codes - slopes[0] / jnp.where(of_codes > 0, of_codes, 1)
+    wanted = coordinate_step(codes, slopes[0], of_codes, signed=True)
     if signed_dictionary:
         return wanted, jnp.full_like(dictionary, jnp.inf)
-    return wanted, dictionary - slopes[1] / jnp.where(of_dictionary > 0, of_dictionary, 1)
+    return wanted, coordinate_step(dictionary, slopes[1], of_dictionary, signed=True)
 
 
 def free(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..linalg.conjugate_gradients import CGStats, conjugate_gradients
+from ..linalg.steps import positive
 from ..objective import Objective, SquaredError
 from .conditions import curvatures, equations, free, is_plain, targets
 
@@ -140,7 +141,7 @@ class Reduced(Hessian):
 
         null = self.null[1]
         lengths = jnp.sum(null**2, axis=1, keepdims=True)
-        lengths = jnp.where(lengths > 0, lengths, 1)
+        lengths = positive(lengths)
         reduced, account = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
@@ -192,7 +193,7 @@ class Whole(Hessian):
         right = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, right)
         codes, dictionary = self.null
         lengths = jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1)
-        lengths = jnp.where(lengths > 0, lengths, 1)
+        lengths = positive(lengths)
 
         def project(x: Factors) -> Factors:
             share = (jnp.sum(codes * x[0], axis=0) + jnp.sum(dictionary * x[1], axis=1)) / lengths

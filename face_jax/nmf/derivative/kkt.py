@@ -14,6 +14,7 @@ from ...support.arguments import flag, real_array
 from ...support.reprs import short_repr
 from ...support.scaling import exponent, shifted
 from .. import validate
+from ..linalg.steps import positive
 from ..magnitude import unit_of
 from ..nnls.block_pivoting import tolerance
 from ..nnls.least_squares import concept_exponents
@@ -72,6 +73,13 @@ def kkt_residual(
     - `signed_dictionary`: whether the dictionary may be negative, as with `SemiNMF`.
 
     **Returns:** the violations. Raises `ValueError` for shapes that don't fit.
+
+    **Example:**
+
+    >>> found = fj.factorize(A, 3)
+    >>> residual = fj.kkt_residual(A, found.codes, found.dictionary)
+    >>> float(residual.scaled) < 1e-3
+    True
     """
     activations, codes, dictionary = _matrices(activations, codes, dictionary)
     validate.squared_error(objective)
@@ -132,12 +140,12 @@ def _kkt_residual(
     rows, entries = objective.quadratic.row_weights, objective.quadratic.weights
     squares = activations**2 if entries is None else entries * activations**2
     size = jnp.sum(squares if rows is None else squares * rows[:, None])
-    size = jnp.where(size > 0, size, 1)
+    size = positive(size)
     moves, products, lows = [], [], []
     for x, slope, curvature, signed in zip(
         (codes, dictionary), slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
     ):
-        target = x - slope / jnp.where(curvature > 0, curvature, 1)
+        target = x - slope / positive(curvature)
         step = x - jnp.where(signed, target, jnp.maximum(target, 0))
         moves.append(jnp.sqrt(jnp.sum(curvature * step**2) / size))
         products.append(jnp.max(jnp.abs(slope * x)) / size)
@@ -190,6 +198,13 @@ def certify_codes(
 
     **Returns:** each row's violation and the tolerance. Raises `ValueError` for shapes that don't fit, for NaN and
     infinity in activations and dictionary, and for an objective with further terms.
+
+    **Example:**
+
+    >>> dictionary = fj.factorize(A, 3).dictionary
+    >>> certificate = fj.certify_codes(A, fj.encode(A, dictionary), dictionary)
+    >>> bool((certificate.violation <= certificate.tolerance).all())
+    True
     """
     activations, codes, dictionary = _matrices(activations, codes, dictionary)
     validate.finite("activations", activations)
@@ -228,11 +243,11 @@ def _certify_codes(
     ridge = shifted(l2, -2 * of_concepts[None] - of_weights[:, None])
     slope = missed @ units.T + ridge * u + shifted(l1, -of_concepts[None] - (of_rows + of_weights)[:, None])
     lengths = jnp.sqrt(squares + ridge)
-    lengths = jnp.where(lengths > 0, lengths, 1)
+    lengths = positive(lengths)
     v = u * lengths
     row, total = jnp.sqrt(sizes), jnp.sum(jnp.abs(v), axis=1)
     whole = row + total
-    violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / jnp.where(whole > 0, whole, 1)
+    violation = jnp.max(jnp.abs(jnp.minimum(slope / lengths, v)), axis=1) / positive(whole)
     right = jnp.all(jnp.isfinite(codes), axis=1) & jnp.isfinite(violation)
     promised = jnp.asarray(tolerance(dtype, activations.shape[1], dictionary.shape[0]), dtype)
     growth = jnp.where(total > 0, total / row, 0)

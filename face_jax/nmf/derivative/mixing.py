@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.steps import positive
 from ..objective import Objective, SquaredError
 from .hessian import Factors, Masks
 from .mixing_search import MOST_AT_ONCE, Dense, Sequential, Square, at_once, matrix_free
@@ -47,11 +48,11 @@ class Mixtures:
         long, wide = jnp.sum(dictionary**2, axis=1)[None], jnp.sum(codes**2, axis=0)[:, None]
         sizes = []
         for factor, power in ((step, 1), (right, -1)):
-            safe = jnp.where(long > 0, long, 1) ** power, jnp.where(wide > 0, wide, 1) ** power
+            safe = positive(long) ** power, positive(wide) ** power
             sizes.append(jnp.sum(factor[0] ** 2 * safe[0]) + jnp.sum(factor[1] ** 2 * safe[1]))
         seen = jnp.sum(step[0] * of_codes) + jnp.sum(step[1] * of_dictionary)
         size = jnp.sqrt(sizes[0]) * jnp.sqrt(sizes[1])
-        return jnp.abs(seen) / jnp.where(size > 0, size, 1)
+        return jnp.abs(seen) / positive(size)
 
     def project(self, matrix: Square) -> Square:
         """The part of a matrix that's open."""
@@ -105,7 +106,7 @@ def _held(
 def _directions(items: Float[Array, "item concept"]) -> Float[Array, "item concept"]:
     """Each item's at unit length."""
     length = jnp.linalg.norm(items, axis=1, keepdims=True)
-    return items / jnp.where(length > 0, length, 1)
+    return items / positive(length)
 
 
 def _product_alone(objective: SquaredError | Objective) -> Bool[Array, ""]:

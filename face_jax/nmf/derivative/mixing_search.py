@@ -69,7 +69,7 @@ class Sequential:
         rtol = jnp.asarray(float(jnp.finfo(matrix.dtype).eps) ** 0.75, matrix.dtype)
         same: Callable[[Square], Square] = lambda x: x  # noqa: E731
         rest, account = conjugate_gradients(
-            self.forbidden, self.forbidden(inside), precondition=same, project=same, rtol=rtol, max_steps=_STEPS
+            self.forbidden, self.forbidden(inside), preconditioner=same, project=same, rtol=rtol, max_steps=_STEPS
         )
         return inside - rest, account.residual
 

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.conjugate_gradients import descend
+from ..linalg.line_search import armijo, backtrack, select
+from ..linalg.steps import sweep
 from ..objective import Objective, SquaredError
-from ..solvers.update_rules import sweep
 from .conditions import equations, gradient, is_plain, targets
 from .hessian import Factors, hessian_at
 from .kkt import scaled_residual
@@ -25,7 +26,6 @@ from .kkt import scaled_residual
 Activations = Float[Array, "row channel"]
 
 _TRIALS = 12  # halvings of a step
-_DESCENT = 1e-4  # Armijo's share of the slope
 _CG_STEPS = 300
 _DAMPING = 1e-4  # of the first step, relative to the curvature
 _UNDAMPED = 3e-5  # below it a step tells where the solution is
@@ -147,33 +147,28 @@ def _newton(
         codes, dictionary = inside[0] + t * direction[0], inside[1] + t * direction[1]
         return jnp.maximum(codes, 0), dictionary if signed else jnp.maximum(dictionary, 0)
 
-    def going(carry: tuple[Array, Array, Array]) -> Bool[Array, ""]:
-        _, good, trial = carry
-        return ~good & (trial < _TRIALS)
-
     def falls(new: Factors, change: Float[Array, ""]) -> Bool[Array, ""]:
         slope = jnp.sum(steepest[0] * (new[0] - factors[0])) + jnp.sum(steepest[1] * (new[1] - factors[1]))
-        return change <= _DESCENT * jnp.minimum(slope, 0)
+        return armijo(change, jnp.minimum(slope, 0))
 
-    def shorter(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        t, _, trial = carry
-        new = at(t / 2)
-        return t / 2, falls(new, change_to(new)), trial + 1
+    def trial(t: Float[Array, ""], _: Array) -> tuple[Array, Array, Factors]:
+        new = at(t)
+        return falls(new, change_to(new)), t / 2, new
 
     def measure(factors: Factors) -> Float[Array, ""]:
         return scaled_residual(activations, *factors, objective, signed_dictionary=signed)
 
     # Near the solution objectives are equal to rounding; slopes still tell which is nearer.
-    one = jnp.ones((), residual.dtype)
-    whole = at(one)
+    whole = at(jnp.ones((), residual.dtype))
     eps = float(jnp.finfo(residual.dtype).eps)
     # Terms may be small differences of what they are computed from.
     rounding = (8 * eps if is_plain(objective) else eps**0.75) * jnp.abs(value)
     there, change = measure(whole), change_to(whole)
     first = falls(whole, change) | ((there < residual) & (jnp.abs(change) <= rounding))
-    t, good, _ = jax.lax.while_loop(going, shorter, (one, first, jnp.ones((), jnp.int32)))
-    new = at(t)
-    kept = jnp.where(good, new[0], factors[0]), jnp.where(good, new[1], factors[1])
+    t, kept, none = backtrack(
+        trial, select(first, whole, factors), ~first, trials=_TRIALS - 1, dtype=residual.dtype, first=0.5
+    )
+    good, t = ~none, jnp.where(first, 1, t)
     there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
     full = good & (t == 1) & ~account.indefinite
     growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))

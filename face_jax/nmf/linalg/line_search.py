@@ -43,9 +43,10 @@ def backtrack(
     *,
     trials: int,
     dtype: Any,
+    first: float = 1.0,
     select: Callable[[Array, Any, Any], Any] = select,
 ) -> tuple[Float[Array, "..."], Any, Bool[Array, "..."]]:
-    """Ever shorter steps from 1 on, until they are good.
+    """Ever shorter steps, until they are good.
 
     **Arguments:**
 
@@ -55,6 +56,7 @@ def backtrack(
     - `looking`: which problems look for a step; one truth value, or one for each problem.
     - `trials`: after so many, what still looks is given up.
     - `dtype`: of the step lengths.
+    - `first`: the longest step.
     - `select`: puts what was found into the good ones' places; where problems are many, each has its own.
 
     **Returns:** the step lengths, what was found with them, and which problems found none (their length means nothing).
@@ -70,6 +72,6 @@ def backtrack(
         looking = looking & ~good
         return jnp.where(looking, shorter, t), select(good, found, best), looking, count + 1
 
-    start = (jnp.ones(looking.shape, dtype), otherwise, looking, jnp.zeros((), jnp.int32))
+    start = (jnp.full(looking.shape, first, dtype), otherwise, looking, jnp.zeros((), jnp.int32))
     t, best, looking, _ = jax.lax.while_loop(going, once, start)
     return t, best, looking

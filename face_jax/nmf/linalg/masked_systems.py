@@ -9,15 +9,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from .conjugate_gradients import Columns as EachColumn
 from .conjugate_gradients import conjugate_gradient
+from .row_blocks import RowBlocks, map_blocks, put_columns
+from .steps import Columns, Grams
 
-Columns = Float[Array, "concept item"]
 Support = Bool[Array, "concept item"]
-# one matrix for all columns, or one for each (with weighted entries), the columns last
-Grams = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
 
 CG_STEPS = 16
 _ROUNDS = 6
@@ -29,21 +28,16 @@ _BLOCK_CPU, _BLOCK = 1024, 65_536
 
 def by_blocks(solve: Callable[..., Columns], gram: Grams, *columns: Array) -> Columns:
     """`solve(gram, *columns)`, some of the columns at a time."""
-    number = columns[-1].shape[1]
     most = _BLOCK_CPU if jax.default_backend() == "cpu" else _BLOCK
-    if number <= most:
+    blocks = RowBlocks.of(columns[-1].shape[1], most)
+    if blocks.count == 1:
         return solve(gram, *columns)
-    count = -(-number // most)
-    size = -(-number // count)
 
-    def body(i: Array, out: Columns) -> Columns:
-        # The last block is moved back so that all are equally long.
-        start = jnp.minimum(i * size, number - size)
-        take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=x.ndim - 1)  # noqa: E731
-        solved = solve(gram if gram.ndim == 2 else take(gram), *map(take, columns))
-        return jax.lax.dynamic_update_slice_in_dim(out, solved, start, axis=1)
+    def one(start: Array) -> Columns:
+        mine = gram if gram.ndim == 2 else blocks.take(gram, start, axis=2)
+        return solve(mine, *(blocks.take(x, start, axis=x.ndim - 1) for x in columns))
 
-    return jax.lax.fori_loop(0, count, body, jnp.zeros_like(columns[-1]))
+    return map_blocks(blocks, one, jnp.zeros_like(columns[-1]), put=put_columns)
 
 
 def in_rounds(

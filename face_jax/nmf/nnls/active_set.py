@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.masked_systems import Columns, Support
+from ..linalg.steps import positive
 
 _STEEP = 0.99  # concepts as steep as this share of the steepest count as equally steep
 _STEPS = 60  # a bound that keeps a column from going on forever; a few for each concept are usual
@@ -64,7 +65,7 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
     eps = float(jnp.finfo(root.dtype).eps)
     lengths = jnp.sqrt(jnp.sum(root**2, axis=0))
     lengths = lengths if root.ndim == 3 else lengths[:, None]
-    safe = jnp.where(lengths > 0, lengths, 1)
+    safe = positive(lengths)
     size = jnp.sqrt(jnp.sum(target**2, axis=0))
     order = jnp.arange(concepts, dtype=jnp.int32)[:, None]
 

@@ -29,7 +29,7 @@ from ..linalg.masked_systems import (
     solve_on,
     times,
 )
-from ..solvers.update_rules import sweep
+from ..linalg.steps import coordinate_step, sweep
 from .active_set import active_set
 
 _SWEEPS = 10
@@ -203,7 +203,7 @@ def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]
         return _residual(gram, cross, x) > goal
 
     def improve(x: Columns) -> Columns:
-        x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: _sweep(x, gram, cross), x)
+        x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), x)
         support = x > 0
         y = conjugate_gradient(
             lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0),
@@ -236,24 +236,11 @@ def _polished(
     return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
 
 
-def _sweep(x: Columns, gram: Grams, cross: Columns) -> Columns:
-    if gram.ndim == 2:
-        return sweep(x, gram, cross)
-    diagonal = jnp.diagonal(gram).T
-    safe = jnp.where(diagonal > 0, diagonal, 1)
-
-    def coordinate(k: Array, x: Columns) -> Columns:
-        ascent = (cross[k] - jnp.sum(gram[k] * x, axis=0)) / safe[k]
-        return x.at[k].set(jnp.maximum(x[k] + ascent, 0))
-
-    return jax.lax.fori_loop(0, x.shape[0], coordinate, x)
-
-
 def _residual(gram: Grams, cross: Columns, x: Columns) -> Float[Array, " item"]:
     """How far each column is from optimal: its longest coordinate step, in units of the right-hand side."""
     diagonal = jnp.diagonal(gram).T if gram.ndim == 3 else jnp.diagonal(gram)[:, None]
     slope = times(gram, x) - cross
-    step = x - jnp.maximum(x - slope / jnp.where(diagonal > 0, diagonal, 1), 0)
+    step = x - coordinate_step(x, slope, diagonal)
     return jnp.max(jnp.abs(step) * diagonal, axis=0)
 
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.steps import coordinate_step, positive, share
+from ..linalg.steps import coordinate_step, positive, share, sweep
 from ..objective import SquaredError
 from ..solution import Solution
 from .history import History, begun, chooser
 from .passes import Codes, Dictionary, Sums, pass_over, squared_error
-from .update_rules import Memory, Solver, sweep
+from .update_rules import Memory, Solver
 
 _PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 

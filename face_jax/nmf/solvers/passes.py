@@ -101,8 +101,8 @@ def pass_over(
         return one(whole, None)
 
     def each(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[Codes, Codes, Memory], Sums]:
-        *found, sums = one(_take(whole, blocks, start), fresh)
-        return tuple(found), sums
+        new, plain, memory, sums = one(_take(whole, blocks, start), fresh)
+        return (new, plain, memory), sums
 
     zero = jnp.zeros((), activations.dtype)
     sums = Sums(jnp.zeros_like(dictionary), jnp.zeros_like(gram), zero, zero, jnp.zeros_like(gram[0]))

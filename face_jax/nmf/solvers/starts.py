@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ...support.arguments import native
 from ...support.reprs import short_repr
+from ..linalg.steps import positive
 
 Matrix = Float[Array, "row channel"]
 Start_ = tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]
@@ -139,7 +140,7 @@ def singular_triplets(
     values, vectors = jnp.linalg.eigh(image @ image.T)
     values = jnp.sqrt(jnp.maximum(values[::-1], 0))
     vectors = vectors[:, ::-1]
-    safe = jnp.where(values > 0, values, 1)
+    safe = positive(values)
     return ((vectors.T @ image) / safe[:, None]).T, values, vectors.T @ basis.T
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.shifted_systems import Cholesky, LinearSolver
-from ..linalg.steps import positive
+from ..linalg.steps import positive, sweep
 from ..objective import Scalar
 
 Gram = Float[Array, "concept concept"]
@@ -48,19 +48,6 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
         """A better, non-negative factor, and the new memory."""
-
-
-def sweep(x: Columns, gram: Gram, cross: Columns) -> Columns:
-    """One exact pass over the concepts: each becomes its own minimizer while the others stand still (HALS)."""
-    diagonal = jnp.diagonal(gram)
-    # A concept of length zero has no say in the fit; dividing by 1 leaves its gradient, which is zero, alone.
-    safe = positive(diagonal)
-
-    def coordinate(k: int | Array, x: Columns) -> Columns:
-        ascent = (cross[k] - gram[k] @ x) / safe[k]
-        return x.at[k].set(jnp.maximum(x[k] + ascent, 0))
-
-    return jax.lax.fori_loop(0, x.shape[0], coordinate, x)
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..linalg.steps import positive
 from ..objective import SquaredError
 from .loop import solve
 from .passes import pass_over
@@ -65,7 +66,7 @@ class Warmup(Start):
             found = solve(sample, SquaredError(), solver, codes, dictionary)
             # Equal shares of length for both factors: the solvers' steps treat them alike then.
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
-            dictionary = found.dictionary * jnp.where(lengths > 0, lengths, 1)[:, None]
+            dictionary = found.dictionary * positive(lengths)[:, None]
         return roughly(activations, dictionary), dictionary
 
 

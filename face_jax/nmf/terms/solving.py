@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..linalg.steps import positive
 from ..magnitude import check_beside_terms
 from ..objective import Objective, SquaredError, Weighted, penalized
 from ..solution import Solution
@@ -107,7 +107,7 @@ def _factorize(
         warm = dataclasses.replace(solver, max_steps=min(_WARM_STEPS, solver.max_steps))
         begun = loop.solve(activations, objective.quadratic, warm, codes, dictionary)
         # Where penalties were measured, which is where they'll be measured again.
-        scale = jnp.where(begun.scale > 0, begun.scale, 1)
+        scale = positive(begun.scale)
         codes, dictionary = (begun.codes / scale[None]).T, begun.dictionary * scale[:, None]
         if not penalized(objective.quadratic):
             codes, dictionary = begun.codes.T, begun.dictionary
