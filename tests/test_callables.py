@@ -209,6 +209,15 @@ def test_stages_without_a_name_are_refused(explanation, name):
         fj.sanity_check(explanation, [(name, colour_model())])
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as in a terminal: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("becomes", [None, RuntimeError("a callback failed")], ids=["swallowed", "another error"])
 def test_an_interrupt_inside_a_callback_ends_an_explanation(becomes):
     """As a head in torch or NumPy may do, whose exceptions JAX turns into its own."""
@@ -237,6 +246,7 @@ def test_an_interrupt_inside_a_callback_ends_an_explanation(becomes):
     go_on()
 
 
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("progress", [silent, recorded_progress()[1]], ids=["silent", "own"])
 def test_a_lost_interrupt_ends_the_work_at_its_next_step(progress):
     steps = []
