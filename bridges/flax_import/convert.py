@@ -101,7 +101,7 @@ def to_flax(
     **Example:**
 
     >>> imported = bridges.to_flax(network, torch.zeros(1, 3, 16, 16))
-    >>> imported(jnp.zeros((1, 16, 16, 3))).shape
+    >>> imported(jnp.zeros((1, 16, 16, 3), jnp.float32)).shape
     (1, 5)
     """
     for name, value in (

@@ -59,6 +59,12 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
     - `path`: the file; its ending says the format.
 
     **Returns:** the path.
+
+    **Example:**
+
+    >>> check = fj.sanity_check(explanation, [("trained", model), ("again", model)])
+    >>> fj.sanity_figure(check, folder / "sanity.svg").name
+    'sanity.svg'
     """
     try:
         import matplotlib as mpl

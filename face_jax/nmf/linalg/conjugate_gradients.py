@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ _PATIENCE = 100  # steps without a smaller residual before a run counts as stall
 Map = Callable[[Any], Any]
 
 
+@runtime_checkable
 class InnerProduct(Protocol):
     """Which entries are one system: it has an inner product, and a step length, of its own."""
 

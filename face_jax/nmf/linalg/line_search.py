@@ -31,8 +31,8 @@ def shorter_by_parabola(t: Array, change: Array, slope: Array) -> Array:
     return jnp.clip(vertex, 0.1 * t, 0.5 * t)
 
 
-def select(condition: Bool[Array, ""], x: Any, y: Any) -> Any:
-    """x where the condition holds, else y, through all of a pytree."""
+def select(condition: Bool[Array, "..."], x: Any, y: Any) -> Any:
+    """x where the condition holds, else y, through all of a pytree; several conditions, an entry each."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
