@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
 from .nmf import ADMM, NNDSVD, factorize
 from .nmf.matching import matched
+from .nmf.options import AnySolver, AnyStart
 from .nmf.settings import solver_or, start_or
 from .pictures.photographs import network_input, visible
 from .pipeline.ranking import importance_of
@@ -92,8 +92,8 @@ def sanity_check(
     *,
     method: str | Method = "codes",
     pictures: Whole = 8,
-    solver: Any = None,
-    start: Any = None,
+    solver: AnySolver | None = None,
+    start: AnyStart | None = None,
     batch: Whole = 32,
     progress: Watched = None,
     key: Seed = None,
@@ -202,8 +202,8 @@ def _stage(
     name: str,
     model: SplitModel,
     method: Method,
-    solver: Any,
-    start: Any,
+    solver: AnySolver,
+    start: AnyStart,
     batch: int,
     advance: Advance,
     key: Key[Array, ""],
@@ -251,7 +251,7 @@ def _part_of(advance: Advance) -> Progress:
 
 
 def _dictionary(
-    rows: Float[np.ndarray, "row channel"], rank: int, solver: Any, start: Any, key: Key[Array, ""]
+    rows: Float[np.ndarray, "row channel"], rank: int, solver: AnySolver, start: AnyStart, key: Key[Array, ""]
 ) -> Float[np.ndarray, "concept channel"]:
     """Concepts of a model's crops. A model that forgot may answer nothing at all; it then has none."""
     largest = rows.max(initial=0)

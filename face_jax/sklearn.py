@@ -33,6 +33,7 @@ from .nmf import (
     encode,
     factorize,
 )
+from .nmf.options import AnySolver, AnyStart
 from .support.arguments import check_count, flag, instance, one_of, real, shown
 
 # What scikit-learn's words for solvers and starts mean here.
@@ -76,8 +77,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_components: Any = "auto",
         *,
         init: Any = None,
-        solver: Any = None,
-        start: Any = None,
+        solver: AnySolver | None = None,
+        start: AnyStart | None = None,
         beta_loss: Any = "frobenius",
         tol: Any = 1e-4,
         max_iter: Any = 500,

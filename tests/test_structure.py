@@ -13,7 +13,7 @@ FLOORS = (
     "support",
     "nmf.results", "nmf.objective", "nmf.solution", "nmf.validate", "nmf.matching",
     "nmf.linalg", "nmf.solvers", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms",
-    "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
+    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "model", "heads", "activations",
     "importance", "attribution", "metrics", "faithfulness",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..metrics import relative_squared_error
 from ..nmf import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
+from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import check_solver, start_or
 from ..nmf.terms import solving
 from ..nmf.validate import matrix, rank_of
@@ -104,8 +104,8 @@ def faithfulness_path(
     held_out_term: Faithfulness | None = None,
     weights: Sequence[float] | None = None,
     most_error: Real = 1.1,
-    solver: Any = SOLVER,
-    start: Any = None,
+    solver: AnySolver = SOLVER,
+    start: AnyStart | None = None,
     key: Seed = None,
     progress: Progress = silent,
 ) -> Path:

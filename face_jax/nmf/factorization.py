@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,10 @@ from jaxtyping import Array, Float, Key
 
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
-from .derivative.adjoints import Adjoint, ImplicitAdjoint
+from .derivative.adjoints import ImplicitAdjoint
 from .linalg.steps import positive
 from .objective import Objective, SquaredError, penalized
+from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .solution import Solution
@@ -25,15 +25,6 @@ from .solvers.update_rules import ADMM, Solver
 from .solvers.warmup import Warmup
 from .terms import solving
 from .terms.paper_adam import PaperAdam, paper_adam
-
-if TYPE_CHECKING:
-    AnyObjective = SquaredError | Objective
-    AnySolver = Solver | PaperAdam
-    AnyStart = Start
-    AnyAdjoint = Adjoint
-else:
-    # Whoever gives something else is told so by the checks below.
-    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Any
 
 
 def factorize(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from jax.core import Tracer
 
 from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
 from .linalg.shifted_systems import ConjugateGradient, LinearSolver
+from .options import AnySolver, AnyStart
 from .solvers.starts import NNDSVD, NNDSVDa, NNDSVDar, Start
 from .solvers.update_rules import ADMM, SemiNMF, Solver
 from .solvers.warmup import Warmup
 from .terms.paper_adam import PaperAdam
 
 _SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
+Default = TypeVar("Default")
+
 _STARTS = "Warmup(), NNDSVD(), NNDSVDa(), NNDSVDar(), Random() or Given(codes, dictionary)"
 _LEAST_OF = {"sweeps": 0, "inner": 0, "passes": 0, "oversample": 0, "steps": 1}
 
@@ -75,12 +78,12 @@ def check_adjoint(adjoint: Any) -> Any:
     return adjoint
 
 
-def solver_or(default: Any, solver: Any) -> Any:
+def solver_or(default: Default, solver: AnySolver | None) -> AnySolver | Default:
     """The solver given, checked; the default if None."""
     return default if solver is None else check_solver(solver)
 
 
-def start_or(default: Any, start: Any) -> Any:
+def start_or(default: Default, start: AnyStart | None) -> AnyStart | Default:
     """The start given, checked; the default if None."""
     return default if start is None else check_start(start)
 

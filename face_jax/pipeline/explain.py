@@ -9,6 +9,7 @@ from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
 from ..nmf.encoding import encode_maps
+from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..nmf.validate import squared_error
 from ..pictures.photographs import photographs
@@ -51,9 +52,9 @@ def explain(
     rank: Whole | Literal["auto"] = 25,
     crops: Any = None,
     faithfulness: Real | Literal["auto"] | None = None,
-    objective: Any = None,
-    solver: Any = None,
-    start: Any = None,
+    objective: AnyObjective | None = None,
+    solver: AnySolver | None = None,
+    start: AnyStart | None = None,
     held_out: Real = 0.2,
     strongest: Whole = 8,
     one_each: bool = True,

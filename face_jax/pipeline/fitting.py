@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from ..faithfulness import Path, faithful_rows, faithfulness_path
 from ..faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from ..nmf import ADMM, NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
+from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..support import arguments
 from ..support.progress import Progress, Stopwatch
 from .material import Keys, Material
@@ -33,9 +34,9 @@ class Fitted:
     """
 
     rows: Float[np.ndarray, "row channel"]
-    objective: Any
-    solver: Any
-    start: Any
+    objective: AnyObjective
+    solver: AnySolver
+    start: AnyStart
     solution: Solution
     crop_codes: Float[np.ndarray, "crop concept"]
     path: Path | None
@@ -47,9 +48,9 @@ def fit(
     rank: int,
     *,
     faithfulness: float | Literal["auto"] | None,
-    objective: Any,
-    solver: Any,
-    start: Any,
+    objective: AnyObjective | None,
+    solver: AnySolver | None,
+    start: AnyStart | None,
     keys: Keys,
     progress: Progress,
     stopwatch: Stopwatch,
@@ -117,8 +118,8 @@ def _path(
     head: Any,
     material: Material,
     rank: int,
-    solver: Any,
-    start: Any,
+    solver: AnySolver,
+    start: AnyStart,
     keys: Keys,
     progress: Progress,
 ) -> Path:

@@ -17,6 +17,7 @@ from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division, Recursion, SubConcept, coherence, spreads, top_crops
 from ..model import SplitModel, check_model
 from ..nmf import ADMM, NNDSVD, factorize
+from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..support.arguments import (
     Concepts,
@@ -56,8 +57,8 @@ def recurse(
     fewest: Whole = 12,
     threshold: Real = 0.7,
     strongest: Whole = 8,
-    solver: Any = None,
-    start: Any = None,
+    solver: AnySolver | None = None,
+    start: AnyStart | None = None,
     batch: Whole = 32,
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
@@ -193,8 +194,8 @@ class _Settings:
     fewest: int
     threshold: float
     strongest: int
-    solver: Any
-    start: Any
+    solver: AnySolver
+    start: AnyStart
     batch: int
     cache: Callable[..., Any]
     progress: Progress

@@ -161,11 +161,12 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
 
 
 def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
+    from face_jax.cli import app
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "checked", interrupted)
+    monkeypatch.setattr(app, "checked", interrupted)
     out, _ = tiny("--visualize", "1", "--sanity", ends=130)
     assert {"report.html", "explanation.json", "bank.safetensors", "visualization"} <= {
         file.name for file in out.iterdir()
@@ -312,7 +313,7 @@ MISTAKES = [
 # Every mistake in one process, which saves most of the time: it goes into imports.
 ONE_AFTER_ANOTHER = """
 import contextlib, io, json, sys, traceback
-from face_jax.cli import app
+from face_jax.cli.app import app
 
 ended = []
 for words in json.loads(sys.argv[1]):

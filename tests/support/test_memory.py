@@ -141,12 +141,12 @@ def test_units_are_the_average_of_the_pictures_chosen():
 
 
 def test_codes_of_many_places_are_those_of_a_part_at_a_time(monkeypatch):
-    from face_jax.explanation import concepts
+    from face_jax.nmf import encoding
 
     maps = np.abs(np.random.default_rng(0).normal(size=(30, 6, 6, 5)))
     dictionary = np.abs(np.random.default_rng(1).normal(size=(3, 5)))
     whole = encode_maps(maps, dictionary)
-    monkeypatch.setattr(concepts, "_MOST_ROWS", 512)
+    monkeypatch.setattr(encoding, "_MOST_ROWS", 512)
     np.testing.assert_allclose(encode_maps(maps, dictionary), whole, rtol=1e-9, atol=1e-12)
     assert encode_maps(maps[:0], dictionary).shape == (0, 6, 6, 3)
 

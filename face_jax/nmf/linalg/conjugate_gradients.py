@@ -181,7 +181,8 @@ def _loop(
         x, residual = inner.add(state.x, length, state.direction), inner.add(state.residual, -length, image)
         smoothed = preconditioner(residual)
         square = inner.dot(residual, smoothed)
-        growth = jnp.where(usable, square / positive(state.square), 0)
+        # Not `positive`: a square that is all but zero would make the derivative of the quotient infinite.
+        growth = jnp.where(usable, square / jnp.where(usable, state.square, 1), 0)
         new = dataclasses.replace(
             state,
             x=x,
