@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 
+from tested_by import TESTED_BY
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Floors, from the ground up: a module imports from its own floor and from those before it, inside functions too.
@@ -139,6 +141,31 @@ def test_these_tests_can_fail(tmp_path):
     ]
     assert ["nmf.objective", "nmf.results", "nmf.objective"] in _circles(modules)
     assert _hidden(modules) == ["sklearn"]
+
+
+def _tested_by(name: str) -> str | None:
+    """The test file of a module: its own, or that of the longest name in `TESTED_BY` that it begins with."""
+    *package, module = name.split(".")
+    own = "/".join([*package, f"test_{module}.py"])
+    if (ROOT / "tests" / own).exists():
+        return own
+    fitting = [key for key in TESTED_BY if name == key or (key.endswith(".") and name.startswith(key))]
+    return TESTED_BY[max(fitting, key=len)] if fitting else None
+
+
+def test_every_module_has_its_tests():
+    modules = [name for name, file in MODULES.items() if not file.stem.startswith("__")]
+    tested = {name: _tested_by(name) for name in modules}
+    assert [name for name, by in tested.items() if by is None] == []
+    assert [by for by in TESTED_BY.values() if not (ROOT / "tests" / by).exists()] == []
+    # No entry is left of a module that has gone, or that has a file of its own by now.
+    unused = [
+        key
+        for key in TESTED_BY
+        if not any(name == key or (key.endswith(".") and name.startswith(key)) for name in modules)
+        or (ROOT / "tests" / "/".join([*key.split(".")[:-1], f"test_{key.split('.')[-1]}.py"])).exists()
+    ]
+    assert unused == []
 
 
 def test_every_package_is_declared():
