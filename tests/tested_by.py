@@ -1,6 +1,6 @@
 """Which test file tries a module that has none of its own name, by the module's name below `face_jax`.
 
-A name that ends in a point is that of all modules in a package. `tests/test_structure.py` compares this list with the trees.
+A name that ends in a point is that of all modules in a package. A test compares this list with the trees.
 """
 
 TESTED_BY = {
