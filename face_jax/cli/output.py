@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import pathlib
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import rich.console
 import rich.markup
@@ -86,8 +87,11 @@ def errors_in_words() -> Iterator[None]:
 
 def _ours(error: BaseException) -> bool:
     """Whether the error was raised by this package's own code, whose errors say what to do."""
-    from face_jax import bridges
-
-    homes = {pathlib.Path(file).resolve().parent for file in (__file__, bridges.__file__)}
+    # In a checkout the bridges lie elsewhere than the rest.
+    homes = [pathlib.Path(path).resolve() for name in ("face_jax", "face_jax.bridges") for path in _paths(name)]
     raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
     return any(home in raised_in.parents for home in homes)
+
+
+def _paths(package: str) -> Iterable[str]:
+    return importlib.import_module(package).__path__

@@ -203,7 +203,9 @@ def _gradients(explanation: Explanation, key: dict[str, Any]) -> list[dict[str, 
     number = _examples(explanation)[0]
     photograph = explanation.photographs[number]
     pixels = visible(photograph.pixels(), explanation.model.preprocess)
-    wanted = tuple(sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS]))
+    counting = sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS])
+    # In a photograph without any concept, the most important ones are as good as others.
+    wanted = tuple(counting or range(min(_GRADIENT_MAPS, len(explanation.concepts))))
     maps = explanation.maps([photograph], method="saliency", concepts=wanted)[:, 0]
     shown = []
     for concept, strength in zip(wanted, maps, strict=True):

@@ -421,7 +421,7 @@ def test_every_file_has_the_digest_of_the_arrays(folder):
 
 
 def test_without_safetensors_the_extras_that_have_it_are_named(explanation, folder, tmp_path, monkeypatch):
-    extras = tomllib.loads(pathlib.Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+    extras = tomllib.loads(pathlib.Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
     extras = extras["project"]["optional-dependencies"]
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)

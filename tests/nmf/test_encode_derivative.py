@@ -150,7 +150,7 @@ SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from face_jax.factorize import HALS, ImplicitAdjoint, encode, factorize
+from face_jax.nmf import HALS, ImplicitAdjoint, encode, factorize
 assert len(jax.devices()) == 4
 rng = np.random.default_rng(103)
 sparse = [rng.random(shape) * (rng.random(shape) < 0.5) for shape in ((16, 3), (3, 12))]
@@ -176,6 +176,6 @@ def test_sharded_rows(tmp_path):
 
 
 def test_importing_says_nothing_of_the_root_finder(tmp_path):
-    code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import face_jax.factorize"
+    code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import face_jax.nmf"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,7 +29,7 @@ def codes_pass(
         new, values, sums = _codes_block(block, mine, dictionary, old, fresh, improve)
         return (new, values), sums
 
-    def put(out: tuple[Codes, Array], piece: tuple[Codes, Array], start: Array) -> tuple[Codes, Array]:
+    def put(out: Any, piece: Any, start: Array) -> Any:
         return put_rows(out[0], piece[0], start), problem.put_groups(out[1], piece[1], start)
 
     zero = jnp.zeros((), codes.dtype)
