@@ -18,9 +18,6 @@ from ..support.arguments import (
     Seed,
     Whole,
     callable_with,
-    check_faithfulness,
-    check_rank,
-    check_settings,
     flag,
     function,
     key_of,
@@ -32,6 +29,7 @@ from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
+from .checks import check_faithfulness, check_rank, check_settings
 from .controls import scores_of
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in

@@ -14,8 +14,8 @@ from ..faithfulness import Path, faithful_rows, faithfulness_path
 from ..faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from ..nmf import ADMM, NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
-from ..support import arguments
 from ..support.progress import Progress, Stopwatch
+from . import checks
 from .material import Keys, Material
 from .selection import split
 
@@ -108,7 +108,7 @@ def choose_rank(
     if rank != "auto":
         return rank, None
     with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
-        ranks = [candidate for candidate in arguments.RANKS if candidate <= min(rows.shape)]
+        ranks = [candidate for candidate in checks.RANKS if candidate <= min(rows.shape)]
         scan = rank_scan(jnp.asarray(rows), ranks, key=key)
         advance(1)
     return scan.suggested, scan

@@ -18,11 +18,10 @@ from face_jax.faithfulness.path import Point
 from face_jax.heads import Affine
 from face_jax.pictures.crops import Crops, NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input
-from face_jax.pipeline import fitting, provenance, ranking
+from face_jax.pipeline import checks, fitting, provenance, ranking
+from face_jax.pipeline.checks import check_settings
 from face_jax.pipeline.selection import NoneOfTheClassError, split
 from face_jax.report.verdicts import verdicts
-from face_jax.support import arguments
-from face_jax.support.arguments import check_settings
 from face_jax.support.classes import UnknownClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
@@ -537,7 +536,7 @@ def test_classes_are_what_the_model_has():
 
 def test_the_rank_can_be_chosen(monkeypatch):
     # The function is called like its module, and stands in front of it.
-    monkeypatch.setattr(arguments, "RANKS", (2, 4, 60))
+    monkeypatch.setattr(checks, "RANKS", (2, 4, 60))
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
     assert found.fit.rank_scan is not None
     assert len(found.concepts) == found.fit.rank_scan.suggested

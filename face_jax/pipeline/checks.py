@@ -1,0 +1,56 @@
+"""Checks of what `explain` is asked, before any work."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from ..support.arguments import callable_with, check_count, float_or_none, index_or_none, share, shown
+
+# Ranks that are compared when none is given.
+RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
+
+
+def check_settings(
+    rank: Any, held_out: Any, strongest: Any, batch: Any, crops: Any
+) -> tuple[int | Literal["auto"], float, int, int]:
+    """Refuses settings of `explain` that make no sense, before any work; the first four as plain numbers."""
+    if not (isinstance(rank, str) and rank == "auto"):
+        number = index_or_none(rank)
+        if number is None or number < 1:
+            raise ValueError(f"rank={shown(rank)} is no number of concepts; give 1 or more, or 'auto'")
+        rank = number
+    rules = "give an object such as RandomCrops(), GridCrops() or NativeCrops(model.preprocess)"
+    if crops is not None:
+        if isinstance(crops, type) or not callable(crops):
+            raise ValueError(f"crops={shown(crops)} is no rule for crops; {rules}")
+        callable_with("crops", crops, rules, [], key=None)
+    held_out = share("held_out", held_out, 0.2)
+    return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
+
+
+def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto"] | None:
+    """Refuses a λ that isn't valid, or beside an objective of one's own; gives it as a plain number."""
+    if faithfulness is None:
+        return None
+    if isinstance(faithfulness, str) and faithfulness == "auto" and objective is None:
+        return "auto"
+    if objective is not None:
+        raise ValueError(
+            "faithfulness and objective are both given; write the term into the objective, SquaredError() + λ * "
+            "Faithfulness(model.head), or leave one out"
+        )
+    found = float_or_none(faithfulness)
+    if found is None or not (math.isfinite(found) and found >= 0):
+        raise ValueError(f'faithfulness={shown(faithfulness)} is no λ; give a number of at least 0, or "auto"')
+    return found
+
+
+def check_rank(rank: int | str, crops: int, channels: int) -> None:
+    """Refuses more concepts than the crops can have."""
+    least = RANKS[0] if isinstance(rank, str) else rank
+    if least > min(crops, channels):
+        raise ValueError(
+            f"rank={least} is more than {crops} crops of {channels} channels allow; give at most "
+            f"{min(crops, channels)}, or more photographs or crops"
+        )
