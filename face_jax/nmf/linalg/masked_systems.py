@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from .conjugate_gradients import Columns as EachColumn
 from .conjugate_gradients import conjugate_gradient
+from .inner_products import Columns as EachColumn
 from .row_blocks import RowBlocks, map_blocks, put_columns
 from .steps import Columns, Grams
 

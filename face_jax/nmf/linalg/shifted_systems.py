@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
-from .conjugate_gradients import Columns as EachColumn
 from .conjugate_gradients import conjugate_gradient
+from .inner_products import Columns as EachColumn
 
 Columns = Float[Array, "concept item"]
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...support.scaling import bound, exponent, shifted
-from ..linalg.conjugate_gradients import Columns as EachColumn
 from ..linalg.conjugate_gradients import conjugate_gradient
+from ..linalg.inner_products import Columns as EachColumn
 from ..linalg.masked_systems import (
     CG_STEPS,
     Columns,

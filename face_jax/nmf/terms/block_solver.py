@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import RowGroups, conjugate_gradient
+from ..linalg.conjugate_gradients import conjugate_gradient
+from ..linalg.inner_products import RowGroups
 from ..linalg.steps import positive
 
 Product = Callable[[Array], Array]

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import RowGroups
+from ..linalg.inner_products import RowGroups
 from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
 from ..linalg.row_blocks import fold_blocks, put_rows
 from ..linalg.steps import coordinate_step, positive, share

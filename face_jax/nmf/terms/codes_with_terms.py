@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import RowGroups, conjugate_gradient
+from ..linalg.conjugate_gradients import conjugate_gradient
+from ..linalg.inner_products import RowGroups
 from ..nnls.least_squares import codes_of
 from ..objective import Objective
 from ..solvers.update_rules import ADMM

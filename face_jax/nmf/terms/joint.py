@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import Whole, conjugate_gradient
+from ..linalg.conjugate_gradients import conjugate_gradient
+from ..linalg.inner_products import Whole
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 Likes = tuple[Float[Array, "concept concept"], Float[Array, "concept concept"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import RowGroups
+from ..linalg.inner_products import RowGroups
 from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
 from .block_solver import minimize_model
 from .joint import newton_direction

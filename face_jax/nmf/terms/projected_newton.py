@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import RowGroups, conjugate_gradient
+from ..linalg.conjugate_gradients import conjugate_gradient
+from ..linalg.inner_products import RowGroups
 from ..linalg.line_search import armijo, backtrack
 from ..linalg.row_blocks import map_blocks
 from ..linalg.steps import coordinate_step, positive
