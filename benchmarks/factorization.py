@@ -33,8 +33,9 @@ import numpy as np
 from peak_memory import forget_peak, peak_mib
 
 import face_jax
+from face_jax import nmf as fj
+from face_jax.nmf.solvers import loop
 
-fj = importlib.import_module("face_jax.nmf")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "benchmarks"
 SHARED = ROOT.parent / "shared" / "data"
@@ -214,7 +215,6 @@ def _ours(A: jax.Array, start: Any, steps: int) -> Any:
 
 def step(names: list[str]) -> list[dict[str, Any]]:
     """One step of the loop beside the two products it can't avoid."""
-    driver = importlib.import_module("face_jax.nmf.solvers.loop")
     table = []
     for name in names:
         try:
@@ -229,7 +229,7 @@ def step(names: list[str]) -> list[dict[str, Any]]:
 
         @jax.jit
         def run(A: jax.Array, codes: jax.Array, dictionary: jax.Array, solver: Any) -> Any:
-            return driver.solve(A, fj.SquaredError(), solver, codes, dictionary)
+            return loop.solve(A, fj.SquaredError(), solver, codes, dictionary)
 
         pairs = []
         short, long = (dataclasses.replace(fj.ADMM(), rtol=0.0, max_steps=steps) for steps in (5, 25))
@@ -303,13 +303,12 @@ def growth() -> list[dict[str, Any]]:
 
 
 def _one_growth(rows: int) -> None:
-    driver = importlib.import_module("face_jax.nmf.solvers.loop")
     channels = 512
     A = jax.block_until_ready(jax.random.uniform(jax.random.key(0), (rows, channels), jnp.float32))
     codes, dictionary = fj.Random()(A, RANK, signed=False, key=jax.random.key(0))
     # Drawing the matrix takes more memory than keeping it: the peak is counted from here.
     forget_peak()
-    run = jax.jit(lambda A, u, w, s: driver.solve(A, fj.SquaredError(), s, u, w))
+    run = jax.jit(lambda A, u, w, s: loop.solve(A, fj.SquaredError(), s, u, w))
     few, many = (
         min(timed(run, A, codes, dictionary, dataclasses.replace(fj.ADMM(), rtol=0.0, max_steps=n))[1] for _ in "123")
         for n in (2, 22)
