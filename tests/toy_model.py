@@ -13,7 +13,8 @@ from face_jax.heads import Affine
 from face_jax.model import Preprocess, SplitModel
 
 CLASSES = ("reddish", "greenish", "bluish")
-_FEATURES = 0.15 * np.random.default_rng(7).normal(size=(48, 14)).astype(np.float32)
+# A model, not data: other seeds for the tests leave it as it is.
+_FEATURES = 0.15 * np.random.Generator(np.random.PCG64(7)).normal(size=(48, 14)).astype(np.float32)
 _FEATURES[:, :3] = np.repeat(np.eye(3), 16, axis=1).T / 8
 
 
@@ -53,9 +54,9 @@ def colour_model(**changes) -> SplitModel:
     return SplitModel(**(settings | changes))
 
 
-def pictures(count: int, colour: int, seed: int = 0) -> np.ndarray:
+def pictures(count: int, colour: int, seed: int = 0, generator_of=np.random.default_rng) -> np.ndarray:
     """Noisy pictures of 32 × 40 pixels with a square of one colour in them."""
-    generator = np.random.default_rng(seed + 100 * colour)
+    generator = generator_of(seed + 100 * colour)
     found = generator.integers(0, 70, (count, 32, 40, 3), dtype=np.uint8)
     for number, (top, left) in enumerate(generator.integers(2, 12, (count, 2))):
         found[number, top : top + 16, left : left + 16, colour] = 240

@@ -90,12 +90,12 @@ def test_features_and_preprocessing_need_no_hash(made):
     np.testing.assert_allclose(found.pictures, made.pictures, atol=1e-6)
 
 
-def test_features_of_another_framework_give_the_same_picture(made):
+def test_features_of_another_framework_give_the_same_picture():
     features = OfAnotherFramework()
-    model = dataclasses.replace(colour_model(), features=features)
-    found = visualize(model, COLOURS, key=jax.random.key(0), **STEPS)
-    assert features.calls == 150
-    # The same sums in float32, compiled in other pieces; Adam divides by small numbers at first.
+    models = dataclasses.replace(colour_model(), features=features), colour_model()
+    # So few steps that roundings don't grow: the sums are compiled in other pieces.
+    found, made = (visualize(model, COLOURS, key=jax.random.key(0), steps=20, rate=0.3) for model in models)
+    assert features.calls == 20
     np.testing.assert_allclose(found.pictures, made.pictures, atol=1e-3)
     np.testing.assert_allclose(found.history, made.history, rtol=1e-3)
 

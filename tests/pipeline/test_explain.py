@@ -61,8 +61,11 @@ def test_concepts_come_by_importance(explanation):
 
 
 def test_the_most_important_concept_is_the_colour(explanation):
-    assert explanation.dictionary[0].argmax() == 0
-    assert explanation.concepts[0].importance > 0.5
+    of_the_colour = explanation.dictionary.argmax(axis=1) == 0
+    assert of_the_colour[0]
+    # Whether it is one concept or two depends on the pictures.
+    importance = np.asarray([concept.importance for concept in explanation.concepts])
+    assert importance[of_the_colour].sum() > 0.5
     assert explanation.concepts[0].contribution > 0
 
 
@@ -155,7 +158,9 @@ def test_a_dead_layer_is_refused(kept, count):
 def test_pictures_held_out_without_activations_are_told(tmp_path):
     both = np.stack([RED[0], np.zeros_like(RED[0])])
     key = next(
-        key for key in range(20) if split(2, 0.5, key=jax.random.split(jax.random.key(key), 8)[0])[1].tolist() == [1]
+        key
+        for key in range(20)
+        if split(2, 0.5, key=jax.random.split(jax.random.key(np.uint32(key)), 8)[0])[1].tolist() == [1]
     )
     found = fj.explain(dead_but(lambda red: red > 0.05), both, rank=4, held_out=0.5, batch=8, key=key)
     assert found.pictures.held_out.tolist() == [1]
@@ -535,18 +540,18 @@ def test_classes_are_what_the_model_has():
 
 
 def test_the_rank_can_be_chosen(monkeypatch):
-    # The function is called like its module, and stands in front of it.
     monkeypatch.setattr(checks, "RANKS", (2, 4, 60))
     found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
     assert found.fit.rank_scan is not None
     assert len(found.concepts) == found.fit.rank_scan.suggested
     # There are only 14 channels.
     assert found.fit.rank_scan.ranks.tolist() == [2, 4]
-    assert not [note for note in found.notes if "still falls" in note]
-    falling = dataclasses.replace(found.fit.rank_scan, held_out=np.array([0.5, 0.1]), held_out_error=np.full(2, 0.01))
-    monkeypatch.setattr(fitting, "rank_scan", lambda *_, **__: falling)
-    found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
-    assert any("still falls at 4 concepts, the largest number that was tried" in note for note in found.notes)
+    for errors, told in ([0.1, 0.5], False), ([0.5, 0.1], True):
+        scan = dataclasses.replace(found.fit.rank_scan, held_out=np.array(errors), held_out_error=np.full(2, 0.01))
+        monkeypatch.setattr(fitting, "rank_scan", lambda *_, scan=scan, **__: scan)
+        other = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
+        words = "still falls at 4 concepts, the largest number that was tried"
+        assert any(words in note for note in other.notes) is told
 
 
 @pytest.mark.parametrize(
