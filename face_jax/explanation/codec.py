@@ -43,6 +43,11 @@ class _Given:
     value: Any
 
 
+def missing(doing: str, package: str) -> ImportError:
+    """What to raise where a package that files need isn't installed."""
+    return ImportError(f"{doing} needs {package}: pip install face-jax[torch], or face-jax[report] without torch")
+
+
 def encode(record: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """What JSON can hold of a record, and its arrays by their paths, such as `bank.crop_codes`.
 
@@ -263,7 +268,7 @@ def _converter() -> Any:
     try:
         import cattrs
     except ImportError as error:
-        raise ImportError("an explanation in files needs cattrs: pip install face-jax[cli]") from error
+        raise missing("an explanation in files", "cattrs") from error
     made = cattrs.Converter()
     for kind, check in ((str, Words()), (int, Whole()), (bool, YesOrNo())):
         made.register_structure_hook(kind, functools.partial(_checked, check))

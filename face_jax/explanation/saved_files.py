@@ -18,7 +18,7 @@ from ..support.fields import within
 from ..support.json_values import Unfit
 from . import old_formats
 from .agreement import check_agreement
-from .codec import decode
+from .codec import decode, missing
 from .record import Explanation
 from .saving import ACTIVATIONS, BANK, FORMAT, SECONDS, TEXT, arrays_digest, text_digest
 
@@ -76,9 +76,7 @@ def _opened(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, Any]:
     try:
         import safetensors
     except ImportError as error:
-        raise ImportError(
-            "loading an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
-        ) from error
+        raise missing("loading an explanation", "safetensors") from error
     opened: dict[str, Any] = {}
     for name in (BANK, ACTIVATIONS):
         try:

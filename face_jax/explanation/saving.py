@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..support.atomic_folder import folder_of, put_together
-from .codec import encode
+from .codec import encode, missing
 from .record import Explanation
 from .summary import plain, summary
 
@@ -47,9 +47,7 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     try:
         from safetensors.numpy import save as dumped_tensors
     except ImportError as error:
-        raise ImportError(
-            "saving an explanation needs safetensors: pip install face-jax[torch], or face-jax[report] without torch"
-        ) from error
+        raise missing("saving an explanation", "safetensors") from error
     folder, model = folder_of(folder), explanation.model
     record, arrays = encode(explanation)
     stores: dict[str, dict[str, np.ndarray]] = {BANK: {}, ACTIVATIONS: {}}

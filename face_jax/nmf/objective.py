@@ -275,6 +275,9 @@ class Objective:
     __rmul__ = __mul__
 
 
+AnyObjective = SquaredError | Objective
+
+
 def penalized(quadratic: SquaredError) -> bool:
     """Whether a penalty may be there: one whose value isn't known yet counts."""
     penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)

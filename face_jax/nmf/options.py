@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from .derivative.adjoints import Adjoint
-from .objective import Objective, SquaredError
 from .solvers.starts import Start
 from .solvers.update_rules import Solver
 from .terms.paper_adam import PaperAdam
 
 if TYPE_CHECKING:
-    AnyObjective = SquaredError | Objective
+    from .objective import AnyObjective as AnyObjective
+
     AnySolver = Solver | PaperAdam
     AnyStart = Start
     AnyAdjoint = Adjoint

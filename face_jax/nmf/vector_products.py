@@ -19,13 +19,12 @@ from .derivative.jaxopt_rootfinding import root_vjp
 from .derivative.root import Root
 from .linalg.steps import positive
 from .magnitude import unit_of
-from .objective import Objective, SquaredError
+from .objective import AnyObjective, Objective, SquaredError
 from .results import RESULTS, Result
 from .settings import check_adjoint
 from .solution import Solution, normalized
 from .terms import solving
 
-AnyObjective = SquaredError | Objective
 Cotangents = tuple[Float[Array, "_ _"], Float[Array, "_ _"]]
 
 
@@ -113,6 +112,19 @@ def implicit_vjp(
             f"cotangents have shapes {shapes} and the solution's codes and dictionary {wanted}; give one of the codes' "
             "shape and one of the dictionary's"
         )
+    return _pulled_back(adjoint, signed_dictionary, activations, solution, given, objective)
+
+
+def _pulled_back(
+    adjoint: ImplicitAdjoint,
+    signed_dictionary: bool,
+    activations: Float[Array, "row channel"],
+    solution: Solution,
+    given: Cotangents,
+    objective: AnyObjective,
+) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    """What `implicit_vjp` returns for arguments that are checked."""
+    dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
     if objective.terms:
         return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
@@ -210,14 +222,8 @@ def derivative_stats(
         jax.random.normal(part, x.shape, x.dtype)
         for part, x in zip(jax.random.split(key), (solution.codes, solution.dictionary), strict=True)
     )
-    return implicit_vjp(
-        activations,
-        solution,
-        (cotangents[0], cotangents[1]),
-        objective=objective,
-        adjoint=adjoint,
-        signed_dictionary=signed_dictionary,
-    )[1]
+    cotangents = cotangents[0].astype(activations.dtype), cotangents[1].astype(activations.dtype)
+    return _pulled_back(adjoint, signed_dictionary, activations, solution, cotangents, objective)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -273,13 +279,13 @@ def _implicit_vjp(
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
     close = jnp.sqrt(jnp.finfo(activations.dtype).eps)
     free = [jnp.sum(mask, dtype=jnp.int32) for mask in root.hessian.masks]
-    positive = [jnp.sum(x != 0, dtype=jnp.int32) for x in factors]
+    nonzero = [jnp.sum(x != 0, dtype=jnp.int32) for x in factors]
     return gradients, DerivativeStats(
         gap=jnp.minimum(jnp.min(of_codes), jnp.min(of_dictionary)),
         degenerate_codes=jnp.sum(of_codes <= close, dtype=jnp.int32),
         degenerate_dictionary=jnp.sum(of_dictionary <= close, dtype=jnp.int32),
         free=free[0] + free[1],
-        still=positive[0] + positive[1] - free[0] - free[1],
+        still=nonzero[0] + nonzero[1] - free[0] - free[1],
         steps=account.steps,
         residual=account.residual,
         indefinite=account.indefinite,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import Objective, Scalar, SquaredError
+from ..objective import AnyObjective, Scalar
 from ..solution import Solution, normalized
 from .conditions import at_scale, in_dtype
 from .device_errors import checked
@@ -21,7 +21,6 @@ from .refinement import refine
 from .root import Parameters, equations_on, masks_at, solution_of
 
 Activations = Float[Array, "row channel"]
-AnyObjective = SquaredError | Objective
 
 _SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 

@@ -140,8 +140,7 @@ class Reduced(Hessian):
             )
 
         null = self.null[1]
-        lengths = jnp.sum(null**2, axis=1, keepdims=True)
-        lengths = positive(lengths)
+        lengths = positive(jnp.sum(null**2, axis=1, keepdims=True))
         reduced, account = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
@@ -192,8 +191,7 @@ class Whole(Hessian):
         del transposed
         right = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, right)
         codes, dictionary = self.null
-        lengths = jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1)
-        lengths = positive(lengths)
+        lengths = positive(jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1))
 
         def project(x: Factors) -> Factors:
             share = (jnp.sum(codes * x[0], axis=0) + jnp.sum(dictionary * x[1], axis=1)) / lengths

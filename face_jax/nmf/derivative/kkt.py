@@ -139,8 +139,7 @@ def _kkt_residual(
     curved = curvatures(objective, codes, dictionary, rows_weighted=True)
     rows, entries = objective.quadratic.row_weights, objective.quadratic.weights
     squares = activations**2 if entries is None else entries * activations**2
-    size = jnp.sum(squares if rows is None else squares * rows[:, None])
-    size = positive(size)
+    size = positive(jnp.sum(squares if rows is None else squares * rows[:, None]))
     moves, products, lows = [], [], []
     for x, slope, curvature, signed in zip(
         (codes, dictionary), slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
@@ -242,8 +241,7 @@ def _certify_codes(
         sizes, squares = jnp.sum(weights * rows**2, axis=1), weights @ (units**2).T
     ridge = shifted(l2, -2 * of_concepts[None] - of_weights[:, None])
     slope = missed @ units.T + ridge * u + shifted(l1, -of_concepts[None] - (of_rows + of_weights)[:, None])
-    lengths = jnp.sqrt(squares + ridge)
-    lengths = positive(lengths)
+    lengths = positive(jnp.sqrt(squares + ridge))
     v = u * lengths
     row, total = jnp.sqrt(sizes), jnp.sum(jnp.abs(v), axis=1)
     whole = row + total

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.conjugate_gradients import CGStats
-from ..objective import Objective, SquaredError
+from ..objective import AnyObjective
 from .conditions import equations, targets
 from .hessian import Factors, Hessian, Masks, hessian_at
 from .mixing import Mixtures, mixtures
 
 Activations = Float[Array, "row channel"]
-AnyObjective = SquaredError | Objective
 
 
 class Parameters:

@@ -63,8 +63,7 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
         codes, values, _, count, least, waited = carry
         slope, quadratic, models = slope_at(codes)
         terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
-        diagonal = jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None]
-        diagonal = positive(diagonal)
+        diagonal = positive(jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None])
         inverse = inverse_of(jnp.mean(weights) * gram + terms)
 
         off = codes - coordinate_step(codes, slope, diagonal)
