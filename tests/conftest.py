@@ -17,8 +17,8 @@ import reseeding
 from compiling import QUICKLY
 from heartbeat import Heartbeat
 
-# XLA reads its flags when the first device is asked for; they are put back, so that the command and the notebooks are
-# compiled as for their users.
+# XLA reads its flags when the first device is asked for; they are put back, so that the command is compiled as for its
+# users.
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XLA_FLAGS", f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}")
     jax.devices()

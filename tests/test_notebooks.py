@@ -1,10 +1,12 @@
 """Notebooks are committed without output, and run from the first cell to the last."""
 
+import os
 import pathlib
 
 import jax
 import nbformat
 import pytest
+from compiling import QUICKLY
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
@@ -24,6 +26,7 @@ def test_runs(path, tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.values["jax_compilation_cache_dir"])
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("XLA_FLAGS", f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}")
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
     # Seconds, for a machine that has much else to do.
