@@ -95,7 +95,7 @@ class Factorize(nnx.Module):
         self,
         rank: int,
         *,
-        objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+        objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
         solver: Solver = ADMM(),  # noqa: B008
         start: Start = Warmup(),  # noqa: B008
         adjoint: Adjoint = ImplicitAdjoint(),  # noqa: B008

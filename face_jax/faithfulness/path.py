@@ -12,7 +12,6 @@ from ..metrics import relative_squared_error
 from ..nmf import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import check_solver, start_or
-from ..nmf.terms import solving
 from ..nmf.validate import matrix, rank_of
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
 from ..support.fields import counted, elsewhere, within
@@ -153,7 +152,7 @@ def faithfulness_path(
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")
-    solving.check_solver(SquaredError() + term, solver)
+    solver.check_terms(SquaredError() + term)
     key, start = key_of(key), start_or(NNDSVD(), start)
 
     solution = factorize(activations, rank, solver=solver, start=start, key=key)

@@ -10,10 +10,10 @@ from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
 from .linalg.shifted_systems import ConjugateGradient, LinearSolver
 from .options import AnySolver, AnyStart
+from .solvers.paper_adam import PaperAdam
 from .solvers.starts import NNDSVD, NNDSVDa, NNDSVDar, Start
 from .solvers.update_rules import ADMM, SemiNMF, Solver
 from .solvers.warmup import Warmup
-from .terms.paper_adam import PaperAdam
 
 _SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
 Default = TypeVar("Default")

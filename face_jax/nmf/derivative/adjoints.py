@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import AnyObjective, Scalar
+from ..objective import Objective, Scalar
 from ..solution import Solution, normalized
 from .conditions import at_scale, in_dtype
 from .device_errors import checked
@@ -36,9 +36,9 @@ class Adjoint(abc.ABC):
     @abc.abstractmethod
     def through(
         self,
-        solve: Callable[[Activations, AnyObjective], Solution],
+        solve: Callable[[Activations, Objective], Solution],
         activations: Activations,
-        objective: AnyObjective,
+        objective: Objective,
         *,
         rtol: Scalar,
         signed_dictionary: bool,
@@ -52,9 +52,9 @@ class StopGradient(Adjoint):
 
     def through(
         self,
-        solve: Callable[[Activations, AnyObjective], Solution],
+        solve: Callable[[Activations, Objective], Solution],
         activations: Activations,
-        objective: AnyObjective,
+        objective: Objective,
         *,
         rtol: Scalar,
         signed_dictionary: bool,
@@ -78,9 +78,9 @@ class UnrolledAdjoint(Adjoint):
 
     def through(
         self,
-        solve: Callable[[Activations, AnyObjective], Solution],
+        solve: Callable[[Activations, Objective], Solution],
         activations: Activations,
-        objective: AnyObjective,
+        objective: Objective,
         *,
         rtol: Scalar,
         signed_dictionary: bool,
@@ -139,9 +139,9 @@ class ImplicitAdjoint(Adjoint):
 
     def through(
         self,
-        solve: Callable[[Activations, AnyObjective], Solution],
+        solve: Callable[[Activations, Objective], Solution],
         activations: Activations,
-        objective: AnyObjective,
+        objective: Objective,
         *,
         rtol: Scalar,
         signed_dictionary: bool,
@@ -164,7 +164,7 @@ def _attach(
     rtol: Float[Array, ""],
     solution: Solution,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> Solution:
     solution = jax.lax.stop_gradient(solution)
     objective = in_dtype(objective, activations.dtype)
@@ -183,7 +183,7 @@ def _rooted(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> Factors:
     """The factors, as the root of the equations that they fulfil."""
     del adjoint, signed_dictionary, rtol, activations, objective
@@ -231,7 +231,7 @@ def refined(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
     """The factors as the derivative needs them, for this tolerance of the linear system; how far they came."""
     goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..linalg.conjugate_gradients import CGStats, conjugate_gradients
 from ..linalg.steps import positive
-from ..objective import Objective, SquaredError
+from ..objective import PENALTIES, Objective, SquaredError
 from .conditions import curvatures, equations, free, is_plain, targets
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
@@ -63,7 +63,7 @@ class Hessian(abc.ABC):
 
 
 def hessian_at(
-    objective: SquaredError | Objective,
+    objective: Objective,
     activations: Float[Array, "row channel"],
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
@@ -244,44 +244,40 @@ def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
 
 
 def _row_inverses(
-    objective: SquaredError | Objective, dictionary: Float[Array, "concept channel"], mask: Bool[Array, "row concept"]
+    objective: Objective, dictionary: Float[Array, "concept channel"], mask: Bool[Array, "row concept"]
 ) -> Blocks:
-    quadratic = objective.quadratic
-    ridge = quadratic.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
-    if quadratic.weights is None:
+    ridge = objective.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
+    if objective.weights is None:
         gram = dictionary @ dictionary.T + ridge
-        if is_plain(objective) or quadratic.row_weights is None:
+        if is_plain(objective) or objective.row_weights is None:
             return masked_inverse(gram, mask)
         grams = jnp.broadcast_to(gram[None], (len(mask), *gram.shape))
     else:
-        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, quadratic.weights, optimize="optimal") + ridge[None]
-    if quadratic.row_weights is not None:
-        grams = grams * quadratic.row_weights[:, None, None]
+        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, objective.weights, optimize="optimal") + ridge[None]
+    if objective.row_weights is not None:
+        grams = grams * objective.row_weights[:, None, None]
     return masked_inverse(grams, mask)
 
 
 def _channel_inverses(
-    objective: SquaredError | Objective, codes: Float[Array, "row concept"], mask: Bool[Array, "concept channel"]
+    objective: Objective, codes: Float[Array, "row concept"], mask: Bool[Array, "concept channel"]
 ) -> Blocks:
-    quadratic = objective.quadratic
-    weighed = codes if quadratic.row_weights is None else codes * quadratic.row_weights[:, None]
-    ridge = quadratic.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
-    if quadratic.weights is None:
+    weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
+    ridge = objective.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
+    if objective.weights is None:
         return masked_inverse(codes.T @ weighed + ridge, mask.T)
-    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, quadratic.weights, optimize="optimal")
+    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, objective.weights, optimize="optimal")
     return masked_inverse(grams + ridge[None], mask.T)
 
 
 def _scale_directions(
-    objective: SquaredError | Objective,
+    objective: Objective,
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
     masks: Masks,
 ) -> Factors:
     """Along `(U D, −W D)` nothing changes without penalties; zeros if penalties, or a term, say otherwise."""
-    quadratic = objective.quadratic
-    names = ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")
-    level = jnp.all(jnp.stack([jnp.asarray(getattr(quadratic, name)) == 0 for name in names]))
+    level = jnp.all(jnp.stack([jnp.asarray(getattr(objective, name)) == 0 for name in PENALTIES]))
     if not all(part.term.scale_free for part in objective.terms):
         level = jnp.zeros_like(level)
     codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.conjugate_gradients import CGStats
-from ..objective import AnyObjective
+from ..objective import Objective
 from .conditions import equations, targets
 from .hessian import Factors, Hessian, Masks, hessian_at
 from .mixing import Mixtures, mixtures
@@ -43,7 +43,7 @@ class Root:
     """The factors as the root of an equation, in the form that jaxopt's root finding takes."""
 
     def __init__(
-        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
+        self, factors: Factors, activations: Activations, objective: Objective, signed_dictionary: bool
     ) -> None:
         self.parameters = Parameters((activations, objective))
         self._factors = factors
@@ -84,7 +84,7 @@ def solution_of(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
     right: Factors,
 ) -> tuple[Factors, CGStats]:
     """The solution of the system at these factors, as `Root.solve` says."""
@@ -92,13 +92,13 @@ def solution_of(
 
 
 @partial(jax.jit, static_argnums=0)
-def masks_at(signed_dictionary: bool, factors: Factors, activations: Activations, objective: AnyObjective) -> Masks:
+def masks_at(signed_dictionary: bool, factors: Factors, activations: Activations, objective: Objective) -> Masks:
     """The entries that the derivative moves."""
     return hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary).masks
 
 
 @jax.jit
-def equations_on(masks: Masks, factors: Factors, activations: Activations, objective: AnyObjective) -> Factors:
+def equations_on(masks: Masks, factors: Factors, activations: Activations, objective: Objective) -> Factors:
     """Zero at the root, for these parameters; entries that aren't free have the equation `x = 0`."""
     inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
     slopes = equations(objective, activations, *inside)

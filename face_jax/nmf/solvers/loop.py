@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
+from ..history import History, begun, chooser
 from ..linalg.steps import coordinate_step, positive, share, sweep
 from ..objective import SquaredError
 from ..solution import Solution
-from .history import History, begun, chooser
 from .passes import Codes, Dictionary, Sums, pass_over, squared_error
-from .update_rules import Memory, Solver
+from .rule import Memory, UpdateRule
 
 _PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 
@@ -43,7 +43,7 @@ class State:
 def solve(
     activations: Float[Array, "row channel"],
     objective: SquaredError,
-    solver: Solver,
+    solver: UpdateRule,
     codes: Codes,
     dictionary: Dictionary,
     *,
@@ -82,7 +82,7 @@ def solve(
 class _Problem:
     activations: Float[Array, "row channel"]
     objective: SquaredError
-    solver: Solver
+    solver: UpdateRule
     block_rows: int | None
     size: Float[Array, ""]  # ‖A‖², weighted
 

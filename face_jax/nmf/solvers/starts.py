@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,16 @@ class Start(abc.ABC):
     @abc.abstractmethod
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """First codes (concepts first) and dictionary; with `signed` the dictionary may be negative."""
+
+    @property
+    def given(self) -> Given | None:
+        """The factors that the user has given, if it begins with such."""
+        return None
+
+    def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Start:
+        """The same start in other units: `rescale` takes given factors there."""
+        del rescale
+        return self
 
 
 @jax.tree_util.register_dataclass
@@ -121,6 +132,16 @@ class Given(Start):
         del rank, signed, key
         codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
         return jnp.asarray(codes, activations.dtype).T, jnp.asarray(dictionary, activations.dtype)
+
+    @property
+    def given(self) -> Given:
+        """These."""
+        return self
+
+    def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Given:
+        """The factors, rescaled."""
+        factors = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
+        return Given(*rescale(*map(jnp.asarray, factors)))
 
 
 def singular_triplets(

@@ -14,10 +14,9 @@ from ..linalg.conjugate_gradients import conjugate_gradient
 from ..linalg.inner_products import RowGroups
 from ..nnls.least_squares import codes_of
 from ..objective import Objective
-from ..solvers.update_rules import ADMM
-from .problem import problem_of, settings_of
+from .problem import Settings, problem_of
 from .projected_newton import inverse_of, minimize_codes
-from .solving import prepare
+from .weighing import prepare
 
 _POLISHES = 2
 
@@ -42,7 +41,7 @@ def _encode(
     prepared: tuple[Any, ...],
 ) -> Float[Array, "row concept"]:
     fixed = jax.lax.stop_gradient((activations, dictionary, objective, prepared))
-    problem = problem_of(fixed[0], fixed[2], fixed[3], settings_of(ADMM()))
+    problem = problem_of(fixed[0], fixed[2], fixed[3], Settings())
     codes = minimize_codes(problem, _first(*fixed[:3]), fixed[1])
     positive, groups = codes > 0, RowGroups(problem.group)
     inverse = inverse_of(problem.recalled().like(codes, fixed[1]))

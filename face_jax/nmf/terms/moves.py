@@ -9,7 +9,7 @@ from ..linalg.inner_products import RowGroups
 from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
 from .block_solver import minimize_model
 from .joint import newton_direction
-from .problem import TRIALS, Codes, Dictionary, Problem, Sums
+from .problem import JOINT_STEPS, TRIALS, Codes, Dictionary, Problem, Sums
 
 
 def improve_dictionary(
@@ -82,7 +82,7 @@ def move_together(
 
     direction = newton_direction(
         (codes, dictionary), (all_codes, all_dictionary), product, (like, outer + l2_dictionary * eye),
-        signed=signed, steps=problem.settings.joint, rtol=problem.settings.cg_rtol,
+        signed=signed, steps=JOINT_STEPS, rtol=problem.settings.cg_rtol,
     )  # fmt: skip
 
     def moved(t: Array) -> tuple[Array, Array]:
