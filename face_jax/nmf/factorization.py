@@ -34,6 +34,10 @@ def factorize(
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
+        min ½ ‖A − U Wᵀ‖²  with  U ≥ 0, W ≥ 0
+
+    with the weights, penalties and terms that `objective` adds; U are the codes, the rows of Wᵀ the dictionary.
+
     A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
     aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
     they are factorized, except beside further terms of the objective, whose head wants them as they are.

@@ -40,7 +40,7 @@ def _real_numbers(name: str, value: Any) -> Any:
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
         raise ValueError(
-            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
+            f"{name} has dtype {value.dtype}, which isn't a real number; convert it with np.asarray({name}, np.float32)"
         )
     return value
 
@@ -137,7 +137,7 @@ def rank_of(rank: Any) -> int:
     """An integer of at least 1."""
     number = index_or_none(rank)
     if number is None:
-        raise ValueError(f"rank={shown(rank)} is no integer; give the number of concepts, such as rank=25")
+        raise ValueError(f"rank={shown(rank)} isn't an integer; give the number of concepts, such as rank=25")
     if number < 1:
         raise ValueError(f"rank={number} leaves no concept; give at least 1")
     return number

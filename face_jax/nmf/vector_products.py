@@ -72,7 +72,7 @@ def implicit_vjp(
     adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
-    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
+    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with how it went.
 
     What `jax.vjp` of `factorize` does, for those who want a result code instead of an error, or have the solution
     already. Never raises for a system that can't be solved: the best that was found comes back.
@@ -203,7 +203,7 @@ def derivative_stats(
 
     **Arguments:** as for `implicit_vjp`.
 
-    **Returns:** the account. Raises `ValueError` as `implicit_vjp` does.
+    **Returns:** the stats. Raises `ValueError` as `implicit_vjp` does.
 
     **Example:**
 
@@ -256,19 +256,19 @@ def _implicit_vjp(
 
     pulled = jax.vjp(lengths, *factors)[1](cotangents)
     root = Root(factors, activations, objective, signed_dictionary)
-    accounts = []
+    told = []
 
-    def solve(_: object, right: Cotangents) -> Cotangents:
-        x, account = root.solve(right, rtol, max_steps, transposed=True)
-        accounts.append(account)
+    def solve(_: object, rhs: Cotangents) -> Cotangents:
+        x, stats = root.solve(rhs, rtol, max_steps, transposed=True)
+        told.append(stats)
         return x
 
     moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
     gradients = root.parameters.whole(moved, jnp.zeros_like)
-    account = accounts[0]
+    stats = told[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
-    code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
-    code = jnp.where(account.defined, code, RESULTS.derivative_undefined.value)
+    code = jnp.where(stats.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(stats.defined, code, RESULTS.derivative_undefined.value)
     code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
     wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
@@ -281,9 +281,9 @@ def _implicit_vjp(
         degenerate_dictionary=jnp.sum(of_dictionary <= close, dtype=jnp.int32),
         free=free[0] + free[1],
         still=nonzero[0] + nonzero[1] - free[0] - free[1],
-        steps=account.steps,
-        residual=account.residual,
-        indefinite=account.indefinite,
+        steps=stats.steps,
+        residual=stats.residual,
+        indefinite=stats.indefinite,
         result=Result(code),
     )
 

@@ -203,20 +203,20 @@ def _rooted_jvp(
     masks = masks_at(signed_dictionary, factors, activations, objective)
     parameters = Parameters((activations, objective))
 
-    def solve(matvec: Callable[[Factors], Factors], right: Factors) -> Factors:
+    def solve(matvec: Callable[[Factors], Factors], rhs: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
-            def run(_: object, right: Factors) -> Factors:
-                x, account = solution_of(
-                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
+            def run(_: object, rhs: Factors) -> Factors:
+                x, stats = solution_of(
+                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, rhs
                 )
                 if adjoint.rtol is None:
-                    enough = account.residual <= float(jnp.finfo(account.residual.dtype).eps) ** 0.5
-                    account = dataclasses.replace(account, solved=account.solved | (account.defined & enough))
-                return checked(x, account, near, settled) if adjoint.throw else x
+                    enough = stats.residual <= float(jnp.finfo(stats.residual.dtype).eps) ** 0.5
+                    stats = dataclasses.replace(stats, solved=stats.solved | (stats.defined & enough))
+                return checked(x, stats, near, settled) if adjoint.throw else x
 
             return run
 
-        return jax.lax.custom_linear_solve(matvec, right, either(False), either(True))
+        return jax.lax.custom_linear_solve(matvec, rhs, either(False), either(True))
 
     def optimality(factors: Factors, *leaves: Array) -> Factors:
         return equations_on(masks, factors, *parameters.whole(leaves))

@@ -7,6 +7,7 @@ al. 2023, eq. 11). All is written against the objective's gradient, whatever the
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -27,8 +28,10 @@ def at_scale(codes: Codes, dictionary: Dictionary, scale: Float[Array, " concept
 
 def in_dtype(objective: Objective, dtype: jnp.dtype) -> Objective:
     """The objective with its own numbers in the activations' dtype."""
-    numbers = {name: getattr(objective, name) for name in (*WEIGHTS, *PENALTIES)}
-    cast = {name: None if value is None else jnp.asarray(value).astype(dtype) for name, value in numbers.items()}
+    numbers: dict[str, Any] = {name: getattr(objective, name) for name in (*WEIGHTS, *PENALTIES)}
+    cast: dict[str, Any] = {
+        name: None if value is None else jnp.asarray(value).astype(dtype) for name, value in numbers.items()
+    }
     terms = tuple(dataclasses.replace(part, weight=jnp.asarray(part.weight).astype(dtype)) for part in objective.terms)
     return SquaredError(**cast).with_terms(terms)
 

@@ -41,7 +41,7 @@ class Hessian(abc.ABC):
     @abc.abstractmethod
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -53,12 +53,12 @@ class Hessian(abc.ABC):
 
         **Arguments:**
 
-        - `right`: the right-hand side.
+        - `rhs`: the right-hand side.
         - `rtol`, `max_steps`: of `method`, which is `conjugate_gradients` or `descend`.
         - `transposed`: solve with the transposed matrix.
         - `damping`: multiples of the objective's curvature along single factors that are added.
 
-        **Returns:** the solution and the method's account.
+        **Returns:** the solution and the method's stats.
         """
 
 
@@ -115,7 +115,7 @@ class Reduced(Hessian):
 
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -128,8 +128,8 @@ class Reduced(Hessian):
         plain: Callable[[Array], Array] = lambda x: x  # noqa: E731
         weigh = plain if counts is None else lambda x: x * counts[None]
         before, after = (plain, weigh) if transposed else (weigh, plain)
-        of_codes = jnp.where(self.masks[0], right[0], 0).T
-        of_dictionary = jnp.where(self.masks[1], right[1], 0)
+        of_codes = jnp.where(self.masks[0], rhs[0], 0).T
+        of_dictionary = jnp.where(self.masks[1], rhs[1], 0)
         gram = weigh(self.codes) @ self.codes.T + self.quadratic.l2_dictionary * jnp.eye(
             len(self.codes), dtype=self.codes.dtype
         )
@@ -141,7 +141,7 @@ class Reduced(Hessian):
 
         null = self.null[1]
         lengths = positive(jnp.sum(null**2, axis=1, keepdims=True))
-        reduced, account = method(
+        reduced, stats = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
             preconditioner=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
@@ -150,7 +150,7 @@ class Reduced(Hessian):
             max_steps=max_steps,
         )
         codes = self.of_rows(of_codes - after(self.to_codes(reduced)))
-        return (codes.T, reduced), account
+        return (codes.T, reduced), stats
 
     def of_rows(self, x: Float[Array, "concept row"]) -> Float[Array, "concept row"]:
         """Each row's own block, inverted."""
@@ -179,7 +179,7 @@ class Whole(Hessian):
 
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -189,7 +189,7 @@ class Whole(Hessian):
     ) -> tuple[Factors, CGStats]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
-        right = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, right)
+        rhs = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, rhs)
         codes, dictionary = self.null
         lengths = positive(jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1))
 
@@ -207,7 +207,7 @@ class Whole(Hessian):
             image = self.product(x)
             return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
 
-        return method(product, right, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
+        return method(product, rhs, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:

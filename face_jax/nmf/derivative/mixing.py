@@ -36,18 +36,18 @@ class Mixtures:
     search: Dense | Sequential | None
     lengths: Square
 
-    def share(self, right: Factors, factors: Factors) -> Float[Array, ""]:
+    def share(self, rhs: Factors, factors: Factors) -> Float[Array, ""]:
         """The cosine between a cotangent and the nearest step that's open: zero if it doesn't see any of them.
 
         Each entry is measured in units of its concept's length, so that both factors count alike.
         """
-        (codes, dictionary), (of_codes, of_dictionary) = factors, right
+        (codes, dictionary), (of_codes, of_dictionary) = factors, rhs
         pulled = codes.T @ of_codes - of_dictionary @ dictionary.T
         mixture = self.project(pulled / self.lengths) / self.lengths
         step = codes @ mixture, -mixture @ dictionary
         long, wide = jnp.sum(dictionary**2, axis=1)[None], jnp.sum(codes**2, axis=0)[:, None]
         sizes = []
-        for factor, power in ((step, 1), (right, -1)):
+        for factor, power in ((step, 1), (rhs, -1)):
             safe = positive(long) ** power, positive(wide) ** power
             sizes.append(jnp.sum(factor[0] ** 2 * safe[0]) + jnp.sum(factor[1] ** 2 * safe[1]))
         seen = jnp.sum(step[0] * of_codes) + jnp.sum(step[1] * of_dictionary)

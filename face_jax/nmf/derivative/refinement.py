@@ -133,7 +133,7 @@ def _newton(
     inside = jnp.where(masks[0], factors[0], 0), jnp.where(masks[1], factors[1], 0)
     hessian = hessian_at(objective, activations, *inside, signed_dictionary=signed, masks=masks)
     slopes = equations(objective, activations, *inside)
-    direction, account = hessian.solve(
+    direction, stats = hessian.solve(
         (-slopes[0], -slopes[1]),
         rtol=jnp.minimum(0.1, jnp.sqrt(residual)).astype(residual.dtype),
         max_steps=_CG_STEPS,
@@ -170,10 +170,10 @@ def _newton(
     )
     good, t = ~none, jnp.where(first, 1, t)
     there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
-    full = good & (t == 1) & ~account.indefinite
-    growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
+    full = good & (t == 1) & ~stats.indefinite
+    growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(stats.indefinite, 2, 1), 5))
     least = float(jnp.finfo(residual.dtype).eps)
-    settled = ~account.indefinite & (damping <= _UNDAMPED)
+    settled = ~stats.indefinite & (damping <= _UNDAMPED)
     settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
     if not signed:
         settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))

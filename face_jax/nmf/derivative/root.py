@@ -58,21 +58,21 @@ class Root:
         return equations_on(self.hessian.masks, factors, *self.parameters.whole(leaves))
 
     def solve(
-        self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
+        self, rhs: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
     ) -> tuple[Factors, CGStats]:
         """The solution with the equations' derivative, or its transposed.
 
         Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
         be made of the factors isn't known yet.
         """
-        x, account = self.hessian.solve(right, rtol=rtol, max_steps=max_steps, transposed=transposed)
+        x, stats = self.hessian.solve(rhs, rtol=rtol, max_steps=max_steps, transposed=transposed)
         defined = self.mixtures.count == 0
         if transposed:
-            share = self.mixtures.share(right, self._factors)
+            share = self.mixtures.share(rhs, self._factors)
             defined = defined | (share <= jnp.maximum(rtol, float(jnp.finfo(rtol.dtype).eps) ** 0.6))
-        account = dataclasses.replace(account, defined=defined, solved=account.solved & defined)
+        stats = dataclasses.replace(stats, defined=defined, solved=stats.solved & defined)
         masks = self.hessian.masks
-        return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, right), account
+        return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, rhs), stats
 
 
 # Compiled by themselves, so that all but the check of the solution is the same program each time.
@@ -85,10 +85,10 @@ def solution_of(
     factors: Factors,
     activations: Activations,
     objective: Objective,
-    right: Factors,
+    rhs: Factors,
 ) -> tuple[Factors, CGStats]:
     """The solution of the system at these factors, as `Root.solve` says."""
-    return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
+    return Root(factors, activations, objective, signed_dictionary).solve(rhs, rtol, max_steps, transposed=transposed)
 
 
 @partial(jax.jit, static_argnums=0)

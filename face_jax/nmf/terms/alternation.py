@@ -99,8 +99,7 @@ def _step(problem: Problem, state: State) -> State:
     gram, cross, together = sums.gram, sums.cross, jnp.zeros_like(last)
     if problem.rows <= _JOINT_ROWS:
         new_codes, new_dictionary, values, together = move_together(problem, new_codes, new_dictionary, values)
-        weights = problem.quadratic.row_weights
-        weighed = new_codes if weights is None else new_codes * weights[:, None]
+        weighed = new_codes * problem.weights(new_codes)[:, None]
         gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
     change = moved + sums.change + last + together + jnp.sum(values - state.values)
     residual = share(sums.moves + moves, problem.size)

@@ -90,6 +90,16 @@ class Problem:
         """A penalty of the squared error, in the activations' dtype."""
         return jnp.asarray(getattr(self.quadratic, name), self.activations.dtype)
 
+    def weights(self, codes: Codes) -> Float[Array, " row"]:
+        """What each row counts."""
+        weights = self.quadratic.row_weights
+        return jnp.ones(codes.shape[0], codes.dtype) if weights is None else weights
+
+    def codes_gram(self, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+        """The squared error's curvature in the codes of a row that counts once."""
+        eye = jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
+        return dictionary @ dictionary.T + self.penalty("l2_codes") * eye
+
     def take(self, start: Array | int, size: int) -> Problem:
         """Some consecutive rows."""
         weights = self.quadratic.row_weights
@@ -137,7 +147,7 @@ class Problem:
 
     def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
         """A matrix that resembles the curvature of a row's codes."""
-        gram = dictionary @ dictionary.T + self.penalty("l2_codes") * jnp.eye(codes.shape[1], dtype=codes.dtype)
+        gram = self.codes_gram(dictionary)
         if self.quadratic.row_weights is not None:
             gram = gram * jnp.mean(self.quadratic.row_weights)
         found = ((part.weight, part.term.local_codes(part.prepared, codes, dictionary).gram) for part in self.parts)

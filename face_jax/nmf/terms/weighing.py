@@ -27,7 +27,7 @@ def active(objective: Objective) -> tuple[Weighted, ...]:
                 )
             if known.shape != () or known.dtype.kind not in "bifu" or not np.isfinite(known) or known < 0:
                 raise ValueError(
-                    f"λ={weight!r} is no weight of a term; give a finite number of at least 0 (0 leaves the term out)"
+                    f"λ={weight!r} isn't a weight of a term; give a finite number of at least 0 (0 leaves the term out)"
                 )
             if known == 0:
                 continue
