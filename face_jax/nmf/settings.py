@@ -11,7 +11,7 @@ from .derivative.adjoints import Adjoint, ImplicitAdjoint
 from .linalg.shifted_systems import ConjugateGradient, LinearSolver
 from .options import AnySolver, AnyStart
 from .solvers.paper_adam import PaperAdam
-from .solvers.starts import NNDSVD, NNDSVDa, NNDSVDar, Start
+from .solvers.starts import NNDSVD, Start
 from .solvers.update_rules import ADMM, SemiNMF, Solver
 from .solvers.warmup import Warmup
 
@@ -50,7 +50,7 @@ def check_solver(solver: Any, name: str = "solver") -> Any:
 def check_start(start: Any, name: str = "start") -> Any:
     """A start whose settings make sense; raises `ValueError` for words, classes and numbers out of range."""
     instance(name, start, Start, _STARTS)
-    if isinstance(start, (NNDSVD, NNDSVDa, NNDSVDar)):
+    if isinstance(start, NNDSVD):
         _counts(name, start)
     if isinstance(start, Warmup):
         check_start(start.start, f"{name}.start")

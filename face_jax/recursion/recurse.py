@@ -179,8 +179,7 @@ def _cuts(earlier: Any) -> tuple[SplitModel, ...] | Callable[[int], SplitModel]:
     if isinstance(earlier, type):
         raise ValueError(f"earlier=the class {earlier.__name__} isn't valid; give a model, or several")
     if callable(earlier):
-        callable_with("earlier", earlier, "give a function of the level, 1 or more, or models", 1)
-        return earlier
+        return callable_with("earlier", earlier, "give a function of the level, 1 or more, or models", 1)
     models = several("earlier", earlier, "models cut at earlier layers")
     for model in models:
         check_model(model, "earlier")

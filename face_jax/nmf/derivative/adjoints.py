@@ -21,6 +21,7 @@ from .refinement import refine
 from .root import Parameters, equations_on, masks_at, solution_of
 
 Activations = Float[Array, "row channel"]
+Solve = Callable[[Activations, Objective], Solution]
 
 _SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 
@@ -35,13 +36,7 @@ class Adjoint(abc.ABC):
 
     @abc.abstractmethod
     def through(
-        self,
-        solve: Callable[[Activations, Objective], Solution],
-        activations: Activations,
-        objective: Objective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution, with derivatives attached to its codes, dictionary and scale."""
 
@@ -51,13 +46,7 @@ class StopGradient(Adjoint):
     """No derivative: the solution counts as constant."""
 
     def through(
-        self,
-        solve: Callable[[Activations, Objective], Solution],
-        activations: Activations,
-        objective: Objective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution of constants."""
         return solve(*jax.lax.stop_gradient((activations, objective)))
@@ -77,13 +66,7 @@ class UnrolledAdjoint(Adjoint):
         return True
 
     def through(
-        self,
-        solve: Callable[[Activations, Objective], Solution],
-        activations: Activations,
-        objective: Objective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution; what's told about it counts as constant."""
         solution = solve(activations, objective)
@@ -138,13 +121,7 @@ class ImplicitAdjoint(Adjoint):
     refinements: int = 150
 
     def through(
-        self,
-        solve: Callable[[Activations, Objective], Solution],
-        activations: Activations,
-        objective: Objective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution of constants, then the conditions' derivative attached to it."""
         solution = solve(*jax.lax.stop_gradient((activations, objective)))

@@ -59,37 +59,31 @@ class NNDSVD(Start):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class NNDSVDa(Start):
+class NNDSVDa(NNDSVD):
     """`NNDSVD` with zeros filled by the activations' mean: for rules that can't leave a zero.
 
     **Arguments:** as for `NNDSVD`.
     """
 
-    passes: int = dataclasses.field(default=3, metadata={"static": True})
-    oversample: int = dataclasses.field(default=10, metadata={"static": True})
-
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """NNDSVD, then the mean where it's zero."""
-        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
+        codes, dictionary = super().__call__(activations, rank, signed=signed, key=key)
         mean = jnp.abs(jnp.mean(activations))
         return jnp.where(codes > 0, codes, mean), _fill(dictionary, mean, signed)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class NNDSVDar(Start):
+class NNDSVDar(NNDSVD):
     """`NNDSVD` with zeros filled by small random values: many starts near the best known one.
 
     **Arguments:** as for `NNDSVD`.
     """
 
-    passes: int = dataclasses.field(default=3, metadata={"static": True})
-    oversample: int = dataclasses.field(default=10, metadata={"static": True})
-
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """NNDSVD, then random values of up to a hundredth of the mean where it's zero."""
         sketch, first, second = jax.random.split(key, 3)
-        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, sketch)
+        codes, dictionary = super().__call__(activations, rank, signed=signed, key=sketch)
         scale = jnp.abs(jnp.mean(activations)) / 100
         filling = scale * jax.random.uniform(first, codes.shape, codes.dtype)
         other = scale * jax.random.uniform(second, dictionary.shape, dictionary.dtype)
