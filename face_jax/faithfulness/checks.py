@@ -39,7 +39,7 @@ def _are_real(weights: Any) -> bool:
 
 
 def check_settings(term: Compared) -> None:
-    """Raise `ValueError` for a loss, a unit or a grid that is none."""
+    """Raise `ValueError` for a loss, a unit or a grid that isn't valid."""
     for name, value, kind, choices in (
         ("loss", term.loss, Loss, "ForwardKL(), ReverseKL(), SquaredLogits() or SigmoidKL()"),
         ("unit", term.unit, Unit, "InSums() or InMeans()"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -193,7 +192,7 @@ def weights_of(objective: Objective, activations: Array) -> SquaredError:
             )
         finite("row_weights", row_weights)
         non_negative("row_weights", row_weights, "give weights of at least 0; 0 leaves a row out of the fit")
-    return dataclasses.replace(objective.quadratic, weights=weights, row_weights=row_weights)
+    return SquaredError(weights, row_weights, **{name: getattr(objective, name) for name in PENALTIES})
 
 
 def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
