@@ -33,7 +33,7 @@ def imagenette(target: str, folder: pathlib.Path, *, split: str = "val") -> list
     """
     names = {name.lower(): name for name in CLASSES}
     if target.lower() not in names:
-        raise ImagenetteError(f"target={target!r} is no class of Imagenette; choose one of {', '.join(CLASSES)}")
+        raise ImagenetteError(f"target={target!r} isn't a class of Imagenette; choose one of {', '.join(CLASSES)}")
     folder.mkdir(parents=True, exist_ok=True)
     extracted = folder / "imagenette2-320"
     try:

@@ -53,7 +53,7 @@ def preset(transforms: Any) -> Preprocess:
 
 
 def _steps(given: Any) -> list[Any] | None:
-    """The transforms one after another, of nested compositions too; None if it is no composition."""
+    """The transforms one after another, of nested compositions too; None if it isn't a composition."""
     if not (type(given).__module__ or "").startswith("torchvision.transforms") and not isinstance(given, list | tuple):
         return None
     inner = list(given) if isinstance(given, list | tuple) else getattr(given, "transforms", None)

@@ -124,7 +124,7 @@ def _named(pictures: Iterable[Any]) -> list[tuple[str, Picture]]:
     if isinstance(pictures, dict):
         raise ValueError(f"pictures is a dict; give pairs of {what}, as pictures.items() does")
     if not isinstance(pictures, Iterable) or getattr(pictures, "shape", None) == ():
-        raise ValueError(f"pictures={shown(pictures)} is no list; give pairs of {what}")
+        raise ValueError(f"pictures={shown(pictures)} isn't a list; give pairs of {what}")
     for place, pair in enumerate(pictures):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str | os.PathLike):
             raise TypeError(

@@ -56,7 +56,7 @@ class TorchHead:
             places = math.prod(self.grid)
             if maps.shape[0] % places:
                 raise ValueError(
-                    f"maps has {maps.shape[0]} rows, which is no multiple of the {places} places of a map at this "
+                    f"maps has {maps.shape[0]} rows, which isn't a multiple of the {places} places of a map at this "
                     "layer; this head isn't affine, so give it all places of each image, not averages"
                 )
             maps = maps.reshape(-1, *self.grid, maps.shape[-1])

@@ -50,7 +50,7 @@ class Encode(nnx.Module):
         if channels < 1 or rank < 1:
             raise ValueError(f"channels={channels} and rank={rank} leave nothing to encode; give at least 1 of each")
         if l1 < 0 or (learn_l1 and l1 == 0):
-            raise ValueError(f"l1={l1} is no penalty to begin with; give 0 or more, and more than 0 to learn it")
+            raise ValueError(f"l1={l1} isn't a penalty to begin with; give 0 or more, and more than 0 to learn it")
         self.dictionary = nnx.Param(jax.random.normal(rngs.params(), (rank, channels)))
         # The logarithm, so that steps of an optimizer keep the penalty positive.
         self.log_l1 = nnx.Param(jnp.log(jnp.asarray(l1))) if learn_l1 else None
@@ -95,7 +95,7 @@ class Factorize(nnx.Module):
         self,
         rank: int,
         *,
-        objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+        objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
         solver: Solver = ADMM(),  # noqa: B008
         start: Start = Warmup(),  # noqa: B008
         adjoint: Adjoint = ImplicitAdjoint(),  # noqa: B008

@@ -132,7 +132,7 @@ def sanity_check(
     pictures, batch = check_count("pictures", pictures, "pictures"), check_count("batch", batch, "pictures")
     solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
     if not isinstance(stages, Iterable) or getattr(stages, "shape", None) == ():
-        raise ValueError(f"stages={shown(stages)} is no list; give pairs of a name and a model")
+        raise ValueError(f"stages={shown(stages)} isn't a list; give pairs of a name and a model")
     chosen = attribution_method(method)
     reference = _Reference.of(explanation, chosen, pictures, key)
     found = []

@@ -172,7 +172,7 @@ def test_methods_of_other_arguments_are_refused(explanation):
 
 @pytest.mark.parametrize("number", [-1, -2, 6, True, 1.0, "1", None, slice(0, 1)])
 def test_photographs_that_are_not_there_are_refused(explanation, number):
-    with pytest.raises(ValueError, match=r"number=.* is no number of a photograph; give 0 to 5"):
+    with pytest.raises(ValueError, match=r"number=.* isn't a number of a photograph; give 0 to 5"):
         explanation.maps_of(number)
 
 

@@ -149,5 +149,5 @@ def test_sizes_are_checked(options):
 
 
 def test_penalties_are_checked():
-    with pytest.raises(ValueError, match="no penalty"):
+    with pytest.raises(ValueError, match="a penalty"):
         layer.Encode(4, 3, learn_l1=True, rngs=nnx.Rngs(0))

@@ -23,7 +23,7 @@ class Plain:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Named(Squared):
-    """A head with a field that is no array."""
+    """A head with a field that isn't an array."""
 
     name: str = "squared"
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_checked_is_said(explanation):
         sanity_check(explanation, [], batch=8)
     with pytest.raises(ValueError, match="pictures=0"):
         sanity_check(explanation, [], pictures=0, batch=8)
-    with pytest.raises(ValueError, match="batch=0 is no number of pictures"):
+    with pytest.raises(ValueError, match="batch=0 isn't a number of pictures"):
         sanity_check(explanation, [], batch=0)
     with pytest.raises(ValueError, match="stages holds a SplitModel; give pairs"):
         sanity_check(explanation, iter([colour_model()]), batch=8)

@@ -152,7 +152,7 @@ def test_keywords_that_are_not_heeded_are_refused():
         ({"alpha_W": 0.1, "alpha_H": 0}, "alpha_W=0.1 and alpha_H=0 penalize one factor alone"),
         ({"alpha_W": -0.1}, "alpha_W=-0.1"),
         ({"alpha_H": "both"}, "alpha_H='both'"),
-        ({"alpha_W": 0.1, "l1_ratio": 2}, "l1_ratio=2 is no share"),
+        ({"alpha_W": 0.1, "l1_ratio": 2}, "l1_ratio=2 isn't a share"),
         ({"tol": -1}, "tol=-1"),
         ({"max_iter": 0}, "max_iter=0"),
         ({"n_components": 2.5}, r"n_components=2\.5"),

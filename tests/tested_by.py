@@ -70,6 +70,7 @@ TESTED_BY = {
     "pictures.": "pictures/test_photographs.py",
     "pictures.image_arrays": "pictures/test_items.py",
     "pipeline.": "pipeline/test_explain.py",
+    "recursion.dividing": "recursion/test_recurse.py",
     "recursion.earlier_layers": "recursion/test_recurse.py",
     "report.": "report/test_report.py",
     "report.sanity": "test_sanity.py",

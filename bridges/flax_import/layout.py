@@ -70,7 +70,7 @@ def aligned(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
 
     **Arguments:**
 
-    - `values`: an elementwise operator's arguments; what is no array passes through.
+    - `values`: an elementwise operator's arguments; what isn't an array passes through.
 
     **Returns:**
 

@@ -50,7 +50,7 @@ def tensors_in(path: pathlib.Path) -> dict[str, torch.Tensor]:
     one that holds objects which torch refuses to make, because that could run code.
     """
     if not path.is_file():
-        raise WeightsError(f"weights={str(path)!r} is no file; give a .pth file, 'DEFAULT' or 'random'")
+        raise WeightsError(f"weights={str(path)!r} isn't a file; give a .pth file, 'DEFAULT' or 'random'")
     content = _read(path)
     found = _all_tensors(content, path)
     if not found:
@@ -145,7 +145,7 @@ def _reason(path: pathlib.Path, start: bytes, error: Exception) -> str:
     if not start.startswith((b"PK", b"\x80")):
         begins = "a Git LFS pointer" if start.startswith(b"version https://git-lfs") else f"begins with {start[:12]!r}"
         begins = "an HTML page" if start.lstrip().lower().startswith((b"<!doctype", b"<html")) else begins
-        return f"is no torch file ({begins}); give what torch.save wrote, or {_SAVE}"
+        return f"isn't a torch file ({begins}); give what torch.save wrote, or {_SAVE}"
     said = said.rpartition("WeightsUnpickler error:")[2].strip()  # what torch writes around it is of its own options
     first = (said.splitlines() or [""])[0][:120]
     return f"is damaged: cut off or overwritten ({type(error).__name__}: {first}); copy it once more, or {_SAVE}"

@@ -162,7 +162,7 @@ def at_least(name: str, value: Any, least: int | float) -> None:
     """Raises `ValueError` for a setting that is too small, or for no whole number where the least is one."""
     number = index_or_none(value)
     if isinstance(least, int) and number is None:
-        raise ValueError(f"{name}={shown(value)} is no whole number; give at least {least}")
+        raise ValueError(f"{name}={shown(value)} isn't a whole number; give at least {least}")
     found = float_or_none(value)
     if found is not None and not found >= least:
         raise ValueError(f"{name}={shown(value)} is too small; give at least {least}")

@@ -27,4 +27,4 @@ def power_of_two(name: str, value: Any) -> None:
     """Raises `ValueError` for a number of points that Sobol' points don't come in."""
     number = index_or_none(value)
     if number is None or number < 2 or number & (number - 1):
-        raise ValueError(f"{name}={shown(value)} is no power of two, which Sobol' points need; try 32")
+        raise ValueError(f"{name}={shown(value)} isn't a power of two, which Sobol' points need; try 32")

@@ -59,7 +59,7 @@ def attribution_method(method: str | Method) -> Method:
     if not isinstance(method, str):
         if isinstance(method, type) or not callable(method):
             raise UnknownMethodError(
-                f"method={method!r} is no method; give an object such as Saliency(), or one of {', '.join(METHODS)}"
+                f"method={method!r} isn't a method; give an object such as Saliency(), or one of {', '.join(METHODS)}"
             )
         callable_with(
             "method", method, "give an object such as Saliency(), or a word", 0, 1, 2,

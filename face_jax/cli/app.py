@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import shlex
-import sys
-import time
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 try:
     import rich.console
@@ -18,23 +15,11 @@ try:
 except ImportError as error:
     raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
 
-from ..support.atomic_folder import claimed, put_together
-from ..support.compilations import keep_compilations
+from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from .options import (
-    PICTURES,
-    check_counts,
-    check_depth,
-    checked,
-    cropping_of,
-    earlier_of,
-    forget_extras,
-    last_map,
-    rank_of,
-    strength_of,
-    visualized,
-)
-from .output import SAY, bars, errors_in_words, timed
+from .options import rank_of
+from .output import errors_in_words
+from .run import run
 
 app = typer.Typer(
     name="face-jax",
@@ -118,7 +103,7 @@ def explain(
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with errors_in_words(), interruptible(), _claimed(out):
         names = None if layers is None else tuple(name.strip() for name in layers.split(","))
-        _run(
+        run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input,
@@ -147,15 +132,17 @@ def demo(
         if photos == "imagenette":
             from face_jax.bridges import imagenette
 
+            from ..support.cache import cache_folder
+
             target = target or "tench"
-            source: Any = imagenette(target, _folder() / "imagenette")
+            source: Any = imagenette(target, cache_folder() / "imagenette")
             rank = 25 if rank is None else rank
         else:
             from .demo_photograph import embedded_photograph
 
             source = embedded_photograph(photos)
             rank = 6 if rank is None else rank
-        _run(
+        run(
             source, target=target, rank=rank, out=out, seed=seed, no_cache=no_cache, faithfulness=faithfulness,
             depth=depth, visualize=visualize, sanity=sanity,
         )  # fmt: skip
@@ -188,126 +175,6 @@ def layers(
         console.print(table)
 
 
-def _run(
-    images: Any,
-    *,
-    target: str | None,
-    rank: int | Literal["auto"],
-    out: pathlib.Path,
-    seed: int,
-    no_cache: bool,
-    model: str = "efficientnet_lite0",
-    weights: str = "DEFAULT",
-    layer: str | None = None,
-    crops: str | None = None,
-    batch: int = 32,
-    faithfulness: str = "none",
-    depth: int = 0,
-    layers: tuple[str, ...] | None = None,
-    visualize: int = 0,
-    sanity: bool = False,
-    transform_input: bool | None = None,
-) -> None:
-    strength = strength_of(faithfulness)
-    check_depth(depth, layers)
-    check_counts(rank, batch, visualize)
-    begun = time.perf_counter()
-    import jax
-
-    from ..explanation.saving import save
-    from ..pictures.photographs import photographs
-    from ..pipeline.explain import explain as explain_
-    from ..recursion.recurse import recurse
-    from ..report import write_report, write_sanity_check
-    from ..support.cache import ArrayCache
-    from ..support.cache import no_cache as without_cache
-
-    keep_compilations()
-    every = photographs(images)
-    from face_jax import bridges
-
-    bridges.share_processor()
-    bridges.keep_freed_memory()
-
-    loaded = bridges.load(model, weights=weights, transform_input=transform_input)
-    split = loaded.split(layer or last_map(loaded))
-    earlier = earlier_of(loaded, split.layer, depth, layers)
-    keep = without_cache if no_cache else ArrayCache(_folder() / "activations")
-    ready = time.perf_counter()
-    explanation = explain_(
-        split,
-        every,
-        target,
-        rank=rank,
-        crops=cropping_of(crops, split),
-        faithfulness=strength,
-        batch=batch,
-        key=jax.random.key(seed),
-        cache=keep,
-        progress=bars,
-    )
-    if earlier:
-        explanation = recurse(explanation, earlier, batch=batch, key=jax.random.key(seed), cache=keep, progress=bars)
-    more = {"starting and loading the model": ready - begun}
-    if earlier:
-        more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
-    pictures = check = None
-    command = shlex.join(["face-jax", *sys.argv[1:]])
-    with timed(more, "report"), bars("Report", 1) as advance, put_together(out, claim=False) as new:
-        save(explanation, new)
-        write_report(explanation, new, command=command)
-        advance(1)
-    forget_extras(out)
-    if visualize:
-        with timed(more, "feature visualization"):
-            pictures = visualized(explanation, visualize, bars, jax.random.key(seed))
-            with put_together(out, claim=False) as new:
-                pictures.save(new / PICTURES)
-    if sanity:
-        with timed(more, "sanity check"):
-            check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
-            with put_together(out, claim=False) as new:
-                write_sanity_check(check, new)
-    if visualize or sanity:
-        with (
-            timed(more, "report with these"),
-            bars("Report", 1) as advance,
-            put_together(out, claim=False) as new,
-        ):
-            write_report(explanation, new, command=command, visualization=pictures, sanity=check)
-            advance(1)
-    _tell(explanation, more)
-    print(out / "report.html")
-
-
-def _tell(explanation: Any, more: dict[str, float]) -> None:
-    from ..report.verdicts import percent
-
-    concepts = explanation.concepts
-    if not explanation.importance.sobol.exact:
-        # Sampled indices overlap: they are no shares of a whole.
-        shares = f"the first has a total Sobol index of {concepts[0].importance:.2f}"
-    elif len(concepts) > 3:
-        shares = f"the first three have {100 * sum(one.importance for one in concepts[:3]):.0f} % of the importance"
-    else:
-        shares = f"the first has {100 * concepts[0].importance:.0f} % of the importance"
-    # Names of files and classes may have brackets, which mean something to rich.
-    name = rich.markup.escape(explanation.target_name)
-    SAY.print(
-        f"[bold]{name}[/bold] ({explanation.target.chosen}): {len(concepts)} concepts; {shares}. "
-        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out predictions stay."
-    )
-    for note in explanation.notes:
-        SAY.print(f"[yellow]Note:[/yellow] {rich.markup.escape(note)}")
-    seconds = explanation.provenance.seconds | more
-    total = sum(seconds.values())
-    parts = ", ".join(
-        f"{work} {spent:.1f} s ({100 * spent / total:.0f} %)"
-        for work, spent in sorted(seconds.items(), key=lambda item: -item[1])
-    )
-    SAY.print(f"[dim]{total:.1f} s: {parts}[/dim]")
-
-
 @contextlib.contextmanager
 def _claimed(out: pathlib.Path) -> Iterator[None]:
     """The folder for this run alone, from the beginning: another run into it needn't do all the work in vain."""
@@ -328,12 +195,6 @@ def _writable(out: pathlib.Path) -> None:
             folder.rmdir()
     except OSError as error:
         raise OSError(f"--out {str(out)!r} can't be written to ({error.strerror}); name another folder") from error
-
-
-def _folder() -> pathlib.Path:
-    from ..support.cache import cache_folder
-
-    return cache_folder()
 
 
 def main() -> None:

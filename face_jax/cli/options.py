@@ -21,7 +21,7 @@ def rank_of(word: str) -> int | Literal["auto"]:
     if word == "auto":
         return "auto"
     if not word.strip().isdigit():
-        raise ValueError(f"--rank {word!r} is no number of concepts; give one, such as 25, or auto")
+        raise ValueError(f"--rank {word!r} isn't a number of concepts; give one, such as 25, or auto")
     return int(word)
 
 
@@ -31,7 +31,7 @@ def check_counts(rank: int | str, batch: int, visualize: int) -> None:
         check_count("--rank", rank, "concepts")
     check_count("--batch", batch, "pictures")
     if visualize < 0:
-        raise ValueError(f"--visualize {visualize} is no number of concepts; give 0 or more")
+        raise ValueError(f"--visualize {visualize} isn't a number of concepts; give 0 or more")
 
 
 def strength_of(word: str) -> Any:

@@ -146,7 +146,7 @@ def _read(folder: pathlib.Path, name: str) -> Any:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no value of JSON")
+    raise ValueError(f"{constant} isn't a value of JSON")
 
 
 def check_text(folder: pathlib.Path, name: str, text: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def certify(
     solution: Solution,
     *,
     held_out: Float[Array, "other channel"] | None = None,
-    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
 ) -> Certified:
     """Certificates of a solution: per-image KL, L1, both bounds and agreement, fitted and held out.
 
@@ -106,9 +106,9 @@ def certify(
     return Certified(fitted, other, error, other_error)
 
 
-def _weighs(objective: SquaredError | Objective) -> bool:
-    quadratic, terms = objective.quadratic, [weighted.term for weighted in objective.terms]
-    every = (quadratic.weights, quadratic.row_weights, *(getattr(term, "weights", None) for term in terms))
+def _weighs(objective: Objective) -> bool:
+    terms = [weighted.term for weighted in objective.terms]
+    every = (objective.weights, objective.row_weights, *(getattr(term, "weights", None) for term in terms))
     return any(weights is not None for weights in every)
 
 
@@ -117,7 +117,7 @@ def _certified(
     activations: Float[Array, "row channel"],
     name: str,
     dictionary: Float[Array, "concept channel"],
-    objective: SquaredError | Objective,
+    objective: Objective,
 ) -> tuple[Certificates, float]:
     codes = encode(activations, dictionary, objective=objective)
     if term.weights is not None:

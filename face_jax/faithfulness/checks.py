@@ -39,19 +39,19 @@ def _are_real(weights: Any) -> bool:
 
 
 def check_settings(term: Compared) -> None:
-    """Raise `ValueError` for a loss, a unit or a grid that is none."""
+    """Raise `ValueError` for a loss, a unit or a grid that isn't valid."""
     for name, value, kind, choices in (
         ("loss", term.loss, Loss, "ForwardKL(), ReverseKL(), SquaredLogits() or SigmoidKL()"),
         ("unit", term.unit, Unit, "InSums() or InMeans()"),
     ):
         if not isinstance(value, kind):
-            given = f"{value.__name__} is a class" if isinstance(value, type) else f"{value!r} is no {name}"
+            given = f"{value.__name__} is a class" if isinstance(value, type) else f"{value!r} isn't a {name}"
             raise ValueError(f"{name}={given}; give an object: {choices}")
     flag("keep_predictions", term.keep_predictions)
     grid = term.grid
     if grid is None or (isinstance(grid, tuple) and len(grid) == 2 and all(_counts(size) for size in grid)):
         return
-    raise ValueError(f"grid={grid!r} is no height and width of a map; give two numbers, such as grid=(7, 7)")
+    raise ValueError(f"grid={grid!r} isn't a height and width of a map; give two numbers, such as grid=(7, 7)")
 
 
 def _counts(size: object) -> bool:
@@ -72,7 +72,7 @@ def check(term: Compared, activations: Float[Array, "row channel"], name: str = 
         )
     if rows % term.places:
         raise ValueError(
-            f"{name} has {rows} rows, which is no multiple of the {term.places} places of an image; give all "
+            f"{name} has {rows} rows, which isn't a multiple of the {term.places} places of an image; give all "
             "places of each image, one image after the other"
         )
     images = rows // term.places

@@ -12,7 +12,6 @@ from ..metrics import relative_squared_error
 from ..nmf import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import check_solver, start_or
-from ..nmf.terms import solving
 from ..nmf.validate import matrix, rank_of
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
 from ..support.fields import counted, elsewhere, within
@@ -143,17 +142,13 @@ def faithfulness_path(
     most_error = real("most_error", most_error, "factor")
     if most_error < 1:
         raise ValueError(f"most_error={most_error} allows no solution; give a factor of at least 1, such as 1.1")
-    known = None
-    if weights is not None:
-        known = [real("weights", weight, "list of λ") for weight in several("weights", weights, "λ")]
-        if not all(weight >= 0 for weight in known) or known != sorted(known):
-            raise ValueError(f"weights={known} aren't ascending numbers of at least 0; give such as (1e2, 1e3, 1e4)")
+    known = None if weights is None else _ascending(weights)
     activations = matrix("activations", activations, "row × channel")
     held_out = matrix("held_out", held_out, "row × channel")
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")
-    solving.check_solver(SquaredError() + term, solver)
+    solver.check_terms(SquaredError() + term)
     key, start = key_of(key), start_or(NNDSVD(), start)
 
     solution = factorize(activations, rank, solver=solver, start=start, key=key)
@@ -243,3 +238,10 @@ def _measured(
     counted = np.repeat(weights > 0, term.places)
     error = relative_squared_error(np.asarray(activations)[counted], np.asarray(codes @ dictionary)[counted])
     return error, float(np.average(losses, weights=weights)), float(np.average(same, weights=weights))
+
+
+def _ascending(weights: Sequence[Real]) -> list[float]:
+    known = [real("weights", weight, "list of λ") for weight in several("weights", weights, "λ")]
+    if not all(weight >= 0 for weight in known) or known != sorted(known):
+        raise ValueError(f"weights={known} aren't ascending numbers of at least 0; give such as (1e2, 1e3, 1e4)")
+    return known

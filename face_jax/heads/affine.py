@@ -36,7 +36,7 @@ class Affine:
     def __post_init__(self) -> None:
         if not isinstance(self.places, int | np.integer) or self.places < 1:
             raise ValueError(
-                f"places={self.places!r} is no number of rows; give 1 for pooled rows, or how many rows an image has"
+                f"places={self.places!r} isn't a number of rows; give 1 for pooled rows, or how many rows an image has"
             )
         for name in ("kernel", "bias"):
             value = getattr(self, name)
@@ -68,7 +68,7 @@ class Affine:
             return jnp.mean(maps, axis=(1, 2))
         if maps.shape[0] % self.places:
             raise ValueError(
-                f"maps has {maps.shape[0]} rows, which is no multiple of places={self.places}; "
+                f"maps has {maps.shape[0]} rows, which isn't a multiple of places={self.places}; "
                 "give all places of each image, one image after the other"
             )
         return jnp.mean(maps.reshape(-1, self.places, channels), axis=1)

@@ -128,7 +128,7 @@ def resnet(module: Any, *, after: str = "layer4") -> NetworkHead:
     require(module, ("layer1", "layer4", "avgpool", "fc"), "ResNet")
     names = ("layer1", "layer2", "layer3", "layer4")
     if after not in names:
-        raise ValueError(f"after={after!r} is no stage; give one of {', '.join(names)}")
+        raise ValueError(f"after={after!r} isn't a stage; give one of {', '.join(names)}")
     stages = chain([getattr(module, name) for name in names[names.index(after) + 1 :]])
     return NetworkHead(stages, converted(module.avgpool), of_vectors(module.fc))
 
@@ -138,7 +138,7 @@ def _of_features(module: Any, after: int | None, family: str, *attributes: str) 
     parts = list(module.features)
     last = len(parts) - 1 if after is None else after
     if not 0 <= last < len(parts):
-        raise ValueError(f"after={after} is no part of the features; give a number from 0 to {len(parts) - 1}")
+        raise ValueError(f"after={after} isn't a part of the features; give a number from 0 to {len(parts) - 1}")
     return chain(parts[last + 1 :])
 
 
@@ -237,7 +237,7 @@ def densenet(module: Any, *, after: str = "relu") -> NetworkHead:
     """
     require(module, ("features", "classifier"), "DenseNet")
     if after not in ("relu", "denseblock4"):
-        raise ValueError(f"after={after!r} is no place to cut; give 'relu' or 'denseblock4'")
+        raise ValueError(f"after={after!r} isn't a place to cut; give 'relu' or 'denseblock4'")
     between = [] if after == "relu" else [converted(module.features.norm5), layers.Activation("ReLU")]
     return NetworkHead(layers.Chain(between), layers.Pooling(_AVERAGE), of_vectors(module.classifier))
 
@@ -262,5 +262,5 @@ def vit(module: Any, *, after: int | None = None) -> TokenHead:
     blocks = list(module.encoder.layers)
     last = len(blocks) - 1 if after is None else after
     if not 0 <= last < len(blocks):
-        raise ValueError(f"after={after} is no encoder block; give a number from 0 to {len(blocks) - 1}")
+        raise ValueError(f"after={after} isn't an encoder block; give a number from 0 to {len(blocks) - 1}")
     return TokenHead(chain(blocks[last + 1 :]), converted(module.encoder.ln), chain([module.heads]))

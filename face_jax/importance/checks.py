@@ -48,7 +48,7 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
     number = index_or_none(target)
     if number is None:
         raise UnknownClassError(
-            f"target={shown(target)} is no number of a class, and a head has no names; give 0 to {classes - 1} "
+            f"target={shown(target)} isn't a number of a class, and a head has no names; give 0 to {classes - 1} "
             "(face_jax.support.classes.class_index finds a name's)"
         )
     if not 0 <= number < classes:

@@ -60,6 +60,8 @@ def tcav(
 ) -> TCAV:
     """TCAV scores of concepts for one class's logit (Kim et al. 2018), to compare Sobol indices with.
 
+        scoreₖ = |{images : Σ_places ∂y/∂A · wₖ > 0}| / |images|   at A = U Wᵀ
+
     The score of a concept is the share of images whose logit has a positive directional derivative along it, at the
     activations that the concepts rebuild; the concept is added at all places alike. It knows the derivative's sign
     and not its size, nor how much of the concept there is. Behind an affine head the derivative is the same for every

@@ -16,7 +16,7 @@ from .checks import check_asked
 def logit_gradient(
     head: Any, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: Whole
 ) -> Float[Array, "image y x channel"]:
-    """Gradients of the logit with respect to the rebuilt activations `U Wᵀ`, image by image.
+    """Gradients `∂y/∂A` of the logit y at the rebuilt activations `A = U Wᵀ`, image by image.
 
     Raises `ValueError` for what `check_asked` refuses, and where the head has no derivative.
     """

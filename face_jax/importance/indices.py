@@ -13,7 +13,7 @@ from ..support.reprs import short_repr
 
 @dataclasses.dataclass(frozen=True)
 class Sobol:
-    """Total Sobol indices per image.
+    """Total Sobol indices per image, `Sᵢ = E[Var(y | m₋ᵢ)] / Var(y)` of a logit y and masks m of the concepts.
 
     **Arguments:**
 

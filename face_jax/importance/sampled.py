@@ -90,7 +90,7 @@ def checked_designs(designs: Any, scrambles: Any, key: Any) -> tuple[int, int, K
     """A design that Sobol' points come in; raises `ValueError` for any other."""
     number = index_or_none(designs)
     if number is None or number < 2 or number & (number - 1):
-        raise ValueError(f"designs={shown(designs)} is no power of two, which Sobol' points need; try 64")
+        raise ValueError(f"designs={shown(designs)} isn't a power of two, which Sobol' points need; try 64")
     times = index_or_none(scrambles)
     if times is None or times < 2:
         raise ValueError(f"scrambles={shown(scrambles)} leaves no interval; give at least 2")

@@ -101,7 +101,8 @@ def contributions(
 ) -> Float[np.ndarray, "image concept"]:
     """What each concept adds to (or takes from) the class's logit through an affine head.
 
-    Raises what `gradient_times_code` raises, which it is behind such a head.
+    `cₖ = Σ_places Uₖ (wₖ · v)`, v being the head's weights for the class at that place. Raises what
+    `gradient_times_code` raises, which it is behind such a head.
 
     **Example:**
 

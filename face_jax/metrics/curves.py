@@ -150,6 +150,8 @@ def gini_ceiling(concepts: Whole) -> float:
 def gini(importance: Float[np.ndarray, " concept"]) -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none.
 
+    `Σᵢ (2i − n − 1) |eᵢ| / (n Σᵢ |eᵢ|)`, the n importances e in ascending order of their sizes, i from 1.
+
     **Example:**
 
     >>> round(fj.metrics.gini(np.asarray([1.0, 0.0, 0.0, 0.0])), 2)

@@ -40,6 +40,10 @@ class Certificates:
 def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.ndarray, "image class"]) -> Certificates:
     """Compares the logits of activations with those of the same activations rebuilt from concepts.
 
+        ‖p − q‖₁ ≤ √(2 KL(p ‖ q)),   ‖p − q‖₁ ≤ 2 √(1 − exp(−KL(p ‖ q)))
+
+    p and q being the softmax of both.
+
     **Arguments:**
 
     - `original`, `rebuilt`: logits.

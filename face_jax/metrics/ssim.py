@@ -16,6 +16,8 @@ def structural_similarity(
 ) -> Float[np.ndarray, "*batch"]:
     """The structural similarity index (SSIM) of maps with values in 0…1, map by map.
 
+        SSIM = (2 μ₁μ₂ + C₁)(2 σ₁₂ + C₂) / ((μ₁² + μ₂² + C₁)(σ₁² + σ₂² + C₂)),  C₁ = 0.01², C₂ = 0.03²
+
     Lightness, contrast and structure are compared in a Gaussian window (11 × 11 pixels, standard deviation 1.5)
     around each pixel, and averaged over the pixels whose window lies inside (Wang et al. 2004).
 

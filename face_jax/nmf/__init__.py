@@ -23,6 +23,7 @@ from .results import FactorizationError as FactorizationError
 from .results import Result as Result
 from .solution import Solution as Solution
 from .solution import Stats as Stats
+from .solvers.paper_adam import PaperAdam as PaperAdam
 from .solvers.starts import NNDSVD as NNDSVD
 from .solvers.starts import Given as Given
 from .solvers.starts import NNDSVDa as NNDSVDa
@@ -35,7 +36,6 @@ from .solvers.update_rules import MultiplicativeUpdate as MultiplicativeUpdate
 from .solvers.update_rules import SemiNMF as SemiNMF
 from .solvers.update_rules import Solver as Solver
 from .solvers.warmup import Warmup as Warmup
-from .terms.paper_adam import PaperAdam as PaperAdam
 from .vector_products import DerivativeStats as DerivativeStats
 from .vector_products import derivative_stats as derivative_stats
 from .vector_products import implicit_vjp as implicit_vjp

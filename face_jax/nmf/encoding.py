@@ -12,8 +12,7 @@ from jaxtyping import Array, Float
 from . import validate
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
-from .solvers.update_rules import ADMM
-from .terms import codes_with_terms, solving
+from .terms import codes_with_terms, weighing
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
 # encoded a part at a time.
@@ -24,7 +23,7 @@ def encode(
     activations: ArrayLike,
     dictionary: ArrayLike,
     *,
-    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
 ) -> Float[Array, "row concept"]:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
@@ -82,9 +81,9 @@ def encode(
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
     quadratic = validate.weights_of(objective, activations)
-    if terms := solving.active(objective):
-        solving.check_solver(objective, ADMM())
-        return codes_with_terms.encode(activations, dictionary, Objective(quadratic, terms))
+    if terms := weighing.active(objective):
+        weighing.check_weights(objective)
+        return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
     codes, lost = _codes_of(activations, dictionary, quadratic)
     if not isinstance(lost, Tracer) and (rows := np.flatnonzero(lost)).size:
         low, high = jnp.finfo(codes.dtype).tiny, jnp.finfo(codes.dtype).max

@@ -5,26 +5,20 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
 from .derivative.adjoints import ImplicitAdjoint
-from .linalg.steps import positive
-from .objective import Objective, SquaredError, penalized
+from .objective import Objective, SquaredError
 from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .solution import Solution
-from .solvers.loop import solve
-from .solvers.starts import Given, Start
-from .solvers.update_rules import ADMM, Solver
+from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
-from .terms import solving
-from .terms.paper_adam import PaperAdam, paper_adam
+from .terms import weighing
 
 
 def factorize(
@@ -39,6 +33,10 @@ def factorize(
     throw: bool = True,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
+
+        min ½ ‖A − U Wᵀ‖²  with  U ≥ 0, W ≥ 0
+
+    with the weights, penalties and terms that `objective` adds; U are the codes, the rows of Wᵀ the dictionary.
 
     A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
     aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
@@ -83,36 +81,31 @@ def factorize(
     validate.squared_error(objective)
     validate.penalties(objective, both=True)
     quadratic = validate.weights_of(objective, activations)
-    given = start.start if isinstance(start, Warmup) else start
-    if isinstance(given, Given):
+    given = start.given
+    if given is not None:
         validate.given(given, activations, rank, signed=solver.signed_dictionary)
-    terms = solving.active(objective)
+    terms = weighing.active(objective)
     key = key_of(key)
     if terms:
-        solving.check_solver(objective, solver)
-    if adjoint.unrolled and (terms or isinstance(solver, PaperAdam)):
+        solver.check_terms(objective)
+    if adjoint.unrolled and (terms or not solver.unrollable):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
     negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
     unit = None if terms else magnitude.unit_of(activations, quadratic)
     if unit is not None:
-        start = unit.start(start, penalized=penalized(quadratic))
+        start = start.rescaled(partial(unit.factors, penalized=quadratic.penalized))
         if not magnitude.is_one(unit):
             activations, scaled = unit.into(activations, quadratic)
             magnitude.check_penalties(quadratic, scaled)
             quadratic = scaled
 
-    def solved(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Solution:
-        if isinstance(solver, PaperAdam):
-            whole = Objective(objective.quadratic, objective.terms)
-            return paper_adam(activations, rank, whole, solver, start, key)
-        if isinstance(objective, Objective):
-            return solving.factorize(activations, rank, objective, solver, start, key)
-        return _factorize(activations, rank, objective, solver, start, key, unrolled=adjoint.unrolled)
+    def solved(activations: Float[Array, "row channel"], objective: Objective) -> Solution:
+        return solver.solve(activations, rank, objective, start, key, unrolled=adjoint.unrolled)
 
     solution = adjoint.through(
         solved,
         activations,
-        Objective(quadratic, terms) if terms else quadratic,
+        quadratic.with_terms(terms),
         rtol=solver.rtol,
         signed_dictionary=solver.signed_dictionary,
     )
@@ -123,27 +116,3 @@ def factorize(
     if throw:
         raise_if_unusable(solution.result)
     return solution
-
-
-@partial(jax.jit, static_argnames=("rank", "unrolled"))
-def _factorize(
-    activations: Float[Array, "row channel"],
-    rank: int,
-    objective: SquaredError,
-    solver: Solver,
-    start: Start,
-    key: Key[Array, ""],
-    *,
-    unrolled: bool,
-) -> Solution:
-    visible = activations
-    if objective.weights is not None:
-        # Entries that are left out start from what the others of their channel are.
-        total = jnp.sum(objective.weights, axis=0)
-        mean = jnp.sum(objective.weights * activations, axis=0) / positive(total)
-        visible = jnp.where(objective.weights > 0, activations, mean[None])
-    # Where the solver ends is told by the objective, not by where it started.
-    visible = jax.lax.stop_gradient(visible)
-    codes, dictionary = start(visible, rank, signed=solver.signed_dictionary, key=key)
-    codes, dictionary = jax.lax.stop_gradient((codes, dictionary))
-    return solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)

@@ -16,13 +16,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from ..support.arguments import native
 from . import validate
-from .objective import Objective, Scalar, SquaredError
+from .objective import PENALTIES, Objective, Scalar, SquaredError
 from .results import RESULTS, Result
 from .solution import Solution
-from .solvers.starts import Given, Start
-from .solvers.warmup import Warmup
 
 ORDINARY = 16  # the binary exponents that are left alone reach from minus to plus this
 _WITH_TERMS = {32: 40, 64: 400}  # bits of the dtype: exponents up to which squares can stand beside further terms
@@ -56,6 +53,7 @@ class Unit:
 
     def factors(self, codes: Array, dictionary: Array, *, penalized: bool) -> tuple[Array, Array]:
         """Both factors in the root of this unit; without penalties lengths are free, and shared out evenly."""
+        codes, dictionary = codes.astype(self.whole.dtype), dictionary.astype(self.whole.dtype)
         if penalized:
             return codes / self.root, dictionary / self.root
         # Two divisions that together are the unit's: codes of 1e-30 and concepts of 1 have the same product.
@@ -68,16 +66,6 @@ class Unit:
         codes_unit = _power(jnp.clip(first, -most, most), codes.dtype)
         dictionary_unit = _power(jnp.clip(total - first, -most, most), codes.dtype)
         return codes / codes_unit, dictionary / dictionary_unit
-
-    def start(self, start: Start, *, penalized: bool) -> Start:
-        """A start whose factors are in this unit."""
-        if isinstance(start, Warmup):
-            return dataclasses.replace(start, start=self.start(start.start, penalized=penalized))
-        if not isinstance(start, Given):
-            return start
-        given = native("start.codes", start.codes), native("start.dictionary", start.dictionary)
-        codes, dictionary = (jnp.asarray(x).astype(self.whole.dtype) for x in given)
-        return Given(*self.factors(codes, dictionary, penalized=penalized))
 
     def back(self, solution: Solution) -> Solution:
         """A solution in this unit, for activations as they were given."""
@@ -96,12 +84,12 @@ class Unit:
         )
 
 
-def unit_of(activations: Float[Array, "row channel"], objective: SquaredError | Objective) -> Unit:
+def unit_of(activations: Float[Array, "row channel"], objective: Objective) -> Unit:
     """The unit in which activations are of the order of 1: 1 if they are of ordinary size, or not finite.
 
     Entries without weight don't count. It is a constant to derivatives: solutions don't depend on it.
     """
-    weights = objective.quadratic.weights
+    weights = objective.weights
     counted = activations if weights is None else jnp.where(jnp.asarray(weights) > 0, activations, 0)
     exponent = _exponent(jax.lax.stop_gradient(counted))
     exponent = jnp.where(jnp.abs(exponent) <= ORDINARY, 0, exponent)
@@ -117,7 +105,7 @@ def is_one(unit: Unit) -> bool:
 
 def check_penalties(objective: SquaredError, scaled: SquaredError) -> None:
     """Raise `ValueError` for penalties that the dtype can't hold in the activations' unit, as far as they are known."""
-    for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary"):
+    for name in PENALTIES:
         given, value = getattr(objective, name), getattr(scaled, name)
         if isinstance(given, Tracer) or isinstance(value, Tracer):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Scalar = float | Float[Array, ""]
+
+WEIGHTS = ("weights", "row_weights")
+PENALTIES = ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,20 +149,91 @@ class Term(abc.ABC):
         del prepared
 
     def __mul__(self, weight: Scalar) -> Objective:
-        return Objective(SquaredError(), (Weighted(weight, self),), squared_error=False)
+        return Objective(terms=(Weighted(weight, self),), squared_error=False)
 
     __rmul__ = __mul__
 
-    def __add__(self, other: SquaredError | Term | Objective) -> Objective:
+    def __add__(self, other: Term | Objective) -> Objective:
         return 1.0 * self + other
 
-    def __radd__(self, other: SquaredError) -> Objective:
+    def __radd__(self, other: Objective) -> Objective:
         return other + 1.0 * self
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SquaredError:
+class Weighted:
+    """A term and the factor that it's multiplied with."""
+
+    weight: Scalar
+    term: Term
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A squared error and weighted further terms; made by `+` and `*` from `SquaredError(...)` and terms.
+
+    **Arguments:**
+
+    - `weights`, `row_weights`, `l1_codes`, `l2_codes`, `l1_dictionary`, `l2_dictionary`: those of `SquaredError`.
+    - `terms`: the others with their weights.
+    - `squared_error`: whether a squared error has been added yet.
+    """
+
+    weights: Float[Array, "row channel"] | None = None
+    row_weights: Float[Array, " row"] | None = None
+    l1_codes: Scalar = 0.0
+    l2_codes: Scalar = 0.0
+    l1_dictionary: Scalar = 0.0
+    l2_dictionary: Scalar = 0.0
+    terms: tuple[Weighted, ...] = ()
+    squared_error: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    @property
+    def quadratic(self) -> SquaredError:
+        """The squared error alone."""
+        return SquaredError(**{name: getattr(self, name) for name in (*WEIGHTS, *PENALTIES)})
+
+    @property
+    def penalized(self) -> bool:
+        """Whether a penalty may be there: one whose value isn't known yet counts."""
+        penalties = [getattr(self, name) for name in PENALTIES]
+        return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)
+
+    def with_terms(self, terms: tuple[Weighted, ...]) -> Objective:
+        """The squared error beside these terms instead of its own; alone if there are none."""
+        quadratic = self.quadratic
+        return Objective(**vars(quadratic), terms=terms) if terms else quadratic
+
+    def __repr__(self) -> str:
+        # Explanations keep it.
+        return f"Objective(quadratic={self.quadratic}, terms={self.terms}, squared_error={self.squared_error})"
+
+    def __add__(self, other: Term | Objective) -> Objective:
+        if isinstance(other, Term):
+            other = 1.0 * other
+        if self.squared_error and other.squared_error:
+            raise ValueError(
+                "the objective has two squared errors; add one SquaredError(...) that has all weights and penalties"
+            )
+        both = self.squared_error or other.squared_error
+        quadratic = (self if self.squared_error else other).quadratic
+        return Objective(**vars(quadratic), terms=self.terms + other.terms, squared_error=both)
+
+    def __mul__(self, weight: Scalar) -> Objective:
+        if self.squared_error:
+            raise ValueError("only terms can be weighted against the squared error; write SquaredError() + λ * term")
+        return Objective(
+            terms=tuple(Weighted(weight * part.weight, part.term) for part in self.terms), squared_error=False
+        )
+
+    __rmul__ = __mul__
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=(*WEIGHTS, *PENALTIES), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class SquaredError(Objective):
     """`½ Σ m (A − U Wᵀ)² + l1_codes Σ U + ½ l2_codes ‖U‖² + l1_dictionary Σ W + ½ l2_dictionary ‖W‖²`.
 
     Penalties are measured at the factors' own scale, which `Solution.scale` tells; the concepts are brought to
@@ -172,25 +247,8 @@ class SquaredError:
     - `l1_codes`, `l2_codes`, `l1_dictionary`, `l2_dictionary`: at least 0.
     """
 
-    weights: Float[Array, "row channel"] | None = None
-    row_weights: Float[Array, " row"] | None = None
-    l1_codes: Scalar = 0.0
-    l2_codes: Scalar = 0.0
-    l1_dictionary: Scalar = 0.0
-    l2_dictionary: Scalar = 0.0
-
-    def __add__(self, other: Term | Objective) -> Objective:
-        return Objective(self, (), squared_error=True) + other
-
-    @property
-    def terms(self) -> tuple[Weighted, ...]:
-        """None: the squared error stands alone."""
-        return ()
-
-    @property
-    def quadratic(self) -> SquaredError:
-        """This object."""
-        return self
+    terms: tuple[Weighted, ...] = dataclasses.field(default=(), init=False, repr=False)
+    squared_error: bool = dataclasses.field(default=True, init=False, repr=False, metadata={"static": True})
 
     def value(
         self,
@@ -224,61 +282,3 @@ class SquaredError:
 
     def _weighted(self, residual: Float[Array, "row channel"]) -> Float[Array, "row channel"]:
         return residual if self.weights is None else residual * jnp.sqrt(self.weights)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Weighted:
-    """A term and the factor that it's multiplied with."""
-
-    weight: Scalar
-    term: Term
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """A squared error and weighted further terms; made by `+` and `*`.
-
-    **Arguments:**
-
-    - `quadratic`: the squared error.
-    - `terms`: the others with their weights.
-    - `squared_error`: whether a squared error has been added yet.
-    """
-
-    quadratic: SquaredError
-    terms: tuple[Weighted, ...]
-    squared_error: bool = dataclasses.field(default=True, metadata={"static": True})
-
-    def __add__(self, other: SquaredError | Term | Objective) -> Objective:
-        if isinstance(other, Term):
-            other = 1.0 * other
-        if isinstance(other, SquaredError):
-            other = Objective(other, ())
-        if self.squared_error and other.squared_error:
-            raise ValueError(
-                "the objective has two squared errors; add one SquaredError(...) that has all weights and penalties"
-            )
-        quadratic = self.quadratic if self.squared_error else other.quadratic
-        return Objective(quadratic, self.terms + other.terms, self.squared_error or other.squared_error)
-
-    def __radd__(self, other: SquaredError) -> Objective:
-        return Objective(other, ()) + self
-
-    def __mul__(self, weight: Scalar) -> Objective:
-        if self.squared_error:
-            raise ValueError("only terms can be weighted against the squared error; write SquaredError() + λ * term")
-        scaled = tuple(Weighted(weight * part.weight, part.term) for part in self.terms)
-        return Objective(self.quadratic, scaled, squared_error=False)
-
-    __rmul__ = __mul__
-
-
-AnyObjective = SquaredError | Objective
-
-
-def penalized(quadratic: SquaredError) -> bool:
-    """Whether a penalty may be there: one whose value isn't known yet counts."""
-    penalties = (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
-    return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from .derivative.adjoints import Adjoint
+from .solvers.paper_adam import PaperAdam
 from .solvers.starts import Start
 from .solvers.update_rules import Solver
-from .terms.paper_adam import PaperAdam
 
 if TYPE_CHECKING:
-    from .objective import AnyObjective as AnyObjective
+    from .objective import Objective as AnyObjective
 
     AnySolver = Solver | PaperAdam
     AnyStart = Start

@@ -10,10 +10,10 @@ from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
 from .linalg.shifted_systems import ConjugateGradient, LinearSolver
 from .options import AnySolver, AnyStart
-from .solvers.starts import NNDSVD, NNDSVDa, NNDSVDar, Start
+from .solvers.paper_adam import PaperAdam
+from .solvers.starts import NNDSVD, Start
 from .solvers.update_rules import ADMM, SemiNMF, Solver
 from .solvers.warmup import Warmup
-from .terms.paper_adam import PaperAdam
 
 _SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
 Default = TypeVar("Default")
@@ -50,7 +50,7 @@ def check_solver(solver: Any, name: str = "solver") -> Any:
 def check_start(start: Any, name: str = "start") -> Any:
     """A start whose settings make sense; raises `ValueError` for words, classes and numbers out of range."""
     instance(name, start, Start, _STARTS)
-    if isinstance(start, (NNDSVD, NNDSVDa, NNDSVDar)):
+    if isinstance(start, NNDSVD):
         _counts(name, start)
     if isinstance(start, Warmup):
         check_start(start.start, f"{name}.start")

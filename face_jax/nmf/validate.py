@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -13,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool
 
 from ..support.arguments import index_or_none, native, real, shown
-from .objective import Objective, SquaredError, Term
+from .objective import PENALTIES, WEIGHTS, Objective, SquaredError, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
@@ -40,7 +39,7 @@ def _real_numbers(name: str, value: Any) -> Any:
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool
     ):
         raise ValueError(
-            f"{name} has dtype {value.dtype}, which is no real number; convert it with np.asarray({name}, np.float32)"
+            f"{name} has dtype {value.dtype}, which isn't a real number; convert it with np.asarray({name}, np.float32)"
         )
     return value
 
@@ -106,8 +105,7 @@ def _non_negative(name: str, value: Array, extremes: tuple[float, float], remedy
 
 def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
     """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
-    checked = [quadratic.weights, quadratic.row_weights]
-    checked += [getattr(quadratic, name) for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")]
+    checked = [getattr(quadratic, name) for name in (*WEIGHTS, *PENALTIES)]
     checked += [] if signed else [activations]
     if hasattr(start, "codes"):
         checked += [start.codes] if signed else [start.codes, start.dictionary]
@@ -138,7 +136,7 @@ def rank_of(rank: Any) -> int:
     """An integer of at least 1."""
     number = index_or_none(rank)
     if number is None:
-        raise ValueError(f"rank={shown(rank)} is no integer; give the number of concepts, such as rank=25")
+        raise ValueError(f"rank={shown(rank)} isn't an integer; give the number of concepts, such as rank=25")
     if number < 1:
         raise ValueError(f"rank={number} leaves no concept; give at least 1")
     return number
@@ -146,7 +144,7 @@ def rank_of(rank: Any) -> int:
 
 def squared_error(objective: Any) -> None:
     """An objective that has a squared error."""
-    if isinstance(objective, SquaredError) or (isinstance(objective, Objective) and objective.squared_error):
+    if isinstance(objective, Objective) and objective.squared_error:
         return
     if isinstance(objective, Objective | Term):
         raise ValueError("objective has no squared error to weigh its terms against; write SquaredError() + λ * term")
@@ -156,12 +154,11 @@ def squared_error(objective: Any) -> None:
     )
 
 
-def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
+def penalties(objective: Objective, *, both: bool) -> None:
     """Weights and penalties that make sense; `both` asks for penalties on both factors or on none."""
-    quadratic = objective.quadratic
     known = {}
-    for name in ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary"):
-        value = getattr(quadratic, name)
+    for name in PENALTIES:
+        value = getattr(objective, name)
         if isinstance(value, Tracer):
             return
         known[name] = real(name, value, "penalty", least=0)
@@ -175,10 +172,9 @@ def penalties(objective: SquaredError | Objective, *, both: bool) -> None:
         )
 
 
-def weights_of(objective: SquaredError | Objective, activations: Array) -> SquaredError:
+def weights_of(objective: Objective, activations: Array) -> SquaredError:
     """The squared error with weights in the activations' dtype and checked against their shape."""
-    quadratic = objective.quadratic
-    weights, row_weights = quadratic.weights, quadratic.row_weights
+    weights, row_weights = objective.weights, objective.row_weights
     if weights is not None:
         weights = jnp.asarray(_real_numbers("weights", weights)).astype(activations.dtype)
         if weights.shape != activations.shape:
@@ -196,7 +192,7 @@ def weights_of(objective: SquaredError | Objective, activations: Array) -> Squar
             )
         finite("row_weights", row_weights)
         non_negative("row_weights", row_weights, "give weights of at least 0; 0 leaves a row out of the fit")
-    return dataclasses.replace(quadratic, weights=weights, row_weights=row_weights)
+    return SquaredError(weights, row_weights, **{name: getattr(objective, name) for name in PENALTIES})
 
 
 def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:

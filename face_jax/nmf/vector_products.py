@@ -19,11 +19,11 @@ from .derivative.jaxopt_rootfinding import root_vjp
 from .derivative.root import Root
 from .linalg.steps import positive
 from .magnitude import unit_of
-from .objective import AnyObjective, Objective, SquaredError
+from .objective import Objective, SquaredError
 from .results import RESULTS, Result
 from .settings import check_adjoint
 from .solution import Solution, normalized
-from .terms import solving
+from .terms import weighing
 
 Cotangents = tuple[Float[Array, "_ _"], Float[Array, "_ _"]]
 
@@ -68,11 +68,11 @@ def implicit_vjp(
     solution: Solution,
     cotangents: Cotangents,
     *,
-    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
-) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
-    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with its account.
+) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
+    """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with how it went.
 
     What `jax.vjp` of `factorize` does, for those who want a result code instead of an error, or have the solution
     already. Never raises for a system that can't be solved: the best that was found comes back.
@@ -121,8 +121,8 @@ def _pulled_back(
     activations: Float[Array, "row channel"],
     solution: Solution,
     given: Cotangents,
-    objective: AnyObjective,
-) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    objective: Objective,
+) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
     """What `implicit_vjp` returns for arguments that are checked."""
     dtype = activations.dtype
     rtol = adjoint.tolerance(1e-6, dtype)
@@ -130,19 +130,16 @@ def _pulled_back(
         return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
     # Where squares stay in range, and back by the chain rule.
     unit = unit_of(activations, objective)
-    (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective.quadratic, dtype))
+    (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective, dtype))
     there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
     given = (given[0] * unit.whole, given[1])
     pulled, stats = _refined_vjp(adjoint, signed_dictionary, rtol, scaled, there, given, inside)
-    activations_part, objective_part = back(pulled)
-    if isinstance(objective, Objective):
-        objective_part = dataclasses.replace(objective, quadratic=objective_part)
-    return (activations_part, objective_part), stats
+    return back(pulled), stats
 
 
 def _checked(
     activations: Any, solution: Any, objective: Any, adjoint: Any, signed_dictionary: Any
-) -> tuple[Array, Solution, AnyObjective]:
+) -> tuple[Array, Solution, Objective]:
     """What was factorized, what came out and what was minimized; raises `ValueError` where they don't fit together."""
     activations = validate.matrix("activations", activations, "row × channel")
     instance("solution", solution, Solution, "the result of factorize")
@@ -164,11 +161,9 @@ def _checked(
     validate.squared_error(objective)
     validate.penalties(objective, both=True)
     quadratic = validate.weights_of(objective, activations)
-    for weighted in solving.active(objective):
+    for weighted in weighing.active(objective):
         weighted.term.check(activations)
-    objective = (
-        quadratic if isinstance(objective, SquaredError) else dataclasses.replace(objective, quadratic=quadratic)
-    )
+    objective = quadratic.with_terms(objective.terms)
     return activations, dataclasses.replace(solution, codes=codes, dictionary=dictionary), objective
 
 
@@ -179,8 +174,8 @@ def _refined_vjp(
     activations: Float[Array, "row channel"],
     solution: Solution,
     cotangents: Cotangents,
-    objective: AnyObjective,
-) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    objective: Objective,
+) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
     """The pullback at the solution, which is refined first if the adjoint wants that."""
     near = settled = jnp.ones((), bool)
     if adjoint.refinements:
@@ -198,7 +193,7 @@ def derivative_stats(
     activations: Float[Array, "row channel"],
     solution: Solution,
     *,
-    objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
+    objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
 ) -> DerivativeStats:
@@ -208,7 +203,7 @@ def derivative_stats(
 
     **Arguments:** as for `implicit_vjp`.
 
-    **Returns:** the account. Raises `ValueError` as `implicit_vjp` does.
+    **Returns:** the stats. Raises `ValueError` as `implicit_vjp` does.
 
     **Example:**
 
@@ -233,7 +228,7 @@ def _refined(
     rtol: Float[Array, ""],
     activations: Float[Array, "row channel"],
     solution: Solution,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> tuple[Solution, Bool[Array, ""], Bool[Array, ""]]:
     objective = in_dtype(objective, activations.dtype)
     factors = at_scale(solution.codes, solution.dictionary, solution.scale)
@@ -250,8 +245,8 @@ def _implicit_vjp(
     activations: Float[Array, "row channel"],
     solution: Solution,
     cotangents: Cotangents,
-    objective: AnyObjective,
-) -> tuple[tuple[Float[Array, "row channel"], AnyObjective], DerivativeStats]:
+    objective: Objective,
+) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
     objective = in_dtype(objective, activations.dtype)
     factors = at_scale(solution.codes, solution.dictionary, solution.scale)
 
@@ -261,19 +256,19 @@ def _implicit_vjp(
 
     pulled = jax.vjp(lengths, *factors)[1](cotangents)
     root = Root(factors, activations, objective, signed_dictionary)
-    accounts = []
+    told = []
 
-    def solve(_: object, right: Cotangents) -> Cotangents:
-        x, account = root.solve(right, rtol, max_steps, transposed=True)
-        accounts.append(account)
+    def solve(_: object, rhs: Cotangents) -> Cotangents:
+        x, stats = root.solve(rhs, rtol, max_steps, transposed=True)
+        told.append(stats)
         return x
 
     moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
     gradients = root.parameters.whole(moved, jnp.zeros_like)
-    account = accounts[0]
+    stats = told[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
-    code = jnp.where(account.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
-    code = jnp.where(account.defined, code, RESULTS.derivative_undefined.value)
+    code = jnp.where(stats.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
+    code = jnp.where(stats.defined, code, RESULTS.derivative_undefined.value)
     code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
     wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
@@ -286,9 +281,9 @@ def _implicit_vjp(
         degenerate_dictionary=jnp.sum(of_dictionary <= close, dtype=jnp.int32),
         free=free[0] + free[1],
         still=nonzero[0] + nonzero[1] - free[0] - free[1],
-        steps=account.steps,
-        residual=account.residual,
-        indefinite=account.indefinite,
+        steps=stats.steps,
+        residual=stats.residual,
+        indefinite=stats.indefinite,
         result=Result(code),
     )
 

@@ -109,7 +109,7 @@ class GridCrops:
     def __post_init__(self) -> None:
         if not 0 < real("size", self.size, "side of a crop") <= 1:
             raise ValueError(
-                f"size={self.size} is no side of a crop; give a share of the photograph's short side, above 0 and at "
+                f"size={self.size} isn't a side of a crop; give a share of the photograph's short side, above 0 and at "
                 "most 1, such as 0.5"
             )
         _check_overlap(self.overlap)
@@ -174,7 +174,7 @@ class NativeCrops:
         check_count("size", self.size, "pixels")
         whole = self.preprocess.size
         if self.size > whole:
-            raise ValueError(f"size={self.size} is no part of a network's input of {whole} pixels; give 1 to {whole}")
+            raise ValueError(f"size={self.size} isn't a part of a network's input of {whole} pixels; give 1 to {whole}")
         _check_overlap(self.overlap)
         each = len(self._corners()) ** 2
         if each > MOST_CROPS:
@@ -214,6 +214,6 @@ class NativeCrops:
 def _check_overlap(overlap: Any) -> None:
     if not 0 <= real("overlap", overlap, "share of a crop") < 1:
         raise ValueError(
-            f"overlap={overlap} is no share of a crop that the next one covers again; give 0 or more and less than 1, "
-            "such as 0.5"
+            f"overlap={overlap} isn't a share of a crop that the next one covers again; give 0 or more and less than "
+            "1, such as 0.5"
         )

@@ -56,7 +56,7 @@ _RAW = (
 
 
 class UnreadablePhotographError(ValueError):
-    """A file that is no picture, or a picture that's damaged."""
+    """A file that isn't a picture, or a picture that's damaged."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

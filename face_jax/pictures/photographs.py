@@ -130,7 +130,7 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
 
     **Returns:** the photographs, at least one. Files are called as below the folder that was given; those of several
     folders that would be called the same have their folders before their names. Links to files are followed, links
-    to folders aren't; these, and what else is no file, are among the photographs, and can't be read. Pictures of more
+    to folders aren't; these, and what else isn't a file, are among the photographs, and can't be read. Pictures of more
     than `face_jax.pictures.decoding.MOST_PIXELS` pixels (2²⁷) can't either. Raises `NoPhotographsError` or `ValueError`
     if there are none.
 

@@ -18,12 +18,12 @@ def check_settings(
     if not (isinstance(rank, str) and rank == "auto"):
         number = index_or_none(rank)
         if number is None or number < 1:
-            raise ValueError(f"rank={shown(rank)} is no number of concepts; give 1 or more, or 'auto'")
+            raise ValueError(f"rank={shown(rank)} isn't a number of concepts; give 1 or more, or 'auto'")
         rank = number
     rules = "give an object such as RandomCrops(), GridCrops() or NativeCrops(model.preprocess)"
     if crops is not None:
         if isinstance(crops, type) or not callable(crops):
-            raise ValueError(f"crops={shown(crops)} is no rule for crops; {rules}")
+            raise ValueError(f"crops={shown(crops)} isn't a rule for crops; {rules}")
         callable_with("crops", crops, rules, [], key=None)
     held_out = share("held_out", held_out, 0.2)
     return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
@@ -42,7 +42,7 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
         )
     found = float_or_none(faithfulness)
     if found is None or not (math.isfinite(found) and found >= 0):
-        raise ValueError(f'faithfulness={shown(faithfulness)} is no λ; give a number of at least 0, or "auto"')
+        raise ValueError(f"faithfulness={shown(faithfulness)} isn't a λ; give a number of at least 0, or 'auto'")
     return found
 
 

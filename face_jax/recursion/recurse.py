@@ -7,16 +7,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float
 
-from ..explanation.concepts import clearly_have, strongest_crops
 from ..explanation.record import Explanation
-from ..explanation.sub_concepts import Division, Recursion, SubConcept, coherence, spreads, top_crops
+from ..explanation.sub_concepts import Recursion, spreads
 from ..model import SplitModel, check_model
-from ..nmf import ADMM, NNDSVD, factorize
+from ..nmf import ADMM, NNDSVD
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..support.arguments import (
@@ -37,9 +34,8 @@ from ..support.arguments import (
 )
 from ..support.cache import no_cache
 from ..support.interrupts import interruptible
-from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
-from .earlier_layers import check_same_model, crop_rows
+from .dividing import Level, Settings, Task, divide
 
 # Concepts below this share of the importance aren't suggested: nobody looks at them.
 _MINOR = 0.01
@@ -104,15 +100,7 @@ def recurse(
     """
     key, progress = key_of(key), progress_of(progress)
     instance("explanation", explanation, Explanation, "the result of explain or load")
-    earlier = (earlier,) if isinstance(earlier, SplitModel) else earlier
-    if isinstance(earlier, type):
-        raise ValueError(f"earlier=the class {earlier.__name__} isn't valid; give a model, or several")
-    if callable(earlier):
-        callable_with("earlier", earlier, "give a function of the level, 1 or more, or models", 1)
-    else:
-        earlier = several("earlier", earlier, "models cut at earlier layers")
-        for model in earlier:
-            check_model(model, "earlier")
+    earlier = _cuts((earlier,) if isinstance(earlier, SplitModel) else earlier)
     cut = functools.cache(earlier if callable(earlier) else _in_order(earlier))
     levels = (1 if callable(earlier) else len(earlier)) if depth is None else whole("depth", depth, "levels")
     rank = _check(earlier, levels, rank)
@@ -123,18 +111,18 @@ def recurse(
     batch = check_count("batch", batch, "pictures")
     callable_with("cache", cache, "give an object such as ArrayCache(folder)", [], dict)
     solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
-    settings = _Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
+    settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
     wanted = (
         () if isinstance(concepts, (list, tuple)) and not concepts else concepts_of(concepts, len(explanation.concepts))
     )
     every = np.arange(len(explanation.crops))
-    tasks = [_Task((number + 1,), every, explanation.crop_codes[:, number]) for number in wanted]
+    tasks = [Task((number + 1,), every, explanation.crop_codes[:, number]) for number in wanted]
     matters = {(concept.number,) for concept in explanation.concepts if named or concept.importance >= _MINOR}
-    level = _Level(1, levels, cut, named)
+    level = Level(1, levels, cut, named)
     notes: list[str] = []
-    divisions, measured = _divide(explanation, level, tasks, matters, settings, key, notes)
+    divisions, measured = divide(explanation, level, tasks, matters, settings, key, notes)
     spread = np.asarray([measured.get((concept.number,), np.nan) for concept in explanation.concepts])
     recursion = Recursion(
         spread=spread,
@@ -187,143 +175,15 @@ def _suggested(explanation: Explanation, spread: Float[np.ndarray, " concept"], 
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    rank: int
-    percentile: float
-    fewest: int
-    threshold: float
-    strongest: int
-    solver: AnySolver
-    start: AnyStart
-    batch: int
-    cache: Callable[..., Any]
-    progress: Progress
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """A concept to take apart: its numbers, the crops it lives in, and its code in them."""
-
-    path: tuple[int, ...]
-    crops: Int[np.ndarray, " crop"]
-    codes: Float[np.ndarray, " crop"]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Level:
-    """How deep it is, how deep it goes, the cuts, and whether all tasks are taken apart without being measured."""
-
-    number: int
-    last: int
-    cut: Callable[[int], SplitModel]
-    named: bool
-
-
-def _divide(
-    explanation: Explanation,
-    level: _Level,
-    tasks: list[_Task],
-    matters: set[tuple[int, ...]],
-    settings: _Settings,
-    key: Key[Array, ""],
-    notes: list[str],
-) -> tuple[dict[tuple[int, ...], Division], dict[tuple[int, ...], float]]:
-    """The concepts of one level that spread and matter, taken apart, and so their parts; how much each spreads."""
-    top = {task.path: task.crops[top_crops(task.codes, settings.percentile, settings.fewest)] for task in tasks}
-    # A crop that several concepts share goes through the network once.
-    needed = np.unique(np.concatenate([top[task.path] if level.named else task.crops for task in tasks] or [[]]))
-    if not len(needed):
-        notes += [_too_few(task, 0) for task in tasks]
-        return {}, {}
-    model = level.cut(level.number)
-    check_same_model(explanation, model, level.number)
-    rows = crop_rows(
-        explanation,
-        model,
-        needed.astype(np.int64),
-        batch=settings.batch,
-        cache=settings.cache,
-        progress=settings.progress,
-    )
-    found, measured, parts = {}, {}, []
-    for task in tasks:
-        crops = top[task.path]
-        if not level.named:
-            around = rows[np.searchsorted(needed, task.crops)]
-            (measured[task.path],) = spreads(
-                task.codes[:, None], around, percentile=settings.percentile, fewest=settings.fewest
-            ).tolist()
-        spread = measured.get(task.path, np.nan)
-        if task.path not in matters or not (level.named or spread >= settings.threshold):
-            continue
-        if len(crops) <= settings.rank:
-            notes.append(_too_few(task, len(crops)))
-            continue
-        key, own = jax.random.split(key)
-        division = _division(
-            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, own
-        )
-        found[task.path] = division
-        parts += [_Task(part.path, crops, division.codes[:, at]) for at, part in enumerate(division.parts)]
-    if level.number < level.last and parts:
-        below = _Level(level.number + 1, level.last, level.cut, named=False)
-        deeper, _ = _divide(explanation, below, parts, {part.path for part in parts}, settings, key, notes)
-        for path, division in found.items():
-            kept = tuple(dataclasses.replace(part, division=deeper.get(part.path)) for part in division.parts)
-            found[path] = dataclasses.replace(division, parts=kept)
-    return found, measured
-
-
-def _too_few(task: _Task, count: int) -> str:
-    return f"{'.'.join(map(str, task.path))} was not taken apart: only {count} crops have it"
-
-
-def _division(
-    explanation: Explanation,
-    model: SplitModel,
-    task: _Task,
-    crops: Int[np.ndarray, " crop"],
-    rows: Float[np.ndarray, "crop channel"],
-    spread: float,
-    settings: _Settings,
-    key: Key[Array, ""],
-) -> Division:
-    """One concept taken apart: its crops' activations at the earlier layer, factorized."""
-    solution = factorize(
-        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=settings.solver, start=settings.start, key=key
-    )
-    codes, dictionary = np.asarray(solution.codes), np.asarray(solution.dictionary)
-    mass = codes.sum(axis=0)
-    order = [number for number in np.argsort(-mass, kind="stable") if mass[number] > 0]
-    codes, dictionary, mass = codes[:, order], dictionary[order], mass[order]
-    boxes = explanation.crops[crops]
-    own = np.asarray(task.codes)[np.searchsorted(task.crops, crops)]
-    # Of few crops the eighth strongest may have next to nothing of a part: such crops don't show it.
-    shown = np.where(clearly_have(codes), codes, 0)
-    parts = []
-    for number in range(len(order)):
-        best = np.asarray(strongest_crops(shown[:, number], boxes, settings.strongest), np.int64)
-        parts.append(
-            SubConcept(
-                path=(*task.path, number + 1),
-                share=float(mass[number] / mass.sum()),
-                strongest=tuple(crops[best].tolist()),
-                coherence=coherence(rows[best]),
-            )
-        )
-    return Division(
-        path=task.path,
-        layer=model.layer,
-        fingerprint=model.fingerprint,
-        crops=crops,
-        dictionary=dictionary,
-        codes=codes,
-        coherence=coherence(rows[list(strongest_crops(own, boxes, settings.strongest))]),
-        floor=coherence(rows),
-        spread=spread,
-        parts=tuple(parts),
-    )
+def _cuts(earlier: Any) -> tuple[SplitModel, ...] | Callable[[int], SplitModel]:
+    if isinstance(earlier, type):
+        raise ValueError(f"earlier=the class {earlier.__name__} isn't valid; give a model, or several")
+    if callable(earlier):
+        return callable_with("earlier", earlier, "give a function of the level, 1 or more, or models", 1)
+    models = several("earlier", earlier, "models cut at earlier layers")
+    for model in models:
+        check_model(model, "earlier")
+    return models
 
 
 def _in_order(models: Sequence[SplitModel]) -> Callable[[int], SplitModel]:
@@ -343,7 +203,7 @@ def _check(earlier: Any, levels: int, rank: Any) -> int:
 def _check_measure(percentile: Any, threshold: Any) -> tuple[float, float]:
     percentile, threshold = real("percentile", percentile, "percentile"), real("threshold", threshold, "spread")
     if not 0 <= percentile < 100:
-        raise ValueError(f"percentile={percentile} is none that leaves crops; give 0 to less than 100, such as 90")
+        raise ValueError(f"percentile={percentile} leaves no crops; give 0 to less than 100, such as 90")
     if threshold < 0:
-        raise ValueError(f"threshold={threshold} is no spread; give 0 for all concepts, or about 0.7")
+        raise ValueError(f"threshold={threshold} isn't a spread; give 0 for all concepts, or about 0.7")
     return percentile, threshold

@@ -65,7 +65,7 @@ def write_report(
     'report.html'
     """
     if command is not None and not isinstance(command, str):
-        raise ValueError(f"command={shown(command)} is no text; give the command line in quotes, or leave it out")
+        raise ValueError(f"command={shown(command)} isn't text; give the command line in quotes, or leave it out")
     if visualization is not None:
         instance("visualization", visualization, Visualization, "the result of visualize")
     if sanity is not None:

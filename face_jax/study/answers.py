@@ -102,10 +102,10 @@ def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
         return _checked_key(source, "key")
     path = pathlib.Path(source)
     if not path.is_file():
-        raise AnswerError(f"key={str(path)!r} is no file; give the .key.json that was written beside the study's page")
+        raise AnswerError(f"key={str(path)!r} isn't a file; give the .key.json written beside the study's page")
     key = _load(path)
     if not isinstance(key, dict) or not {"format", "study", "trials"} <= set(key):
-        raise AnswerError(f"key={str(path)!r} is no study's key; give the .key.json written beside the study's page")
+        raise AnswerError(f"key={str(path)!r} isn't a study's key; give the .key.json written beside the study's page")
     _check_format(key, path)
     if key.get("text_digest", text_digest(key)) != text_digest(key):
         raise AnswerError(
@@ -143,7 +143,7 @@ def _files(path: pathlib.Path) -> Iterable[pathlib.Path]:
             if file.suffix in (".json", ".csv") and not file.name.endswith(".key.json")
         ]
     if path.suffix not in (".json", ".csv") or not path.is_file():
-        raise AnswerError(f"answers={str(path)!r} is no .json or .csv file and no folder; give what participants saved")
+        raise AnswerError(f"answers={str(path)!r} isn't a .json or .csv file, nor a folder; give what people saved")
     return [path]
 
 
@@ -176,7 +176,7 @@ def _csv(file: pathlib.Path) -> Iterable[Answer]:
         for number, row in enumerate(csv.DictReader(lines, delimiter=separator)):
             yield _answer(row, f"{file}, line {number + 2}")
     except csv.Error as error:
-        raise AnswerError(f"{file}: is no CSV ({error}); give the file as the page saved it") from error
+        raise AnswerError(f"{file}: isn't CSV ({error}); give the file as the page saved it") from error
 
 
 def _answer(row: dict[str, Any], where: str) -> Answer:
@@ -216,7 +216,7 @@ def _load(file: pathlib.Path) -> Any:
         if isinstance(error, AnswerError):
             raise
         said = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise AnswerError(f"{file}: is no JSON ({said}); give the file as it was saved") from error
+        raise AnswerError(f"{file}: isn't JSON ({said}); give the file as it was saved") from error
 
 
 def _check_format(content: dict[str, Any], file: pathlib.Path) -> None:

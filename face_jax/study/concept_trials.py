@@ -47,7 +47,7 @@ def intruder_trials(
     check_cropped("explanation", explanation)
     trials, crops = enough("trials", trials, 1), enough("crops", crops, 2)
     if not isinstance(condition, str):
-        raise ValueError(f"condition={shown(condition)} is no name; give a word")
+        raise ValueError(f"condition={shown(condition)} isn't a name; give a word")
     pools = pools_of(explanation, crops, concepts)
     made = []
     for number in range(trials):

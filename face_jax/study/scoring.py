@@ -133,7 +133,7 @@ def score(
     instance("screening", screening, Screening, "Screening(failed_catches=1)")
     resamples, random_key = check_count("resamples", resamples, "resamples"), key_of(random_key)
     if not 0 < real("confidence", confidence, "probability") < 1:
-        raise ValueError(f"confidence={confidence} is no probability between 0 and 1; give one such as 0.95")
+        raise ValueError(f"confidence={confidence} isn't a probability between 0 and 1; give one such as 0.95")
     keys = _keys(key)
     given = read_answers(answers)
     _check(given, keys)

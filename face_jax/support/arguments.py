@@ -94,7 +94,7 @@ def whole(name: str, value: Any, what: str, *, least: int = 0, most: int | None 
     if number is None or number < least or (most is not None and number > most):
         given = shown(value) if number is None else number
         range_ = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name}={given} is no number of {what}; give {range_}, a whole number")
+        raise ValueError(f"{name}={given} isn't a number of {what}; give {range_}, a whole number")
     return number
 
 
@@ -107,7 +107,7 @@ def enough(name: str, value: Any, least: int) -> int:
     """A whole number that isn't too few."""
     number = index_or_none(value)
     if number is None:
-        raise ValueError(f"{name}={shown(value)} is no whole number; give {least} or more")
+        raise ValueError(f"{name}={shown(value)} isn't a whole number; give {least} or more")
     if number < least:
         raise ValueError(f"{name}={number} is too few; give {least} or more")
     return number
@@ -146,9 +146,9 @@ def real(
             for word, edge in (("at least", least), ("above", above), ("at most", most), ("below", below))
             if edge is not None
         ]
-        raise ValueError(
-            f"{name}={shown(value)} is no {what}; give a finite number{' ' if words else ''}{' and '.join(words)}"
-        )
+        article = "an" if what[0] in "aeio" else "a"
+        remedy = " ".join(["give a finite number", " and ".join(words)]).strip()
+        raise ValueError(f"{name}={shown(value)} isn't {article} {what}; {remedy}")
     return found
 
 
@@ -169,14 +169,14 @@ def share(name: str, value: Any, example: float) -> float:
     """A number between 0 and 1, neither of them."""
     found = float_or_none(value)
     if found is None or not 0 < found < 1:
-        raise ValueError(f"{name}={shown(value)} is no share; give a number between 0 and 1, such as {example:g}")
+        raise ValueError(f"{name}={shown(value)} isn't a share; give a number between 0 and 1, such as {example:g}")
     return found
 
 
 def several(name: str, values: Any, what: str) -> tuple[Any, ...]:
     """A list's entries; raises `ValueError` for a single value."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
-        raise ValueError(f"{name}={shown(values)} is no list of {what}; give several in brackets")
+        raise ValueError(f"{name}={shown(values)} isn't a list of {what}; give several in brackets")
     return tuple(values)
 
 
@@ -267,7 +267,9 @@ def key_of(value: Any, name: str = "key") -> Key[Array, ""]:
         return value
     if isinstance(value, (jax.Array, np.ndarray)) and dtype == np.uint32 and value.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(value), impl="threefry2x32")
-    raise ValueError(f"{name}={shown(value)} is no key; give one, such as jax.random.key(0), or a seed of 0 to 2³² − 1")
+    raise ValueError(
+        f"{name}={shown(value)} isn't a key; give one, such as jax.random.key(0), or a seed from 0 to 2³² − 1"
+    )
 
 
 def concepts_of(concepts: Any, count: int, of: str = "a dictionary with") -> tuple[int, ...]:
@@ -289,7 +291,7 @@ def concepts_of(concepts: Any, count: int, of: str = "a dictionary with") -> tup
         or not hasattr(concepts, "__iter__")
         or getattr(concepts, "shape", None) == ()
     ):
-        raise ValueError(f"concepts={shown(concepts)} is no list of concepts; give numbers from 0 to {count - 1}")
+        raise ValueError(f"concepts={shown(concepts)} isn't a list of concepts; give numbers from 0 to {count - 1}")
     given = [one] if one is not None else list(concepts)
     numbers = [index_or_none(number) for number in given]
     wrong = [
@@ -316,7 +318,7 @@ def real_array(name: str, value: Any, axes: str | None = None, *, finite: bool =
     # What is known only inside `jit` has no values to look at.
     found = np.asarray(None if isinstance(value, Tracer) else native(name, value))
     if found.dtype.kind not in "fiu" and not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ValueError(f"{name}={shown(value)} is no array of real numbers; give one{f', {axes}' if axes else ''}")
+        raise ValueError(f"{name}={shown(value)} isn't an array of real numbers; give one{f', {axes}' if axes else ''}")
     if axes is not None and (found.ndim != axes.count("×") + 1 or 0 in found.shape):
         raise ValueError(f"{name} has shape {found.shape}; give {axes}")
     if finite and not np.isfinite(found).all():

@@ -53,7 +53,7 @@ def class_names(classes: ClassNames, count: int | None = None) -> tuple[str, ...
     wrong = next((at for at, name in enumerate(names) if not isinstance(name, str)), None)
     if wrong is not None:
         raise ValueError(
-            f"classes[{wrong}]={shown(names[wrong])} is no name; give words, str(…) where they are numbers"
+            f"classes[{wrong}]={shown(names[wrong])} isn't a name; give words, str(…) where they are numbers"
         )
     blank = next((at for at, name in enumerate(names) if not name.strip()), None)
     if blank is not None:
@@ -106,12 +106,12 @@ def class_index(classes: Sequence[str], target: Target) -> int:
             )
         number = _number(target)
         if number is None:
-            raise UnknownClassError(f"target={shown(target)} is no class of the model; {_hint(classes, target)}")
+            raise UnknownClassError(f"target={shown(target)} isn't a class of the model; {_hint(classes, target)}")
         same = [at for at, name in enumerate(classes) if _value(name) == number]
         if same and same != [number]:
             raise UnknownClassError(
-                f"target={target!r} is no class of the model, which has {classes[same[0]]!r}; give that name as it is "
-                "written, or an integer for the class of that number"
+                f"target={target!r} isn't a class of the model, which has {classes[same[0]]!r}; give that name as it "
+                "is written, or an integer for the class of that number"
             )
     else:
         number = index_or_none(target)

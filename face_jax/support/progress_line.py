@@ -61,7 +61,7 @@ class _Own:
         go_on()
         told = self.progress(stage, total)
         if not isinstance(told, contextlib.AbstractContextManager):
-            raise ValueError(f"progress gives a {type(told).__name__}, which is no context manager; {_REMEDY}")
+            raise ValueError(f"progress gives a {type(told).__name__}, which isn't a context manager; {_REMEDY}")
         with told as tell:
             callable_with("progress", tell, f"let its context manager give a function of a number; {_REMEDY}", 1)
 

@@ -123,17 +123,17 @@ def test_images_that_are_none_are_refused(method):
         (lambda: SmoothGrad(noise=-0.1), r"noise=-0\.1 is too small"),
         (lambda: SmoothGrad(noise=float("nan")), "noise=nan is too small"),
         (lambda: SmoothGrad(samples=0), "samples=0 is too small"),
-        (lambda: at_least("batch", 2.5, 1), r"batch=2\.5 is no whole number"),
+        (lambda: at_least("batch", 2.5, 1), r"batch=2\.5 isn't a whole number"),
         (lambda: Occlusion(patch=4, stride=5), "stride=5 leaves pixels between patches of 4; give at most 4"),
         (lambda: RISE(probability=1.0), r"probability=1\.0 hides nothing or all"),
         (lambda: RISE(masks=0), "masks=0 is too small"),
-        (lambda: SobolRegions(designs=33), "designs=33 is no power of two"),
-        (lambda: HSIC(designs=1), "designs=1 is no power of two"),
+        (lambda: SobolRegions(designs=33), "designs=33 isn't a power of two"),
+        (lambda: HSIC(designs=1), "designs=1 isn't a power of two"),
         (lambda: LIME(grid=4, samples=16), "samples=16 can't tell 16 regions apart; give at least 17"),
         (lambda: LIME(width=0.0), r"width=0\.0 gives masks no weight"),
         (lambda: LIME(ridge=-1.0), r"ridge=-1\.0 is too small"),
         (lambda: KernelSHAP(grid=4, samples=16), "samples=16 can't tell 16 regions apart; give at least 32"),
-        (lambda: Blurred(sigma=0.0), r"sigma=0\.0 is no width in pixels"),
+        (lambda: Blurred(sigma=0.0), r"sigma=0\.0 isn't a width in pixels"),
     ],
 )
 def test_bad_settings_are_refused_at_once(build, message):
@@ -170,5 +170,5 @@ def test_wrong_words_are_answered_with_the_nearest():
         attribution_method("integrated_gradient")
     with pytest.raises(UnknownMethodError, match=r"method='zzz' is unknown; give one of these: codes, saliency, "):
         attribution_method("zzz")
-    with pytest.raises(UnknownMethodError, match=r"is no method; give an object such as Saliency\(\)"):
+    with pytest.raises(UnknownMethodError, match=r"isn't a method; give an object such as Saliency\(\)"):
         attribution_method(Saliency)

@@ -26,7 +26,7 @@ def test_torch_gets_as_many_threads_as_there_are_cores(threads):
 
 def test_threads_asked_for(threads):
     assert bridges.share_processor(threads=1).torch_threads == 1
-    with pytest.raises(ValueError, match="threads=0 is no number of threads; give 1 to 4096"):
+    with pytest.raises(ValueError, match="threads=0 isn't a number of threads; give 1 to 4096"):
         bridges.share_processor(threads=0)
 
 
@@ -72,7 +72,7 @@ def test_accelerators_memory(monkeypatch):
     bridges.share_accelerator(jax_fraction=0.4)
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.400"
-    with pytest.raises(ValueError, match=r"jax_fraction=1\.0 is no share; give a number between 0 and 1"):
+    with pytest.raises(ValueError, match=r"jax_fraction=1\.0 isn't a share; give a number between 0 and 1"):
         bridges.share_accelerator(jax_fraction=1.0)
 
 

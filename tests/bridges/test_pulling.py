@@ -365,7 +365,7 @@ def test_half_precision_networks_give_float32():
 
 
 def test_bad_arguments_are_named(split, tmp_path):
-    with pytest.raises(ValueError, match="batch=0 is no number of pictures; give 1 or more"):
+    with pytest.raises(ValueError, match="batch=0 isn't a number of pictures; give 1 or more"):
         bridges.pull(split, pictures(), batch=0)
     with pytest.raises(ValueError, match="pictures is empty"):
         bridges.pull(split, [])

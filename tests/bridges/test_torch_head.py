@@ -110,7 +110,7 @@ def test_vmap_of_value_and_gradient(split, maps):
 def test_rows_of_all_places_are_maps(split, maps):
     rows = maps.reshape(-1, maps.shape[-1])
     np.testing.assert_allclose(split.head(rows), split.head(maps), rtol=1e-12)
-    with pytest.raises(ValueError, match="190 rows, which is no multiple of the 64 places"):
+    with pytest.raises(ValueError, match="190 rows, which isn't a multiple of the 64 places"):
         split.head(rows[:190])
 
 

@@ -161,12 +161,12 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
 
 
 def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
-    from face_jax.cli import app
+    from face_jax.cli import run
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "checked", interrupted)
+    monkeypatch.setattr(run, "checked", interrupted)
     out, _ = tiny("--visualize", "1", "--sanity", ends=130)
     assert {"report.html", "explanation.json", "bank.safetensors", "visualization"} <= {
         file.name for file in out.iterdir()
@@ -305,9 +305,9 @@ MISTAKES = [
     (["demo", "--photos", "imagenette"], "internet"),
     (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
     (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
-    (["explain", "--images", "nowhere", "--rank", "0"], "--rank=0 is no number of concepts"),
-    (["explain", "--images", "nowhere", "--batch", "0"], "--batch=0 is no number of pictures"),
-    (["demo", "--rank", "0"], "--rank=0 is no number of concepts"),
+    (["explain", "--images", "nowhere", "--rank", "0"], "--rank=0 isn't a number of concepts"),
+    (["explain", "--images", "nowhere", "--batch", "0"], "--batch=0 isn't a number of pictures"),
+    (["demo", "--rank", "0"], "--rank=0 isn't a number of concepts"),
     (["demo", "--photos", "dog"], "chelsea"),
 ]
 # Every mistake in one process, which saves most of the time: it goes into imports.

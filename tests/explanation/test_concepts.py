@@ -99,7 +99,7 @@ def test_native_crops_are_the_papers_sixteen_windows():
         (lambda: GridCrops(overlap=1.0), r"overlap=1\.0"),
         (lambda: GridCrops(overlap=-0.1), r"overlap=-0\.1"),
         (lambda: NativeCrops(Preprocess(), size=0), "size=0"),
-        (lambda: NativeCrops(Preprocess(), size=225), "size=225 is no part of a network's input of 224"),
+        (lambda: NativeCrops(Preprocess(), size=225), "size=225 isn't a part of a network's input of 224"),
         (lambda: NativeCrops(Preprocess(), overlap=1.0), r"overlap=1\.0"),
     ],
 )

@@ -99,7 +99,7 @@ def test_heads_that_are_not_affine():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"faithfulness": -1.0}, "faithfulness=-1.0 is no λ"),
+        ({"faithfulness": -1.0}, "faithfulness=-1.0 isn't a λ"),
         ({"faithfulness": float("nan")}, "faithfulness=nan"),
         ({"faithfulness": 1.0, "objective": fj.SquaredError()}, "both given"),
     ],

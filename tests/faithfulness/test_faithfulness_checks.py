@@ -31,13 +31,13 @@ def _arrays(seed=0):
     ("name", "value", "said"),
     [
         ("loss", ReverseKL, r"loss=ReverseKL is a class; give an object: ForwardKL\(\)"),
-        ("loss", "reverse", r"loss='reverse' is no loss; .*SigmoidKL\(\)"),
+        ("loss", "reverse", r"loss='reverse' isn't a loss; .*SigmoidKL\(\)"),
         ("unit", InMeans, r"unit=InMeans is a class; .*InMeans\(\)"),
-        ("unit", ForwardKL(), r"unit=ForwardKL\(\) is no unit"),
-        ("grid", 5, r"grid=5 is no height and width.*grid=\(7, 7\)"),
-        ("grid", (7,), r"grid=\(7,\) is no height and width"),
-        ("grid", (0, 7), r"grid=\(0, 7\) is no height and width"),
-        ("grid", (2.0, 7), r"grid=\(2\.0, 7\) is no height and width"),
+        ("unit", ForwardKL(), r"unit=ForwardKL\(\) isn't a unit"),
+        ("grid", 5, r"grid=5 isn't a height and width.*grid=\(7, 7\)"),
+        ("grid", (7,), r"grid=\(7,\) isn't a height and width"),
+        ("grid", (0, 7), r"grid=\(0, 7\) isn't a height and width"),
+        ("grid", (2.0, 7), r"grid=\(2\.0, 7\) isn't a height and width"),
     ],
 )
 def test_settings_that_are_none_are_refused(name, value, said):

@@ -12,7 +12,7 @@ import face_jax as fj
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, SquaredLogits
 from face_jax.heads import Affine
 from face_jax.nmf import HALS, encode, factorize
-from face_jax.nmf.terms import solving
+from face_jax.nmf.terms import weighing
 
 ROWS, CHANNELS, CLASSES, RANK = 36, 14, 5, 4
 LOSSES = (ForwardKL(), ReverseKL(), SquaredLogits(), SigmoidKL())
@@ -162,7 +162,7 @@ def _with_bias(head, bias):
         (lambda k, b: Faithfulness(None), "head=None"),
         (lambda k, b: Faithfulness(3), "can't be called"),
         (lambda k, b: Faithfulness(Affine(k[:-1], b)), "takes 13 channels and activations has 14"),
-        (lambda k, b: Faithfulness(Affine(k, b, places=7)), "no multiple of the 7 places"),
+        (lambda k, b: Faithfulness(Affine(k, b, places=7)), "isn't a multiple of the 7 places"),
         (lambda k, b: Faithfulness(Affine(k.at[2, 1].set(jnp.nan), b)), "NaN or infinite for 36 of 36 images"),
         (lambda k, b: Faithfulness(Affine(k, b), weights=jnp.ones(3)), r"weights has shape \(3,\)"),
         (lambda k, b: Faithfulness(Affine(k, b), weights=-jnp.ones(ROWS)), "negative"),
@@ -186,7 +186,7 @@ def test_a_bias_of_another_length_is_refused():
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weights_that_are_none_are_refused(weight):
     activations, kernel, bias, *_ = _arrays()
-    with pytest.raises(ValueError, match="is no weight of a term"):
+    with pytest.raises(ValueError, match="isn't a weight of a term"):
         factorize(activations, RANK, objective=fj.SquaredError() + weight * Faithfulness(Affine(kernel, bias)))
 
 
@@ -209,14 +209,14 @@ def test_an_objective_needs_its_squared_error():
             encode(activations, dictionary, objective=lone)
 
 
-@pytest.mark.parametrize(("weight", "said"), [("auto", "chosen by faithfulness_path"), (None, "λ=None is no weight")])
+@pytest.mark.parametrize(("weight", "said"), [("auto", "chosen by faithfulness_path"), (None, "λ=None isn't a weight")])
 def test_weights_that_are_no_numbers(weight, said):
     _, kernel, bias, *_ = _arrays()
     objective = fj.SquaredError() + 1.0 * Faithfulness(Affine(kernel, bias))
     # Where types are checked, as here, it doesn't get so far.
     object.__setattr__(objective.terms[0], "weight", weight)
     with pytest.raises(ValueError, match=said):
-        solving.active(objective)
+        weighing.active(objective)
 
 
 def test_a_head_does_not_close_over_what_is_differentiated():

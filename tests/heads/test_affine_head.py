@@ -19,7 +19,7 @@ def _made(**values):
 
 @pytest.mark.parametrize("places", [0, -1, 2.0, "7", None])
 def test_places_that_count_nothing_are_refused(places):
-    with pytest.raises(ValueError, match=rf"places={places!r} is no number of rows"):
+    with pytest.raises(ValueError, match=rf"places={places!r} isn't a number of rows"):
         _made(places=places)
 
 

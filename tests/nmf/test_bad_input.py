@@ -60,7 +60,7 @@ def test_factorize_refuses_objectives(objective, words):
 
 
 def test_a_rank_that_is_no_integer_is_refused():
-    with pytest.raises(ValueError, match=r"rank=2\.5 is no integer"):
+    with pytest.raises(ValueError, match=r"rank=2\.5 isn't an integer"):
         validate.rank_of(2.5)
 
 

@@ -264,7 +264,7 @@ def test_encoding_takes_few_photographs_at_a_time(explanation):
     # The default doesn't fill a single photograph up to a whole batch.
     watched.encode(RED[:1])
     assert sizes[4:] == [1]
-    with pytest.raises(ValueError, match="batch=0 is no number of pictures"):
+    with pytest.raises(ValueError, match="batch=0 isn't a number of pictures"):
         explanation.encode(RED, batch=0)
 
 
@@ -529,9 +529,9 @@ def test_settings_out_of_range(wrong, said):
 
 def test_settings_of_another_kind():
     """As of callers whose types nobody checks."""
-    with pytest.raises(ValueError, match=r"batch=2\.5 is no number of pictures"):
+    with pytest.raises(ValueError, match=r"batch=2\.5 isn't a number of pictures"):
         check_settings(4, 0.2, 8, 2.5, None)
-    with pytest.raises(ValueError, match=r"crops='grid' is no rule.*RandomCrops"):
+    with pytest.raises(ValueError, match=r"crops='grid' isn't a rule.*RandomCrops"):
         check_settings(4, 0.2, 8, 32, "grid")
 
 

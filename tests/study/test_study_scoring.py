@@ -243,7 +243,7 @@ JSON = (
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{", "is no JSON"),
+        ("a.json", "{", "isn't JSON"),
         ("a.json", "[]", "holds no answers"),
         ("a.json", '{"format": 9, "answers": []}', "has format 9"),
         ("a.json", '{"format": 1, "study": "s1", "participant": "x", "answers": [{"trial": "concept0"}]}', "answer 1"),
@@ -258,7 +258,7 @@ JSON = (
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,5,1\n", "which has 5 options"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,1,1\n", "a second time"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,1\ns1,x,concept0,0,2\n", "after 2 s"),
-        ("a.txt", "", "is no .json or .csv file"),
+        ("a.txt", "", "isn't a .json or .csv file"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", JSON % ("0", "NaN"), r"seconds is nan, not a number"),
         ("a.json", JSON % ("0", "1e400"), r"seconds is inf, not a number"),
@@ -268,7 +268,7 @@ JSON = (
         ("a.json", JSON % ("0", "1e9"), r"nor seconds more than 86400"),
         ("a.json", JSON.replace('"x"', "[1]") % ("0", "1"), r"participant is \[1\], not a text"),
         ("a.csv", "study,participant,trial,choice,seconds\ns1,x,concept0,0,inf\n", "nor seconds more than"),
-        ("a.csv", "study,participant,trial,choice,seconds\n" + "x" * 200_000, "is no CSV"),
+        ("a.csv", "study,participant,trial,choice,seconds\n" + "x" * 200_000, "isn't CSV"),
     ],
 )
 def test_files_that_cannot_be_scored_are_named(tmp_path, name, text, message):
@@ -279,9 +279,9 @@ def test_files_that_cannot_be_scored_are_named(tmp_path, name, text, message):
 
 def test_keys_that_are_none_are_named(tmp_path):
     write(tmp_path, "ada", {"concept0": 0})
-    with pytest.raises(AnswerError, match="is no file"):
+    with pytest.raises(AnswerError, match="isn't a file"):
         score(tmp_path, tmp_path / "nothing.key.json")
-    with pytest.raises(AnswerError, match="is no study's key"):
+    with pytest.raises(AnswerError, match="isn't a study's key"):
         score(tmp_path, tmp_path / "ada.json")
     with pytest.raises(AnswerError, match="key is empty"):
         score(tmp_path, [])

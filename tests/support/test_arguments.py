@@ -28,13 +28,13 @@ def test_whole_numbers_of_any_package(value):
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: "object" if type(value) is object else repr(value))
 def test_what_is_no_whole_number_is_refused_by_name(value):
     assert arguments.index_or_none(value) is None
-    with pytest.raises(ValueError, match=r"^n=.* is no number of things; give 0 to 5, a whole number$"):
+    with pytest.raises(ValueError, match=r"^n=.* isn't a number of things; give 0 to 5, a whole number$"):
         arguments.whole("n", value, "things", most=5)
 
 
 @pytest.mark.parametrize("value", [-1, 6, np.int64(6)])
 def test_whole_numbers_out_of_range_are_refused(value):
-    with pytest.raises(ValueError, match=f"n={value} is no number of things"):
+    with pytest.raises(ValueError, match=f"n={value} isn't a number of things"):
         arguments.whole("n", value, "things", most=5)
 
 
@@ -46,16 +46,16 @@ def test_numbers_of_any_package(value):
 
 @pytest.mark.parametrize("value", [None, True, "0.5", b"0.5", 0.5j, [0.5], np.array([0.5]), np.nan, np.inf], ids=repr)
 def test_what_is_no_finite_number_is_refused_by_name(value):
-    with pytest.raises(ValueError, match=r"^x=.* is no share; give a finite number"):
+    with pytest.raises(ValueError, match=r"^x=.* isn't a share; give a finite number"):
         arguments.real("x", value, "share")
-    with pytest.raises(ValueError, match=r"^x=.* is no share; give a number between 0 and 1, such as 0\.1$"):
+    with pytest.raises(ValueError, match=r"^x=.* isn't a share; give a number between 0 and 1, such as 0\.1$"):
         arguments.share("x", value, 0.1)
 
 
 def test_the_range_is_in_the_error():
-    with pytest.raises(ValueError, match=r"x=2 is no share; give a finite number at least 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"x=2 isn't a share; give a finite number at least 0 and at most 1"):
         arguments.real("x", 2, "share", least=0, most=1)
-    with pytest.raises(ValueError, match=r"x=0 is no share; give a finite number above 0 and below 1"):
+    with pytest.raises(ValueError, match=r"x=0 isn't a share; give a finite number above 0 and below 1"):
         arguments.real("x", 0, "share", above=0, below=1)
 
 
@@ -73,7 +73,7 @@ def test_keys_and_seeds_draw_the_same_numbers():
     [-1, 2**32, 1.0, True, "0", [0, 1], jax.random.split(jax.random.key(0)), jnp.zeros(2), jnp.zeros(3, "uint32")],
 )
 def test_what_is_no_key_is_refused(key):
-    with pytest.raises(ValueError, match=r"^seed=.* is no key; give one, such as jax\.random\.key\(0\)"):
+    with pytest.raises(ValueError, match=r"^seed=.* isn't a key; give one, such as jax\.random\.key\(0\)"):
         arguments.key_of(key, "seed")
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import AnyObjective, Scalar
+from ..objective import Objective, Scalar
 from ..solution import Solution, normalized
 from .conditions import at_scale, in_dtype
 from .device_errors import checked
@@ -21,6 +21,7 @@ from .refinement import refine
 from .root import Parameters, equations_on, masks_at, solution_of
 
 Activations = Float[Array, "row channel"]
+Solve = Callable[[Activations, Objective], Solution]
 
 _SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 
@@ -35,13 +36,7 @@ class Adjoint(abc.ABC):
 
     @abc.abstractmethod
     def through(
-        self,
-        solve: Callable[[Activations, AnyObjective], Solution],
-        activations: Activations,
-        objective: AnyObjective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution, with derivatives attached to its codes, dictionary and scale."""
 
@@ -51,13 +46,7 @@ class StopGradient(Adjoint):
     """No derivative: the solution counts as constant."""
 
     def through(
-        self,
-        solve: Callable[[Activations, AnyObjective], Solution],
-        activations: Activations,
-        objective: AnyObjective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution of constants."""
         return solve(*jax.lax.stop_gradient((activations, objective)))
@@ -77,13 +66,7 @@ class UnrolledAdjoint(Adjoint):
         return True
 
     def through(
-        self,
-        solve: Callable[[Activations, AnyObjective], Solution],
-        activations: Activations,
-        objective: AnyObjective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution; what's told about it counts as constant."""
         solution = solve(activations, objective)
@@ -138,13 +121,7 @@ class ImplicitAdjoint(Adjoint):
     refinements: int = 150
 
     def through(
-        self,
-        solve: Callable[[Activations, AnyObjective], Solution],
-        activations: Activations,
-        objective: AnyObjective,
-        *,
-        rtol: Scalar,
-        signed_dictionary: bool,
+        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
     ) -> Solution:
         """The solution of constants, then the conditions' derivative attached to it."""
         solution = solve(*jax.lax.stop_gradient((activations, objective)))
@@ -164,7 +141,7 @@ def _attach(
     rtol: Float[Array, ""],
     solution: Solution,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> Solution:
     solution = jax.lax.stop_gradient(solution)
     objective = in_dtype(objective, activations.dtype)
@@ -183,7 +160,7 @@ def _rooted(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> Factors:
     """The factors, as the root of the equations that they fulfil."""
     del adjoint, signed_dictionary, rtol, activations, objective
@@ -203,20 +180,20 @@ def _rooted_jvp(
     masks = masks_at(signed_dictionary, factors, activations, objective)
     parameters = Parameters((activations, objective))
 
-    def solve(matvec: Callable[[Factors], Factors], right: Factors) -> Factors:
+    def solve(matvec: Callable[[Factors], Factors], rhs: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
-            def run(_: object, right: Factors) -> Factors:
-                x, account = solution_of(
-                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, right
+            def run(_: object, rhs: Factors) -> Factors:
+                x, stats = solution_of(
+                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, rhs
                 )
                 if adjoint.rtol is None:
-                    enough = account.residual <= float(jnp.finfo(account.residual.dtype).eps) ** 0.5
-                    account = dataclasses.replace(account, solved=account.solved | (account.defined & enough))
-                return checked(x, account, near, settled) if adjoint.throw else x
+                    enough = stats.residual <= float(jnp.finfo(stats.residual.dtype).eps) ** 0.5
+                    stats = dataclasses.replace(stats, solved=stats.solved | (stats.defined & enough))
+                return checked(x, stats, near, settled) if adjoint.throw else x
 
             return run
 
-        return jax.lax.custom_linear_solve(matvec, right, either(False), either(True))
+        return jax.lax.custom_linear_solve(matvec, rhs, either(False), either(True))
 
     def optimality(factors: Factors, *leaves: Array) -> Factors:
         return equations_on(masks, factors, *parameters.whole(leaves))
@@ -231,7 +208,7 @@ def refined(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
+    objective: Objective,
 ) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
     """The factors as the derivative needs them, for this tolerance of the linear system; how far they came."""
     goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))

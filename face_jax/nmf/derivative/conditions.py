@@ -7,12 +7,13 @@ al. 2023, eq. 11). All is written against the objective's gradient, whatever the
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..linalg.steps import coordinate_step, positive
-from ..objective import Objective, SquaredError
+from ..objective import PENALTIES, WEIGHTS, Objective, SquaredError
 
 Activations = Float[Array, "row channel"]
 Codes = Float[Array, "row concept"]
@@ -25,25 +26,18 @@ def at_scale(codes: Codes, dictionary: Dictionary, scale: Float[Array, " concept
     return jnp.where((scale > 0)[None], codes / safe[None], 0), dictionary * scale[:, None]
 
 
-def in_dtype(objective: SquaredError | Objective, dtype: jnp.dtype) -> SquaredError | Objective:
+def in_dtype(objective: Objective, dtype: jnp.dtype) -> Objective:
     """The objective with its own numbers in the activations' dtype."""
-    old = objective.quadratic
-    quadratic = SquaredError(
-        weights=None if old.weights is None else jnp.asarray(old.weights).astype(dtype),
-        row_weights=None if old.row_weights is None else jnp.asarray(old.row_weights).astype(dtype),
-        l1_codes=jnp.asarray(old.l1_codes).astype(dtype),
-        l2_codes=jnp.asarray(old.l2_codes).astype(dtype),
-        l1_dictionary=jnp.asarray(old.l1_dictionary).astype(dtype),
-        l2_dictionary=jnp.asarray(old.l2_dictionary).astype(dtype),
-    )
-    if isinstance(objective, SquaredError):
-        return quadratic
+    numbers: dict[str, Any] = {name: getattr(objective, name) for name in (*WEIGHTS, *PENALTIES)}
+    cast: dict[str, Any] = {
+        name: None if value is None else jnp.asarray(value).astype(dtype) for name, value in numbers.items()
+    }
     terms = tuple(dataclasses.replace(part, weight=jnp.asarray(part.weight).astype(dtype)) for part in objective.terms)
-    return dataclasses.replace(objective, quadratic=quadratic, terms=terms)
+    return SquaredError(**cast).with_terms(terms)
 
 
 def gradient(
-    objective: SquaredError | Objective, activations: Activations, codes: Codes, dictionary: Dictionary
+    objective: Objective, activations: Activations, codes: Codes, dictionary: Dictionary
 ) -> tuple[Codes, Dictionary]:
     """Of the squared error and all terms, with respect to codes and dictionary."""
     slopes = objective.quadratic.gradient(activations, codes, dictionary)
@@ -54,51 +48,49 @@ def gradient(
     return slopes
 
 
-def is_plain(objective: SquaredError | Objective) -> bool:
+def is_plain(objective: Objective) -> bool:
     """Whether all rows see one and the same Gram matrix: no terms, no weights of single entries."""
-    return not objective.terms and objective.quadratic.weights is None
+    return not objective.terms and objective.weights is None
 
 
 def equations(
-    objective: SquaredError | Objective, activations: Activations, codes: Codes, dictionary: Dictionary
+    objective: Objective, activations: Activations, codes: Codes, dictionary: Dictionary
 ) -> tuple[Codes, Dictionary]:
     """The gradient; if the objective is plain, a row's equation isn't multiplied with the row's weight.
 
     That changes nothing for a positive weight, and keeps the codes of a row of weight 0, which follow from the
     dictionary as in `encode`, defined.
     """
-    quadratic = objective.quadratic
-    if not is_plain(objective) or quadratic.row_weights is None:
-        return gradient(objective, activations, codes, dictionary)
-    unweighted = dataclasses.replace(quadratic, row_weights=None)
-    of_codes = unweighted.gradient(activations, codes, dictionary)[0]
-    return of_codes, quadratic.gradient(activations, codes, dictionary)[1]
+    slopes = gradient(objective, activations, codes, dictionary)
+    if not is_plain(objective) or objective.row_weights is None:
+        return slopes
+    unweighted = dataclasses.replace(objective, row_weights=None)
+    return gradient(unweighted, activations, codes, dictionary)[0], slopes[1]
 
 
 def curvatures(
-    objective: SquaredError | Objective, codes: Codes, dictionary: Dictionary, *, rows_weighted: bool
+    objective: Objective, codes: Codes, dictionary: Dictionary, *, rows_weighted: bool
 ) -> tuple[Float[Array, "_ concept"], Float[Array, "concept _"]]:
     """The second derivative along every single entry, terms left out; an axis of length 1 where all are equal.
 
     With `rows_weighted` of the objective itself, otherwise without the rows' weights in the codes' part.
     """
-    quadratic = objective.quadratic
-    rows = None if quadratic.row_weights is None else quadratic.row_weights[:, None]
+    rows = None if objective.row_weights is None else objective.row_weights[:, None]
     squares = codes**2 if rows is None else codes**2 * rows
-    if quadratic.weights is None:
+    if objective.weights is None:
         of_codes = jnp.sum(dictionary**2, axis=1)[None]
         of_dictionary = jnp.sum(squares, axis=0)[:, None]
     else:
-        of_codes = quadratic.weights @ (dictionary**2).T
-        of_dictionary = squares.T @ quadratic.weights
-    of_codes = of_codes + quadratic.l2_codes
+        of_codes = objective.weights @ (dictionary**2).T
+        of_dictionary = squares.T @ objective.weights
+    of_codes = of_codes + objective.l2_codes
     if rows is not None and rows_weighted:
         of_codes = of_codes * rows
-    return of_codes, of_dictionary + quadratic.l2_dictionary
+    return of_codes, of_dictionary + objective.l2_dictionary
 
 
 def targets(
-    objective: SquaredError | Objective,
+    objective: Objective,
     activations: Activations,
     codes: Codes,
     dictionary: Dictionary,

@@ -17,12 +17,12 @@ from ..results import RESULTS, FactorizationError
 _check_p = Primitive("check_derivative")
 
 
-def checked(x: Any, account: CGStats, near: Bool[Array, ""], settled: Bool[Array, ""]) -> Any:
+def checked(x: Any, stats: CGStats, near: Bool[Array, ""], settled: Bool[Array, ""]) -> Any:
     """The same arrays; `FactorizationError` if they are no derivative, or of factors not `near` enough or `settled`.
 
     Under `jit` it's the runtime that raises, with that error's text.
     """
-    residual = _check_p.bind(account.residual, account.solved, account.defined, near, settled)
+    residual = _check_p.bind(stats.residual, stats.solved, stats.defined, near, settled)
     # A value that the result depends on, so that the check can't be dropped.
     return jax.tree.map(lambda leaf: jnp.where(residual >= 0, leaf, jnp.nan), x)
 

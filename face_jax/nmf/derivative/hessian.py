@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..linalg.conjugate_gradients import CGStats, conjugate_gradients
 from ..linalg.steps import positive
-from ..objective import Objective, SquaredError
+from ..objective import PENALTIES, Objective, SquaredError
 from .conditions import curvatures, equations, free, is_plain, targets
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
@@ -41,7 +41,7 @@ class Hessian(abc.ABC):
     @abc.abstractmethod
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -53,17 +53,17 @@ class Hessian(abc.ABC):
 
         **Arguments:**
 
-        - `right`: the right-hand side.
+        - `rhs`: the right-hand side.
         - `rtol`, `max_steps`: of `method`, which is `conjugate_gradients` or `descend`.
         - `transposed`: solve with the transposed matrix.
         - `damping`: multiples of the objective's curvature along single factors that are added.
 
-        **Returns:** the solution and the method's account.
+        **Returns:** the solution and the method's stats.
         """
 
 
 def hessian_at(
-    objective: SquaredError | Objective,
+    objective: Objective,
     activations: Float[Array, "row channel"],
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
@@ -115,7 +115,7 @@ class Reduced(Hessian):
 
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -128,8 +128,8 @@ class Reduced(Hessian):
         plain: Callable[[Array], Array] = lambda x: x  # noqa: E731
         weigh = plain if counts is None else lambda x: x * counts[None]
         before, after = (plain, weigh) if transposed else (weigh, plain)
-        of_codes = jnp.where(self.masks[0], right[0], 0).T
-        of_dictionary = jnp.where(self.masks[1], right[1], 0)
+        of_codes = jnp.where(self.masks[0], rhs[0], 0).T
+        of_dictionary = jnp.where(self.masks[1], rhs[1], 0)
         gram = weigh(self.codes) @ self.codes.T + self.quadratic.l2_dictionary * jnp.eye(
             len(self.codes), dtype=self.codes.dtype
         )
@@ -141,7 +141,7 @@ class Reduced(Hessian):
 
         null = self.null[1]
         lengths = positive(jnp.sum(null**2, axis=1, keepdims=True))
-        reduced, account = method(
+        reduced, stats = method(
             product,
             of_dictionary - self.to_dictionary(before(self.of_rows(of_codes))),
             preconditioner=lambda x: jnp.einsum("jkl,lj->kj", self.inverses[1], x),
@@ -150,7 +150,7 @@ class Reduced(Hessian):
             max_steps=max_steps,
         )
         codes = self.of_rows(of_codes - after(self.to_codes(reduced)))
-        return (codes.T, reduced), account
+        return (codes.T, reduced), stats
 
     def of_rows(self, x: Float[Array, "concept row"]) -> Float[Array, "concept row"]:
         """Each row's own block, inverted."""
@@ -179,7 +179,7 @@ class Whole(Hessian):
 
     def solve(
         self,
-        right: Factors,
+        rhs: Factors,
         *,
         rtol: Float[Array, ""],
         max_steps: int,
@@ -189,7 +189,7 @@ class Whole(Hessian):
     ) -> tuple[Factors, CGStats]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
-        right = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, right)
+        rhs = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, rhs)
         codes, dictionary = self.null
         lengths = positive(jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1))
 
@@ -207,7 +207,7 @@ class Whole(Hessian):
             image = self.product(x)
             return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
 
-        return method(product, right, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
+        return method(product, rhs, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
@@ -244,44 +244,40 @@ def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
 
 
 def _row_inverses(
-    objective: SquaredError | Objective, dictionary: Float[Array, "concept channel"], mask: Bool[Array, "row concept"]
+    objective: Objective, dictionary: Float[Array, "concept channel"], mask: Bool[Array, "row concept"]
 ) -> Blocks:
-    quadratic = objective.quadratic
-    ridge = quadratic.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
-    if quadratic.weights is None:
+    ridge = objective.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
+    if objective.weights is None:
         gram = dictionary @ dictionary.T + ridge
-        if is_plain(objective) or quadratic.row_weights is None:
+        if is_plain(objective) or objective.row_weights is None:
             return masked_inverse(gram, mask)
         grams = jnp.broadcast_to(gram[None], (len(mask), *gram.shape))
     else:
-        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, quadratic.weights, optimize="optimal") + ridge[None]
-    if quadratic.row_weights is not None:
-        grams = grams * quadratic.row_weights[:, None, None]
+        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, objective.weights, optimize="optimal") + ridge[None]
+    if objective.row_weights is not None:
+        grams = grams * objective.row_weights[:, None, None]
     return masked_inverse(grams, mask)
 
 
 def _channel_inverses(
-    objective: SquaredError | Objective, codes: Float[Array, "row concept"], mask: Bool[Array, "concept channel"]
+    objective: Objective, codes: Float[Array, "row concept"], mask: Bool[Array, "concept channel"]
 ) -> Blocks:
-    quadratic = objective.quadratic
-    weighed = codes if quadratic.row_weights is None else codes * quadratic.row_weights[:, None]
-    ridge = quadratic.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
-    if quadratic.weights is None:
+    weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
+    ridge = objective.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
+    if objective.weights is None:
         return masked_inverse(codes.T @ weighed + ridge, mask.T)
-    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, quadratic.weights, optimize="optimal")
+    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, objective.weights, optimize="optimal")
     return masked_inverse(grams + ridge[None], mask.T)
 
 
 def _scale_directions(
-    objective: SquaredError | Objective,
+    objective: Objective,
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
     masks: Masks,
 ) -> Factors:
     """Along `(U D, −W D)` nothing changes without penalties; zeros if penalties, or a term, say otherwise."""
-    quadratic = objective.quadratic
-    names = ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")
-    level = jnp.all(jnp.stack([jnp.asarray(getattr(quadratic, name)) == 0 for name in names]))
+    level = jnp.all(jnp.stack([jnp.asarray(getattr(objective, name)) == 0 for name in PENALTIES]))
     if not all(part.term.scale_free for part in objective.terms):
         level = jnp.zeros_like(level)
     codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)

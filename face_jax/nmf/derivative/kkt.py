@@ -18,7 +18,7 @@ from ..linalg.steps import positive
 from ..magnitude import unit_of
 from ..nnls.block_pivoting import tolerance
 from ..nnls.least_squares import concept_exponents
-from ..objective import Objective, SquaredError, penalized
+from ..objective import Objective, SquaredError
 from .conditions import at_scale, curvatures, gradient, in_dtype
 
 
@@ -55,7 +55,7 @@ def kkt_residual(
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
     *,
-    objective: SquaredError | Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     scale: Float[Array, " concept"] | None = None,
     signed_dictionary: bool = False,
 ) -> KKTResidual:
@@ -95,7 +95,7 @@ def kkt_residual(
     if not objective.terms:
         # Free of units, so measured where squares stay in range.
         unit = unit_of(activations, objective)
-        codes, dictionary = unit.factors(codes, dictionary, penalized=penalized(objective.quadratic))
+        codes, dictionary = unit.factors(codes, dictionary, penalized=objective.penalized)
         activations, objective = unit.into(activations, objective.quadratic)
     return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
 
@@ -117,7 +117,7 @@ def scaled_residual(
     activations: Float[Array, "row channel"],
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
-    objective: SquaredError | Objective,
+    objective: Objective,
     *,
     signed_dictionary: bool,
 ) -> Float[Array, ""]:
@@ -130,14 +130,14 @@ def _kkt_residual(
     activations: Float[Array, "row channel"],
     codes: Float[Array, "row concept"],
     dictionary: Float[Array, "concept channel"],
-    objective: SquaredError | Objective,
+    objective: Objective,
     signed_dictionary: Array,
 ) -> KKTResidual:
     dtype = activations.dtype
     objective = in_dtype(objective, dtype)
     slopes = gradient(objective, activations, codes, dictionary)
     curved = curvatures(objective, codes, dictionary, rows_weighted=True)
-    rows, entries = objective.quadratic.row_weights, objective.quadratic.weights
+    rows, entries = objective.row_weights, objective.weights
     squares = activations**2 if entries is None else entries * activations**2
     size = positive(jnp.sum(squares if rows is None else squares * rows[:, None]))
     moves, products, lows = [], [], []

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.steps import positive
-from ..objective import Objective, SquaredError
+from ..objective import PENALTIES, Objective
 from .hessian import Factors, Masks
 from .mixing_search import MOST_AT_ONCE, Dense, Sequential, Square, at_once, matrix_free
 
@@ -36,18 +36,18 @@ class Mixtures:
     search: Dense | Sequential | None
     lengths: Square
 
-    def share(self, right: Factors, factors: Factors) -> Float[Array, ""]:
+    def share(self, rhs: Factors, factors: Factors) -> Float[Array, ""]:
         """The cosine between a cotangent and the nearest step that's open: zero if it doesn't see any of them.
 
         Each entry is measured in units of its concept's length, so that both factors count alike.
         """
-        (codes, dictionary), (of_codes, of_dictionary) = factors, right
+        (codes, dictionary), (of_codes, of_dictionary) = factors, rhs
         pulled = codes.T @ of_codes - of_dictionary @ dictionary.T
         mixture = self.project(pulled / self.lengths) / self.lengths
         step = codes @ mixture, -mixture @ dictionary
         long, wide = jnp.sum(dictionary**2, axis=1)[None], jnp.sum(codes**2, axis=0)[:, None]
         sizes = []
-        for factor, power in ((step, 1), (right, -1)):
+        for factor, power in ((step, 1), (rhs, -1)):
             safe = positive(long) ** power, positive(wide) ** power
             sizes.append(jnp.sum(factor[0] ** 2 * safe[0]) + jnp.sum(factor[1] ** 2 * safe[1]))
         seen = jnp.sum(step[0] * of_codes) + jnp.sum(step[1] * of_dictionary)
@@ -60,7 +60,7 @@ class Mixtures:
 
 
 def mixtures(
-    objective: SquaredError | Objective, factors: Factors, wanted: Factors, masks: Masks, *, signed_dictionary: bool
+    objective: Objective, factors: Factors, wanted: Factors, masks: Masks, *, signed_dictionary: bool
 ) -> Mixtures:
     """The mixtures that are open at a solution.
 
@@ -87,7 +87,7 @@ def mixtures(
     if signed_dictionary:
         held = held[0], jnp.zeros_like(held[1])
     items = _directions(codes / safe[0][None]), _directions((dictionary / safe[1][:, None]).T)
-    alone, turning = _product_alone(objective), jnp.asarray(objective.quadratic.l2_codes) > 0
+    alone, turning = _product_alone(objective), jnp.asarray(objective.l2_codes) > 0
     if rank > MOST_AT_ONCE:
         count, search = matrix_free(held, items, alive, pairs, alone, turning)
     else:
@@ -109,12 +109,8 @@ def _directions(items: Float[Array, "item concept"]) -> Float[Array, "item conce
     return items / positive(length)
 
 
-def _product_alone(objective: SquaredError | Objective) -> Bool[Array, ""]:
+def _product_alone(objective: Objective) -> Bool[Array, ""]:
     """Whether mixtures can leave the objective as it is: it sees the product, and perhaps both factors' squares."""
-    quadratic = objective.quadratic
-    l1_codes, l2_codes, l1_dictionary, l2_dictionary = (
-        jnp.asarray(x)
-        for x in (quadratic.l1_codes, quadratic.l2_codes, quadratic.l1_dictionary, quadratic.l2_dictionary)
-    )
+    l1_codes, l2_codes, l1_dictionary, l2_dictionary = (jnp.asarray(getattr(objective, name)) for name in PENALTIES)
     level = (l1_codes == 0) & (l1_dictionary == 0) & ((l2_codes > 0) == (l2_dictionary > 0))
     return level if all(part.term.scale_free for part in objective.terms) else jnp.zeros_like(level)

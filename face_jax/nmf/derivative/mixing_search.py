@@ -68,10 +68,10 @@ class Sequential:
         # Not smaller: a rest that is rounding has an open part, along which steps have no bound.
         rtol = jnp.asarray(float(jnp.finfo(matrix.dtype).eps) ** 0.75, matrix.dtype)
         same: Callable[[Square], Square] = lambda x: x  # noqa: E731
-        rest, account = conjugate_gradients(
+        rest, stats = conjugate_gradients(
             self.forbidden, self.forbidden(inside), preconditioner=same, project=same, rtol=rtol, max_steps=_STEPS
         )
-        return inside - rest, account.residual
+        return inside - rest, stats.residual
 
     def inside(self, matrix: Square) -> Square:
         """The part that no column forbids."""

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..linalg.conjugate_gradients import descend
 from ..linalg.line_search import armijo, backtrack, select
 from ..linalg.steps import sweep
-from ..objective import Objective, SquaredError
+from ..objective import Objective
 from .conditions import equations, gradient, is_plain, targets
 from .hessian import Factors, hessian_at
 from .kkt import scaled_residual
@@ -45,7 +45,7 @@ class _Run(NamedTuple):
 
 
 def refine(
-    objective: SquaredError | Objective,
+    objective: Objective,
     activations: Activations,
     factors: Factors,
     *,
@@ -104,21 +104,21 @@ def refine(
     return run.best, near, near & run.settled
 
 
-def _swept(objective: SquaredError | Objective, activations: Activations, factors: Factors, *, signed: bool) -> Factors:
+def _swept(objective: Objective, activations: Activations, factors: Factors, *, signed: bool) -> Factors:
     """One pass of coordinate descent, where it's a matter of two small matrices: it finds entries that are zero."""
     if signed or not is_plain(objective):
         return factors
-    quadratic, (codes, dictionary) = objective.quadratic, factors
+    codes, dictionary = factors
     eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
-    gram, cross = dictionary @ dictionary.T + quadratic.l2_codes * eye, dictionary @ activations.T - quadratic.l1_codes
+    gram, cross = dictionary @ dictionary.T + objective.l2_codes * eye, dictionary @ activations.T - objective.l1_codes
     codes = sweep(codes.T, gram, cross).T
-    weighed = codes if quadratic.row_weights is None else codes * quadratic.row_weights[:, None]
-    gram, cross = weighed.T @ codes + quadratic.l2_dictionary * eye, weighed.T @ activations - quadratic.l1_dictionary
+    weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
+    gram, cross = weighed.T @ codes + objective.l2_dictionary * eye, weighed.T @ activations - objective.l1_dictionary
     return codes, sweep(dictionary, gram, cross)
 
 
 def _newton(
-    objective: SquaredError | Objective,
+    objective: Objective,
     activations: Activations,
     factors: Factors,
     residual: Float[Array, ""],
@@ -133,7 +133,7 @@ def _newton(
     inside = jnp.where(masks[0], factors[0], 0), jnp.where(masks[1], factors[1], 0)
     hessian = hessian_at(objective, activations, *inside, signed_dictionary=signed, masks=masks)
     slopes = equations(objective, activations, *inside)
-    direction, account = hessian.solve(
+    direction, stats = hessian.solve(
         (-slopes[0], -slopes[1]),
         rtol=jnp.minimum(0.1, jnp.sqrt(residual)).astype(residual.dtype),
         max_steps=_CG_STEPS,
@@ -170,10 +170,10 @@ def _newton(
     )
     good, t = ~none, jnp.where(first, 1, t)
     there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
-    full = good & (t == 1) & ~account.indefinite
-    growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(account.indefinite, 2, 1), 5))
+    full = good & (t == 1) & ~stats.indefinite
+    growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(stats.indefinite, 2, 1), 5))
     least = float(jnp.finfo(residual.dtype).eps)
-    settled = ~account.indefinite & (damping <= _UNDAMPED)
+    settled = ~stats.indefinite & (damping <= _UNDAMPED)
     settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
     if not signed:
         settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))
@@ -189,13 +189,12 @@ def _crosses(
 
 
 def _changes(
-    objective: SquaredError | Objective, activations: Activations, old: Factors
+    objective: Objective, activations: Activations, old: Factors
 ) -> tuple[Float[Array, ""], Callable[[Factors], Float[Array, ""]]]:
     """The objective without penalties, and how all of it changes.
 
     The squared error's share is taken from differences: that of two values would be rounding.
     """
-    quadratic = objective.quadratic
     known: list[Any] = [part.term.recalled(part.term.prepare(activations), activations) for part in objective.terms]
 
     def terms(factors: Factors) -> Float[Array, ""]:
@@ -212,14 +211,14 @@ def _changes(
         # One product: two would be two matrices of the activations' size.
         move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])
         product = move * (2 * misfit + move)
-        if quadratic.weights is not None:
-            product = product * quadratic.weights
-        penalty = v * (quadratic.l1_codes + quadratic.l2_codes / 2 * (old[0] + new[0]))
+        if objective.weights is not None:
+            product = product * objective.weights
+        penalty = v * (objective.l1_codes + objective.l2_codes / 2 * (old[0] + new[0]))
         rows = jnp.sum(product, axis=1) / 2 + jnp.sum(penalty, axis=1)
-        if quadratic.row_weights is not None:
-            rows = rows * quadratic.row_weights
-        penalty = x * (quadratic.l1_dictionary + quadratic.l2_dictionary / 2 * (old[1] + new[1]))
+        if objective.row_weights is not None:
+            rows = rows * objective.row_weights
+        penalty = x * (objective.l1_dictionary + objective.l2_dictionary / 2 * (old[1] + new[1]))
         return jnp.sum(rows) + jnp.sum(penalty) + (terms(new) - before)
 
-    error = misfit**2 if quadratic.weights is None else quadratic.weights * misfit**2
+    error = misfit**2 if objective.weights is None else objective.weights * misfit**2
     return jnp.sum(error) / 2 + before, change_to

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.conjugate_gradients import CGStats
-from ..objective import AnyObjective
+from ..objective import Objective
 from .conditions import equations, targets
 from .hessian import Factors, Hessian, Masks, hessian_at
 from .mixing import Mixtures, mixtures
@@ -43,7 +43,7 @@ class Root:
     """The factors as the root of an equation, in the form that jaxopt's root finding takes."""
 
     def __init__(
-        self, factors: Factors, activations: Activations, objective: AnyObjective, signed_dictionary: bool
+        self, factors: Factors, activations: Activations, objective: Objective, signed_dictionary: bool
     ) -> None:
         self.parameters = Parameters((activations, objective))
         self._factors = factors
@@ -58,21 +58,21 @@ class Root:
         return equations_on(self.hessian.masks, factors, *self.parameters.whole(leaves))
 
     def solve(
-        self, right: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
+        self, rhs: Factors, rtol: Float[Array, ""], max_steps: int, *, transposed: bool
     ) -> tuple[Factors, CGStats]:
         """The solution with the equations' derivative, or its transposed.
 
         Where concepts can be mixed, a cotangent has an answer if it doesn't see that. A tangent never has: what will
         be made of the factors isn't known yet.
         """
-        x, account = self.hessian.solve(right, rtol=rtol, max_steps=max_steps, transposed=transposed)
+        x, stats = self.hessian.solve(rhs, rtol=rtol, max_steps=max_steps, transposed=transposed)
         defined = self.mixtures.count == 0
         if transposed:
-            share = self.mixtures.share(right, self._factors)
+            share = self.mixtures.share(rhs, self._factors)
             defined = defined | (share <= jnp.maximum(rtol, float(jnp.finfo(rtol.dtype).eps) ** 0.6))
-        account = dataclasses.replace(account, defined=defined, solved=account.solved & defined)
+        stats = dataclasses.replace(stats, defined=defined, solved=stats.solved & defined)
         masks = self.hessian.masks
-        return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, right), account
+        return jax.tree.map(lambda mask, inside, b: jnp.where(mask, inside, b), masks, x, rhs), stats
 
 
 # Compiled by themselves, so that all but the check of the solution is the same program each time.
@@ -84,21 +84,21 @@ def solution_of(
     rtol: Float[Array, ""],
     factors: Factors,
     activations: Activations,
-    objective: AnyObjective,
-    right: Factors,
+    objective: Objective,
+    rhs: Factors,
 ) -> tuple[Factors, CGStats]:
     """The solution of the system at these factors, as `Root.solve` says."""
-    return Root(factors, activations, objective, signed_dictionary).solve(right, rtol, max_steps, transposed=transposed)
+    return Root(factors, activations, objective, signed_dictionary).solve(rhs, rtol, max_steps, transposed=transposed)
 
 
 @partial(jax.jit, static_argnums=0)
-def masks_at(signed_dictionary: bool, factors: Factors, activations: Activations, objective: AnyObjective) -> Masks:
+def masks_at(signed_dictionary: bool, factors: Factors, activations: Activations, objective: Objective) -> Masks:
     """The entries that the derivative moves."""
     return hessian_at(objective, activations, *factors, signed_dictionary=signed_dictionary).masks
 
 
 @jax.jit
-def equations_on(masks: Masks, factors: Factors, activations: Activations, objective: AnyObjective) -> Factors:
+def equations_on(masks: Masks, factors: Factors, activations: Activations, objective: Objective) -> Factors:
     """Zero at the root, for these parameters; entries that aren't free have the equation `x = 0`."""
     inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
     slopes = equations(objective, activations, *inside)

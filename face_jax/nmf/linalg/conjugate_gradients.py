@@ -152,7 +152,7 @@ def conjugate_gradient(
     - `inner`: which entries are one system: `Whole()`, `Columns()` or `RowGroups(rows)`.
     - `rtol`: the wanted residual, relative to the right-hand side, in the preconditioner's norm.
     - `max_steps`: for all systems.
-    - `x0`: a first guess; zero if None.
+    - `x0`: where to start; zero if None.
     - `preconditioner`: approximate inverses.
     - `scanned`: a fixed number of steps, which can be differentiated in backward mode.
     """

@@ -60,36 +60,36 @@ def times(gram: Grams, x: Columns) -> Columns:
     return gram @ x if gram.ndim == 2 else jnp.einsum("klm,lm->km", gram, x)
 
 
-def solve_on(gram: Grams, support: Support, right: Columns) -> Columns:
+def solve_on(gram: Grams, support: Support, rhs: Columns) -> Columns:
     """The solution on each column's support, zero elsewhere, for right-hand sides that are zero elsewhere.
 
     As many conjugate directions as a system has unknowns end at its solution, and cost less than its factors. Whether
     they do, in finite precision, is checked: to a backward error of a few roundings. If not, with dependent or nearly
     dependent concepts, factors are made.
     """
-    return by_blocks(_solve_some, gram, support, right)
+    return by_blocks(_solve_some, gram, support, rhs)
 
 
-def _solve_some(gram: Grams, support: Support, right: Columns) -> Columns:
-    eps = float(jnp.finfo(right.dtype).eps)
-    steps = min(right.shape[0], CG_STEPS)
+def _solve_some(gram: Grams, support: Support, rhs: Columns) -> Columns:
+    eps = float(jnp.finfo(rhs.dtype).eps)
+    steps = min(rhs.shape[0], CG_STEPS)
     size = jnp.max(jnp.sum(jnp.abs(gram), axis=0), axis=0)
 
     def product(v: Columns) -> Columns:
         return jnp.where(support, times(gram, v), 0)
 
     def open_columns(x: Columns) -> Bool[Array, " item"]:
-        goal = 8 * eps * (jnp.max(jnp.abs(right), axis=0) + size * jnp.max(jnp.abs(x), axis=0))
-        return ~(jnp.max(jnp.abs(right - product(x)), axis=0) <= goal)
+        goal = 8 * eps * (jnp.max(jnp.abs(rhs), axis=0) + size * jnp.max(jnp.abs(x), axis=0))
+        return ~(jnp.max(jnp.abs(rhs - product(x)), axis=0) <= goal)
 
     x, left = in_rounds(
         lambda x: conjugate_gradient(
-            product, right, inner=EachColumn(), rtol=eps / 4, max_steps=steps, x0=x, scanned=True
+            product, rhs, inner=EachColumn(), rtol=eps / 4, max_steps=steps, x0=x, scanned=True
         ),
         open_columns,
-        jnp.zeros_like(right),
+        jnp.zeros_like(rhs),
     )
-    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), right), lambda: x)
+    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), rhs), lambda: x)
 
 
 def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
@@ -127,10 +127,10 @@ def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
     return jax.lax.fori_loop(0, concepts, body, start)
 
 
-def masked_solve(factor: tuple[Array, Columns], right: Columns) -> Columns:
+def masked_solve(factor: tuple[Array, Columns], rhs: Columns) -> Columns:
     """The solution on the support for right-hand sides that are zero elsewhere; zero elsewhere."""
     columns, inverses = factor
-    concepts = right.shape[0]
+    concepts = rhs.shape[0]
 
     def forward(k: Array, y: Columns) -> Columns:
         mine = y[k] * inverses[k]
@@ -142,4 +142,4 @@ def masked_solve(factor: tuple[Array, Columns], right: Columns) -> Columns:
         after = (jnp.arange(concepts) > k)[:, None]
         return x.at[k].set((x[k] - jnp.sum(jnp.where(after, columns[k] * x, 0), axis=0)) * inverses[k])
 
-    return jax.lax.fori_loop(0, concepts, backward, jax.lax.fori_loop(0, concepts, forward, right))
+    return jax.lax.fori_loop(0, concepts, backward, jax.lax.fori_loop(0, concepts, forward, rhs))

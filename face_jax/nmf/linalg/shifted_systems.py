@@ -22,7 +22,7 @@ class LinearSolver(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
-        """A function `(right-hand sides, first guess) → solutions`."""
+        """A function `(rhs, x0) → solutions`, x0 being where it may start."""
 
 
 @jax.tree_util.register_dataclass

@@ -117,13 +117,17 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
             basis=_Basis(basis.table, jnp.where(basis.slot < count[None], basis.slot, concepts), count),
         )
 
+    going = lambda state: ~jnp.all(state.done) & (state.steps < _STEPS * concepts + 200)  # noqa: E731
+    return jax.lax.while_loop(going, step, _init_state(target, real)).x
+
+
+def _init_state(target: Columns, real: Items) -> _State:
+    concepts = len(target)
     zero = jnp.zeros_like(target)
     no = jnp.zeros(target.shape, bool)
     table = jnp.zeros((concepts, 2 * concepts + 3, target.shape[1]), target.dtype)
     basis = _Basis(table, jnp.full(target.shape, concepts, jnp.int32), jnp.zeros(target.shape[1], jnp.int32))
-    start = _State(zero, zero, no, no | ~real[None], no[0], no[0], jnp.zeros((), jnp.int32), basis)
-    going = lambda state: ~jnp.all(state.done) & (state.steps < _STEPS * concepts + 200)  # noqa: E731
-    return jax.lax.while_loop(going, step, start).x
+    return _State(zero, zero, no, no | ~real[None], no[0], no[0], jnp.zeros((), jnp.int32), basis)
 
 
 def _add(
@@ -150,9 +154,9 @@ def _add(
     used = wished & (rest > 8 * float(jnp.finfo(root.dtype).eps))
     chosen = order == which[None]
     pull = jnp.sum(jnp.where(chosen, linear, 0) - shares * basis.table[:, 2 * concepts + 1], axis=0)
-    right = jnp.sum(column * target, axis=0) - pull
+    rhs = jnp.sum(column * target, axis=0) - pull
     left = jnp.where(used, rest, 1)[None]
-    new = jnp.concatenate([column / left, shares, left, pull[None] / left, right[None] / left])[None]
+    new = jnp.concatenate([column / left, shares, left, pull[None] / left, rhs[None] / left])[None]
 
     def write(j: Array, table: Array) -> Array:
         old = jax.lax.dynamic_slice_in_dim(table, j, 1)
@@ -171,14 +175,14 @@ def _solved(basis: _Basis, ready: Items) -> Columns:
     most = jnp.max(jnp.where(ready, basis.filled, 0))
 
     def back(i: Array, carry: tuple[Columns, Columns]) -> tuple[Columns, Columns]:
-        right, y = carry
+        rhs, y = carry
         j = most - 1 - i
         mine = basis.table[j]
-        value = jnp.where(j < basis.filled, right[j] / mine[2 * concepts], 0)
-        return right - mine[concepts : 2 * concepts] * value[None], jnp.where(basis.slot == j, value[None], y)
+        value = jnp.where(j < basis.filled, rhs[j] / mine[2 * concepts], 0)
+        return rhs - mine[concepts : 2 * concepts] * value[None], jnp.where(basis.slot == j, value[None], y)
 
-    right = basis.table[:, 2 * concepts + 2]
-    return jax.lax.fori_loop(0, most, back, (right, jnp.zeros_like(right)))[1]
+    rhs = basis.table[:, 2 * concepts + 2]
+    return jax.lax.fori_loop(0, most, back, (rhs, jnp.zeros_like(rhs)))[1]
 
 
 def _times(root: Roots, x: Columns) -> Columns:

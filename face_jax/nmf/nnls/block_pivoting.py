@@ -106,7 +106,7 @@ def _nnls_jvp(primals: tuple, tangents: tuple) -> tuple[Columns, Columns]:
     d_gram, d_cross = tangents[:2]
     x = nnls(gram, cross, rows)
     support = x > 0
-    right = jnp.where(support, d_cross - times(d_gram, x), 0)
+    rhs = jnp.where(support, d_cross - times(d_gram, x), 0)
 
     def product(v: Columns) -> Columns:
         return jnp.where(support, times(gram, jnp.where(support, v, 0)), 0)
@@ -114,8 +114,8 @@ def _nnls_jvp(primals: tuple, tangents: tuple) -> tuple[Columns, Columns]:
     def solve(_: object, b: Columns) -> Columns:
         return solve_on(gram, support, jnp.where(support, b, 0))
 
-    # Linear in `right` and symmetric, which is what transposing it (the backward mode) needs to know.
-    return x, jax.lax.custom_linear_solve(product, right, solve, symmetric=True)
+    # Linear in `rhs` and symmetric, which is what transposing it (the backward mode) needs to know.
+    return x, jax.lax.custom_linear_solve(product, rhs, solve, symmetric=True)
 
 
 def unit(dtype: jnp.dtype) -> float:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.steps import coordinate_step, positive, share, sweep
+from ..history import History, begun, chooser
+from ..linalg.steps import positive, share
 from ..objective import SquaredError
 from ..solution import Solution
-from .history import History, begun, chooser
-from .passes import Codes, Dictionary, Sums, pass_over, squared_error
-from .update_rules import Memory, Solver
+from .passes import Codes, Dictionary, Sums
+from .problem import Problem
+from .rule import UpdateRule
 
 _PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 
@@ -43,7 +43,7 @@ class State:
 def solve(
     activations: Float[Array, "row channel"],
     objective: SquaredError,
-    solver: Solver,
+    solver: UpdateRule,
     codes: Codes,
     dictionary: Dictionary,
     *,
@@ -64,7 +64,7 @@ def solve(
     """
     dtype = activations.dtype
     objective, unit = _scaled(objective, dtype)
-    problem = _Problem(activations, objective, solver, block_rows, _size(activations, objective))
+    problem = Problem(activations, objective, solver, block_rows, _size(activations, objective))
     state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
 
     def going(state: State) -> Bool[Array, ""]:
@@ -78,111 +78,10 @@ def solve(
     return state.history.solution(state.codes, state.dictionary, objective_value, residual, unit)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    activations: Float[Array, "row channel"]
-    objective: SquaredError
-    solver: Solver
-    block_rows: int | None
-    size: Float[Array, ""]  # ‖A‖², weighted
-
-    def improve_codes(
-        self,
-        dictionary: Dictionary,
-        codes: Codes,
-        previous: Codes,
-        memory: tuple[Array, ...],
-        beta: Float[Array, ""],
-        cautious: Bool[Array, ""],
-    ) -> tuple[Codes, Codes, tuple[Array, ...], Sums]:
-        update = _guarded(self.solver.update, cautious)
-        return pass_over(
-            self.activations,
-            self.objective,
-            update,
-            dictionary,
-            codes,
-            previous,
-            memory,
-            beta,
-            block_rows=self.block_rows,
-        )
-
-    def improve_dictionary(
-        self, dictionary: Dictionary, sums: Sums, memory: tuple[Array, ...], cautious: Bool[Array, ""]
-    ) -> tuple[Dictionary, tuple[Array, ...], Float[Array, ""]]:
-        """The new dictionary, the rule's memory, and how the objective changed."""
-        gram, cross = self.dictionary_problem(sums)
-        slope = gram @ dictionary - cross
-        if self.solver.signed_dictionary:
-            ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
-            factor = jsl.cho_factor(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
-            new = dictionary - jsl.cho_solve(factor, slope)
-        else:
-            new, memory = _guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
-        difference = new - dictionary
-        return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
-
-    def dictionary_problem(self, sums: Sums) -> tuple[Float[Array, "concept concept"], Dictionary]:
-        dtype = sums.gram.dtype
-        l2 = jnp.asarray(self.objective.l2_dictionary, dtype)
-        gram = sums.gram + l2 * jnp.eye(sums.gram.shape[0], dtype=dtype)
-        return gram, sums.cross - jnp.asarray(self.objective.l1_dictionary, dtype)
-
-    def dictionary_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
-        """The squared change of the fit if each concept went to its own optimum."""
-        gram, cross = self.dictionary_problem(sums)
-        diagonal = jnp.diagonal(gram)[:, None]
-        target = coordinate_step(dictionary, gram @ dictionary - cross, diagonal, signed=self.solver.signed_dictionary)
-        return jnp.sum(diagonal * (dictionary - target) ** 2)
-
-    def codes_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
-        """The squared change of the fit if each code went to its own optimum."""
-        return jnp.sum(jnp.sum(dictionary**2, axis=1) * sums.move)
-
-    def measure(self, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The objective and the scaled KKT residual, at these very factors."""
-        zero = jnp.zeros((), codes.dtype)
-        _, _, _, sums = pass_over(
-            self.activations, self.objective, None, dictionary, codes, codes, (), zero, block_rows=self.block_rows
-        )
-        moves = self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums)
-        value = self.value(dictionary, sums)
-        if self.objective.weights is None:
-            # A good fit is the small difference of large sums; then the error itself is summed, block by block.
-            l1, l2 = (jnp.asarray(x, value.dtype) for x in (self.objective.l1_dictionary, self.objective.l2_dictionary))
-            penalty = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
-            poor = self.fit(dictionary, sums) < 1e-2 * self.size
-            value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
-        return value, share(moves, self.size)
-
-    def error(self, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
-        """`½‖A − U Wᵀ‖²`, rows weighted, from the differences."""
-        return squared_error(self.activations, self.objective, codes, dictionary, block_rows=self.block_rows)
-
-    def value(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
-        """The objective, with sums that belong to this dictionary."""
-        dtype = dictionary.dtype
-        l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
-        value = sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
-        if self.objective.weights is None:
-            value = value + self.fit(dictionary, sums)
-        return value
-
-    def fit(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
-        """`½‖A − U Wᵀ‖²` without entry weights, from sums."""
-        explained = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
-        return self.size / 2 + explained
-
-
-def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
+def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
     solver = problem.solver
-    zero = jnp.zeros((), codes.dtype)
-    _, _, _, sums = pass_over(
-        problem.activations, problem.objective, None, dictionary, codes, codes, (), zero, block_rows=problem.block_rows
-    )
-    objective = problem.value(dictionary, sums)
-    residual = share(problem.codes_move(dictionary, sums) + problem.dictionary_move(dictionary, sums), problem.size)
+    sums = problem.sums(codes, dictionary)
+    objective, residual = problem.value(dictionary, sums), problem.residual(dictionary, sums)
     return State(
         codes=codes,
         plain_codes=codes,
@@ -197,7 +96,7 @@ def _first(problem: _Problem, codes: Codes, dictionary: Dictionary) -> State:
     )
 
 
-def _step(problem: _Problem, state: State) -> State:
+def _step(problem: Problem, state: State) -> State:
     solver, history = problem.solver, state.history
     beta = history.extrapolation
     cautious = history.rejected > 1
@@ -260,21 +159,6 @@ def _unrolled(
         return dataclasses.replace(state, history=jax.lax.stop_gradient(state.history)), None
 
     return jax.lax.scan(one, state, None, length=length)[0]
-
-
-def _guarded(
-    update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]
-) -> Callable[..., tuple[Array, Memory]]:
-    """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
-
-    def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:
-        return jax.lax.cond(
-            cautious,
-            lambda: (sweep(x, gram, cross), tuple(jnp.zeros_like(part) for part in memory)),
-            lambda: update(x, gram, cross, memory),
-        )
-
-    return guarded
 
 
 def _size(activations: Float[Array, "row channel"], objective: SquaredError) -> Float[Array, ""]:

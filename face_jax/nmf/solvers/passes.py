@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ..linalg.row_blocks import RowBlocks, fold_blocks, put_columns
 from ..linalg.steps import coordinate_step
 from ..objective import SquaredError
-from .update_rules import Memory
+from .rule import Memory
 
 Codes = Float[Array, "concept row"]
 Dictionary = Float[Array, "concept channel"]

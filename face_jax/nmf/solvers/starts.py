@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,16 @@ class Start(abc.ABC):
     @abc.abstractmethod
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """First codes (concepts first) and dictionary; with `signed` the dictionary may be negative."""
+
+    @property
+    def given(self) -> Given | None:
+        """The factors that the user has given, if it begins with such."""
+        return None
+
+    def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Start:
+        """The same start in other units: `rescale` takes given factors there."""
+        del rescale
+        return self
 
 
 @jax.tree_util.register_dataclass
@@ -48,37 +59,31 @@ class NNDSVD(Start):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class NNDSVDa(Start):
+class NNDSVDa(NNDSVD):
     """`NNDSVD` with zeros filled by the activations' mean: for rules that can't leave a zero.
 
     **Arguments:** as for `NNDSVD`.
     """
 
-    passes: int = dataclasses.field(default=3, metadata={"static": True})
-    oversample: int = dataclasses.field(default=10, metadata={"static": True})
-
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """NNDSVD, then the mean where it's zero."""
-        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
+        codes, dictionary = super().__call__(activations, rank, signed=signed, key=key)
         mean = jnp.abs(jnp.mean(activations))
         return jnp.where(codes > 0, codes, mean), _fill(dictionary, mean, signed)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class NNDSVDar(Start):
+class NNDSVDar(NNDSVD):
     """`NNDSVD` with zeros filled by small random values: many starts near the best known one.
 
     **Arguments:** as for `NNDSVD`.
     """
 
-    passes: int = dataclasses.field(default=3, metadata={"static": True})
-    oversample: int = dataclasses.field(default=10, metadata={"static": True})
-
     def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
         """NNDSVD, then random values of up to a hundredth of the mean where it's zero."""
         sketch, first, second = jax.random.split(key, 3)
-        codes, dictionary = _nndsvd(activations, rank, self.passes, self.oversample, signed, sketch)
+        codes, dictionary = super().__call__(activations, rank, signed=signed, key=sketch)
         scale = jnp.abs(jnp.mean(activations)) / 100
         filling = scale * jax.random.uniform(first, codes.shape, codes.dtype)
         other = scale * jax.random.uniform(second, dictionary.shape, dictionary.dtype)
@@ -121,6 +126,16 @@ class Given(Start):
         del rank, signed, key
         codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
         return jnp.asarray(codes, activations.dtype).T, jnp.asarray(dictionary, activations.dtype)
+
+    @property
+    def given(self) -> Given:
+        """These."""
+        return self
+
+    def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Given:
+        """The factors, rescaled."""
+        factors = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
+        return Given(*rescale(*map(jnp.asarray, factors)))
 
 
 def singular_triplets(

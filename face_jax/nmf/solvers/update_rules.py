@@ -1,53 +1,18 @@
-"""The inner solvers: settings-only rules that improve one factor while the other one stands still.
-
-All see the same problem, for the codes and for the dictionary alike: concepts first, one column an item (a row of
-the activations, or a channel), `min ½⟨X, G X⟩ − ⟨C, X⟩` with `X ≥ 0`, G (`concept concept`) and C given.
-"""
+"""The solvers: settings-only rules that improve one factor while the other one stands still."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from ..linalg.shifted_systems import Cholesky, LinearSolver
+from ..linalg.shifted_systems import Cholesky, ConjugateGradient, LinearSolver
 from ..linalg.steps import positive, sweep
 from ..objective import Scalar
-
-Gram = Float[Array, "concept concept"]
-Columns = Float[Array, "concept item"]
-Memory = tuple[Columns, ...]
-
-
-class Solver(abc.ABC):
-    """One rule for improving a factor, and the settings of the loop around it.
-
-    Fields that every solver has: `rtol`, the scaled KKT residual at which the loop stops, and `max_steps`.
-    """
-
-    rtol: Scalar
-    max_steps: int
-    extrapolate: bool
-
-    @property
-    def signed_dictionary(self) -> bool:
-        """Whether the dictionary may have negative entries."""
-        return False
-
-    def begin(self, x: Columns) -> Columns:
-        """A first factor that the rule can start from; as it is, for rules that can leave zero."""
-        return x
-
-    @abc.abstractmethod
-    def remember(self, x: Columns) -> Memory:
-        """What the rule carries from one step to the next for this factor, before the first step."""
-
-    @abc.abstractmethod
-    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
-        """A better, non-negative factor, and the new memory."""
+from ..terms.problem import Settings
+from .rule import Columns, Gram, Memory
+from .solver import Solver
 
 
 @jax.tree_util.register_dataclass
@@ -105,6 +70,14 @@ class ADMM(Solver):
     rtol: Scalar = 1e-4
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    @property
+    def beside_terms(self) -> Settings:
+        """Its iterations, and what conjugate gradients may take, which solve them there whatever `linear` is."""
+        settings = Settings(self.rtol, self.max_steps, self.extrapolate, inner=self.inner)
+        if isinstance(self.linear, ConjugateGradient):
+            return dataclasses.replace(settings, steps=self.linear.steps, cg_rtol=self.linear.rtol)
+        return settings
 
     def remember(self, x: Columns) -> Memory:
         """The scaled duals."""
@@ -186,6 +159,14 @@ class SemiNMF(Solver):
     def signed_dictionary(self) -> bool:
         """True."""
         return True
+
+    @property
+    def beside_terms(self) -> Settings:
+        """The codes' rule's iterations, if it has such."""
+        return dataclasses.replace(
+            self.codes.beside_terms or Settings(),
+            rtol=self.rtol, max_steps=self.max_steps, extrapolate=self.extrapolate, signed=True,
+        )  # fmt: skip
 
     def remember(self, x: Columns) -> Memory:
         """What the codes' rule remembers."""

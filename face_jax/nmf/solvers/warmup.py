@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,6 +69,15 @@ class Warmup(Start):
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
             dictionary = found.dictionary * positive(lengths)[:, None]
         return roughly(activations, dictionary), dictionary
+
+    @property
+    def given(self) -> Given | None:
+        """Those of the inner start."""
+        return self.start.given
+
+    def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Warmup:
+        """With the inner start rescaled."""
+        return dataclasses.replace(self, start=self.start.rescaled(rescale))
 
 
 def roughly(

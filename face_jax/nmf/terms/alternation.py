@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..history import History, begun, chooser
 from ..linalg.steps import share
 from ..solution import Solution
-from ..solvers.history import History, begun, chooser
 from .codes_pass import codes_pass, measure
 from .moves import improve_dictionary, move_together
 from .problem import Codes, Dictionary, Problem
@@ -97,10 +97,9 @@ def _step(problem: Problem, state: State) -> State:
         problem, new_codes, dictionary, sums, values, history.step * 37
     )
     gram, cross, together = sums.gram, sums.cross, jnp.zeros_like(last)
-    if settings.joint and problem.rows <= _JOINT_ROWS:
+    if problem.rows <= _JOINT_ROWS:
         new_codes, new_dictionary, values, together = move_together(problem, new_codes, new_dictionary, values)
-        weights = problem.quadratic.row_weights
-        weighed = new_codes if weights is None else new_codes * weights[:, None]
+        weighed = new_codes * problem.weights(new_codes)[:, None]
         gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
     change = moved + sums.change + last + together + jnp.sum(values - state.values)
     residual = share(sums.moves + moves, problem.size)

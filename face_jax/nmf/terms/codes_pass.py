@@ -57,11 +57,7 @@ def _codes_block(
     improve: bool,
 ) -> tuple[Codes, Float[Array, " group"], Sums]:
     settings, groups = problem.settings, RowGroups(problem.group)
-    concepts = codes.shape[1]
-    weights = jnp.ones(codes.shape[0], codes.dtype)
-    if problem.quadratic.row_weights is not None:
-        weights = problem.quadratic.row_weights
-    gram = dictionary @ dictionary.T + problem.penalty("l2_codes") * jnp.eye(concepts, dtype=codes.dtype)
+    weights, gram = problem.weights(codes), problem.codes_gram(dictionary)
     cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
     quadratic = (codes @ gram - cross) * weights[:, None]
     models = [(part.weight, part.term.local_codes(part.prepared, codes, dictionary)) for part in problem.parts]
@@ -102,18 +98,20 @@ def _codes_block(
         new = jnp.where(groups.spread(t) == 1, target, codes + groups.spread(t) * direction)
         values, change = found, change + t * linear + t**2 / 2 * square
 
-    counted = new if fresh is None else new * fresh[:, None]
-    counted = counted * weights[:, None]
-    slopes = jnp.zeros_like(dictionary)
-    if fresh is None:
-        for part in problem.parts:
-            slopes = slopes + part.weight * part.term.local_dictionary(part.prepared, new, dictionary).slope
-    else:
-        # Rows that don't count again are left out by what they prepared being of no weight.
-        for part in problem.parts:
-            masked = part.term.counted(part.prepared, fresh[:: part.rows])
-            slopes = slopes + part.weight * part.term.local_dictionary(masked, new, dictionary).slope
-        change = change * fresh[:: problem.group]
-        moves = moves * fresh
-    sums = Sums(counted.T @ new, counted.T @ problem.activations, slopes, jnp.sum(change), jnp.sum(moves))
+    counted = weights
+    if fresh is not None:
+        counted, change, moves = fresh * weights, change * fresh[:: problem.group], moves * fresh
+    weighed = new * counted[:, None]
+    slopes = _slopes(problem, new, dictionary, fresh)
+    sums = Sums(weighed.T @ new, weighed.T @ problem.activations, slopes, jnp.sum(change), jnp.sum(moves))
     return new, values, sums
+
+
+def _slopes(problem: Problem, codes: Codes, dictionary: Dictionary, fresh: Float[Array, " row"] | None) -> Dictionary:
+    """The terms' slopes in the dictionary, of the rows that count."""
+    total = jnp.zeros_like(dictionary)
+    for part in problem.parts:
+        # Rows that don't count again are left out by what they prepared being of no weight.
+        prepared = part.prepared if fresh is None else part.term.counted(part.prepared, fresh[:: part.rows])
+        total = total + part.weight * part.term.local_dictionary(prepared, codes, dictionary).slope
+    return total

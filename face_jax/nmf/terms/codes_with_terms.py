@@ -8,16 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..linalg.conjugate_gradients import conjugate_gradient
 from ..linalg.inner_products import RowGroups
 from ..nnls.least_squares import codes_of
 from ..objective import Objective
-from ..solvers.update_rules import ADMM
-from .problem import problem_of, settings_of
+from .problem import Settings, problem_of
 from .projected_newton import inverse_of, minimize_codes
-from .solving import prepare
+from .weighing import prepare
 
 _POLISHES = 2
 
@@ -42,33 +41,16 @@ def _encode(
     prepared: tuple[Any, ...],
 ) -> Float[Array, "row concept"]:
     fixed = jax.lax.stop_gradient((activations, dictionary, objective, prepared))
-    problem = problem_of(fixed[0], fixed[2], fixed[3], settings_of(ADMM()))
+    problem = problem_of(fixed[0], fixed[2], fixed[3], Settings())
     codes = minimize_codes(problem, _first(*fixed[:3]), fixed[1])
     positive, groups = codes > 0, RowGroups(problem.group)
     inverse = inverse_of(problem.recalled().like(codes, fixed[1]))
     tolerance = 10 * float(jnp.finfo(codes.dtype).eps)
 
-    def conditions_of(
-        activations: Any, dictionary: Any, objective: Objective, prepared: tuple[Any, ...]
-    ) -> Callable[[Array], Array]:
-        """Zero at the solution: slopes where a code is positive, the code itself where it's zero."""
-        known = [
-            weighted.term.recalled(mine, activations) for weighted, mine in zip(objective.terms, prepared, strict=True)
-        ]
-
-        def conditions(codes: Array) -> Array:
-            slope = objective.quadratic.gradient(activations, codes, dictionary)[0]
-            for weighted, mine in zip(objective.terms, known, strict=True):
-                weight = jnp.asarray(weighted.weight, codes.dtype)
-                slope = slope + weight * weighted.term.gradient(mine, codes, dictionary)[0]
-            return jnp.where(positive, slope, codes)
-
-        return conditions
-
     def on_positive(v: Array) -> Array:
         return jnp.where(positive, v, 0)
 
-    def solved(product: Callable[[Array], Array], right: Array) -> Array:
+    def solved(product: Callable[[Array], Array], rhs: Array) -> Array:
         """On the positive codes, where it's the second derivative: symmetric, and definite if the problem is convex."""
 
         def masked(v: Array) -> Array:
@@ -80,11 +62,11 @@ def _encode(
                 preconditioner=lambda v: on_positive(on_positive(v) @ inverse),
             )  # fmt: skip
 
-        return jax.lax.custom_linear_solve(masked, on_positive(right), solve, symmetric=True)
+        return jax.lax.custom_linear_solve(masked, on_positive(rhs), solve, symmetric=True)
 
     # Newton's steps on the positive codes, for the groups whose codes stay so: objectives can only be compared to
     # rounding, slopes can be zero to rounding, as the derivative wants them.
-    nearly = conditions_of(*fixed)
+    nearly = _conditions(positive, *fixed)
     for _ in range(_POLISHES):
         off, push = jax.linearize(nearly, codes)
         new = codes - solved(push, off)
@@ -92,10 +74,30 @@ def _encode(
         better = allowed & (groups.dot(nearly(new), nearly(new)) < groups.dot(off, off))
         codes = groups.where(better, new, codes)
     # A step whose right-hand side is a function of everything: none is taken, only its derivative.
-    exactly = conditions_of(activations, dictionary, objective, prepared)
+    exactly = _conditions(positive, activations, dictionary, objective, prepared)
     _, push = jax.linearize(nearly, codes)
     step = solved(push, exactly(codes))
     return codes - (step - jax.lax.stop_gradient(step))
+
+
+def _conditions(
+    positive: Bool[Array, "row concept"],
+    activations: Float[Array, "row channel"],
+    dictionary: Float[Array, "concept channel"],
+    objective: Objective,
+    prepared: tuple[Any, ...],
+) -> Callable[[Array], Array]:
+    """Zero at the solution: slopes where a code is positive, the code itself where it's zero."""
+    parts = list(zip(objective.terms, prepared, strict=True))
+    known = [(part.weight, part.term, part.term.recalled(mine, activations)) for part, mine in parts]
+
+    def conditions(codes: Array) -> Array:
+        slope = objective.quadratic.gradient(activations, codes, dictionary)[0]
+        for weight, term, mine in known:
+            slope = slope + jnp.asarray(weight, codes.dtype) * term.gradient(mine, codes, dictionary)[0]
+        return jnp.where(positive, slope, codes)
+
+    return conditions
 
 
 def _first(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,7 +11,7 @@ from ..linalg.inner_products import RowGroups
 from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
 from .block_solver import minimize_model
 from .joint import newton_direction
-from .problem import TRIALS, Codes, Dictionary, Problem, Sums
+from .problem import JOINT_STEPS, TRIALS, Codes, Dictionary, Problem, Sums
 
 
 def improve_dictionary(
@@ -50,8 +52,8 @@ def move_together(
 ) -> tuple[Codes, Dictionary, Array, Float[Array, ""]]:
     """Better codes and dictionary, the terms' values there, and the squared error's change."""
     problem = problem.recalled()
-    quadratic, signed = problem.quadratic, problem.settings.signed
-    weights = jnp.ones(codes.shape[0], codes.dtype) if quadratic.row_weights is None else quadratic.row_weights
+    signed = problem.settings.signed
+    weights = problem.weights(codes)
     eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
     l2_codes, l2_dictionary = problem.penalty("l2_codes"), problem.penalty("l2_dictionary")
     weighed = codes * weights[:, None]
@@ -82,26 +84,18 @@ def move_together(
 
     direction = newton_direction(
         (codes, dictionary), (all_codes, all_dictionary), product, (like, outer + l2_dictionary * eye),
-        signed=signed, steps=problem.settings.joint, rtol=problem.settings.cg_rtol,
+        signed=signed, steps=JOINT_STEPS, rtol=problem.settings.cg_rtol,
     )  # fmt: skip
 
     def moved(t: Array) -> tuple[Array, Array]:
         new = dictionary + t * direction[1]
         return jnp.maximum(codes + t * direction[0], 0), new if signed else jnp.maximum(new, 0)
 
-    def squared_change(new_codes: Array, new_dictionary: Array) -> Float[Array, ""]:
-        # From the slopes: a difference of two large values would drown in rounding.
-        v, x = new_codes - codes, new_dictionary - dictionary
-        mixed = codes @ (dictionary @ x.T) - problem.activations @ x.T
-        linear = jnp.sum(slope_codes * v) + jnp.sum(slope_dictionary * x) + jnp.sum(mixed * v * weights[:, None])
-        stacked, beside = jnp.concatenate([v, new_codes], axis=1), jnp.concatenate([dictionary, x])
-        square = jnp.sum(((stacked * weights[:, None]).T @ stacked) * (beside @ beside.T))
-        penalty = l2_codes * jnp.sum(v**2 * weights[:, None]) + l2_dictionary * jnp.sum(x**2)
-        return linear + (square + penalty) / 2
+    squared_change = partial(_squared_change, problem, (codes, dictionary), (slope_codes, slope_dictionary))
 
     def trial(t: Array, _: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         new = moved(t)
-        found, quadratic_change = problem.values(*new), squared_change(*new)
+        found, quadratic_change = problem.values(*new), squared_change(new)
         expected = jnp.sum(all_codes * (new[0] - codes)) + jnp.sum(all_dictionary * (new[1] - dictionary))
         good = (expected < 0) & armijo(quadratic_change + jnp.sum(found - values), expected)
         return good, t / 4, (found, quadratic_change)
@@ -109,3 +103,18 @@ def move_together(
     nothing = values, jnp.zeros((), codes.dtype)
     t, (found, change), none = backtrack(trial, nothing, jnp.ones((), bool), trials=TRIALS, dtype=codes.dtype)
     return *moved(jnp.where(none, 0, t)), found, change
+
+
+def _squared_change(
+    problem: Problem, old: tuple[Codes, Dictionary], slopes: tuple[Codes, Dictionary], new: tuple[Codes, Dictionary]
+) -> Float[Array, ""]:
+    """How the squared error changes, from its slopes: a difference of two large values would drown in rounding."""
+    (codes, dictionary), weights = old, problem.weights(old[0])[:, None]
+    v, x = new[0] - codes, new[1] - dictionary
+    mixed = codes @ (dictionary @ x.T) - problem.activations @ x.T
+    linear = jnp.sum(slopes[0] * v) + jnp.sum(slopes[1] * x) + jnp.sum(mixed * v * weights)
+    stacked, beside = jnp.concatenate([v, new[0]], axis=1), jnp.concatenate([dictionary, x])
+    square = jnp.sum(((stacked * weights).T @ stacked) * (beside @ beside.T))
+    penalty = problem.penalty("l2_codes") * jnp.sum(v**2 * weights)
+    penalty = penalty + problem.penalty("l2_dictionary") * jnp.sum(x**2)
+    return linear + (square + penalty) / 2

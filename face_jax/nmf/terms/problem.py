@@ -15,10 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg.row_blocks import RowBlocks, map_blocks, put_rows
-from ..linalg.shifted_systems import ConjugateGradient
 from ..linalg.steps import coordinate_step
 from ..objective import Objective, SquaredError, Term
-from ..solvers.update_rules import ADMM, SemiNMF
 
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
@@ -31,27 +29,23 @@ TRIALS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the loop takes from a solver: numbers of iterations, and whether the dictionary is signed."""
+    """What the loop takes from a solver.
 
-    inner: int
-    steps: int
-    joint: int
-    cg_rtol: Any
-    rtol: Any
-    max_steps: int
-    extrapolate: bool
-    signed: bool
+    **Arguments:**
 
+    - `rtol`, `max_steps`, `extrapolate`: the solver's own.
+    - `signed`: whether the dictionary may have negative entries.
+    - `inner`: ADMM iterations in each block.
+    - `steps`, `cg_rtol`: bounds of the conjugate gradients in each of them.
+    """
 
-def settings_of(solver: ADMM | SemiNMF) -> Settings:
-    """The loop's settings by a solver's."""
-    rule = solver.codes if isinstance(solver, SemiNMF) else solver
-    linear = rule.linear if isinstance(rule, ADMM) else None
-    steps, cg_rtol = (linear.steps, linear.rtol) if isinstance(linear, ConjugateGradient) else (6, 0.1)
-    inner = rule.inner if isinstance(rule, ADMM) else 3
-    return Settings(
-        inner, steps, JOINT_STEPS, cg_rtol, solver.rtol, solver.max_steps, solver.extrapolate, solver.signed_dictionary
-    )
+    rtol: Any = 1e-4
+    max_steps: int = 500
+    extrapolate: bool = True
+    signed: bool = False
+    inner: int = 3
+    steps: int = 6
+    cg_rtol: Any = 0.1
 
 
 @jax.tree_util.register_dataclass
@@ -95,6 +89,16 @@ class Problem:
     def penalty(self, name: str) -> Float[Array, ""]:
         """A penalty of the squared error, in the activations' dtype."""
         return jnp.asarray(getattr(self.quadratic, name), self.activations.dtype)
+
+    def weights(self, codes: Codes) -> Float[Array, " row"]:
+        """What each row counts."""
+        weights = self.quadratic.row_weights
+        return jnp.ones(codes.shape[0], codes.dtype) if weights is None else weights
+
+    def codes_gram(self, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+        """The squared error's curvature in the codes of a row that counts once."""
+        eye = jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
+        return dictionary @ dictionary.T + self.penalty("l2_codes") * eye
 
     def take(self, start: Array | int, size: int) -> Problem:
         """Some consecutive rows."""
@@ -143,7 +147,7 @@ class Problem:
 
     def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
         """A matrix that resembles the curvature of a row's codes."""
-        gram = dictionary @ dictionary.T + self.penalty("l2_codes") * jnp.eye(codes.shape[1], dtype=codes.dtype)
+        gram = self.codes_gram(dictionary)
         if self.quadratic.row_weights is not None:
             gram = gram * jnp.mean(self.quadratic.row_weights)
         found = ((part.weight, part.term.local_codes(part.prepared, codes, dictionary).gram) for part in self.parts)
@@ -214,6 +218,6 @@ def problem_of(
     # Without terms each row stands alone.
     group = math.lcm(1, *(part.rows for part in parts))
     squares = jnp.sum(activations**2, axis=1)
-    weights = objective.quadratic.row_weights
+    weights = objective.row_weights
     size = jnp.sum(squares if weights is None else squares * weights)
     return Problem(activations, objective.quadratic, parts, settings, rows if rows % group else group, size)

@@ -7,7 +7,8 @@ set of positive codes is found after finitely many steps; from then on it is New
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,78 +45,112 @@ def minimize_codes(problem: Problem, codes: Codes, dictionary: Dictionary) -> Co
     return map_blocks(blocks, one, codes)
 
 
-def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
-    groups, concepts, dtype = RowGroups(problem.group), first.shape[1], first.dtype
-    weights = problem.quadratic.row_weights
-    weights = jnp.ones((first.shape[0], 1), dtype) if weights is None else weights[:, None]
-    gram = dictionary @ dictionary.T + problem.penalty("l2_codes") * jnp.eye(concepts, dtype=dtype)
-    cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
-    goal = _TOLERANCE * jnp.finfo(dtype).eps * groups.largest(weights * cross)
-    convex = all(part.term.convex_in_codes for part in problem.parts)
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The objective of some rows' codes, the dictionary standing still."""
 
-    def slope_at(codes: Codes) -> tuple[Codes, Codes, list[tuple[Array, Local]]]:
+    problem: Problem
+    dictionary: Dictionary
+    weights: Float[Array, "row 1"]
+    gram: Float[Array, "concept concept"]
+    cross: Codes
+    groups: RowGroups
+
+    @staticmethod
+    def of(problem: Problem, codes: Codes, dictionary: Dictionary) -> _Rows:
+        """Of all rows of a problem."""
+        cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
+        weights, gram = problem.weights(codes)[:, None], problem.codes_gram(dictionary)
+        return _Rows(problem, dictionary, weights, gram, cross, RowGroups(problem.group))
+
+    def slope(self, codes: Codes) -> tuple[Codes, Codes, list[tuple[Array, Local]]]:
         """The whole slope, that of the squared error, and the terms' models."""
-        models = [(part.weight, part.term.local_codes(part.prepared, codes, dictionary)) for part in problem.parts]
-        quadratic = (codes @ gram - cross) * weights
+        parts = self.problem.parts
+        models = [(part.weight, part.term.local_codes(part.prepared, codes, self.dictionary)) for part in parts]
+        quadratic = (codes @ self.gram - self.cross) * self.weights
         return sum((weight * model.slope for weight, model in models), quadratic), quadratic, models
+
+    def squared_change(self, quadratic: Codes, shift: Codes) -> Float[Array, " group"]:
+        """How much the squared error changes by a shift, from its slope."""
+        square = self.groups.dot(shift, (shift @ self.gram) * self.weights)
+        return self.groups.dot(quadratic, shift) + square / 2
+
+
+class _Way(NamedTuple):
+    """Where a step goes: for codes that are held along their slope, for others along Newton's direction."""
+
+    direction: Codes
+    held: Bool[Array, "row concept"]
+    expected: Float[Array, " group"]  # how much the objective falls by the others' moving, to first order
+    far: Bool[Array, " group"]
+    wrong: Float[Array, " group"]  # squared length of the steps that codes are away from optimal
+
+
+def _way(rows: _Rows, codes: Codes, slope: Codes, models: list[tuple[Array, Local]], count: Array, goal: Array) -> _Way:
+    groups, dtype, gram, weights = rows.groups, codes.dtype, rows.gram, rows.weights
+    terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
+    diagonal = positive(jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None])
+    inverse = inverse_of(jnp.mean(weights) * gram + terms)
+
+    off = codes - coordinate_step(codes, slope, diagonal)
+    far = groups.largest(off * diagonal) > goal
+    # Codes that are about to be zero count as zero, or they would cut each step to nothing.
+    near = jnp.minimum(groups.largest(off), 1e-3 * groups.largest(codes))
+    held = (slope > 0) & (codes <= groups.spread(near))
+
+    def free(v: Array) -> Array:
+        return jnp.where(held, 0, v)
+
+    def product(v: Codes) -> Codes:
+        return free(sum((weight * model.product(v) for weight, model in models), (v @ gram) * weights))
+
+    rhs = groups.where(far, free(-slope), jnp.zeros_like(slope))
+    newton = conjugate_gradient(
+        product, rhs, inner=groups, preconditioner=lambda v: free(free(v) @ inverse), max_steps=_CG_STEPS,
+        rtol=jnp.maximum(_CG_RTOL * jnp.exp2(-count.astype(dtype)), 10 * jnp.finfo(dtype).eps),
+    )  # fmt: skip
+    direction = jnp.where(held, -slope / diagonal, newton)
+    return _Way(direction, held, groups.dot(slope, newton), far, groups.dot(off * diagonal, off * diagonal))
+
+
+def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
+    rows, dtype = _Rows.of(problem, first, dictionary), first.dtype
+    groups = rows.groups
+    goal = _TOLERANCE * jnp.finfo(dtype).eps * groups.largest(rows.weights * rows.cross)
+    convex = all(part.term.convex_in_codes for part in problem.parts)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         codes, values, _, count, least, waited = carry
-        slope, quadratic, models = slope_at(codes)
-        terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
-        diagonal = positive(jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None])
-        inverse = inverse_of(jnp.mean(weights) * gram + terms)
-
-        off = codes - coordinate_step(codes, slope, diagonal)
-        far = groups.largest(off * diagonal) > goal
-        # Codes that are about to be zero count as zero, or they would cut each step to nothing.
-        near = jnp.minimum(groups.largest(off), 1e-3 * groups.largest(codes))
-        held = (slope > 0) & (codes <= groups.spread(near))
-
-        def free(v: Array) -> Array:
-            return jnp.where(held, 0, v)
-
-        def product(v: Codes) -> Codes:
-            return free(sum((weight * model.product(v) for weight, model in models), (v @ gram) * weights))
-
-        rhs = groups.where(far, free(-slope), jnp.zeros_like(slope))
-        newton = conjugate_gradient(
-            product, rhs, inner=groups, preconditioner=lambda v: free(free(v) @ inverse), max_steps=_CG_STEPS,
-            rtol=jnp.maximum(_CG_RTOL * jnp.exp2(-count.astype(dtype)), 10 * jnp.finfo(dtype).eps),
-        )  # fmt: skip
-        direction = jnp.where(held, -slope / diagonal, newton)
-        expected = groups.dot(slope, newton)
+        slope, quadratic, models = rows.slope(codes)
+        way = _way(rows, codes, slope, models, count, goal)
 
         def trial_of(t: Array, count: Array) -> tuple[Codes, Array, Array]:
-            new = jnp.maximum(codes + groups.spread(t) * direction, 0)
-            promised = t * expected + groups.dot(jnp.where(held, slope, 0), new - codes)
+            new = jnp.maximum(codes + groups.spread(t) * way.direction, 0)
+            promised = t * way.expected + groups.dot(jnp.where(way.held, slope, 0), new - codes)
             # Where a prediction is all but certain, curvature is nearly none and a Newton step far too long.
             return new, promised, t * jnp.where(count < _HALVED, 0.5, 0.125).astype(dtype)
 
         def by_values(t: Array, count: Array) -> tuple[Array, Array, tuple[Codes, Array]]:
             new, promised, shorter = trial_of(t, count)
-            shift, found = new - codes, problem.values(new, dictionary)
-            square = groups.dot(shift, (shift @ gram) * weights)
-            change = groups.dot(quadratic, shift) + square / 2 + found - values
+            found = problem.values(new, dictionary)
+            change = rows.squared_change(quadratic, new - codes) + found - values
             return armijo(change, promised) & (change < 0), shorter, (new, found)
-
-        def put(good: Array, new: tuple[Codes, Array], old: tuple[Codes, Array]) -> tuple[Codes, Array]:
-            return groups.where(good, new[0], old[0]), jnp.where(good, new[1], old[1])
-
-        looking = far & jnp.isfinite(expected)
-        _, (new, found), stuck = backtrack(by_values, (codes, values), looking, trials=_TRIALS, dtype=dtype, select=put)
-        if not convex:
-            return new, found, looking & ~stuck, count + 1, least, waited
 
         def by_slopes(t: Array, count: Array) -> tuple[Array, Array, Codes]:
             new, promised, shorter = trial_of(t, count)
             # The trapezoid rule's change of the objective.
-            change = groups.dot(slope + slope_at(new)[0], new - codes) / 2
+            change = groups.dot(slope + rows.slope(new)[0], new - codes) / 2
             return armijo(change, promised) & (change < 0), shorter, new
 
-        wrong = groups.dot(off * diagonal, off * diagonal)
-        waited = jnp.where(stuck, jnp.where(wrong < _LESS * least, 0, waited + 1), waited)
-        least = jnp.where(stuck, jnp.minimum(least, wrong), least)
+        def put(good: Array, new: tuple[Codes, Array], old: tuple[Codes, Array]) -> tuple[Codes, Array]:
+            return groups.where(good, new[0], old[0]), jnp.where(good, new[1], old[1])
+
+        looking = way.far & jnp.isfinite(way.expected)
+        _, (new, found), stuck = backtrack(by_values, (codes, values), looking, trials=_TRIALS, dtype=dtype, select=put)
+        if not convex:
+            return new, found, looking & ~stuck, count + 1, least, waited
+        waited = jnp.where(stuck, jnp.where(way.wrong < _LESS * least, 0, waited + 1), waited)
+        least = jnp.where(stuck, jnp.minimum(least, way.wrong), least)
         hopeful = stuck & (waited < _PATIENCE)
         _, new, lost = backtrack(by_slopes, new, hopeful, trials=_TRIALS, dtype=dtype, select=groups.where)
         settled = hopeful & ~lost

@@ -220,9 +220,9 @@ def test_what_torch_refuses_is_named_and_not_made(tmp_path):
     ("written", "said"),
     [
         (b"", "is empty"),
-        (b"<!DOCTYPE html><html>", r"is no torch file \(an HTML page\)"),
-        (b"version https://git-lfs.github.com/spec/v1\n", r"is no torch file \(a Git LFS pointer\)"),
-        (b"\x89PNG\r\n", "is no torch file"),
+        (b"<!DOCTYPE html><html>", r"isn't a torch file \(an HTML page\)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"isn't a torch file \(a Git LFS pointer\)"),
+        (b"\x89PNG\r\n", "isn't a torch file"),
         (b"PK\x03\x04 and nothing behind it", "is damaged: cut off or overwritten"),
         (b"\x80\x02}q\x00", "is damaged: cut off or overwritten"),
     ],

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..results import RESULTS, Result
-from ..solution import Solution, Stats, count_dead, count_duplicated, normalized
+from .results import RESULTS, Result
+from .solution import Solution, Stats, count_dead, count_duplicated, normalized
 
 # Ang & Gillis 2019, section 3.3: growth of the extrapolation, growth of its bound, cut at a restart.
 _FIRST, _GROWTH, _BOUND_GROWTH, _CUT = 0.5, 1.05, 1.01, 1.5

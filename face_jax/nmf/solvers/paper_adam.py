@@ -12,12 +12,12 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from ..derivative.kkt import kkt_residual
+from ..history import filled
 from ..objective import Objective, Weighted
 from ..results import RESULTS, Result
 from ..solution import Solution, Stats, count_dead, count_duplicated, normalized
-from ..solvers.history import filled
-from ..solvers.starts import Start
-from . import solving
+from ..terms.weighing import prepare
+from .starts import Start
 
 Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 
@@ -56,18 +56,29 @@ class PaperAdam:
         """False."""
         return False
 
+    @property
+    def unrollable(self) -> bool:
+        """False: it stops by comparing its last two losses."""
+        return False
 
-def paper_adam(
-    activations: Float[Array, "row channel"],
-    rank: int,
-    objective: Objective,
-    solver: PaperAdam,
-    start: Start,
-    key: Key[Array, ""],
-) -> Solution:
-    """Run it; the input has been checked except for the terms'."""
-    prepared = solving.prepare(objective.terms, activations)
-    return _paper_adam(activations, rank, objective, prepared, solver, start, key)
+    def check_terms(self, objective: Objective) -> None:
+        """It takes them all, beside any weights."""
+        del objective
+
+    def solve(
+        self,
+        activations: Float[Array, "row channel"],
+        rank: int,
+        objective: Objective,
+        start: Start,
+        key: Key[Array, ""],
+        *,
+        unrolled: bool = False,
+    ) -> Solution:
+        """As other solvers' `solve`: the input has been checked except for the terms'."""
+        del unrolled
+        prepared = prepare(objective.terms, activations)
+        return _paper_adam(activations, rank, objective, prepared, self, start, key)
 
 
 @partial(jax.jit, static_argnames="rank")
@@ -115,7 +126,7 @@ def _paper_adam(
     (codes, dictionary), _, values, steps = jax.lax.while_loop(going, advance, begin)
     values = values.at[steps].set(loss((codes, dictionary)))
     final = loss((codes, dictionary)) / unit
-    residual = kkt_residual(activations, codes, dictionary, objective=dataclasses.replace(objective, terms=terms))
+    residual = kkt_residual(activations, codes, dictionary, objective=objective.with_terms(terms))
     ended = jnp.where(steps < solver.max_steps, RESULTS.settled.value, RESULTS.max_steps_reached.value)
     ended = jnp.where(jnp.isfinite(final), ended, RESULTS.nonfinite.value).astype(jnp.int32)
     columns, dictionary, scale = normalized(codes.T, dictionary)

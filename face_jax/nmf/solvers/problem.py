@@ -1,0 +1,132 @@
+"""A factorization of the squared error, as the functions of the factors that the loop needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import Array, Bool, Float
+
+from ..linalg.steps import coordinate_step, share, sweep
+from ..objective import SquaredError
+from .passes import Codes, Dictionary, Sums, pass_over, squared_error
+from .rule import Memory, UpdateRule
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Activations, objective and rule, with the steps and measures that the loop needs."""
+
+    activations: Float[Array, "row channel"]
+    objective: SquaredError
+    solver: UpdateRule
+    block_rows: int | None
+    size: Float[Array, ""]  # ‖A‖², weighted
+
+    def improve_codes(
+        self,
+        dictionary: Dictionary,
+        codes: Codes,
+        previous: Codes,
+        memory: Memory,
+        beta: Float[Array, ""],
+        cautious: Bool[Array, ""],
+    ) -> tuple[Codes, Codes, Memory, Sums]:
+        """A pass that improves all codes; see `pass_over`."""
+        update = _guarded(self.solver.update, cautious)
+        return self._pass_over(update, dictionary, codes, previous, memory, beta)
+
+    def sums(self, codes: Codes, dictionary: Dictionary) -> Sums:
+        """What a pass adds up that leaves the codes as they are."""
+        zero = jnp.zeros((), codes.dtype)
+        return self._pass_over(None, dictionary, codes, codes, (), zero)[3]
+
+    def _pass_over(self, *how: Any) -> tuple[Codes, Codes, Memory, Sums]:
+        return pass_over(self.activations, self.objective, *how, block_rows=self.block_rows)
+
+    def improve_dictionary(
+        self, dictionary: Dictionary, sums: Sums, memory: tuple[Array, ...], cautious: Bool[Array, ""]
+    ) -> tuple[Dictionary, tuple[Array, ...], Float[Array, ""]]:
+        """The new dictionary, the rule's memory, and how the objective changed."""
+        gram, cross = self.dictionary_problem(sums)
+        slope = gram @ dictionary - cross
+        if self.solver.signed_dictionary:
+            ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
+            factor = jsl.cho_factor(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
+            new = dictionary - jsl.cho_solve(factor, slope)
+        else:
+            new, memory = _guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
+        difference = new - dictionary
+        return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
+
+    def dictionary_problem(self, sums: Sums) -> tuple[Float[Array, "concept concept"], Dictionary]:
+        """G and C of the dictionary's own problem, as `UpdateRule` has them."""
+        dtype = sums.gram.dtype
+        l2 = jnp.asarray(self.objective.l2_dictionary, dtype)
+        gram = sums.gram + l2 * jnp.eye(sums.gram.shape[0], dtype=dtype)
+        return gram, sums.cross - jnp.asarray(self.objective.l1_dictionary, dtype)
+
+    def dictionary_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The squared change of the fit if each concept went to its own optimum."""
+        gram, cross = self.dictionary_problem(sums)
+        diagonal = jnp.diagonal(gram)[:, None]
+        target = coordinate_step(dictionary, gram @ dictionary - cross, diagonal, signed=self.solver.signed_dictionary)
+        return jnp.sum(diagonal * (dictionary - target) ** 2)
+
+    def codes_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The squared change of the fit if each code went to its own optimum."""
+        return jnp.sum(jnp.sum(dictionary**2, axis=1) * sums.move)
+
+    def measure(self, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The objective and the scaled KKT residual, at these very factors."""
+        sums = self.sums(codes, dictionary)
+        value = self.value(dictionary, sums)
+        if self.objective.weights is None:
+            # A good fit is the small difference of large sums; then the error itself is summed, block by block.
+            penalty = self.penalty(dictionary, sums)
+            poor = self.fit(dictionary, sums) < 1e-2 * self.size
+            value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
+        return value, self.residual(dictionary, sums)
+
+    def residual(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The scaled KKT residual, with sums that belong to this dictionary."""
+        return share(self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums), self.size)
+
+    def error(self, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
+        """`½‖A − U Wᵀ‖²`, rows weighted, from the differences."""
+        return squared_error(self.activations, self.objective, codes, dictionary, block_rows=self.block_rows)
+
+    def value(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The objective, with sums that belong to this dictionary."""
+        value = self.penalty(dictionary, sums)
+        return value + self.fit(dictionary, sums) if self.objective.weights is None else value
+
+    def penalty(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """The part of the objective that `fit` isn't."""
+        dtype = dictionary.dtype
+        l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
+        return sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
+
+    def fit(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+        """`½‖A − U Wᵀ‖²` without entry weights, from sums."""
+        explained = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+        return self.size / 2 + explained
+
+
+def _guarded(
+    update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]
+) -> Callable[..., tuple[Array, Memory]]:
+    """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
+
+    def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:
+        return jax.lax.cond(
+            cautious,
+            lambda: (sweep(x, gram, cross), tuple(jnp.zeros_like(part) for part in memory)),
+            lambda: update(x, gram, cross, memory),
+        )
+
+    return guarded

@@ -1,0 +1,45 @@
+"""What the loop asks of a solver: a rule that improves one factor while the other one stands still.
+
+All rules see the same problem, for the codes and for the dictionary alike: concepts first, one column an item (a row of
+the activations, or a channel), `min ½⟨X, G X⟩ − ⟨C, X⟩` with `X ≥ 0`, G (`concept concept`) and C given.
+"""
+
+from __future__ import annotations
+
+import abc
+
+from jaxtyping import Array, Float
+
+from ..objective import Scalar
+
+Gram = Float[Array, "concept concept"]
+Columns = Float[Array, "concept item"]
+Memory = tuple[Columns, ...]
+
+
+class UpdateRule(abc.ABC):
+    """One rule for improving a factor, and the settings of the loop around it.
+
+    Fields that every rule has: `rtol`, the scaled KKT residual at which the loop stops, and `max_steps`.
+    """
+
+    rtol: Scalar
+    max_steps: int
+    extrapolate: bool
+
+    @property
+    def signed_dictionary(self) -> bool:
+        """Whether the dictionary may have negative entries."""
+        return False
+
+    def begin(self, x: Columns) -> Columns:
+        """A first factor that the rule can start from; as it is, for rules that can leave zero."""
+        return x
+
+    @abc.abstractmethod
+    def remember(self, x: Columns) -> Memory:
+        """What the rule carries from one step to the next for this factor, before the first step."""
+
+    @abc.abstractmethod
+    def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
+        """A better, non-negative factor, and the new memory."""
