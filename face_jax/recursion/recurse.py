@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..activations import below_zero, check_signs
 from ..explanation.concepts import clearly_have, strongest_crops
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division, Recursion, SubConcept, coherence, spreads, top_crops
 from ..model import SplitModel, check_model
-from ..nmf import ADMM, NNDSVD, factorize
+from ..nmf import NNDSVD, factorize
 from ..nmf.options import AnySolver, AnyStart
-from ..nmf.settings import solver_or, start_or
+from ..nmf.settings import solver_or, start_or, usual_solver
 from ..support.arguments import (
     Concepts,
     Real,
@@ -89,12 +90,13 @@ def recurse(
     - `threshold`: from which spread on a concept, or a sub-concept, is taken apart; 0 for all. Of the concepts of eight
         ImageNet classes in an EfficientNet-Lite0, 22 of the 56 that mattered reached 0.7.
     - `strongest`: strongest crops named for each sub-concept.
-    - `solver`, `start`: for `factorize`; `ADMM()` and, as `explain` has it, `NNDSVD()` by default.
+    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` at layers with activations below
+        zero in these crops, and `NNDSVD()` by default.
     - `batch`, `cache`, `progress`: as for `explain`.
     - `key`: for starts that are random.
 
     **Returns:** the explanation with `recursion` filled in. Raises `ValueError` for a cut of another model, and
-    `SignedActivationsError` for a layer with activations below zero.
+    `SignedActivationsError` for a non-negative `solver` at a layer with activations below zero.
 
     **Example:**
 
@@ -122,7 +124,9 @@ def recurse(
     )
     batch = check_count("batch", batch, "pictures")
     callable_with("cache", cache, "give an object such as ArrayCache(folder)", [], dict)
-    solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
+    solver, start = solver_or(None, solver), start_or(NNDSVD(), start)
+    for model in () if callable(earlier) else earlier:
+        check_signs(model, solver)
     settings = _Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
@@ -194,7 +198,7 @@ class _Settings:
     fewest: int
     threshold: float
     strongest: int
-    solver: AnySolver
+    solver: AnySolver | None
     start: AnyStart
     batch: int
     cache: Callable[..., Any]
@@ -237,6 +241,7 @@ def _divide(
         notes += [_too_few(task, 0) for task in tasks]
         return {}, {}
     model = level.cut(level.number)
+    check_signs(model, settings.solver)
     check_same_model(explanation, model, level.number)
     rows = crop_rows(
         explanation,
@@ -245,7 +250,9 @@ def _divide(
         batch=settings.batch,
         cache=settings.cache,
         progress=settings.progress,
+        solver=settings.solver,
     )
+    solver = usual_solver(signed=below_zero(rows)) if settings.solver is None else settings.solver
     found, measured, parts = {}, {}, []
     for task in tasks:
         crops = top[task.path]
@@ -262,7 +269,7 @@ def _divide(
             continue
         key, own = jax.random.split(key)
         division = _division(
-            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, own
+            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, solver, own
         )
         found[task.path] = division
         parts += [_Task(part.path, crops, division.codes[:, at]) for at, part in enumerate(division.parts)]
@@ -287,11 +294,12 @@ def _division(
     rows: Float[np.ndarray, "crop channel"],
     spread: float,
     settings: _Settings,
+    solver: AnySolver,
     key: Key[Array, ""],
 ) -> Division:
     """One concept taken apart: its crops' activations at the earlier layer, factorized."""
     solution = factorize(
-        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=settings.solver, start=settings.start, key=key
+        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=solver, start=settings.start, key=key
     )
     codes, dictionary = np.asarray(solution.codes), np.asarray(solution.dictionary)
     mass = codes.sum(axis=0)
