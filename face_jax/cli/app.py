@@ -31,6 +31,7 @@ from .options import (
     forget_extras,
     last_map,
     rank_of,
+    signs_of,
     strength_of,
     visualized,
 )
@@ -61,6 +62,13 @@ TransformInput = Annotated[
 Out = Annotated[
     pathlib.Path,
     typer.Option(help="Folder for report.html and the explanation itself (explanation.json and others)."),
+]
+Signs = Annotated[
+    str,
+    typer.Option(
+        help="Where a layer has activations below zero: mixed (concepts of either sign), or apart (positive and "
+        "negative parts as channels of their own)."
+    ),
 ]
 Faithfulness = Annotated[
     str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
@@ -103,6 +111,7 @@ def explain(
             help="Random crops of each photograph (by default at least 10, and 300 in all), grid, or native (FACE's)."
         ),
     ] = None,
+    signs: Signs = "mixed",
     faithfulness: Faithfulness = "none",
     depth: Depth = 0,
     layers: Annotated[
@@ -121,7 +130,7 @@ def explain(
         _run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
-            layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input,
+            layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
         )  # fmt: skip
 
 
@@ -207,7 +216,9 @@ def _run(
     visualize: int = 0,
     sanity: bool = False,
     transform_input: bool | None = None,
+    signs: str = "mixed",
 ) -> None:
+    signed = signs_of(signs)
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
@@ -230,8 +241,8 @@ def _run(
     bridges.keep_freed_memory()
 
     loaded = bridges.load(model, weights=weights, transform_input=transform_input)
-    split = loaded.split(layer or last_map(loaded))
-    earlier = earlier_of(loaded, split.layer, depth, layers)
+    split = signed(loaded.split(layer or last_map(loaded)))
+    earlier = [signed(each) for each in earlier_of(loaded, split.layer, depth, layers)]
     keep = without_cache if no_cache else ArrayCache(_folder() / "activations")
     ready = time.perf_counter()
     explanation = explain_(
@@ -265,7 +276,7 @@ def _run(
                 pictures.save(new / PICTURES)
     if sanity:
         with timed(more, "sanity check"):
-            check = checked(explanation, loaded, batch, bars, jax.random.key(seed))
+            check = checked(explanation, loaded, signed, batch, bars, jax.random.key(seed))
             with put_together(out, claim=False) as new:
                 write_sanity_check(check, new)
     if visualize or sanity:
