@@ -46,7 +46,8 @@ PLACES = (
 )
 CLASSES = (217, 566)  # springer, French horn
 RANK = 15
-HELD_OUT = 0.5
+# Of as many photographs of each class, so that programs are compiled once; half of 18 is a number of them.
+FITTED, HELD_OUT = 18, 10
 
 
 def deit_tiny(data: pathlib.Path) -> tuple[Any, fj.Preprocess]:
@@ -172,14 +173,14 @@ def stability(way: str, rows: np.ndarray, of: np.ndarray, rank: int) -> tuple[fl
 
 
 def measured(network: str, layer: str, label: int, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.count}-{arguments.rank}-{arguments.steps}.json"
+    kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.fitted}-{arguments.rank}-{arguments.steps}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     every = activations(network, layer, label, arguments.count, arguments.data)
     head = split_at(network, layer, arguments.data).head
-    middle = round((1 - HELD_OUT) * len(every["maps"]))
-    held_out = {name: every[name][middle:] for name in ("maps", "logits")}
-    mine = every["crop_of"] < middle
+    fitting, last = arguments.fitted, arguments.fitted + arguments.held_out
+    held_out = {name: every[name][fitting:last] for name in ("maps", "logits")}
+    mine = every["crop_of"] < fitting
     crops, of = every["crops"][mine], every["crop_of"][mine]
     dictionary, seconds, solution = fitted(way, crops, arguments.rank)
     same, floor = stability(way, crops, of, arguments.rank)
@@ -276,15 +277,18 @@ def main() -> None:
     parser.add_argument("question", nargs="?", choices=["layers", "speed"], default="layers")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--count", type=int, default=40, help="photographs of each class")
+    parser.add_argument("--fitted", type=int, default=FITTED, help="those of them that concepts are found in")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="those of them that are scored on")
     parser.add_argument("--pictures", type=int, default=12, help="photographs whose predictions are kept")
     parser.add_argument("--rank", type=int, default=RANK)
-    parser.add_argument("--steps", type=int, default=8, help="steps with the term")
+    parser.add_argument("--steps", type=int, default=4, help="steps with the term")
     parser.add_argument("--quick", action="store_true", help="one layer, one class, few photographs")
     arguments = parser.parse_args()
     arguments.places, arguments.classes = PLACES, CLASSES
     if arguments.quick:
         arguments.places, arguments.classes = PLACES[-1:], CLASSES[:1]
         arguments.count, arguments.pictures, arguments.steps = 16, 4, 2
+        arguments.fitted, arguments.held_out = 8, 4
     fj.keep_compilations()
     globals()[arguments.question](arguments)
 
