@@ -64,7 +64,8 @@ def test_controls_are_of_the_same_kind(explanation):
     from face_jax.pipeline.material import keys_of
 
     rows = explanation.pictures.crop_activations
-    fitted = Fitted(rows, fj.SquaredError(), fj.SemiNMF(), fj.NNDSVD(), None, explanation.crop_codes, None)  # pyright: ignore
+    solution = fj.factorize(rows, 3, solver=fj.SemiNMF(max_steps=2), start=fj.NNDSVD())
+    fitted = Fitted(rows, fj.SquaredError(), fj.SemiNMF(), fj.NNDSVD(), solution, explanation.crop_codes, path=None)
     banks = control_banks(fitted, 3, keys_of(jax.random.key(0)))
     assert all(bank.min() < 0 for bank in banks.values())
     mean = rows.mean(0) / np.linalg.norm(rows.mean(0))
