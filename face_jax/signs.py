@@ -82,8 +82,8 @@ def signs_apart(model: SplitModel) -> SplitModel:
 
     **Example:**
 
-    >>> apart = fj.signs_apart(model)
-    >>> fj.explain(apart, images, "warm", rank=3).dictionary.shape[1] == 2 * explanation.dictionary.shape[1]
+    >>> inputs = model.preprocess(images[:2])
+    >>> fj.signs_apart(model).features(inputs).shape[-1] == 2 * model.features(inputs).shape[-1]
     True
     """
     check_model(model)
