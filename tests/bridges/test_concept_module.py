@@ -54,7 +54,7 @@ def test_codes_are_those_of_jax(split, images, pooled):
 
 def test_signs_are_put_apart_in_torch_for_torch_s_methods(images, pooled):
     model = small.randomized(small.Plain(channels=CHANNELS), seed=3).double()
-    mixed = bridges.split(model, "body.2", preprocess=Preprocess(size=8, resize=8))
+    mixed = bridges.split(model, "body.4", preprocess=Preprocess(size=8, resize=8))
     apart = signs_apart(mixed)
     inputs = images.movedim(1, -1).numpy()
     maps, both = mixed.features(inputs), apart.features(inputs)
