@@ -35,6 +35,18 @@ def result_of(module: nn.Module, tensor: torch.Tensor, *, axes: int) -> torch.Te
     return result
 
 
+class _SignsApart(nn.Module):
+    """A module, and behind it the positive and the negative parts of what it gives, one after the other."""
+
+    def __init__(self, module: nn.Module, channel: int) -> None:
+        super().__init__()
+        self.module, self.channel = module, channel
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.module(images)
+        return torch.cat([maps.relu(), (-maps).relu()], dim=self.channel)
+
+
 class TorchFeatures:
     """Images to activations through torch: `image y x colour` in, `image y x channel` out.
 
@@ -113,6 +125,10 @@ class TorchFeatures:
         images = images.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         with evaluating(self.module):
             return self.layout.to_maps(result_of(self.module, images, axes=self.layout.axes))
+
+    def signs_apart(self) -> TorchFeatures:
+        """The same features with positive and negative activations as channels of their own, in this order."""
+        return TorchFeatures(_SignsApart(self.module, self.layout.channel), self.layout)
 
     def _tensor(self, images: Any) -> torch.Tensor:
         if getattr(images, "ndim", 4) != 4:

@@ -110,6 +110,7 @@ from .report import write_report as write_report
 from .report import write_sanity_check as write_sanity_check
 from .sanity import SanityCheck as SanityCheck
 from .sanity import sanity_check as sanity_check
+from .signs import signs_apart as signs_apart
 from .support.atomic_folder import FolderInUseError as FolderInUseError
 from .support.cache import ArrayCache as ArrayCache
 from .support.classes import UnknownClassError as UnknownClassError

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .model import SplitModel
+from .nmf.options import AnySolver
 from .pictures.crops import Cropping as Cropping
 from .pictures.crops import Crops as Crops
 from .pictures.crops import GridCrops as GridCrops
@@ -33,12 +34,9 @@ _LEAST_COPIES = 5
 # While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
 _COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
 
-# So many pictures go ahead through a layer that had activations below zero in a trial.
-_TRIED = 2
-
 
 class SignedActivationsError(ValueError):
-    """Activations below zero, which a non-negative factorization can't represent."""
+    """Activations below zero where a non-negative factorization was asked for, which can't represent them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Collected:
     - `logits`: what the head makes of them.
     """
 
-    maps: Float[np.ndarray, "image y x channel"] = dataclasses.field(metadata=within(0))
+    maps: Float[np.ndarray, "image y x channel"] = dataclasses.field(metadata=within())
     logits: Float[np.ndarray, "image class"] = dataclasses.field(metadata=within())
 
     __repr__ = short_repr
@@ -97,6 +95,7 @@ def survey(
     batch: int = 32,
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
+    solver: AnySolver | None = None,
 ) -> Survey:
     """Whole photographs through the model; activations are kept where the model predicts `target`.
 
@@ -108,14 +107,16 @@ def survey(
     - `target`: the class looked for; every photograph's activations are kept if None.
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
+    - `solver`: what the activations are for, if it was chosen already.
 
-    **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read.
+    **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read, and
+    `SignedActivationsError` with the first batch that has activations which `solver` can't represent.
     """
     readable = Readable(photographs, model.preprocess, once=True)
     kept = Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer")
     all_logits, masks = [], []
     stage = "Photographs through the network"
-    for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch):
+    for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver):
         mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
         kept.add(maps, mask)
         all_logits.append(logits)
@@ -142,6 +143,7 @@ def collect_crops(
     batch: int = 32,
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
+    solver: AnySolver | None = None,
 ) -> Collected:
     """Activations of crops, each resized to the network's input (or taken out of it), and their logits.
 
@@ -151,7 +153,7 @@ def collect_crops(
     - `photographs`: readable ones, which `crops` counts.
     - `crops`: where they lie.
     - `keep`: what of a batch of maps is kept: `pooled`, or all of it (`whole_maps`).
-    - `batch`, `progress`, `stopwatch`: as for `survey`.
+    - `batch`, `progress`, `stopwatch`, `solver`: as for `survey`.
 
     **Returns:** what was kept of each crop, and its logits. Raises `ValueError` for crops of the network's input
     before a head that isn't affine: its weights are for maps of one size, and these are smaller.
@@ -175,7 +177,7 @@ def collect_crops(
 
     gathered = Gathered(len(crops), "crops", "take fewer crops, or cut the model at a later layer")
     all_logits = []
-    parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch)
+    parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch, solver)
     for maps, logits in parts:
         gathered.add(keep(maps), np.full(len(logits), True))
         all_logits.append(logits)
@@ -219,10 +221,12 @@ def _forward(
     batch: int,
     progress: Progress,
     stopwatch: Stopwatch | None,
+    solver: AnySolver | None,
 ) -> Iterator[tuple[Float[np.ndarray, "image y x channel"], Float[np.ndarray, "image class"]]]:
     watch = stopwatch or Stopwatch()
     head = jax.jit(lambda maps: model.head(maps))
     for device_maps, maps in activations_of(model, inputs, total, stage, batch, progress, watch):
+        check_signs(model, solver, maps)
         with watch("the head"):
             said = head(device_maps)
             _refuse_other_logits(said, len(device_maps), model)
@@ -256,17 +260,6 @@ def activations_of(
         freed_memory_kept(),
         exhaustion_in_words(asked, "give a smaller batch"),
     ):
-        if model.lowest is not None and model.lowest < 0:
-            # Most likely refused, which two pictures show at a fraction of a batch's cost.
-            first = list(itertools.islice(inputs, min(_TRIED, batch)))
-            inputs = itertools.chain(first, inputs)
-            if first:
-                with watch("the network's forward passes"):
-                    found = model.features(jnp.asarray(np.stack(first)))
-                _refuse_no_maps(found, len(first), model)
-                maps = np.asarray(found)
-                _refuse_not_finite(maps, model)
-                _refuse_signed(maps, model)
         while True:
             with watch("reading and resizing pictures"):
                 pictures = list(itertools.islice(inputs, batch))
@@ -279,7 +272,6 @@ def activations_of(
                 _refuse_no_maps(device_maps, len(stack), model)
                 maps = np.asarray(device_maps)[: len(pictures)]
             _refuse_not_finite(maps, model)
-            _refuse_signed(maps, model)
             yield device_maps, maps
             advance(len(pictures))
 
@@ -317,23 +309,29 @@ def _refuse_not_finite(maps: np.ndarray, model: SplitModel) -> None:
     )
 
 
-def _refuse_signed(maps: np.ndarray, model: SplitModel) -> None:
-    lowest = float(maps.min())
-    if lowest >= 0:
+def below_zero(*found: np.ndarray) -> bool:
+    """Whether any activation is."""
+    return any(float(each.min(initial=0)) < 0 for each in found)
+
+
+def check_signs(model: SplitModel, solver: AnySolver | None, *found: np.ndarray) -> None:
+    """Raises `SignedActivationsError` if a solver that was chosen can't represent the activations.
+
+    **Arguments:**
+
+    - `model`: whose; without activations what it knows of its layer's signs counts.
+    - `solver`: None if it is chosen by the signs.
+    - `found`: activations.
+    """
+    if solver is None or solver.signed_dictionary:
         return
-    negative = float((maps < 0).mean())
+    lowest = min(float(each.min()) for each in found) if found else model.lowest
+    if lowest is None or lowest >= 0:
+        return
     others = tuple(model.non_negative_layers()) if model.non_negative_layers else ()
-    if others:
-        remedy = "choose a layer behind a ReLU: " + ", ".join(others)
-    elif model.non_negative_layers is None:
-        remedy = "choose a layer behind a ReLU (face-jax layers lists them)"
-    else:
-        remedy = (
-            "no layer of this network has maps without such; choose a network with ReLU, such as resnet34, or put a "
-            "module there that returns torch.cat([x.relu(), (-x).relu()], dim) with dim the channels, take the "
-            "difference of the two halves behind it, which leaves the logits as they are, and choose that module"
-        )
     raise SignedActivationsError(
-        f"layer={model.layer!r} of {model.name} has activations below zero ({negative:.0%} of a batch, down to "
-        f"{lowest:.3g}), which non-negative concepts can't represent; {remedy}"
+        f"layer={model.layer!r} of {model.name} has activations below zero (down to {lowest:.3g}), which the "
+        f"non-negative concepts of solver={type(solver).__name__}() can't represent; leave solver out, or give "
+        "SemiNMF(), whose concepts may have entries of either sign"
+        + (f", or choose a layer without such: {', '.join(others)}" if others else "")
     )

@@ -37,15 +37,27 @@ class Encode(nnx.Module):
     - `channels`: of what comes in.
     - `rank`: how many concepts.
     - `l1`: weight of the codes' ℓ1 penalty; a learned one with `learn_l1`.
+    - `signed`: whether concepts may have entries below zero, for activations that have such.
     - `learn_l1`: whether the penalty is a parameter, for bilevel problems: its gradient belongs on held-out data.
     - `rngs`: for the first dictionary.
 
-    Fields `dictionary` and `l1` are `nnx.Param` without bounds; `concepts` is the unit, non-negative form that's used.
+    Fields `dictionary` and `l1` are `nnx.Param` without bounds; `concepts` is the form that's used: of unit length, and
+    non-negative unless `signed`.
     """
 
-    def __init__(self, channels: int, rank: int, *, l1: float = 0.0, learn_l1: bool = False, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        channels: int,
+        rank: int,
+        *,
+        l1: float = 0.0,
+        learn_l1: bool = False,
+        signed: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
         channels, rank = whole("channels", channels, "channels"), whole("rank", rank, "concepts")
         flag("learn_l1", learn_l1)
+        self.signed = flag("signed", signed)
         l1 = real("l1", l1, "penalty")
         if channels < 1 or rank < 1:
             raise ValueError(f"channels={channels} and rank={rank} leave nothing to encode; give at least 1 of each")
@@ -58,9 +70,9 @@ class Encode(nnx.Module):
 
     @property
     def concepts(self) -> Float[Array, "concept channel"]:
-        """Each of unit length and non-negative."""
-        positive = jax.nn.softplus(self.dictionary[...])
-        return positive / jnp.linalg.norm(positive, axis=1, keepdims=True)
+        """Each of unit length, and non-negative unless `signed`."""
+        free = self.dictionary[...] if self.signed else jax.nn.softplus(self.dictionary[...])
+        return free / jnp.linalg.norm(free, axis=1, keepdims=True)
 
     @property
     def l1(self) -> Float[Array, ""] | float:

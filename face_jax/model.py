@@ -55,8 +55,8 @@ class SplitModel:
         explanations and kept activations carry it, so that they are refused by any other model.
     - `non_negative_layers`: names the layers near this one whose activations are never negative, for whom this
         one's are; None if nobody knows.
-    - `lowest`: the layer's lowest activation in a trial; below zero, two photographs are looked at before all others
-        go through the network. None if nobody tried.
+    - `lowest`: the layer's lowest activation in a trial; below zero, solvers that can't represent such are refused
+        before any photograph goes through the network. None if nobody tried.
     - `notes`: what explanations should say of the model.
     """
 

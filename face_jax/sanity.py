@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from .activations import collect_crops, pooled, survey, whole_maps
+from .activations import below_zero, check_signs, collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
 from .explanation.record import Explanation
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
-from .nmf import ADMM, NNDSVD, factorize
+from .nmf import NNDSVD, factorize
 from .nmf.matching import matched
 from .nmf.options import AnySolver, AnyStart
-from .nmf.settings import solver_or, start_or
+from .nmf.settings import solver_or, start_or, usual_solver
 from .pictures.photographs import network_input, visible
 from .pipeline.ranking import importance_of
 from .pipeline.selection import of_class, place_average, units
@@ -112,14 +112,14 @@ def sanity_check(
     - `method`: how maps are made, a word of `face_jax.attribution.METHODS` or an object; by default the codes on the
         layer's grid.
     - `pictures`: photographs whose maps are compared.
-    - `solver`, `start`: for `factorize`; `ADMM()` and, as `explain` has it, `NNDSVD()` by default. No faithfulness term
-        is used.
+    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` where the explanation or a
+        stage has activations below zero, and `NNDSVD()` by default. No faithfulness term is used.
     - `batch`: pictures that go through the network together.
     - `progress`: told how far it is.
     - `key`: for starts, sampled importance and floors.
 
     **Returns:** the likeness at each stage, and floors. Raises `ValueError` for models of another shape, and
-    `SignedActivationsError` for activations below zero.
+    `SignedActivationsError` for a non-negative `solver` where activations are below zero.
 
     **Example:**
 
@@ -130,7 +130,7 @@ def sanity_check(
     key, progress = key_of(key), progress_of(progress)
     instance("explanation", explanation, Explanation, "the result of explain or load")
     pictures, batch = check_count("pictures", pictures, "pictures"), check_count("batch", batch, "pictures")
-    solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
+    solver, start = solver_or(None, solver), start_or(NNDSVD(), start)
     if not isinstance(stages, Iterable) or getattr(stages, "shape", None) == ():
         raise ValueError(f"stages={shown(stages)} isn't a list; give pairs of a name and a model")
     chosen = attribution_method(method)
@@ -145,6 +145,7 @@ def sanity_check(
         name, model = stage
         text("stages", name, "a stage's name")
         check_model(model, f"the model of stage {name!r}")
+        check_signs(model, solver)
         with progress(f"Sanity check, {name}", steps) as advance:
             found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))
     if not found:
@@ -202,7 +203,7 @@ def _stage(
     name: str,
     model: SplitModel,
     method: Method,
-    solver: AnySolver,
+    solver: AnySolver | None,
     start: AnyStart,
     batch: int,
     advance: Advance,
@@ -211,7 +212,9 @@ def _stage(
     inside = _part_of(advance)
     # A single photograph's importance is that in its crops, which a head that isn't affine wants whole.
     keep = whole_maps if explanation.single and not model.head.affine else pooled
-    crops = collect_crops(model, explanation.photographs, explanation.crops, keep=keep, batch=batch, progress=inside)
+    crops = collect_crops(
+        model, explanation.photographs, explanation.crops, keep=keep, batch=batch, progress=inside, solver=solver
+    )
     rows = place_average(crops)
     if rows.shape[1] != explanation.dictionary.shape[1] or len(model.classes) != len(explanation.model.classes):
         raise ValueError(
@@ -219,8 +222,12 @@ def _stage(
             f"{explanation.dictionary.shape[1]} and {len(explanation.model.classes)}; give the same network, cut alike"
         )
     start_key, importance_key = jax.random.split(key)
+    seen = survey(model, explanation.photographs, batch=batch, progress=inside, solver=solver).kept
+    if solver is None:
+        # The explanation's own rule at all stages, too.
+        own = explanation.dictionary, explanation.pictures.collected.maps
+        solver = usual_solver(signed=below_zero(*own, seen.maps, rows))
     dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
-    seen = survey(model, explanation.photographs, batch=batch, progress=inside).kept
     fitted = (
         crops[of_class(crops, explanation.target.index)]
         if explanation.single
@@ -254,7 +261,7 @@ def _dictionary(
     rows: Float[np.ndarray, "row channel"], rank: int, solver: AnySolver, start: AnyStart, key: Key[Array, ""]
 ) -> Float[np.ndarray, "concept channel"]:
     """Concepts of a model's crops. A model that forgot may answer nothing at all; it then has none."""
-    largest = rows.max(initial=0)
+    largest = np.abs(rows).max(initial=0)
     if not largest > 0:
         return np.zeros((rank, rows.shape[1]), rows.dtype)
     # Untrained layers shrink activations by many orders of magnitude; concepts don't depend on their unit.

@@ -56,7 +56,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     - `n_components`: how many; all features' number if None or "auto", or that of `H` with `init="custom"`.
     - `init`: "random", "nndsvd", "nndsvda", "nndsvdar", or "custom" for `W` and `H` given to `fit` or `fit_transform`.
     - `solver`: "cd" (coordinate descent: `HALS()`), "mu" (`MultiplicativeUpdate()`), or a face_jax solver; `ADMM()` if
-        None. Its `rtol` and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
+        None. With `SemiNMF()`, X and `components_` may have entries below zero, and codes are at least 0. Its `rtol`
+        and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
     - `start`: a face_jax start such as `Random()`, in place of `init`; `Warmup()` if both are None.
     - `beta_loss`: "frobenius", or 2.
     - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
@@ -115,7 +116,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         **Arguments:**
 
-        - `X`: `sample × feature`, at least 0.
+        - `X`: `sample × feature`, at least 0 except with `SemiNMF()`.
         - `y`: takes part in scikit-learn's interface.
         - `W`, `H`: where to start, `sample × component` and `component × feature`, with `init="custom"`.
 
@@ -163,12 +164,16 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return np.asarray(X) @ self.components_
 
     @property
+    def _signed(self) -> bool:
+        return bool(getattr(self.solver, "signed_dictionary", False))
+
+    @property
     def _n_features_out(self) -> int:
         return self.components_.shape[0]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
+        tags.input_tags.positive_only = not self._signed
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -179,7 +184,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "face_jax.factorize weights of 0 there"
             )
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        check_non_negative(X, "NMF (input X)")
+        if not self._signed:
+            check_non_negative(X, "NMF (input X)")
         return X
 
     def _rank(self, X: Float[np.ndarray, "sample feature"], H: Any) -> int:
@@ -206,7 +212,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         factors = []
         for name, value, shape in (("W", W, (X.shape[0], rank)), ("H", H, (rank, X.shape[1]))):
             factor = check_array(value, dtype=X.dtype.name, input_name=name)
-            check_non_negative(factor, f"NMF (input {name})")
+            if name == "W" or not self._signed:
+                check_non_negative(factor, f"NMF (input {name})")
             if factor.shape != shape:
                 raise ValueError(f"{name} has shape {factor.shape}; X and n_components={rank} need {shape}")
             factors.append(factor)

@@ -145,7 +145,7 @@ def faithfulness(**changes):
         (scan, "folds", [*NO_COUNT, 1]),
         (scan, "starts", [*NO_COUNT, 1]),
         (scan, "left_out", [*NO_NUMBER, 0, 1]),
-        (scan, "solver", [*NO_SETTINGS, ff.SemiNMF(), None]),
+        (scan, "solver", NO_SETTINGS),
         (sobol, "target", [*NO_COUNT, "reddish", 3]),
         (sobol, "designs", [*NO_COUNT, 3]),
         (sobol, "scrambles", [*NO_COUNT, 1]),

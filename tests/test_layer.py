@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
 from flax import nnx
 
 from face_jax import layer
-from face_jax.nmf import HALS, encode, factorize
+from face_jax.nmf import HALS, SemiNMF, encode, factorize
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -151,3 +152,14 @@ def test_sizes_are_checked(options):
 def test_penalties_are_checked():
     with pytest.raises(ValueError, match="a penalty"):
         layer.Encode(4, 3, learn_l1=True, rngs=nnx.Rngs(0))
+
+
+def test_a_signed_layer_encodes_activations_of_either_sign():
+    encoder = layer.Encode(6, 3, signed=True, rngs=nnx.Rngs(0))
+    assert float(encoder.concepts.min()) < 0
+    np.testing.assert_allclose(jnp.linalg.norm(encoder.concepts, axis=1), 1, atol=1e-6)
+    rows = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    expected = np.stack([scipy.optimize.nnls(np.asarray(encoder.concepts.T, np.float64), row)[0] for row in rows])
+    np.testing.assert_allclose(encoder(jnp.asarray(rows)), expected, atol=1e-5)
+    found = layer.Factorize(3, solver=SemiNMF(max_steps=20))(jnp.asarray(rows))
+    assert float(found[0].min()) >= 0 > float(found[1].min())

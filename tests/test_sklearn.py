@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.optimize
 import sklearn.decomposition
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from face_jax.nmf import HALS, Random
+from face_jax.nmf import HALS, Random, SemiNMF
 from face_jax.sklearn import NMF
 
 
@@ -194,3 +195,21 @@ def test_masked_entries_are_refused_and_a_mask_of_nothing_is_not():
     fitted = NMF(2).fit(np.ma.masked_array(X))
     with pytest.raises(ValueError, match="X has masked entries"):
         fitted.transform(masked)
+
+
+def test_semi_nmf_takes_either_sign_and_nothing_else_does(digits):
+    X = digits[0][:100] - digits[0][:100].mean(0)
+    estimator = NMF(n_components=5, solver=SemiNMF(), max_iter=50, tol=1e-3)
+    codes = estimator.fit_transform(X)
+    assert codes.min() >= 0 > estimator.components_.min()
+    expected = np.stack([scipy.optimize.nnls(estimator.components_.T, row)[0] for row in X[:10]])
+    np.testing.assert_allclose(estimator.transform(X[:10]), expected, atol=1e-6 * expected.max())
+    assert not estimator.__sklearn_tags__().input_tags.positive_only
+    assert NMF().__sklearn_tags__().input_tags.positive_only
+    start = np.ones((100, 5)), np.random.default_rng(0).normal(size=(5, 64))
+    custom = NMF(n_components=5, init="custom", solver=SemiNMF(), max_iter=2, tol=1.0).fit(X, W=start[0], H=start[1])
+    assert np.isfinite(custom.components_).all()
+    with pytest.raises(ValueError, match="Negative values"):
+        NMF(n_components=5, init="custom", solver=SemiNMF()).fit(X, W=-start[0], H=start[1])
+    with pytest.raises(ValueError, match="Negative values"):
+        NMF(n_components=5).fit(X)

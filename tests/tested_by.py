@@ -30,6 +30,7 @@ TESTED_BY = {
     "bridges.weights.names": "bridges/weights/test_files.py",
     "bridges.wrappers": "bridges/test_wrapped_models.py",
     "cli.": "cli/test_app.py",
+    "signs": "pipeline/test_signed_layers.py",
     "explanation.": "explanation/test_saved_files.py",
     "explanation.parts": "explanation/test_codec.py",
     "explanation.fitting_values": "explanation/test_codec.py",

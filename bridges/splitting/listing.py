@@ -174,7 +174,9 @@ def non_negative_near(seen: Survey, model: nn.Module, near: str, count: int = 3)
 
 
 def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Layer | None:
-    """The place that suits concepts best: the last with maps that are never negative, with an affine head if any has.
+    """The place that suits concepts best: the last with maps and an affine head, never negative ones if there are such.
+
+    Where no head is affine, the last with maps, again never negative ones if there are such.
 
     **Arguments:**
 
@@ -182,16 +184,16 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     - `classes`: how many logits there are: maps with a channel a class (in SqueezeNet) are the answer already, and
         are passed over.
 
-    **Returns:** one of them, or None if all maps have negative activations.
+    **Returns:** one of them, or None if there are no maps.
 
     **Example:**
 
     >>> bridges.suggest_layer(bridges.layers(network, size=16)).name
     'relu'
     """
-    maps = [place for place in places if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.non_negative]
-    affine = [place for place in maps if place.affine]
-    return (affine or maps or [None])[-1]
+    maps = [place for place in places if place.shape[:2] != (1, 1) and place.shape[2] != classes]
+    best = [place for place in maps if place.affine] or maps
+    return ([place for place in best if place.non_negative] or best or [None])[-1]
 
 
 def example(model: Any, given: Any, size: int) -> torch.Tensor:

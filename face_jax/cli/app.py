@@ -47,6 +47,13 @@ Out = Annotated[
     pathlib.Path,
     typer.Option(help="Folder for report.html and the explanation itself (explanation.json and others)."),
 ]
+Signs = Annotated[
+    str,
+    typer.Option(
+        help="Where a layer has activations below zero: mixed (concepts of either sign), or apart (positive and "
+        "negative parts as channels of their own)."
+    ),
+]
 Faithfulness = Annotated[
     str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
 ]
@@ -88,6 +95,7 @@ def explain(
             help="Random crops of each photograph (by default at least 10, and 300 in all), grid, or native (FACE's)."
         ),
     ] = None,
+    signs: Signs = "mixed",
     faithfulness: Faithfulness = "none",
     depth: Depth = 0,
     layers: Annotated[
@@ -106,7 +114,7 @@ def explain(
         run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
-            layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input,
+            layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
         )  # fmt: skip
 
 

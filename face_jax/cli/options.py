@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 from ..support.arguments import check_count
@@ -78,6 +79,15 @@ def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | No
     return [loaded.split(name) for name in layers[:depth]]
 
 
+def signs_of(word: str) -> Callable[[Any], Any]:
+    """What the option --signs makes of a split model."""
+    if word not in ("mixed", "apart"):
+        raise ValueError(f"--signs {word!r} is neither mixed nor apart; give one of these")
+    from ..signs import signs_apart
+
+    return signs_apart if word == "apart" else lambda split: split
+
+
 def last_map(loaded: Any) -> str:
     """The layer that's taken where none is named."""
     from face_jax import bridges
@@ -85,8 +95,8 @@ def last_map(loaded: Any) -> str:
     place = bridges.suggest_layer(loaded.layers(), classes=len(loaded.classes))
     if place is None:
         raise ValueError(
-            f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "
-            "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
+            f"--model {loaded.name} has no layer with maps, whose places concepts could be found at; name a layer with "
+            "--layer, or choose another network"
         )
     return place.name
 
@@ -105,8 +115,8 @@ def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
     )
 
 
-def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) -> Any:
-    """What the option --sanity asks for: the explanation of a model that forgets."""
+def checked(explanation: Any, loaded: Any, signed: Callable[[Any], Any], batch: int, progress: Any, key: Any) -> Any:
+    """What the option --sanity asks for: the explanation of a model that forgets; `signed` is of `signs_of`."""
     from face_jax import bridges
 
     from ..sanity import sanity_check
@@ -119,6 +129,7 @@ def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) 
         classes=loaded.classes,
         name=loaded.name,
     )
+    stages = ((name, signed(model)) for name, model in stages)
     return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)
 
 

@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import rich.markup
@@ -21,6 +22,7 @@ from .options import (
     earlier_of,
     forget_extras,
     last_map,
+    signs_of,
     strength_of,
     visualized,
 )
@@ -46,8 +48,10 @@ def run(
     visualize: int = 0,
     sanity: bool = False,
     transform_input: bool | None = None,
+    signs: str = "mixed",
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
+    signed = signs_of(signs)
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
@@ -68,8 +72,8 @@ def run(
     bridges.keep_freed_memory()
 
     loaded = bridges.load(model, weights=weights, transform_input=transform_input)
-    split = loaded.split(layer or last_map(loaded))
-    earlier = earlier_of(loaded, split.layer, depth, layers)
+    split = signed(loaded.split(layer or last_map(loaded)))
+    earlier = [signed(each) for each in earlier_of(loaded, split.layer, depth, layers)]
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
     ready = time.perf_counter()
     alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars}
@@ -80,7 +84,8 @@ def run(
         explanation = recurse(explanation, earlier, **alike)
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
     _write(explanation, out, more)
-    _write_extras(explanation, loaded, out, more, batch=batch, key=alike["key"], visualize=visualize, sanity=sanity)
+    extras: Any = {"visualize": visualize, "sanity": sanity, "signed": signed}
+    _write_extras(explanation, loaded, out, more, batch=batch, key=alike["key"], **extras)
     _tell(explanation, more)
     print(out / "report.html")
 
@@ -111,6 +116,7 @@ def _write_extras(
     key: Any,
     visualize: int,
     sanity: bool,
+    signed: Callable[[Any], Any],
 ) -> None:
     """What takes minutes, each as soon as it's there, and the report again with it."""
     from ..report import write_sanity_check
@@ -124,7 +130,7 @@ def _write_extras(
                 pictures.save(new / PICTURES)
     if sanity:
         with timed(more, "sanity check"):
-            check = checked(explanation, loaded, batch, bars, key)
+            check = checked(explanation, loaded, signed, batch, bars, key)
             with put_together(out, claim=False) as new:
                 write_sanity_check(check, new)
     if visualize or sanity:

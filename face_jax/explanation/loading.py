@@ -10,6 +10,7 @@ from typing import Any
 
 from ..model import SplitModel
 from ..pictures.photographs import Photograph, UnreadablePhotographError, photographs
+from ..signs import as_explained
 from ..support.atomic_folder import folder_of
 from ..support.json_values import Unfit
 from .codec import decode
@@ -33,7 +34,8 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     **Arguments:**
 
     - `folder`: what was given to `face_jax.save`.
-    - `model`: the same model, cut at the same layer, with the same preprocessing; functions aren't saved.
+    - `model`: the same model, cut at the same layer, with the same preprocessing; functions aren't saved. What
+        `signs_apart` makes of it is made again.
     - `images`: where the photographs are now, if not where they were: anything that `face_jax.photographs` takes.
         They are found again by their content (a file's bytes, or pixels that were in no file), whatever their names
         and their order.
@@ -55,6 +57,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     given = None if images is None else photographs(images)
     try:
         settings = decode(Settings, _settings_of(text), {})
+        model = as_explained(model, settings.fingerprint)
         try:
             _check_model(folder, settings, model)
         except WrongModelError:

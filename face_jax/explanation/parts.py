@@ -55,7 +55,7 @@ class Pictures:
     fitted: Int[np.ndarray, " fitted"] = dataclasses.field(metadata=within(0, "image"))
     held_out: Int[np.ndarray, " held_out"] = dataclasses.field(metadata=within(0, "image"))
     crops: Crops
-    crop_activations: Float[np.ndarray, "crop channel"] = dataclasses.field(metadata=within(0))
+    crop_activations: Float[np.ndarray, "crop channel"] = dataclasses.field(metadata=within())
 
     __repr__ = short_repr
 
@@ -66,13 +66,13 @@ class Bank:
 
     **Arguments:**
 
-    - `dictionary`: the concepts, of unit length.
+    - `dictionary`: the concepts, of unit length; with entries below zero where activations have such.
     - `crop_codes`: how much of each concept each crop has.
     - `codes`: how much of each concept is at each place of each photograph, by non-negative least squares.
     - `concepts`: one entry a concept, the most important first.
     """
 
-    dictionary: Float[np.ndarray, "concept channel"] = dataclasses.field(metadata=within(0, 1 + 1e-3))
+    dictionary: Float[np.ndarray, "concept channel"] = dataclasses.field(metadata=within(-1 - 1e-3, 1 + 1e-3))
     crop_codes: Float[np.ndarray, "crop concept"] = dataclasses.field(metadata=within(0))
     codes: Float[np.ndarray, "image y x concept"] = dataclasses.field(metadata=within(0))
     concepts: tuple[Concept, ...] = dataclasses.field(metadata=counted("concept"))

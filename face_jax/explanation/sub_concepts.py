@@ -64,7 +64,7 @@ class Division:
     layer: str
     fingerprint: str
     crops: Int[np.ndarray, " used"] = dataclasses.field(metadata=within(0, "crop"))
-    dictionary: Float[np.ndarray, "part channel"] = dataclasses.field(metadata=within(0, 1 + 1e-3))
+    dictionary: Float[np.ndarray, "part channel"] = dataclasses.field(metadata=within(-1 - 1e-3, 1 + 1e-3))
     codes: Float[np.ndarray, "used part"] = dataclasses.field(metadata=within(0))
     coherence: float
     floor: float

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..metrics import relative_squared_error
-from ..nmf import ADMM, NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
+from ..nmf import NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
 from ..nmf.options import AnySolver, AnyStart
-from ..nmf.settings import check_solver, start_or
-from ..nmf.validate import matrix, rank_of
+from ..nmf.settings import solver_or, start_or, usual_solver
+from ..nmf.validate import matrix, rank_of, value_range
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
 from ..support.fields import counted, elsewhere, within
 from ..support.progress import Progress, silent
@@ -27,7 +28,8 @@ _WORSE = 2  # values of λ in a row that must be worse before larger ones are gi
 # From this share on, values of λ that lower the held-out loss by less than this part of it count as worse: they are the
 # ones that take long.
 _FELT, _GAIN = 0.3, 0.02
-SOLVER = ADMM(rtol=1e-4, max_steps=60)
+# Of the solver, where none is given.
+SETTINGS: Mapping[str, Any] = {"rtol": 1e-4, "max_steps": 60}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ def faithfulness_path(
     held_out_term: Faithfulness | None = None,
     weights: Sequence[float] | None = None,
     most_error: Real = 1.1,
-    solver: AnySolver = SOLVER,
+    solver: AnySolver | None = None,
     start: AnyStart | None = None,
     key: Seed = None,
     progress: Progress = silent,
@@ -123,8 +125,9 @@ def faithfulness_path(
         term are equally large; larger ones are left out once two in a row made the held-out loss worse, or, from
         0.3 times that λ on, lowered it by less than 2 %.
     - `most_error`: how much larger than without the term the held-out error may become, as a factor.
-    - `solver`, `start`, `key`: for `factorize`. The start is `NNDSVD()` by default, as `explain` has it: only the
-        path's first point uses it, each other one starts from the last.
+    - `solver`, `start`, `key`: for `factorize`. The solver is `ADMM(rtol=1e-4, max_steps=60)` by default, or
+        `SemiNMF` with these settings if any of the rows, held out or not, is below zero. The start is `NNDSVD()` by
+        default, as `explain` has it: only the path's first point uses it, each other one starts from the last.
     - `progress`: told after each λ.
 
     **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
@@ -137,7 +140,7 @@ def faithfulness_path(
     >>> [point.weight for point in path.points]
     [0.0, 10.0]
     """
-    rank, solver = rank_of(rank), check_solver(solver)
+    rank, solver = rank_of(rank), solver_or(None, solver)
     instance("term", term, Faithfulness, "Faithfulness(model.head)")
     most_error = real("most_error", most_error, "factor")
     if most_error < 1:
@@ -148,6 +151,9 @@ def faithfulness_path(
     prepared = _prepared(term, activations, "activations")
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     _prepared(held_out_term, held_out, "held_out")
+    if solver is None:
+        signed = min(value_range(activations)[0], value_range(held_out)[0]) < 0
+        solver = usual_solver(signed=signed, **SETTINGS)
     solver.check_terms(SquaredError() + term)
     key, start = key_of(key), start_or(NNDSVD(), start)
 

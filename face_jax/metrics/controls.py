@@ -7,17 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..support.arguments import Seed, Whole, check_count, key_of, real_array
+from ..support.arguments import Seed, Whole, check_count, flag, key_of, real_array
 from ..support.scaling import of_order_one
 
 
 def mean_direction(
-    rows: Float[np.ndarray, "row channel"], rank: Whole, *, key: Seed = None
+    rows: Float[np.ndarray, "row channel"], rank: Whole, *, key: Seed = None, signed: bool = False
 ) -> Float[np.ndarray, "concept channel"]:
     """The mean activation as the only real concept; the others are noise.
 
     One direction that stands for the whole class already predicts the class, so scores that reward early insertion
     and deletion come close to their ceilings without a concept having been found.
+
+    **Arguments:**
+
+    - `rows`: the activations.
+    - `rank`: how many concepts.
+    - `key`, `signed`: as for `random_dictionary`.
 
     **Example:**
 
@@ -25,13 +31,21 @@ def mean_direction(
     (3, 12)
     """
     rows = real_array("rows", rows, "row × channel")
-    noise = random_dictionary(rows.shape[1], rank, key=key).astype(rows.dtype)
+    noise = random_dictionary(rows.shape[1], rank, key=key, signed=signed).astype(rows.dtype)
     noise[0] = unit_length(rows.mean(axis=0, keepdims=True))[0]
     return noise
 
 
-def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Float[np.ndarray, "concept channel"]:
+def random_dictionary(
+    channels: Whole, rank: Whole, *, key: Seed = None, signed: bool = False
+) -> Float[np.ndarray, "concept channel"]:
     """Directions drawn at random: absolute values of normal numbers, at unit length.
+
+    **Arguments:**
+
+    - `channels`, `rank`: how long, and how many.
+    - `key`: for the draw, or a seed.
+    - `signed`: normal numbers as they are, beside concepts that may have entries below zero.
 
     **Example:**
 
@@ -39,8 +53,9 @@ def random_dictionary(channels: Whole, rank: Whole, *, key: Seed = None) -> Floa
     [1.0, 1.0, 1.0]
     """
     channels, rank = check_count("channels", channels, "channels"), check_count("rank", rank, "concepts")
-    key = key_of(key)
-    return unit_length(np.abs(np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))))
+    key, signed = key_of(key), flag("signed", signed)
+    drawn = np.asarray(jax.random.normal(key, (rank, channels), dtype=jnp.float32))
+    return unit_length(drawn if signed else np.abs(drawn))
 
 
 def unit_length(vectors: Float[np.ndarray, "concept channel"]) -> Float[np.ndarray, "concept channel"]:

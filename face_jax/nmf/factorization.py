@@ -79,7 +79,7 @@ def factorize(
     flag("throw", throw)
     validate.factorizable("activations", activations, signed=solver.signed_dictionary)
     validate.squared_error(objective)
-    validate.penalties(objective, both=True)
+    validate.penalties(objective, both=True, signed=solver.signed_dictionary)
     quadratic = validate.weights_of(objective, activations)
     given = start.given
     if given is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,9 +20,12 @@ from . import magnitude, validate
 from .factorization import factorize
 from .matching import matched
 from .objective import SquaredError
-from .settings import check_solver
+from .settings import check_solver, usual_solver
 from .solvers.starts import Given, Random
-from .solvers.update_rules import ADMM, Solver
+from .solvers.update_rules import Solver
+
+# Of the solver, where none is given.
+SETTINGS: Mapping[str, Any] = {"rtol": 1e-3, "max_steps": 200}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,7 @@ def rank_scan(
     folds: Whole = 3,
     starts: Whole = 3,
     left_out: Real = 0.1,
-    solver: Any = ADMM(max_steps=200, rtol=1e-3),  # noqa: B008 (settings: frozen)
+    solver: Any = None,
 ) -> RankScan:
     """Compare ranks by bi-cross-validation with masked entries (Owen & Perry 2009) and by stability over starts.
 
@@ -72,13 +76,14 @@ def rank_scan(
 
     **Arguments:**
 
-    - `activations`: `row × channel`, at least 0.
+    - `activations`: `row × channel`.
     - `ranks`: which to try.
     - `key`: for masks and starts, or a seed; `jax.random.key(0)` if None.
     - `folds`: how many masks, at least 2.
     - `starts`: how many random starts are compared, at least 2.
     - `left_out`: which share of the entries a mask leaves out.
-    - `solver`: the rule; a coarse tolerance is enough to compare ranks.
+    - `solver`: the rule; a coarse tolerance is enough to compare ranks. By default `ADMM(rtol=1e-3, max_steps=200)`, or
+        `SemiNMF` with these settings if any activation is below zero.
 
     **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
     refuses, and for activations that are 0 everywhere.
@@ -96,11 +101,13 @@ def rank_scan(
     folds = whole("folds", folds, "masks to compare", least=2)
     starts = whole("starts", starts, "starts to compare", least=2)
     left_out = share("left_out", left_out, 0.1)
-    check_solver(instance("solver", solver, Solver, "ADMM() or HALS()"))
-    if solver.signed_dictionary:
-        raise ValueError(f"solver={solver!r} doesn't take the masks that ranks are compared by; give ADMM() or HALS()")
+    if solver is not None:
+        check_solver(instance("solver", solver, Solver, "ADMM(), HALS() or SemiNMF()"))
     validate.finite("activations", activations)
-    validate.non_negative("activations", activations, validate.SIGNED)
+    if solver is None:
+        solver = usual_solver(signed=validate.value_range(activations)[0] < 0, **SETTINGS)
+    elif not solver.signed_dictionary:
+        validate.non_negative("activations", activations, validate.SIGNED)
     if not np.asarray(activations).any():
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
     # All that is told is a ratio or a cosine.
@@ -133,7 +140,7 @@ def _fold(
     visible = activations * mask
     errors, last = [], None
     for rank, more in zip(ranks, jax.random.split(of_more, len(ranks)), strict=True):
-        new_codes, new_dictionary = Random()(visible, rank, signed=False, key=more)
+        new_codes, new_dictionary = Random()(visible, rank, signed=solver.signed_dictionary, key=more)
         codes, dictionary = new_codes.T, new_dictionary
         if last is not None:
             kept = last.codes.shape[1]

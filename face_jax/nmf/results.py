@@ -52,9 +52,10 @@ _MESSAGES = {
         "activations, weights and penalties."
     ),
     RESULTS.negative: (
-        "Activations, weights, penalties or given factors that were only known inside jit have negative entries; the "
-        "factors can't be used. Take a layer behind a ReLU, use solver=SemiNMF() (codes ≥ 0, dictionary of either "
-        "sign), or clamp them yourself if they are rounding."
+        "Activations, weights, penalties or given factors that were only known inside jit have negative entries, or "
+        "l1_dictionary isn't 0 beside a dictionary of either sign; the factors can't be used. Take a layer behind a "
+        "ReLU, use solver=SemiNMF() (codes ≥ 0, dictionary of either sign) without l1_dictionary, or clamp them "
+        "yourself if they are rounding."
     ),
     RESULTS.derivative_inexact: (
         "Use float64, fewer concepts if some are duplicated, a larger rtol or max_steps of ImplicitAdjoint, or take "

@@ -88,6 +88,17 @@ def start_or(default: Default, start: AnyStart | None) -> AnyStart | Default:
     return default if start is None else check_start(start)
 
 
+def usual_solver(*, signed: bool, **settings: Any) -> ADMM | SemiNMF:
+    """The solver where none is given: `SemiNMF` for activations below zero, else `ADMM`.
+
+    **Arguments:**
+
+    - `signed`: whether there are such.
+    - `settings`: those that both have.
+    """
+    return SemiNMF(**settings) if signed else ADMM(**settings)
+
+
 def _counts(name: str, settings: Any) -> None:
     for field, least in _LEAST_OF.items():
         if hasattr(settings, field):

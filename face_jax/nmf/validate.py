@@ -106,7 +106,8 @@ def _non_negative(name: str, value: Array, extremes: tuple[float, float], remedy
 def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
     """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
     checked = [getattr(quadratic, name) for name in (*WEIGHTS, *PENALTIES)]
-    checked += [] if signed else [activations]
+    # With signs an ℓ1 penalty on the dictionary would be no penalty.
+    checked += [-jnp.asarray(quadratic.l1_dictionary)] if signed else [activations]
     if hasattr(start, "codes"):
         checked += [start.codes] if signed else [start.codes, start.dictionary]
     found = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
@@ -154,14 +155,19 @@ def squared_error(objective: Any) -> None:
     )
 
 
-def penalties(objective: Objective, *, both: bool) -> None:
-    """Weights and penalties that make sense; `both` asks for penalties on both factors or on none."""
+def penalties(objective: Objective, *, both: bool, signed: bool = False) -> None:
+    """Penalties that make sense; `both` asks for them on both factors or on none, `signed` is the dictionary's."""
     known = {}
     for name in PENALTIES:
         value = getattr(objective, name)
         if isinstance(value, Tracer):
             return
         known[name] = real(name, value, "penalty", least=0)
+    if signed and known["l1_dictionary"] > 0:
+        raise ValueError(
+            f"l1_dictionary={known['l1_dictionary']:g} penalizes the sum of entries, which is no penalty for a "
+            "dictionary of either sign; give l2_dictionary instead"
+        )
     codes = known["l1_codes"] + known["l2_codes"]
     dictionary = known["l1_dictionary"] + known["l2_dictionary"]
     if both and (codes > 0) != (dictionary > 0):

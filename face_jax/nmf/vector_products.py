@@ -159,7 +159,7 @@ def _checked(
             "solution as factorize returned it"
         )
     validate.squared_error(objective)
-    validate.penalties(objective, both=True)
+    validate.penalties(objective, both=True, signed=signed_dictionary)
     quadratic = validate.weights_of(objective, activations)
     for weighted in weighing.active(objective):
         weighted.term.check(activations)

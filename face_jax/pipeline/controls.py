@@ -28,10 +28,13 @@ def control_banks(fitting: Fitted, rank: int, keys: Keys) -> dict[str, Float[np.
     if fitting.objective.terms:
         plain = factorize(activations, rank, solver=fitting.solver, start=fitting.start, key=keys["start"])
         banks[WITHOUT_TERM] = np.asarray(plain.dictionary)
-    begun = np.asarray(NNDSVD()(activations, rank, signed=False, key=keys["start"])[1])
+    # Beside concepts of either sign random ones have signs, too: they'd be at a loss else, not without knowledge.
+    signed = fitting.solver.signed_dictionary
+    begun = np.asarray(NNDSVD()(activations, rank, signed=signed, key=keys["start"])[1])
     banks["NNDSVD start, no steps taken"] = metrics.unit_length(begun)
-    banks["mean activation and noise"] = metrics.mean_direction(rows, rank, key=first)
-    banks["random directions"] = metrics.random_dictionary(rows.shape[1], rank, key=second).astype(rows.dtype)
+    banks["mean activation and noise"] = metrics.mean_direction(rows, rank, key=first, signed=signed)
+    drawn = metrics.random_dictionary(rows.shape[1], rank, key=second, signed=signed)
+    banks["random directions"] = drawn.astype(rows.dtype)
     return banks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ..activations import below_zero, check_signs
 from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
@@ -68,7 +69,8 @@ def explain(
 
     **Arguments:**
 
-    - `model`: a classifier split at a layer whose activations are not negative.
+    - `model`: a classifier split at a layer. Where its activations have entries below zero, concepts have too, and
+        codes are at least 0 everywhere; a note says so.
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
     - `target`: the class, by name or number. A string that is a class's name means that class; else digits are a
         number, as integers always are. By default, the class that the model predicts most often here.
@@ -76,8 +78,10 @@ def explain(
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
         of the whole photographs fitted; `"auto"` chooses it on some of them by a path. None: no such term.
-    - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The start is
-        `NNDSVD()` unless another one is given: the control "no steps taken" is then the very start of this fit.
+    - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The solver is
+        `ADMM()` unless another one is given, or `SemiNMF()` if any activation of the photographs or crops is below
+        zero. The start is `NNDSVD()` unless another one is given: the control "no steps taken" is then the very start
+        of this fit.
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
@@ -87,7 +91,8 @@ def explain(
     - `progress`: whom to tell how far it is: True for a line on standard error, False for nobody, or a
         `face_jax.support.progress.Progress`. By default a line where a person watches, on a terminal or in a notebook.
 
-    **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had.
+    **Returns:** the explanation. Raises `ValueError`s that say what to do when it can't be had, among them
+    `SignedActivationsError` for a non-negative `solver` at a layer with activations below zero.
 
     **Example:**
 
@@ -100,6 +105,7 @@ def explain(
     faithfulness = check_faithfulness(faithfulness, objective)
     check_model(model)
     solver, start = solver_or(None, solver), start_or(None, start)
+    check_signs(model, solver)
     if objective is not None:
         squared_error(objective)
     flag("one_each", one_each)
@@ -109,17 +115,19 @@ def explain(
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs(images)
         wanted = None if target is None else class_index(model.classes, target)
-        activator = Activator(model, batch, cache, progress, stopwatch)
+        activator = Activator(model, batch, cache, progress, stopwatch, solver)
         number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
         places = places_in(every, seen, crops, held_out, keys, stopwatch)
         check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
         material = material_of(activator, places, seen.kept, number, keys)
         rows = material.pictures.crop_activations
         check_alive(model, rows, material.fitted)
-        rank, scan = choose_rank(rank, rows, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
+        every_map = seen.kept.maps, rows, material.fitted.maps, material.scored.maps
+        signed = below_zero(*every_map) if solver is None else solver.signed_dictionary
+        rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
         fitting = fit(
-            model.head, material, rank, faithfulness=faithfulness, objective=objective, solver=solver, start=start,
-            keys=keys, progress=progress, stopwatch=stopwatch,
+            model.head, material, rank, faithfulness=faithfulness, objective=objective, signed=signed, solver=solver,
+            start=start, keys=keys, progress=progress, stopwatch=stopwatch,
         )  # fmt: skip
         with stopwatch("importance"):
             importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress)

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..faithfulness import Path, faithful_rows, faithfulness_path
-from ..faithfulness.path import SOLVER as FAITHFUL_SOLVER
-from ..nmf import ADMM, NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
+from ..faithfulness.path import SETTINGS as FAITHFUL
+from ..nmf import NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
+from ..nmf.rank_choice import SETTINGS as OF_RANKS
+from ..nmf.settings import usual_solver
 from ..support.progress import Progress, Stopwatch
 from . import checks
 from .material import Keys, Material
@@ -49,6 +51,7 @@ def fit(
     *,
     faithfulness: float | Literal["auto"] | None,
     objective: AnyObjective | None,
+    signed: bool,
     solver: AnySolver | None,
     start: AnyStart | None,
     keys: Keys,
@@ -63,6 +66,7 @@ def fit(
     - `material`: the crops, and the pictures whose predictions are kept.
     - `rank`: how many concepts.
     - `faithfulness`: λ, or `"auto"`, or None for none.
+    - `signed`: whether concepts may have entries below zero.
     - `objective`, `solver`, `start`: for `factorize`; the usual ones if None.
     - `keys`: from `keys_of`.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
@@ -70,7 +74,8 @@ def fit(
     **Returns:** the factorization.
     """
     objective = SquaredError() if objective is None else objective
-    solver = (ADMM() if faithfulness is None else FAITHFUL_SOLVER) if solver is None else solver
+    if solver is None:
+        solver = usual_solver(signed=signed, **({} if faithfulness is None else FAITHFUL))
     start = first = NNDSVD() if start is None else start
     crops = material.pictures.crop_activations
     rows, path = crops, None
@@ -100,6 +105,7 @@ def choose_rank(
     rank: int | Literal["auto"],
     rows: Float[np.ndarray, "crop channel"],
     *,
+    signed: bool,
     key: Key[Array, ""],
     progress: Progress,
     stopwatch: Stopwatch,
@@ -109,7 +115,8 @@ def choose_rank(
         return rank, None
     with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
         ranks = [candidate for candidate in checks.RANKS if candidate <= min(rows.shape)]
-        scan = rank_scan(jnp.asarray(rows), ranks, key=key)
+        # By the signs of all that is explained, of which the rows are averages.
+        scan = rank_scan(jnp.asarray(rows), ranks, key=key, solver=usual_solver(signed=signed, **OF_RANKS))
         advance(1)
     return scan.suggested, scan
 

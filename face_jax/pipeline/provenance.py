@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from ..activations import Survey
 from ..explanation.parts import Fit, Settings
@@ -56,6 +56,7 @@ def notes_on(
         *([] if other_reading is None else [other_reading]),
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, material),
+        *_on_signs(model, seen.kept.maps, fitting),
         *_on_fitting(fitting, scan),
     )
 
@@ -118,6 +119,22 @@ def _on_pictures(model: SplitModel, target: int, material: Material) -> Iterator
             f"importance and the scores are of the quarter that comes closest to it, and not about {name}. Give more "
             "photographs of the class, or larger crops (in Python crops=face_jax.RandomCrops(largest=0.9))."
         )
+
+
+def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], fitting: Fitted) -> Iterator[str]:
+    if not fitting.solver.signed_dictionary:
+        return
+    share = float((maps < 0).mean())
+    having = (
+        f"has activations of either sign ({share:.0%} of those in the photographs are below zero)"
+        if share > 0
+        else "has no activations below zero in the photographs"
+    )
+    yield (
+        f"Layer {model.layer} {having}, and concepts are directions whose entries have either sign; how much of a "
+        f"concept is somewhere is never negative ({type(fitting.solver).__name__}). Other such concepts may fit as "
+        "well: face_jax.signs_apart(model), or --signs apart, fits less closely, and finds concepts again more often."
+    )
 
 
 def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..activations import Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
+from ..activations import Collected, Crops, Survey, check_signs, collect_crops, pooled, survey, whole_maps
 from ..model import SplitModel
+from ..nmf.options import AnySolver
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.progress import Progress, Stopwatch
 
@@ -32,6 +33,7 @@ class Activator:
     - `batch`: pictures that go through the network together.
     - `cache`: called with what the activations depend on, and with the function that computes them.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
+    - `solver`: what the activations are for, if it was chosen already: what it can't represent is refused.
     """
 
     model: SplitModel
@@ -39,13 +41,20 @@ class Activator:
     cache: Callable[..., Any]
     progress: Progress
     stopwatch: Stopwatch
+    solver: AnySolver | None = None
 
     def survey(self, photographs: Sequence[Photograph], target: int | None) -> Survey:
         """`face_jax.activations.survey`, kept."""
 
         def compute() -> dict[str, np.ndarray]:
             seen = survey(
-                self.model, photographs, target, batch=self.batch, progress=self.progress, stopwatch=self.stopwatch
+                self.model,
+                photographs,
+                target,
+                batch=self.batch,
+                progress=self.progress,
+                stopwatch=self.stopwatch,
+                solver=self.solver,
             )
             return {
                 "maps": seen.kept.maps,
@@ -61,6 +70,7 @@ class Activator:
         # Names are in what is said of files that can't be read.
         names = "\0".join(photograph.name for photograph in photographs)
         arrays = self.cache(["survey without copies", str(target), names, *self._identity(photographs)], compute)
+        self._check(arrays["maps"])
         return Survey(
             kept=Collected(arrays["maps"], arrays["logits"]),
             index=arrays["index"],
@@ -84,13 +94,20 @@ class Activator:
                 batch=self.batch,
                 progress=self.progress,
                 stopwatch=self.stopwatch,
+                solver=self.solver,
             )
             return {"maps": found.maps, "logits": found.logits}
 
         window = b"" if crops.window is None else crops.window.tobytes()
         where = (crops.image.tobytes(), crops.box.tobytes(), window)
         arrays = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
+        self._check(arrays["maps"])
         return Collected(arrays["maps"], arrays["logits"])
+
+    def _check(self, maps: Float[np.ndarray, "image y x channel"]) -> None:
+        """What was kept was computed for any solver."""
+        if len(maps):
+            check_signs(self.model, self.solver, maps)
 
     def _identity(self, photographs: Sequence[Photograph]) -> list[bytes | str]:
         """What activations depend on."""

@@ -11,26 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..activations import below_zero, check_signs
 from ..explanation.concepts import clearly_have, strongest_crops
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division, SubConcept, coherence, spreads, top_crops
 from ..model import SplitModel
 from ..nmf import factorize
 from ..nmf.options import AnySolver, AnyStart
+from ..nmf.settings import usual_solver
 from ..support.progress import Progress
 from .earlier_layers import check_same_model, crop_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is the same at all levels, as `recurse` takes it."""
+    """What is the same at all levels, as `recurse` takes it; the solver is None if the signs choose it."""
 
     rank: int
     percentile: float
     fewest: int
     threshold: float
     strongest: int
-    solver: AnySolver
+    solver: AnySolver | None
     start: AnyStart
     batch: int
     cache: Callable[..., Any]
@@ -73,6 +75,7 @@ def divide(
         notes += [_too_few(task, 0) for task in tasks]
         return {}, {}
     model = level.cut(level.number)
+    check_signs(model, settings.solver)
     check_same_model(explanation, model, level.number)
     rows = crop_rows(
         explanation,
@@ -81,7 +84,9 @@ def divide(
         batch=settings.batch,
         cache=settings.cache,
         progress=settings.progress,
+        solver=settings.solver,
     )
+    solver = usual_solver(signed=below_zero(rows)) if settings.solver is None else settings.solver
     found, measured, parts = {}, {}, []
     for task in tasks:
         crops = top[task.path]
@@ -98,7 +103,7 @@ def divide(
             continue
         key, own = jax.random.split(key)
         division = _division(
-            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, own
+            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, solver, own
         )
         found[task.path] = division
         parts += [Task(part.path, crops, division.codes[:, at]) for at, part in enumerate(division.parts)]
@@ -123,11 +128,12 @@ def _division(
     rows: Float[np.ndarray, "crop channel"],
     spread: float,
     settings: Settings,
+    solver: AnySolver,
     key: Key[Array, ""],
 ) -> Division:
     """One concept taken apart: its crops' activations at the earlier layer, factorized."""
     solution = factorize(
-        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=settings.solver, start=settings.start, key=key
+        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=solver, start=settings.start, key=key
     )
     codes, dictionary = np.asarray(solution.codes), np.asarray(solution.dictionary)
     mass = codes.sum(axis=0)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
+from ..nmf.options import AnySolver
 from ..pictures.photographs import network_input
 from ..pipeline.selection import Activator, place_average
 from ..support.progress import Progress, Stopwatch
@@ -47,7 +48,7 @@ class Place(Protocol):
 
 
 def earlier_layers(places: Sequence[Place], layer: str, depth: int) -> tuple[str, ...]:
-    """Layers for the levels of a recursion: before `layer`, the last non-negative one of each finer grid.
+    """Layers for the levels of a recursion: before `layer`, the last of each finer grid, a non-negative one if any is.
 
     Layers of one grid differ by a block or two; from grid to grid parts become smaller.
 
@@ -64,14 +65,16 @@ def earlier_layers(places: Sequence[Place], layer: str, depth: int) -> tuple[str
         raise ValueError(f"layer={layer!r} is none of the layers on offer: {', '.join(place.name for place in places)}")
     found: list[Place] = []
     for place in reversed(places[:at]):
-        finest = (found[-1] if found else places[at]).shape
-        if place.non_negative and place.shape[0] * place.shape[1] > finest[0] * finest[1]:
+        grid, finest = (each.shape[0] * each.shape[1] for each in (place, found[-1] if found else places[at]))
+        if grid > finest:
             found.append(place)
+        elif found and grid == finest and place.non_negative and not found[-1].non_negative:
+            found[-1] = place
     if len(found) < depth:
         there = ", ".join(place.name for place in found) or "none"
         raise ValueError(
-            f"depth={depth} needs as many earlier layers without activations below zero, each on a finer grid than "
-            f"the one behind it; before {layer!r} there are: {there}"
+            f"depth={depth} needs as many earlier layers, each on a finer grid than the one behind it; before "
+            f"{layer!r} there are: {there}"
         )
     return tuple(place.name for place in found[:depth])
 
@@ -84,12 +87,13 @@ def crop_rows(
     batch: int,
     cache: Callable[..., Any],
     progress: Progress,
+    solver: AnySolver | None = None,
 ) -> Float[np.ndarray, "crop channel"]:
     """Averaged activations of some of the explanation's crops at another layer."""
     # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
     # gives has no logits, and is kept apart from what the whole one gives.
     headless = dataclasses.replace(model, head=_NoHead(), fingerprint=f"{model.fingerprint} without a head")
-    activator = Activator(headless, batch, cache, progress, Stopwatch())
+    activator = Activator(headless, batch, cache, progress, Stopwatch(), solver)
     return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..activations import check_signs
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Recursion, spreads
 from ..model import SplitModel, check_model
-from ..nmf import ADMM, NNDSVD
+from ..nmf import NNDSVD
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..support.arguments import (
@@ -85,12 +86,13 @@ def recurse(
     - `threshold`: from which spread on a concept, or a sub-concept, is taken apart; 0 for all. Of the concepts of eight
         ImageNet classes in an EfficientNet-Lite0, 22 of the 56 that mattered reached 0.7.
     - `strongest`: strongest crops named for each sub-concept.
-    - `solver`, `start`: for `factorize`; `ADMM()` and, as `explain` has it, `NNDSVD()` by default.
+    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` at layers with activations below
+        zero in these crops, and `NNDSVD()` by default.
     - `batch`, `cache`, `progress`: as for `explain`.
     - `key`: for starts that are random.
 
     **Returns:** the explanation with `recursion` filled in. Raises `ValueError` for a cut of another model, and
-    `SignedActivationsError` for a layer with activations below zero.
+    `SignedActivationsError` for a non-negative `solver` at a layer with activations below zero.
 
     **Example:**
 
@@ -110,7 +112,9 @@ def recurse(
     )
     batch = check_count("batch", batch, "pictures")
     callable_with("cache", cache, "give an object such as ArrayCache(folder)", [], dict)
-    solver, start = solver_or(ADMM(), solver), start_or(NNDSVD(), start)
+    solver, start = solver_or(None, solver), start_or(NNDSVD(), start)
+    for model in () if callable(earlier) else earlier:
+        check_signs(model, solver)
     settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None

@@ -10,7 +10,8 @@ import torchvision
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from face_jax.bridges.torch_features import features_of
 
-from face_jax import bridges
+from face_jax import bridges, signs_apart
+from face_jax.attribution import concept_gradients
 from face_jax.model import Preprocess, SplitModel
 from face_jax.nmf import encode
 
@@ -49,6 +50,28 @@ def test_codes_are_those_of_jax(split, images, pooled):
     codes = bridges.ConceptModule(split, dictionary(), pooled=pooled)(images)
     assert codes.shape == ((2, CONCEPTS) if pooled else (2, 4, 4, CONCEPTS))
     np.testing.assert_allclose(codes.reshape(-1, CONCEPTS).numpy(force=True), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_signs_are_put_apart_in_torch_for_torch_s_methods(images, pooled):
+    model = small.randomized(small.Plain(channels=CHANNELS), seed=3).double()
+    mixed = bridges.split(model, "body.4", preprocess=Preprocess(size=8, resize=8))
+    apart = signs_apart(mixed)
+    inputs = images.movedim(1, -1).numpy()
+    maps, both = mixed.features(inputs), apart.features(inputs)
+    assert float(maps.min()) < 0 <= float(both.min())
+    channels = maps.shape[-1]
+    np.testing.assert_array_equal(both[..., :channels] - both[..., channels:], maps)
+    np.testing.assert_allclose(apart.head(both), mixed.head(maps), rtol=1e-10)
+    for split, bank in ((apart, dictionary(2 * channels)), (mixed, dictionary(channels) - 0.2)):
+        module = bridges.ConceptModule(split, bank, pooled=pooled)
+        given = images.clone().requires_grad_()
+        codes = module(given)
+        found = split.features(inputs)
+        rows = jnp.mean(found, axis=(1, 2)) if pooled else found.reshape(-1, found.shape[-1])
+        np.testing.assert_allclose(codes.reshape(-1, CONCEPTS).numpy(force=True), encode(rows, bank), atol=1e-10)
+        (gradient,) = torch.autograd.grad(codes[..., 0].sum(), given)
+        expected = concept_gradients(split, bank, inputs, concepts=[0], pooled=pooled)[0]
+        np.testing.assert_allclose(gradient.movedim(1, -1).numpy(), expected, atol=1e-10)
 
 
 def test_gradient_agrees_with_a_central_difference(split, images, pooled):

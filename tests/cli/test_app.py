@@ -160,6 +160,19 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("signs", ["mixed", "apart"])
+def test_a_layer_with_activations_below_zero_is_explained_either_way(tiny, signs):
+    more = ["--sanity", "--visualize", "1"] if signs == "apart" else []
+    out, _ = tiny("--layer", "2", "--signs", signs, *more)
+    text = json.loads((out / "explanation.json").read_text())
+    settings = text["record"]["provenance"]["settings"]
+    assert settings["solver"].startswith("ADMM(" if signs == "apart" else "SemiNMF(")
+    said = {"apart": "channels of their own", "mixed": "concepts are directions whose entries have either sign"}
+    assert said[signs] in (out / "report.html").read_text()
+    if more:
+        assert json.loads((out / "sanity.json").read_text())["stages"][0]["dictionary"] > 0.99
+
+
 def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
     from face_jax.cli import run
 
@@ -297,7 +310,7 @@ MISTAKES = [
     (["explain", "--images", "photos", "--layer", "_conv_heat"], "_conv_head"),
     (["explain", "--images", "photos", "--target", "tenchh"], "did you mean tench"),
     (["explain", "--images", "photos", "--target", "church"], "none of the 2 photographs"),
-    (["explain", "--images", "photos", "--layer", "_blocks.10"], "below zero"),
+    (["explain", "--images", "photos", "--signs", "both"], "neither mixed nor apart"),
     (["explain", "--images", "photos", "--crops", "2", "--rank", "20"], "rank=20"),
     (["explain", "--images", "photos", "--out", "file/report"], "can't be written to"),
     (["explain", "--images", "photos", "--model", "resnet18", "--weights", "wrong.pth"], "weights"),

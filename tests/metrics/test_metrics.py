@@ -88,6 +88,9 @@ def test_controls_have_unit_length_and_the_mean_comes_first():
     np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(bank[0] * np.linalg.norm(rows.mean(0)), rows.mean(0), rtol=1e-6)
     assert (metrics.random_dictionary(9, 4, key=KEY) >= 0).all()
+    signed = metrics.random_dictionary(9, 4, key=KEY, signed=True)
+    np.testing.assert_array_equal(np.abs(signed), metrics.random_dictionary(9, 4, key=KEY))
+    assert (signed < 0).any()
 
 
 def test_score_of_a_perfect_bank(toy):

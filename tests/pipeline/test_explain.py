@@ -12,7 +12,6 @@ from toy_model import CLASSES, Squared, colour_features, colour_model, pictures,
 
 import face_jax as fj
 from face_jax import attribution
-from face_jax.activations import SignedActivationsError
 from face_jax.faithfulness import Path
 from face_jax.faithfulness.path import Point
 from face_jax.heads import Affine
@@ -481,19 +480,6 @@ def test_no_photograph_of_the_class():
 def test_unknown_class():
     with pytest.raises(UnknownClassError, match="did you mean reddish"):
         fj.explain(colour_model(), RED, "redish", **SETTINGS)
-
-
-def test_signed_activations_are_refused_before_the_work():
-    calls = []
-
-    def signed(images):
-        calls.append(1)
-        return colour_features(images) - 0.5
-
-    model = colour_model(features=signed, non_negative_layers=lambda: ("relu3", "relu4"))
-    with pytest.raises(SignedActivationsError, match=r"'patches'.*below zero.*relu3, relu4"):
-        fj.explain(model, RED, "reddish", **SETTINGS)
-    assert len(calls) == 1
 
 
 def test_activations_that_are_nan_are_no_signed_ones():

@@ -224,5 +224,8 @@ def test_earlier_layers_are_the_last_of_each_finer_grid():
     assert earlier_layers(PLACES, "last", 1) == ("two.1",)
     with pytest.raises(ValueError, match=r"depth=3 .* before 'two.0' there are: one, stem"):
         earlier_layers(PLACES, "two.0", 3)
+    # A grid whose layers are all signed is no less fine.
+    signed = tuple(dataclasses.replace(place, non_negative=place.name != "one") for place in PLACES)
+    assert earlier_layers(signed, "last", 3) == ("two.1", "one", "stem")
     with pytest.raises(ValueError, match="'four' is none of the layers"):
         earlier_layers(PLACES, "four", 1)

@@ -86,6 +86,7 @@ def kkt_residual(
     validate.weights_of(objective, activations)
     if not isinstance(signed_dictionary, Tracer):
         flag("signed_dictionary", signed_dictionary)
+        validate.penalties(objective, both=False, signed=signed_dictionary)
     if scale is not None and not isinstance(scale, Tracer):
         scale = jnp.asarray(real_array("scale", scale, "concept"))
         if len(scale) != codes.shape[1]:

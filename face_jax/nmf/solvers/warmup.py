@@ -16,7 +16,7 @@ from ..objective import SquaredError
 from .loop import solve
 from .passes import pass_over
 from .starts import NNDSVD, Given, Start
-from .update_rules import ADMM, HALS, Solver
+from .update_rules import ADMM, HALS, SemiNMF, Solver
 
 _FEWEST_ROWS = 4  # for each concept: a smaller sample says too little
 _SWEEPS = 6  # coordinate sweeps that give all rows their codes for a sample's dictionary
@@ -35,7 +35,7 @@ class Warmup(Start):
 
     - `start`: where the first sample starts. Factors that are `Given` are improved on the samples first, too.
     - `stages`: which share of the rows each sample is, and how many steps are taken on it.
-    - `solver`: their rule.
+    - `solver`: their rule; where the dictionary may be negative, that of the codes.
     """
 
     start: Start = NNDSVD()  # noqa: RUF009 (frozen)
@@ -51,19 +51,19 @@ class Warmup(Start):
         rows = activations.shape[0]
         stages = [(int(rows * share), steps) for share, steps in self.stages]
         stages = [(count, steps) for count, steps in stages if count >= _FEWEST_ROWS * rank]
-        if signed or not stages:
+        if not stages:
             return self.start(activations, rank, signed=signed, key=key)
         chosen = spread(rows, stages[0][0])
         sample, start = activations[chosen], self.start
         if isinstance(start, Given):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
+        rule: Any = SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
         for number, (count, steps) in enumerate(stages):
             if number:
                 sample = activations[spread(rows, count)]
                 codes = roughly(sample, dictionary)
-            settings: Any = self.solver
-            solver = dataclasses.replace(settings, max_steps=steps)
+            solver = dataclasses.replace(rule, max_steps=steps)
             found = solve(sample, SquaredError(), solver, codes, dictionary)
             # Equal shares of length for both factors: the solvers' steps treat them alike then.
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))

@@ -62,10 +62,10 @@ def test_torch_tensors_are_taken_in_torchs_layout():
     assert bridges.layers(model, example_inputs=torch.from_numpy(IMAGES).movedim(-1, 1)) == given
 
 
-def test_suggested_layer_is_the_last_with_non_negative_maps():
+def test_suggested_layer_is_the_last_with_maps_non_negative_ones_if_there_are_such():
     assert bridges.suggest_layer(bridges.layers(small.randomized(small.Plain()), size=8)).name == "body"
     tokens = bridges.layers(small.randomized(small.Tokens()), size=8)
-    assert bridges.suggest_layer(tokens) is None
+    assert bridges.suggest_layer(tokens).name == "final"
 
 
 def test_layers_print_as_a_table():

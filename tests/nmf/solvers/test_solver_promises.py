@@ -83,10 +83,11 @@ def test_solution_meets_the_tolerance_that_it_reports(solver):
     assert solution.result == ff.RESULTS.successful
     # The pair that's returned is one step beyond the one that met it.
     assert float(solution.stats.final_residual) <= 2 * solver.rtol
-    if not solver.signed_dictionary:
-        residual = ff.kkt_residual(A, solution.codes, solution.dictionary)
-        assert float(residual.scaled) == pytest.approx(float(solution.stats.final_residual), rel=1e-6)
-        assert float(residual.negative) == 0
+    signed = solver.signed_dictionary
+    residual = ff.kkt_residual(A, solution.codes, solution.dictionary, signed_dictionary=signed)
+    # What is left of a dictionary of least squares is rounding.
+    assert float(residual.scaled) == pytest.approx(float(solution.stats.final_residual), rel=1e-6, abs=1e-12)
+    assert float(residual.negative) == 0
 
 
 def test_second_call_does_not_compile_again():
@@ -148,25 +149,31 @@ def test_not_above_scikit_learn_from_the_same_start(shape, seed):
     assert float(ours.stats.final_objective) <= peer.reconstruction_err_**2 / 2 * (1 + 1e-4)
 
 
-def test_masked_entries_have_no_say():
+@pytest.mark.parametrize("solver", [ff.HALS(rtol=1e-7, max_steps=5000), ff.SemiNMF(rtol=1e-7, max_steps=5000)])
+def test_masked_entries_have_no_say(solver):
     A = noisy(noise=0)
+    if solver.signed_dictionary:
+        A = A @ np.diag(np.where(np.arange(SHAPE[1]) % 2, -1, 1))
     mask = jnp.asarray((np.random.default_rng(0).random(SHAPE) > 0.15).astype(float))
-    solver = ff.HALS(rtol=1e-7, max_steps=5000)
     spoiled = jnp.where(mask > 0, A, 1e3)
     solution = ff.factorize(spoiled, RANK, objective=ff.SquaredError(weights=mask), solver=solver)
     rebuilt = np.asarray(solution.codes @ solution.dictionary)
     assert np.linalg.norm((rebuilt - A) * (1 - mask)) < 0.02 * np.linalg.norm(A * (1 - mask))
-    residual = ff.kkt_residual(spoiled, solution.codes, solution.dictionary, objective=ff.SquaredError(weights=mask))
+    residual = ff.kkt_residual(
+        spoiled, solution.codes, solution.dictionary, objective=ff.SquaredError(weights=mask),
+        signed_dictionary=solver.signed_dictionary,
+    )  # fmt: skip
     assert float(residual.scaled) < 1e-4
 
 
-def test_row_weight_equals_repeating_the_row():
+@pytest.mark.parametrize("rule", [ff.HALS, ff.SemiNMF])
+def test_row_weight_equals_repeating_the_row(rule):
     A = noisy()
     start = ff.Random()(jnp.asarray(A), RANK, signed=False, key=jax.random.key(0))
     repeated = np.concatenate([A, A[:20]])
     weights = jnp.asarray(np.r_[np.full(20, 2.0), np.ones(40)])
     codes, dictionary = start[0].T, start[1]
-    solver = ff.HALS(rtol=1e-8, max_steps=3000, extrapolate=False)
+    solver = rule(rtol=1e-8, max_steps=3000, extrapolate=False)
     one = ff.factorize(
         A, RANK, objective=ff.SquaredError(row_weights=weights), solver=solver, start=ff.Given(codes, dictionary)
     )
@@ -192,6 +199,46 @@ def test_penalties_reach_a_stationary_point_and_make_codes_sparser(solver):
     assert (np.asarray(solution.codes) == 0).sum() > (np.asarray(plain.codes) == 0).sum()
 
 
+def test_penalties_of_a_free_dictionary_reach_a_stationary_point():
+    A = jnp.asarray(noisy() - 0.5)
+    objective = ff.SquaredError(l1_codes=0.3, l2_codes=0.01, l2_dictionary=0.1)
+    solution = ff.factorize(A, RANK, objective=objective, solver=ff.SemiNMF(rtol=1e-7, max_steps=3000))
+    codes, dictionary = solution.codes / solution.scale[None], solution.dictionary * solution.scale[:, None]
+    residual = ff.kkt_residual(A, codes, dictionary, objective=objective, signed_dictionary=True)
+    assert float(residual.scaled) < 1e-6
+    value = float(objective.value(A, codes, dictionary))
+    assert float(solution.stats.final_objective) == pytest.approx(value, rel=1e-9)
+
+
+def test_a_sum_is_no_penalty_of_entries_of_either_sign():
+    A = jnp.asarray(noisy() - 0.5)
+    objective = ff.SquaredError(l1_codes=0.1, l1_dictionary=0.1)
+    found = ff.factorize(A, RANK, solver=ff.SemiNMF(max_steps=5))
+    for call in (
+        lambda: ff.factorize(A, RANK, objective=objective, solver=ff.SemiNMF()),
+        lambda: ff.kkt_residual(A, found.codes, found.dictionary, objective=objective, signed_dictionary=True),
+        lambda: ff.derivative_stats(A, found, objective=objective, signed_dictionary=True),
+    ):
+        with pytest.raises(ValueError, match=r"l1_dictionary=0\.1 .*give l2_dictionary"):
+            call()
+
+    @jax.jit
+    def result(penalty):
+        objective = ff.SquaredError(l1_codes=0.1, l1_dictionary=penalty, l2_dictionary=0.1)
+        return ff.factorize(A, RANK, objective=objective, solver=ff.SemiNMF(max_steps=5), throw=False).result.code
+
+    assert int(result(0.1)) == ff.RESULTS.negative.value
+    assert int(result(0.0)) != ff.RESULTS.negative.value
+
+
+def test_the_error_of_a_free_dictionary_is_that_of_singular_values():
+    # A positive direction among the singular vectors of the rows lets all codes be positive (Gillis & Kumar 2015).
+    A = noisy() + 0.1
+    found = float(ff.factorize(A, RANK, solver=ff.SemiNMF(rtol=1e-6, max_steps=3000)).stats.final_objective)
+    best = (np.linalg.svd(A, compute_uv=False)[RANK:] ** 2).sum() / 2
+    assert best * (1 - 1e-9) <= found <= best * (1 + 1e-3)
+
+
 def test_semi_nmf_takes_signs_and_beats_clamping():
     generator = np.random.default_rng(0)
     A = generator.gamma(0.5, 1, (60, RANK)) @ generator.standard_normal((RANK, 12))
@@ -207,9 +254,10 @@ def test_semi_nmf_takes_signs_and_beats_clamping():
     [((1, 12), 1), ((60, 1), 1), ((60, 12), 1), ((6, 5), 9), ((3, 40), 5)],
     ids=["one row", "one channel", "rank one", "rank above both", "rank above rows"],
 )
-def test_degenerate_sizes(shape, rank):
+@pytest.mark.parametrize("rule", [ff.ADMM, ff.SemiNMF])
+def test_degenerate_sizes(shape, rank, rule):
     A = noisy(shape=shape)
-    solution = ff.factorize(A, rank, solver=ff.ADMM(rtol=1e-6, max_steps=2000))
+    solution = ff.factorize(A, rank, solver=rule(rtol=1e-6, max_steps=2000))
     assert bool(jnp.all(jnp.isfinite(solution.codes)))
     if rank >= min(shape):
         assert float(solution.stats.final_objective) < 1e-3 * (A**2).sum()
@@ -218,7 +266,7 @@ def test_degenerate_sizes(shape, rank):
         assert float(solution.stats.final_objective) == pytest.approx((best**2).sum() / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("solver", [ff.ADMM(), ff.HALS(), ff.MultiplicativeUpdate()])
+@pytest.mark.parametrize("solver", [ff.ADMM(), ff.HALS(), ff.MultiplicativeUpdate(), ff.SemiNMF()])
 def test_nothing_at_all_is_factorized_without_nan(solver):
     solution = ff.factorize(np.zeros(SHAPE), RANK, solver=solver)
     assert solution.result == ff.RESULTS.successful
@@ -258,6 +306,23 @@ def test_starts_are_feasible_and_better_than_nothing(start):
     scale = jnp.sum(A * (codes.T @ dictionary)) / jnp.sum((codes.T @ dictionary) ** 2)
     assert float(jnp.sum((A - scale * codes.T @ dictionary) ** 2)) < float(jnp.sum(A**2))
     assert bool(jnp.all(codes > 0)) == isinstance(start, ff.NNDSVDa | ff.NNDSVDar | ff.Random)
+
+
+@pytest.mark.parametrize("start", [ff.NNDSVD(), ff.NNDSVDa(), ff.NNDSVDar(), ff.Warmup()])
+def test_signed_starts_leave_the_dictionary_its_signs(start):
+    A = jnp.asarray(noisy(shape=(2400, 12)) @ np.diag(np.where(np.arange(12) % 2, -1, 1)))
+    codes, dictionary = start(A, RANK, signed=True, key=jax.random.key(0))
+    assert float(codes.min()) >= 0 > float(dictionary.min())
+    rebuilt = codes.T @ dictionary
+    scale = jnp.sum(A * rebuilt) / jnp.sum(rebuilt**2)
+    assert float(jnp.sum((A - scale * rebuilt) ** 2)) < 0.7 * float(jnp.sum(A**2))
+
+
+def test_warm_up_of_a_free_dictionary_starts_near_the_end():
+    A = jnp.asarray(noisy(shape=(2400, 12)) - 0.5)
+    warm, cold = (ff.factorize(A, RANK, solver=ff.SemiNMF(), start=start) for start in (ff.Warmup(), ff.NNDSVD()))
+    assert float(warm.stats.objective[0]) < 0.5 * float(cold.stats.objective[0])
+    assert float(warm.stats.objective[0]) < 1.1 * float(warm.stats.final_objective)
 
 
 def test_warm_up_starts_near_the_end():

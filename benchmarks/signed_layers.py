@@ -1,0 +1,307 @@
+"""Concepts of either sign, or positive and negative activations as channels of their own: which explains signed layers?
+
+    python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of both ways
+    python benchmarks/signed_layers.py speed          # seconds of SemiNMF and of scikit-learn's NMF
+
+Two networks whose layers have activations below zero, two classes of photographs each: DeiT-tiny behind its last layer
+but one, MobileNetV3-small behind two bottlenecks and its last map. Concepts are found in crops, averaged over places,
+as `explain` finds them, and in all places of some photographs, as it does to keep predictions; all are scored on
+photographs held out, by non-negative least squares at every place. The photographs and weights have to lie beside the
+checkout (`--data`). Activations and every answer are kept in `.cache/`, and a run that was stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import time
+import warnings
+from typing import Any
+
+# Read when torch is first imported: its idle threads would spin on the cores that JAX computes on.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from factorization import objective as error_of
+from factorization import planted
+
+import face_jax as fj
+from face_jax import bridges
+from face_jax.nmf.encoding import encode_maps
+from face_jax.nmf.matching import matched
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+KEPT = ROOT / ".cache" / "benchmarks" / "signed_layers"
+PLACES = (
+    ("deit_tiny", "encoder.layers.encoder_layer_10"),
+    ("mnv3s", "features.8"),
+    ("mnv3s", "features.11"),
+    ("mnv3s", "features.12"),
+)
+CLASSES = (217, 566)  # springer, French horn
+RANK = 15
+# Of as many photographs of each class, so that programs are compiled once; half of 18 is a number of them.
+FITTED, HELD_OUT = 18, 10
+
+
+def deit_tiny(data: pathlib.Path) -> tuple[Any, fj.Preprocess]:
+    import torch
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(image_size=224, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768)
+    weights = torch.load(data / "weights" / "deit_tiny_patch16_224_imagenet.pth", weights_only=True)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return model.eval(), fj.Preprocess(interpolation="bicubic")
+
+
+def mnv3s(data: pathlib.Path) -> tuple[Any, fj.Preprocess]:
+    """With the padding that the weights were trained with: one more row and column of zeros before each stride."""
+    import torch
+    import torchvision
+
+    model = torchvision.models.mobilenet_v3_small()
+    for module in model.modules():
+        if isinstance(module, torchvision.ops.Conv2dNormActivation) and module[0].stride == (2, 2):
+            old = module[0]
+            size = old.kernel_size[0]
+            module[0] = torch.nn.Conv2d(
+                old.in_channels, old.out_channels, size + 1, 2, size // 2, groups=old.groups, bias=False
+            )
+    weights = torch.load(data / "weights" / "mobilenet_v3_small_imagenet_qat.pth", weights_only=True)
+    own = model.state_dict()
+    for name, tensor in weights.items():
+        wide = own[name].shape[-2:] != tensor.shape[-2:] if tensor.ndim == 4 else False
+        weights[name] = torch.nn.functional.pad(tensor.float(), (1, 0, 1, 0)) if wide else tensor.float()
+    model.load_state_dict({name: weights.get(name, tensor) for name, tensor in own.items()})
+    return model.eval(), fj.Preprocess(mean=(128 / 255,) * 3, std=(127 / 255,) * 3)
+
+
+NETWORKS = {"deit_tiny": deit_tiny, "mnv3s": mnv3s}
+SPLIT: dict[tuple[str, str], fj.SplitModel] = {}
+
+
+def split_at(network: str, layer: str, data: pathlib.Path) -> fj.SplitModel:
+    if (network, layer) not in SPLIT:
+        model, preprocess = NETWORKS[network](data)
+        SPLIT[network, layer] = bridges.split(model, layer, preprocess=preprocess, name=network)
+    return SPLIT[network, layer]
+
+
+def files_of(network: str, label: int, count: int, data: pathlib.Path) -> list[pathlib.Path]:
+    """The first photographs that the network is known to put in their class."""
+    with (data / "scores_deit_mnv3.csv").open() as opened:
+        rows = [row for row in csv.DictReader(opened) if row["file"].startswith("images/imagenet/")]
+    right = [row for row in rows if row["imagenet_index"] == str(label) and row[f"{network}_correct"] == "1"]
+    return [data / row["file"] for row in right[:count]]
+
+
+def activations(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> dict[str, np.ndarray]:
+    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of."""
+    kept = KEPT / f"{network}-{layer}-{label}-{count}.npz"
+    if kept.exists():
+        return dict(np.load(kept))
+    from face_jax.activations import collect_crops, pooled, survey
+
+    model = split_at(network, layer, data)
+    photographs = fj.photographs(files_of(network, label, count, data))
+    seen = survey(model, photographs, label)
+    photographs = [photographs[number] for number in seen.index]
+    shapes = [photograph.pixels().shape[:2] for photograph in photographs]
+    crops = fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
+    rows = collect_crops(model, photographs, crops, keep=pooled).maps[:, 0, 0]
+    found = {"maps": seen.kept.maps, "logits": seen.kept.logits, "crops": rows, "crop_of": np.asarray(crops.image)}
+    KEPT.mkdir(parents=True, exist_ok=True)
+    np.savez(kept, **found)
+    return found
+
+
+def parts(rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.maximum(rows, 0), np.maximum(-rows, 0)], axis=-1)
+
+
+def whole(dictionary: np.ndarray) -> np.ndarray:
+    """Directions of the layer itself, of unit length: what both ways can be compared by."""
+    positive, negative = np.split(dictionary, 2, axis=1)
+    return fj.metrics.unit_length(positive - negative)
+
+
+def held_out_scores(way: str, head: Any, found: dict[str, np.ndarray], dictionary: np.ndarray) -> dict[str, float]:
+    maps = found["maps"]
+    if way == "apart":
+        codes = encode_maps(parts(maps), dictionary)
+        positive, negative = np.split(codes @ dictionary, 2, axis=-1)
+        rebuilt = positive - negative
+    else:
+        rebuilt = encode_maps(maps, dictionary) @ dictionary
+    said = np.asarray(head(jnp.asarray(rebuilt)))
+    certified = fj.metrics.certificates(found["logits"], said)
+    return {
+        "error": fj.metrics.relative_squared_error(maps, rebuilt),
+        "kl": float(certified.kl.mean()),
+        "agreement": float(certified.agreement.mean()),
+    }
+
+
+def fitted(way: str, rows: np.ndarray, rank: int, **more: Any) -> tuple[np.ndarray, float, Any]:
+    """Concepts, the seconds that they took once everything was compiled, and the solution."""
+    A = jnp.asarray(parts(rows) if way == "apart" else rows)
+    settings = {"solver": fj.SemiNMF() if way == "mixed" else fj.ADMM(), "start": fj.NNDSVD(), **more}
+    solution = None
+    for _ in range(2 if "objective" not in more else 1):
+        begun = time.perf_counter()
+        solution = fj.factorize(A, rank, **settings)
+        jax.block_until_ready(solution.codes)
+        seconds = time.perf_counter() - begun
+    return np.asarray(solution.dictionary), seconds, solution
+
+
+def stability(way: str, rows: np.ndarray, of: np.ndarray, rank: int) -> tuple[float, float]:
+    """Matched cosine of the concepts of two halves of the photographs, in the layer's channels; and of random rows."""
+    first = np.isin(of, np.unique(of)[::2])
+    halves = [fitted(way, rows[mask], rank)[0] for mask in (first, ~first)]
+    if way == "apart":
+        halves = [whole(half) for half in halves]
+    generator = np.random.default_rng(0)
+    drawn = [fj.metrics.unit_length(generator.permutation(rows[mask])[:rank]) for mask in (first, ~first)]
+    return matched(*halves)[1], matched(*drawn)[1]
+
+
+def measured(network: str, layer: str, label: int, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.fitted}-{arguments.rank}-{arguments.steps}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    if "faithful" in found or (found and arguments.only == "crops"):
+        return found
+    every = activations(network, layer, label, arguments.count, arguments.data)
+    head = split_at(network, layer, arguments.data).head
+    fitting, last = arguments.fitted, arguments.fitted + arguments.held_out
+    held_out = {name: every[name][fitting:last] for name in ("maps", "logits")}
+    mine = every["crop_of"] < fitting
+    crops, of = every["crops"][mine], every["crop_of"][mine]
+    if not found:
+        dictionary, seconds, solution = fitted(way, crops, arguments.rank)
+        same, floor = stability(way, crops, of, arguments.rank)
+        found = {
+            "below": float((every["maps"] < 0).mean()), "crops": held_out_scores(way, head, held_out, dictionary),
+            "stability": same, "floor": floor, "seconds": seconds, "steps": int(solution.stats.steps),
+            "result": int(solution.result.code),
+        }  # fmt: skip
+        kept.write_text(json.dumps(found))
+    if arguments.only == "crops":
+        return found
+    # Predictions are kept in all places of some of the same photographs.
+    maps = every["maps"][: arguments.pictures]
+    rows = maps.reshape(-1, maps.shape[-1])
+    dictionary, found["places_seconds"], solution = fitted(way, rows, arguments.rank)
+    found["places"] = held_out_scores(way, head, held_out, dictionary)
+    place_of = np.repeat(np.arange(len(maps)), maps.shape[1] * maps.shape[2])
+    found["places_stability"], found["places_floor"] = stability(way, rows, place_of, arguments.rank)
+    inside = fj.signs_apart(split_at(network, layer, arguments.data)).head if way == "apart" else head
+    term = fj.Faithfulness(inside, grid=maps.shape[1:3])
+    A = jnp.asarray(parts(rows) if way == "apart" else rows)
+    value = float(fj.certify(term, A, solution).fitted.kl.sum())
+    weight = float(solution.stats.final_objective) / max(value, 1e-12)
+    settings = {"rtol": 1e-4, "max_steps": arguments.steps}
+    faithful = fj.SemiNMF(**settings) if way == "mixed" else fj.ADMM(**settings)
+    start = fj.Given(solution.codes, solution.dictionary)
+    dictionary, found["faithful_seconds"], _ = fitted(
+        way, rows, arguments.rank, objective=fj.SquaredError() + weight * term, solver=faithful, start=start
+    )
+    found["faithful"], found["weight"] = held_out_scores(way, head, held_out, dictionary), weight
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def layers(arguments: argparse.Namespace) -> None:
+    print(
+        "| layer (below zero) | class | concepts | error: crops | places | with term | KL: crops | places | with term "
+        "| agreement: crops | places | with term | stability (random): crops | places | s: crops | places | with term |"
+    )
+    print("|" + "---|" * 17)
+    for network, layer in arguments.places:
+        for label in arguments.classes:
+            for way in ("mixed", "apart"):
+                one = measured(network, layer, label, way, arguments)
+                stages = [one.get(stage) for stage in ("crops", "places", "faithful")]
+                cells = [f"{network} {layer} ({one['below']:.0%})", label, way]
+                for name, digits in (("error", 3), ("kl", 2), ("agreement", 2)):
+                    cells += [f"{stage[name]:.{digits}f}" if stage else "" for stage in stages]
+                for before in ("", "places_"):
+                    same, floor = (one.get(f"{before}{name}") for name in ("stability", "floor"))
+                    cells += ["" if same is None else f"{same:.2f} ({floor:.2f})"]
+                names = ("seconds", "places_seconds", "faithful_seconds")
+                cells += [f"{one[name]:.2f}" if name in one else "" for name in names]
+                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Each to a tenth of a per cent of its own final objective, on the same matrices, which are at least 0."""
+    from sklearn.decomposition import NMF
+
+    warnings.simplefilter("ignore")
+    print("| activations | SemiNMF, s (steps) | scikit-learn's NMF, s (iterations) | times faster |")
+    print("|---|---|---|---|")
+    for rows, channels in ((1_200, 512),) if arguments.quick else ((1_200, 512), (14_700, 2_048)):
+        A = planted(rows, channels)
+        device = jnp.asarray(A)
+
+        def ours(most: int, device: Any = device) -> tuple[Any, float]:
+            seconds = []
+            for _ in range(4):
+                begun = time.perf_counter()
+                found = fj.factorize(device, 25, solver=fj.SemiNMF(max_steps=most))
+                jax.block_until_ready(found.codes)
+                seconds.append(time.perf_counter() - begun)
+            return found, min(seconds[1:])
+
+        def theirs(most: int, A: np.ndarray = A) -> tuple[float, float]:
+            begun = time.perf_counter()
+            model = NMF(25, init="nndsvda", tol=0 if most < 200 else 1e-4, max_iter=most)
+            codes = model.fit_transform(A)
+            return error_of(A, codes, model.components_), time.perf_counter() - begun
+
+        found = ours(500)[0]
+        enough = np.asarray(found.stats.objective) <= 1.001 * float(found.stats.final_objective)
+        steps = max(1, int(enough.argmax()))
+        own = ours(steps)[1]
+        final, iterations, peer = theirs(200)[0], 0, 0.0
+        for iterations in (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200):
+            reached, peer = theirs(iterations)
+            if reached <= 1.001 * final:
+                break
+        print(
+            f"| {rows:,}×{channels:,} | {own:.3f} ({steps}) | {peer:.3f} ({iterations}) | {peer / own:.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", nargs="?", choices=["layers", "speed"], default="layers")
+    parser.add_argument("--data", type=pathlib.Path, default=DATA)
+    parser.add_argument("--count", type=int, default=40, help="photographs of each class")
+    parser.add_argument("--fitted", type=int, default=FITTED, help="those of them that concepts are found in")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="those of them that are scored on")
+    parser.add_argument("--pictures", type=int, default=12, help="photographs whose predictions are kept")
+    parser.add_argument("--layer", choices=[layer for _, layer in PLACES], help="this one alone")
+    parser.add_argument("--rank", type=int, default=RANK)
+    parser.add_argument("--steps", type=int, default=4, help="steps with the term")
+    parser.add_argument("--only", choices=["crops"], help="leave out what takes long: all places, and the term")
+    parser.add_argument("--quick", action="store_true", help="one layer, one class, few photographs")
+    arguments = parser.parse_args()
+    arguments.places, arguments.classes = [each for each in PLACES if arguments.layer in (None, each[1])], CLASSES
+    if arguments.quick:
+        arguments.places, arguments.classes = PLACES[-1:], CLASSES[:1]
+        arguments.count, arguments.pictures, arguments.steps = 16, 4, 2
+        arguments.fitted, arguments.held_out = 8, 4
+    fj.keep_compilations()
+    globals()[arguments.question](arguments)
+
+
+if __name__ == "__main__":
+    main()
