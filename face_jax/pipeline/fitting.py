@@ -14,6 +14,7 @@ from ..faithfulness import Path, faithful_rows, faithfulness_path
 from ..faithfulness.path import SOLVER as FAITHFUL_SOLVER
 from ..nmf import ADMM, NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
+from ..outputs import MultiClass, Outputs
 from ..support.progress import Progress, Stopwatch
 from . import checks
 from .material import Keys, Material
@@ -54,6 +55,7 @@ def fit(
     keys: Keys,
     progress: Progress,
     stopwatch: Stopwatch,
+    outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
@@ -66,6 +68,7 @@ def fit(
     - `objective`, `solver`, `start`: for `factorize`; the usual ones if None.
     - `keys`: from `keys_of`.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
+    - `outputs`: what the logits mean.
 
     **Returns:** the factorization.
     """
@@ -76,10 +79,10 @@ def fit(
     rows, path = crops, None
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
-            rows, term = faithful_rows(head, crops, material.fitted.maps)
+            rows, term = faithful_rows(head, crops, material.fitted.maps, outputs)
             if faithfulness == "auto":
                 with stopwatch("choice of the faithfulness"):
-                    path = _path(head, material, rank, solver, start, keys, progress)
+                    path = _path(head, material, rank, solver, start, keys, progress, outputs)
                 if path.solution is not None and path.weight > 0:
                     # At a large λ it is a long way from anywhere else.
                     known = path.solution.dictionary
@@ -122,6 +125,7 @@ def _path(
     start: AnyStart,
     keys: Keys,
     progress: Progress,
+    outputs: Outputs,
 ) -> Path:
     """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
     pictures = material.fitted
@@ -134,8 +138,8 @@ def _path(
     # Of the pictures that judge not even crops are learned from.
     crops = material.pictures.crop_activations
     others = crops[~np.isin(material.crop_of, material.index[judged])]
-    rows, term = faithful_rows(head, others, pictures.maps[learned])
-    held_out, held_out_term = faithful_rows(head, crops[:0], pictures.maps[judged])
+    rows, term = faithful_rows(head, others, pictures.maps[learned], outputs)
+    held_out, held_out_term = faithful_rows(head, crops[:0], pictures.maps[judged], outputs)
     return faithfulness_path(
         jnp.asarray(rows),
         rank,
@@ -146,4 +150,5 @@ def _path(
         start=start,
         key=keys["start"],
         progress=progress,
+        outputs=outputs,
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
@@ -178,11 +177,16 @@ def _mapped(
     ]
     return {
         "name": photograph.name,
-        "probability": float(softmax(explanation.pictures.collected.logits[number])[explanation.target.index]),
+        "probability": float(_probabilities(explanation)[number]),
         "held_out": not explanation.single and number in explanation.pictures.held_out,
         "together": key,
         "singles": singles,
     }
+
+
+def _probabilities(explanation: Explanation) -> Float[np.ndarray, " image"]:
+    """The probability of what is explained in each photograph."""
+    return explanation.model.outputs.probability(explanation.pictures.collected.logits, explanation.target.index)
 
 
 def _examples(explanation: Explanation) -> list[int]:
@@ -190,7 +194,7 @@ def _examples(explanation: Explanation) -> list[int]:
     if explanation.single:
         return [0]
     held_out = explanation.pictures.held_out
-    probability = softmax(explanation.pictures.collected.logits, axis=-1)[:, explanation.target.index]
+    probability = _probabilities(explanation)
     by_probability = held_out[np.argsort(-probability[held_out], kind="stable")]
     spread = np.unique(
         np.linspace(0, len(by_probability) - 1, min(_MAPPED_PHOTOGRAPHS, len(by_probability))).round().astype(int)

@@ -122,7 +122,7 @@ def utility_trials(
     seen = _look(every, images, batch)
     labels = [explanation.target_name for explanation in every]
     if len(every) == 1:
-        labels.append(_ELSE)
+        labels.append(_ELSE if every[0].model.outputs.exclusive else f"no {every[0].target_name}")
     parts = design.parts
     lessons, questions = _draw(seen, labels, sessions, training, tests, len(parts), key)
     made: list[Lesson | Trial] = []
@@ -205,8 +205,9 @@ def _look(every: tuple[Explanation, ...], images: Any, batch: int) -> _Seen:
     model = every[0].model
     found = survey(model, given, batch=batch)
     targets = np.asarray([explanation.target.index for explanation in every])
-    is_target = found.prediction[:, None] == targets[None, :]
-    decision = np.where(is_target.any(1), is_target.argmax(1), len(targets))
+    is_target = found.predicted[:, targets]
+    # A photograph with several of the labels has no single right answer.
+    decision = np.where(is_target.sum(1) == 1, is_target.argmax(1), len(targets))
     kept = np.flatnonzero(decision < max(len(targets), 2))
     used = {photograph.digest() for explanation in every for photograph in explanation.photographs}
     chosen = tuple(given[found.readable[number]] for number in kept)
