@@ -295,7 +295,8 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
     name = rich.markup.escape(explanation.target_name)
     SAY.print(
         f"[bold]{name}[/bold] ({explanation.target.chosen}): {len(concepts)} concepts; {shares}. "
-        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out predictions stay."
+        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out "
+        f"{'predictions' if explanation.model.outputs.exclusive else 'labels'} stay."
     )
     for note in explanation.notes:
         SAY.print(f"[yellow]Note:[/yellow] {rich.markup.escape(note)}")

@@ -23,7 +23,7 @@ from .measures import MINOR, measures
 from .policy import with_policy
 from .together import together
 from .tree import crop_pictures, tree
-from .verdicts import meanings, percent, verdicts
+from .verdicts import meanings, noun_of, percent, verdicts
 
 # Maps are drawn for so many concepts, in so many photographs.
 _MAPPED_CONCEPTS, _MAPPED_PHOTOGRAPHS, _GRADIENT_MAPS = 6, 6, 3
@@ -119,6 +119,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
     return {
         "explanation": explanation,
         "title": explanation.target_name,
+        "noun": noun_of(explanation),
         "major": major,
         "minor": cards[len(major) :],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),

@@ -122,7 +122,7 @@ def utility_trials(
     seen = _look(every, images, batch)
     labels = [explanation.target_name for explanation in every]
     if len(every) == 1:
-        labels.append(_ELSE if every[0].model.outputs.exclusive else f"no {every[0].target_name}")
+        labels.append(_ELSE if every[0].model.outputs.exclusive else f"not {every[0].target_name}")
     parts = design.parts
     lessons, questions = _draw(seen, labels, sessions, training, tests, len(parts), key)
     made: list[Lesson | Trial] = []
