@@ -202,9 +202,10 @@ class MultiLabel(Outputs):
 
 if TYPE_CHECKING:
     AnyOutputs = Outputs
+    MultiLabelled = bool | MultiLabel | None
 else:
     # Whoever gives something else is told so by what takes it.
-    AnyOutputs = Any
+    AnyOutputs = MultiLabelled = Any
 
 
 def outputs_of(multi_label: Any, logits: int) -> Outputs:

@@ -29,6 +29,7 @@ from .options import (
     cropping_of,
     earlier_of,
     forget_extras,
+    labels_of,
     last_map,
     rank_of,
     strength_of,
@@ -56,6 +57,14 @@ TransformInput = Annotated[
     typer.Option(
         "--transform-input/--no-transform-input",
         help="Of googlenet and inception_v3 with a file of your own: whether they rescale their input inside.",
+    ),
+]
+MultiLabels = Annotated[
+    bool | None,
+    typer.Option(
+        "--multi-label/--multi-class",
+        help="Whether each of the model's outputs is a label by itself, or each picture of one class; by default told "
+        "from the model.",
     ),
 ]
 Out = Annotated[
@@ -90,6 +99,10 @@ def explain(
     model: Model = "efficientnet_lite0",
     weights: Weights = "DEFAULT",
     transform_input: TransformInput = None,
+    multi_label: MultiLabels = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --multi-label: the probability above which a label is predicted (0.5).")
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Where the model is split; the last feature map by default. See: face-jax layers")
     ] = None,
@@ -122,6 +135,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input,
+            multi_label=labels_of(multi_label, threshold),
         )  # fmt: skip
 
 
@@ -207,6 +221,7 @@ def _run(
     visualize: int = 0,
     sanity: bool = False,
     transform_input: bool | None = None,
+    multi_label: Any = None,
 ) -> None:
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
@@ -229,7 +244,7 @@ def _run(
     bridges.share_processor()
     bridges.keep_freed_memory()
 
-    loaded = bridges.load(model, weights=weights, transform_input=transform_input)
+    loaded = bridges.load(model, weights=weights, transform_input=transform_input, multi_label=multi_label)
     split = loaded.split(layer or last_map(loaded))
     earlier = earlier_of(loaded, split.layer, depth, layers)
     keep = without_cache if no_cache else ArrayCache(_folder() / "activations")
