@@ -175,8 +175,10 @@ class MultiLabel(Outputs):
 
     def probability(self, logits: Any, target: Any) -> Any:
         """The sigmoid of the label's logit."""
-        sigmoid = jax.nn.sigmoid if isinstance(logits, jax.Array) else scipy.special.expit
-        return sigmoid(logits[:, target])
+        if isinstance(logits, jax.Array):
+            return jax.nn.sigmoid(logits[:, target])
+        # SciPy has no half precision of JAX's.
+        return scipy.special.expit(logits[:, target].astype(np.float64))
 
     def agreement(self, original: Logits, rebuilt: Logits) -> Float[np.ndarray, " image"]:
         """The share of labels that stay on their side."""

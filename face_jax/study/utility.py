@@ -176,10 +176,11 @@ def _check(
 ) -> tuple[int, ...]:
     if not every:
         raise ValueError("explanations is empty; give one explanation, or one of each of several classes")
-    same = {(explanation.model.fingerprint, explanation.model.layer) for explanation in every}
+    models = [explanation.model for explanation in every]
+    same = {(model.fingerprint, model.layer, model.outputs) for model in models}
     if len(same) > 1:
         raise ValueError(
-            f"explanations are of {len(same)} models or layers; explain each class with one model at one layer"
+            f"explanations are of {len(same)} models or layers; explain each class with one model at one layer, cut alike"
         )
     names = [explanation.target_name for explanation in every]
     if len(set(names)) < len(names):
