@@ -180,7 +180,7 @@ def _check(
     same = {(model.fingerprint, model.layer, model.outputs) for model in models}
     if len(same) > 1:
         raise ValueError(
-            f"explanations are of {len(same)} models or layers; explain each class with one model at one layer, cut alike"
+            f"explanations are of {len(same)} models or layers; explain each class with one model cut at one layer"
         )
     names = [explanation.target_name for explanation in every]
     if len(set(names)) < len(names):
