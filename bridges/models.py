@@ -13,10 +13,12 @@ import torchvision
 from torch import nn
 
 from face_jax.model import Preprocess, SplitModel
-from face_jax.support.classes import ClassNames, class_names
+from face_jax.outputs import Binary, MultiLabelled, check_multi_label, outputs_of
+from face_jax.support.classes import ClassNames, binary_names, class_names
 
 from .preprocessing import as_preprocess, preset
 from .splitting.cutting import split
+from .splitting.endings import names_for
 from .splitting.listing import Layer, Survey, example, layers, survey
 from .weights.files import WeightsError as WeightsError
 from .weights.files import digest_of, tensors_in
@@ -40,6 +42,7 @@ class LoadedModel:
     - `name`: the name it was loaded by.
     - `notes`: what should be known of its weights and its preprocessing, where a file left a choice; explanations
         have them among theirs.
+    - `multi_label`: whether each logit is a label by itself, as for `split`.
     """
 
     model: nn.Module
@@ -47,6 +50,7 @@ class LoadedModel:
     classes: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()
+    multi_label: MultiLabelled = None
 
     _surveys: dict[Any, Survey] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -57,7 +61,7 @@ class LoadedModel:
         state = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors)
         if state not in self._surveys:
             self._surveys.clear()
-            self._surveys[state] = survey(self.model, example(self.model, None, self.preprocess.size))
+            self._surveys[state] = survey(self.model, example(self.model, None, self.preprocess.size), self.multi_label)
         return self._surveys[state]
 
     def layers(self) -> tuple[Layer, ...]:
@@ -101,6 +105,7 @@ def load(
     classes: ClassNames | None = None,
     preprocess: Any = None,
     transform_input: bool | None = None,
+    multi_label: MultiLabelled = None,
 ) -> LoadedModel:
     """An image classifier by its name, or one of your own.
 
@@ -113,7 +118,8 @@ def load(
         it (also under `"state_dict"`, `"model"` or any other key, also with `module.`, `model.`, `_orig_mod.` or
         any other prefix before the names); None or `"random"` for no training at all. Where several sets of weights
         in a file fit, `notes` says which was taken: not an average of weights, if there are others.
-    - `classes`: the classes' names if they aren't ImageNet's, as for `split`; their number sets the number of logits.
+    - `classes`: the classes' names if they aren't ImageNet's, as for `split`; their number sets the number of logits. A
+        single name is that of a binary network's one logit.
     - `preprocess`: how photographs become its input, as for `split`. By default as for the published weights; for a
         file, as for the weights published under the file's name or with its content, else as for the first that
         torchvision published for this model, which `notes` says: a file of weights doesn't. For a module, as for
@@ -121,6 +127,7 @@ def load(
     - `transform_input`: of `googlenet` and `inception_v3`: whether they rescale their input inside. Torchvision's own
         weights want it, and so do networks trained on from these; those trained from the start (`weights=None`) don't.
         It's asked for with a file that isn't torchvision's.
+    - `multi_label`: whether each logit is a label by itself, as for `split`.
 
     **Returns:** the classifier on the CPU, in evaluation mode (a module of your own: where and as it is). Raises
     `UnknownModelError` with the nearest names, or `WeightsError`, which says what doesn't fit or what to do without
@@ -135,10 +142,11 @@ def load(
     if preprocess is not None:
         preprocess = as_preprocess(preprocess)
     given = None if classes is None else class_names(classes)
-    if given is not None and len(given) < 2:
-        raise ValueError(f"classes has {len(given)} names; a classifier has two classes or more")
+    if given is not None and not given:
+        raise ValueError("classes has 0 names; name the class of each logit")
+    check_multi_label(multi_label)
     if isinstance(name, nn.Module):
-        return _own(unwrapped(name), weights, given, preprocess)
+        return _own(unwrapped(name), weights, given, preprocess, multi_label)
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} is a {type(name).__name__}; give a classifier's name or a torch.nn.Module")
     key = name.replace("-", "_")
@@ -161,7 +169,7 @@ def load(
         model, published = _pretrained(key)
         if transform_input is not None:
             model.transform_input = transform_input  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-        return LoadedModel(model.eval(), preprocess or published, names, key)
+        return LoadedModel(model.eval(), preprocess or published, names, key, multi_label=multi_label)
     found = tensors_in(pathlib.Path(source)) if source not in (None, "DEFAULT") else None
     notes: tuple[str, ...] = ()
     if key == LITE0:
@@ -177,7 +185,9 @@ def load(
             _drop_auxiliary(model)
     if preprocess is None and found is not None and not known:
         notes += (_whose_preprocessing(pathlib.Path(str(source)).name, key, usual),)
-    return LoadedModel(model.eval(), preprocess or usual, names, key, notes)
+    binary = isinstance(outputs_of(multi_label, len(names)), Binary)
+    classes = binary_names(names) if binary else names
+    return LoadedModel(model.eval(), preprocess or usual, classes, key, notes, multi_label)
 
 
 def _own(
@@ -185,6 +195,7 @@ def _own(
     weights: str | pathlib.Path | None,
     classes: tuple[str, ...] | None,
     preprocess: Preprocess | None,
+    multi_label: MultiLabelled,
 ) -> LoadedModel:
     """A module of the user's, with the weights of a file if one is given."""
     name, notes = type(model).__name__, ()
@@ -197,9 +208,9 @@ def _own(
         source = str(weights)
         notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()
-    seen = survey(model, example(model, None, preprocess.size))
-    names = classes if classes is not None else tuple(f"class {n}" for n in range(seen.logits.shape[1]))
-    return LoadedModel(model, preprocess, names, name, notes)
+    seen = survey(model, example(model, None, preprocess.size), multi_label)
+    names = names_for(classes, seen.logits.shape[1], binary=seen.binary)
+    return LoadedModel(model, preprocess, names, name, notes, multi_label)
 
 
 def _whose_preprocessing(file: str, key: str, preprocess: Preprocess) -> str:

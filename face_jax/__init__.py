@@ -94,6 +94,9 @@ from .nmf import factorize as factorize
 from .nmf import implicit_vjp as implicit_vjp
 from .nmf import kkt_residual as kkt_residual
 from .nmf import rank_scan as rank_scan
+from .outputs import Binary as Binary
+from .outputs import MultiClass as MultiClass
+from .outputs import MultiLabel as MultiLabel
 from .pictures.crops import Crops as Crops
 from .pictures.crops import NativeCrops as NativeCrops
 from .pictures.decoding import UnreadablePhotographError as UnreadablePhotographError

@@ -70,7 +70,7 @@ class Survey:
     - `kept`: activations and logits of the photographs in `index`.
     - `index`: which photographs were kept.
     - `readable`: which photographs could be read.
-    - `prediction`: the predicted class of each readable one.
+    - `predicted`: which classes are predicted for each readable one.
     - `skipped`: why each other one could not be read, with its name.
     - `copies`: those that were left out because they are another one once more, with both names.
     - `faint`: the names of those whose 16 bits a value are hardly used.
@@ -79,7 +79,7 @@ class Survey:
     kept: Collected
     index: Int[np.ndarray, " image"]
     readable: Int[np.ndarray, " readable"]
-    prediction: Int[np.ndarray, " readable"]
+    predicted: Bool[np.ndarray, "readable class"]
     skipped: tuple[str, ...]
     copies: tuple[str, ...] = ()
     faint: tuple[str, ...] = ()
@@ -117,7 +117,8 @@ def survey(
     all_logits, masks = [], []
     stage = "Photographs through the network"
     for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver):
-        mask = np.full(len(logits), True) if target is None else logits.argmax(-1) == target
+        _refuse_other_count(logits, model)
+        mask = np.full(len(logits), True) if target is None else model.outputs.has(logits, target)
         kept.add(maps, mask)
         all_logits.append(logits)
         masks.append(mask)
@@ -127,7 +128,7 @@ def survey(
         kept=Collected(kept.all(), logits[mask]),
         index=where[mask],
         readable=where,
-        prediction=logits.argmax(-1),
+        predicted=model.outputs.predicted(logits),
         skipped=tuple(readable.skipped),
         copies=tuple(readable.copies),
         faint=tuple(readable.faint),
@@ -295,6 +296,21 @@ def _refuse_other_logits(said: Any, images: int, model: SplitModel) -> None:
     raise ValueError(
         f"head of {model.name} gives {given} for {images} images; it has to give logits alone, real numbers, "
         "image × class"
+    )
+
+
+def _refuse_other_count(logits: np.ndarray, model: SplitModel) -> None:
+    count = logits.shape[1]
+    if count == len(model.classes):
+        return
+    raise ValueError(
+        f"the head of {model.name} gives {count} logit{'s' * (count != 1)} and classes has {len(model.classes)} names; "
+        + (
+            'for a binary classifier give the name of its one logit alone, classes=["cat"], or head='
+            "face_jax.heads.binary(head) with both names"
+            if count == 1 and len(model.classes) == 2
+            else "give one name for each logit"
+        )
     )
 
 

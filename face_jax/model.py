@@ -9,9 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from .heads.one_logit import beside_second, binary
+from .outputs import AnyOutputs, Binary, MultiClass, Outputs
 from .pictures.preprocess import Preprocess as Preprocess
 from .support.arguments import callable_with, instance, real, several, shown, text
-from .support.classes import Names, class_names
+from .support.classes import Names, binary_names, class_names
 
 
 @runtime_checkable
@@ -48,8 +50,9 @@ class SplitModel:
         what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
     - `preprocess`: how photographs become network input.
-    - `classes`: the classes' names, in the order of the logits; at least two. A mapping from all numbers to names, or
-        from all names to numbers, will do; kept as a tuple.
+    - `classes`: the classes' names, in the order of the logits. A mapping from all numbers to names, or from all names
+        to numbers, will do; kept as a tuple. A single name is a binary classifier's, whose head gives one logit z: the
+        model then has the classes `("not cat", "cat")`, and its head gives the logits `[0, z]`.
     - `name`: the model's name, for reports.
     - `fingerprint`: a digest of the model's weights, of what is done with them and of the layer's name; saved
         explanations and kept activations carry it, so that they are refused by any other model.
@@ -58,6 +61,8 @@ class SplitModel:
     - `lowest`: the layer's lowest activation in a trial; below zero, solvers that can't represent such are refused
         before any photograph goes through the network. None if nobody tried.
     - `notes`: what explanations should say of the model.
+    - `outputs`: what the logits mean: `MultiClass()`, exclusive classes, of which the largest logit's is predicted; or
+        `MultiLabel()`, labels each by itself, of which any number is predicted.
     """
 
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
@@ -70,6 +75,7 @@ class SplitModel:
     non_negative_layers: Callable[[], Sequence[str]] | None = None
     lowest: float | None = None
     notes: tuple[str, ...] = ()
+    outputs: AnyOutputs = MultiClass()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
@@ -87,13 +93,24 @@ class SplitModel:
         text("name", self.name, "a model's name")
         text("fingerprint", self.fingerprint, "a digest of the model")
         instance("preprocess", self.preprocess, Preprocess, "Preprocess()")
+        instance("outputs", self.outputs, Outputs, "MultiClass() or MultiLabel()")
         object.__setattr__(self, "classes", class_names(self.classes))
-        if len(self.classes) < 2:
+        if not self.classes:
+            raise ValueError("classes is empty; name the class of each logit")
+        if len(self.classes) == 1 and self.outputs.exclusive:
+            object.__setattr__(self, "classes", binary_names(self.classes))
+            object.__setattr__(self, "head", binary(self.head))
+            object.__setattr__(self, "outputs", Binary())
+        if isinstance(self.outputs, Binary) and len(self.classes) != 2:
             raise ValueError(
-                f"classes={self.classes!r}: with a single logit z every picture is of the same class, and every score "
-                "perfect; let the model give the logits [0, z] (in torch torch.cat([torch.zeros_like(z), z], dim=1)), "
-                "whose softmax is z's sigmoid, and name both classes"
+                f"outputs=Binary() has two classes and classes has {len(self.classes)} names; give MultiClass() as "
+                "outputs for exclusive classes, or MultiLabel() for labels"
             )
+        self.outputs.check(self.classes)
+
+    def head_for(self, target: int) -> Head:
+        """The head whose logit of a class says what decides for it: behind one logit z, `−z` for the first class."""
+        return beside_second(self.head) if isinstance(self.outputs, Binary) and target == 0 else self.head
 
 
 def check_model(model: Any, name: str = "model") -> None:

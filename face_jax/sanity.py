@@ -221,6 +221,11 @@ def _stage(
             f"stages: {name!r} has {rows.shape[1]} channels and {len(model.classes)} classes, the explained model "
             f"{explanation.dictionary.shape[1]} and {len(explanation.model.classes)}; give the same network, cut alike"
         )
+    if model.outputs != explanation.model.outputs:
+        raise ValueError(
+            f"stages: {name!r} has outputs={model.outputs!r} and the explained model {explanation.model.outputs!r}; "
+            "cut both alike (multi_label of bridges.split and bridges.randomized)"
+        )
     start_key, importance_key = jax.random.split(key)
     seen = survey(model, explanation.photographs, batch=batch, progress=inside, solver=solver).kept
     if solver is None:
@@ -229,7 +234,7 @@ def _stage(
         solver = usual_solver(signed=below_zero(*own, seen.maps, rows))
     dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
     fitted = (
-        crops[of_class(crops, explanation.target.index)]
+        crops[of_class(model, crops, explanation.target.index)]
         if explanation.single
         else units(seen, explanation.pictures.fitted, affine=model.head.affine)
     )
@@ -241,7 +246,7 @@ def _stage(
         dictionary=cosine,
         importance=rank_correlation(explanation.importance.sobol.per_class, importance[match]),
         maps=reference.likeness(own),
-        logit_agreement=float((seen.logits.argmax(-1) == explanation.target.index).mean()),
+        logit_agreement=float(model.outputs.has(seen.logits, explanation.target.index).mean()),
         shown=own[:, 0],
     )
 

@@ -14,16 +14,17 @@ from ..arrays import Layout, to_jax
 from .tracing import Traced
 
 # Operations that can be affine in their input, or only rearrange it. Whether they are is left to the measurement.
-_AFFINE = {
+AFFINE = {
     *("adaptiveavgpool2d", "avgpool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d", "mean"),
     *("flatten", "view", "reshape", "squeeze", "permute", "transpose", "t", "contiguous", "clone", "identity"),
     *("dropout", "dropout1d", "dropout2d", "size", "sym_size", "getattr"),
     *("getitem", "select", "slice", "sum", "mul", "div", "truediv", "true_divide", "add", "sub", "neg"),
+    *("cat", "concat", "zeros_like"),
 }
-_WITH_WEIGHTS = {
+WITH_WEIGHTS = {
     *("linear", "addmm", "matmul", "mm", "conv2d", "convolution", "batchnorm1d", "batchnorm2d", "batch_norm")
 }
-_AFFINE |= _WITH_WEIGHTS
+AFFINE |= WITH_WEIGHTS
 
 
 def affine_from(traced: Traced) -> int:
@@ -52,8 +53,8 @@ def affine_head(head: fx.GraphModule, layout: Layout, shape: tuple[int, int, int
     **Returns:** the head in JAX, with its own copy of the weights, or None.
     """
     nodes = [node for node in head.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
-    names = [_operation(node, head) for node in nodes]
-    if not all(_may_be_affine(node, head) for node in nodes) or not any(name in _WITH_WEIGHTS for name in names):
+    names = [operation(node, head) for node in nodes]
+    if not all(_may_be_affine(node, head) for node in nodes) or not any(name in WITH_WEIGHTS for name in names):
         return None
     # In 64 bits a map that only looks affine can't hide behind rounding, and with random weights it can't hide behind
     # zeros (some classifiers start with a last layer of zeros).
@@ -81,10 +82,11 @@ def affine_head(head: fx.GraphModule, layout: Layout, shape: tuple[int, int, int
 
 
 def _may_be_affine(node: fx.Node, root: nn.Module) -> bool:
-    return _operation(node, root) in _AFFINE
+    return operation(node, root) in AFFINE
 
 
-def _operation(node: fx.Node, root: nn.Module) -> str:
+def operation(node: fx.Node, root: nn.Module) -> str:
+    """An operation's name: of its module's class, its method or its function, in small letters."""
     if node.op == "call_module":
         return type(root.get_submodule(str(node.target))).__name__.lower().removeprefix("parametrized")
     return getattr(node.target, "__name__", str(node.target)).split(".")[0].lower()

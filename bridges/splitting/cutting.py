@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from face_jax.heads import binary
 from face_jax.model import SplitModel
+from face_jax.outputs import MultiLabelled
 from face_jax.support.arguments import text
-from face_jax.support.classes import ClassNames, class_names
+from face_jax.support.classes import ClassNames
 
 from ..preprocessing import as_preprocess
 from ..torch_features import TorchFeatures, home_of
@@ -17,6 +19,7 @@ from ..torch_head import TorchHead
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_head
 from .dominators import cut_at
+from .endings import gives_probabilities, in_columns, names_for, sigmoid_note
 from .fingerprints import fingerprint
 from .first_run import colours_of, depends_on, logits_of
 from .listing import Survey, example, find, non_negative_near, survey
@@ -32,6 +35,7 @@ def split(
     name: str | None = None,
     example_inputs: Any = None,
     seen: Survey | None = None,
+    multi_label: MultiLabelled = None,
 ) -> SplitModel:
     """A torch classifier as two functions, images to activations and activations to logits.
 
@@ -52,11 +56,17 @@ def split(
         without a warning. Torchvision's transforms of evaluation are taken where they do nothing else:
         `weights.transforms()`, or a `Compose` of `Resize`, `CenterCrop`, `ToTensor` and `Normalize`.
     - `classes`: the classes' names, one a logit, in a list, or in a mapping from all numbers to names or from all names
-        to numbers; numbered by default.
+        to numbers; numbered by default. Of a binary network with one logit (`image × 1`, or `image` alone) the name of
+        what it says yes to, `["cat"]` for "not cat" and "cat", or both names, no first.
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise of `preprocess.size` pixels.
-    - `seen`: what `survey` found of it before, which saves following its operations again.
+    - `seen`: what `survey` found of it before, which saves following its operations again, and says what
+        `multi_label` would.
+    - `multi_label`: True if each logit is a label by itself, predicted where it's above 0; `MultiLabel(threshold=…)`
+        for other thresholds on its probability; False if each picture is of one class. By default it's told from the
+        network: several outputs behind a sigmoid are labels, one logit z is binary (as the logits `[0, z]`), others are
+        exclusive classes. A sigmoid at the end is taken off, unless several classes are exclusive.
 
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
     are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
@@ -77,13 +87,18 @@ def split(
     images = example(model, example_inputs, preprocess.size)
     if example_inputs is None:
         _refuse_other_colours(model, images, preprocess.size)
-    seen = survey(model, images) if seen is None else seen
+    seen = survey(model, images, multi_label) if seen is None else seen
     node = find(seen, model, layer)
-    count = seen.logits.shape[1]
-    names = tuple(f"class {index}" for index in range(count)) if classes is None else class_names(classes, count)
+    names = names_for(classes, seen.logits.shape[1], binary=seen.binary)
     cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
-    _check_halves(model, cut.features, cut.head, images, layer)
-    head = affine_head(cut.head, layout, shape) or TorchHead(cut.head, layout, grid=shape[:2], classes=count)
+    _check_halves(model, cut.features, cut.head, images, layer, sigmoid=seen.sigmoid)
+    behind = seen.head_at(node)
+    head = affine_head(behind, layout, shape)
+    if head is not None:
+        head = binary(head) if seen.binary else head
+    else:
+        behind = in_columns(behind, binary=True) if seen.binary else behind
+        head = TorchHead(behind, layout, grid=shape[:2], classes=len(names))
     return SplitModel(
         features=TorchFeatures(cut.features, layout),
         head=head,
@@ -94,12 +109,30 @@ def split(
         fingerprint=fingerprint(model, seen.traced, layer),
         non_negative_layers=lambda: non_negative_near(seen, model, layer),
         lowest=seen.minimum[node],
-        notes=_probabilities(model, seen.logits),
+        notes=_on_outputs(model, seen),
+        outputs=seen.outputs,
     )
+
+
+def _on_outputs(model: nn.Module, seen: Survey) -> tuple[str, ...]:
+    """What to say of a model that ends in a sigmoid, a softmax, or something else that gives probabilities."""
+    if seen.told:
+        return (sigmoid_note(model, seen.logits.shape[1]),)
+    if found := _probabilities(model, seen.logits):
+        return found
+    if (seen.binary or not seen.outputs.exclusive) and gives_probabilities(seen.traced, seen.logits):
+        return (
+            f"{type(model).__name__} gives values between 0 and 1, as probabilities are, where logits are expected: "
+            "everything above 0 is then predicted. Let it give what is before its last step, whose sigmoid is the "
+            "probability.",
+        )
+    return ()
 
 
 def _probabilities(model: nn.Module, given: torch.Tensor) -> tuple[str, ...]:
     """What to say of a model that ends in a softmax."""
+    if given.shape[1] == 1:
+        return ()
     sums = given.double().sum(1)
     if not bool((given >= 0).all() and ((sums - 1).abs() < 100 * torch.finfo(given.dtype).eps).all()):
         return ()
@@ -127,7 +160,9 @@ def _refuse_other_colours(model: nn.Module, images: torch.Tensor, size: int) -> 
     )
 
 
-def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images: torch.Tensor, layer: str) -> None:
+def _check_halves(
+    model: nn.Module, features: nn.Module, head: nn.Module, images: torch.Tensor, layer: str, *, sigmoid: bool
+) -> None:
     expected = logits_of(model, images)
     with torch.inference_mode(False), evaluating(features), evaluating(head):
         with torch.no_grad():
@@ -144,7 +179,8 @@ def _check_halves(model: nn.Module, features: nn.Module, head: nn.Module, images
             f"model={type(model).__name__} gives logits behind layer={layer!r} that have no derivative, because it "
             "detaches them, or rounds or compares; take that out, or choose a layer behind it"
         )
-    given = given.detach()
+    given = given.detach().reshape(expected.shape)
+    given = given.sigmoid() if sigmoid else given
     if not bool(expected.isfinite().all()):
         broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
         raise ValueError(

@@ -59,8 +59,9 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     - `model`: images to logits; run in evaluation mode.
     - `images`: `image colour y x`.
 
-    **Returns:** the logits, `image class`. Raises `UnsuitableModelError` for a model that returns anything else than a
-    tensor, and `ValueError` for one that doesn't take such images, or returns a tensor of another shape or type.
+    **Returns:** the logits, `image class`; where the model gives a single axis, one an image. Raises
+    `UnsuitableModelError` for a model that returns anything else than a tensor, and `ValueError` for one that doesn't
+    take such images, or returns a tensor of another shape or type.
     """
     name = type(model).__name__
     try:
@@ -86,6 +87,8 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         if isinstance(getattr(logits, "logits", None), torch.Tensor):
             remedy += ": one whose forward is return self.model(images).logits"
         raise UnsuitableModelError(f"model={name} returns {described(logits)}; {remedy}")
+    if logits.ndim == 1:
+        logits = logits[:, None]
     if logits.ndim != 2 or logits.shape[0] != len(images):
         raise ValueError(
             f"model={name} gives a tensor of shape {tuple(logits.shape)} for {len(images)} images; "

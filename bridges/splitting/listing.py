@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from face_jax.outputs import Binary, MultiLabelled, Outputs, check_multi_label, outputs_of
 from face_jax.support.arguments import whole
 
 from ..arrays import Layout, to_torch
@@ -18,6 +19,7 @@ from ..torch_features import home_of
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
+from .endings import in_columns, without_sigmoid
 from .first_run import colours_of, depends_on, logits_of
 from .layer_table import LayerTable
 from .layouts import Marks
@@ -59,7 +61,11 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survey:
-    """A traced network and what one batch showed of it."""
+    """A traced network and what one batch showed of it.
+
+    `logits` are `image class`, before the sigmoid if one was taken off; `outputs` is what they mean, and `told` whether
+    the network's end, and nobody else, said so. `flat` says that the network gives no axis for its one logit.
+    """
 
     traced: Traced
     places: tuple[fx.Node, ...]
@@ -69,6 +75,20 @@ class Survey:
     negative: dict[fx.Node, float]
     logits: torch.Tensor
     detached: int = 0
+    outputs: Outputs = dataclasses.field(kw_only=True)
+    sigmoid: bool = dataclasses.field(kw_only=True)
+    told: bool = dataclasses.field(kw_only=True)
+    flat: bool = dataclasses.field(kw_only=True)
+
+    def head_at(self, node: fx.Node) -> fx.GraphModule:
+        """The network behind a place, which gives logits in columns: one where it has one."""
+        head = cut_at(self.traced, node).head
+        return in_columns(head, binary=False) if self.flat else head
+
+    @property
+    def binary(self) -> bool:
+        """Whether one logit stands for two classes."""
+        return isinstance(self.outputs, Binary)
 
     @property
     def splittable(self) -> tuple[fx.Node, ...]:
@@ -121,7 +141,7 @@ def layers(
         if _hands_on(_kind(node, seen.traced.root)):
             continue
         affine = position[node] >= affine_tail and (
-            affine_head(cut_at(seen.traced, node).head, seen.layouts[node], seen.map_shape(node)) is not None
+            affine_head(seen.head_at(node), seen.layouts[node], seen.map_shape(node)) is not None
         )
         name, *aliases = seen.traced.names[node]
         found.append(
@@ -214,11 +234,19 @@ def example(model: Any, given: Any, size: int) -> torch.Tensor:
     return noise.to(device=device, dtype=dtype).movedim(-1, 1)
 
 
-def survey(model: nn.Module, images: torch.Tensor) -> Survey:
-    """Run a classifier on `images` (`image colour y x`), trace it, and look at every operation of it."""
-    logits_of(model, images)
+def survey(model: nn.Module, images: torch.Tensor, multi_label: MultiLabelled = None) -> Survey:
+    """Run a classifier on `images` (`image colour y x`), trace it, and look at every operation of it.
+
+    `multi_label` is as for `split`: a sigmoid at the end is taken off unless exclusive classes were asked for.
+    """
+    check_multi_label(multi_label)
+    count = logits_of(model, images).shape[1]
     with evaluating(model):
         traced = trace(model, images)
+    keeps = multi_label is not None and not multi_label and count > 1
+    traced, sigmoid = (traced, False) if keeps else without_sigmoid(traced)
+    told = multi_label is None and sigmoid and count > 1
+    outputs = outputs_of(True if told else multi_label, count)
     shapes: dict[fx.Node, tuple[int, ...]] = {}
     minimum: dict[fx.Node, float] = {}
     negative: dict[fx.Node, float] = {}
@@ -238,7 +266,8 @@ def survey(model: nn.Module, images: torch.Tensor) -> Survey:
     known = {node: layout for node in candidates if (layout := marks.layout(node)) is not None}
     places = tuple(node for node in traced.nodes if node in known)
     detached = _detached(traced, places, images)
-    return Survey(traced, places, shapes, known, minimum, negative, logits, detached)
+    found = (traced, places, shapes, known, minimum, negative, logits.reshape(len(images), count), detached)
+    return Survey(*found, outputs=outputs, sigmoid=sigmoid, told=told, flat=logits.ndim == 1)
 
 
 def _detached(traced: Traced, places: tuple[fx.Node, ...], images: torch.Tensor) -> int:

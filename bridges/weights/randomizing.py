@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from face_jax.model import SplitModel
+from face_jax.outputs import MultiLabelled
 from face_jax.support.arguments import check_count
 from face_jax.support.classes import ClassNames, class_names
 
@@ -36,6 +37,7 @@ def randomized(
     classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
+    multi_label: MultiLabelled = None,
 ) -> Iterator[tuple[str, SplitModel]]:
     """A classifier as trained, then with more and more of its weights drawn again from the top, then with all at once.
 
@@ -51,7 +53,7 @@ def randomized(
     - `steps`: from the top to the bottom; at least 1.
     - `fresh`: `Reinitialized()` by default, or `Shuffled()`.
     - `seed`: for the random numbers; torch's own stream is left alone.
-    - `preprocess`, `classes`, `name`, `example_inputs`: as for `split`.
+    - `preprocess`, `classes`, `name`, `example_inputs`, `multi_label`: as for `split`.
 
     **Returns:** names and split models, made one by one as they are asked for; each is a copy of its own. Raises
     `ValueError` for a model whose weights can't be found or drawn again, with the name of what can't.
@@ -63,14 +65,21 @@ def randomized(
     'as trained'
     """
     steps = check_count("steps", steps, "steps")
-    classes = None if classes is None else class_names(classes)
+    if classes is not None and not isinstance(classes, str):
+        # Once: an iterator has its names for the first stage only.
+        classes = class_names(classes)
     fresh = fresh or Reinitialized()
     preprocess = as_preprocess(preprocess)
     layer, model = plain_name(model, layer), unwrapped(model)
     images = example(model, example_inputs, preprocess.size)
     _refuse_hidden(model)
     names = _from_the_top(model, images)
-    options = {"preprocess": preprocess, "classes": classes, "example_inputs": example_inputs}
+    options = {
+        "preprocess": preprocess,
+        "classes": classes,
+        "example_inputs": example_inputs,
+        "multi_label": multi_label,
+    }
     title = name or type(model).__name__
     return _stages(model, layer, _groups(names, steps), fresh, seed, title, options)
 

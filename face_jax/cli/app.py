@@ -17,7 +17,7 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from .options import rank_of
+from .options import labels_of, rank_of
 from .output import errors_in_words
 from .run import run
 
@@ -41,6 +41,14 @@ TransformInput = Annotated[
     typer.Option(
         "--transform-input/--no-transform-input",
         help="Of googlenet and inception_v3 with a file of your own: whether they rescale their input inside.",
+    ),
+]
+MultiLabels = Annotated[
+    bool | None,
+    typer.Option(
+        "--multi-label/--multi-class",
+        help="Whether each of the model's outputs is a label by itself, or each picture of one class; by default told "
+        "from the model.",
     ),
 ]
 Out = Annotated[
@@ -82,6 +90,10 @@ def explain(
     model: Model = "efficientnet_lite0",
     weights: Weights = "DEFAULT",
     transform_input: TransformInput = None,
+    multi_label: MultiLabels = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --multi-label: the probability above which a label is predicted (0.5).")
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Where the model is split; the last feature map by default. See: face-jax layers")
     ] = None,
@@ -115,6 +127,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
+            multi_label=labels_of(multi_label, threshold),
         )  # fmt: skip
 
 

@@ -47,6 +47,17 @@ def strength_of(word: str) -> Any:
         ) from None
 
 
+def labels_of(multi_label: bool | None, threshold: float | None) -> Any:
+    """What the options --multi-label and --threshold mean to `bridges.load`."""
+    from ..outputs import MultiLabel
+
+    if threshold is None:
+        return multi_label
+    if not multi_label:
+        raise ValueError(f"--threshold {threshold} is on the probability of labels; give --multi-label with it")
+    return MultiLabel(threshold)
+
+
 def cropping_of(word: str | None, split: Any) -> Any:
     """What the option --crops means to `explain`."""
     from ..pictures.crops import GridCrops, NativeCrops, RandomCrops
@@ -92,7 +103,7 @@ def last_map(loaded: Any) -> str:
     """The layer that's taken where none is named."""
     from face_jax import bridges
 
-    place = bridges.suggest_layer(loaded.layers(), classes=len(loaded.classes))
+    place = bridges.suggest_layer(loaded.layers(), classes=loaded.seen.logits.shape[1])
     if place is None:
         raise ValueError(
             f"--model {loaded.name} has no layer with maps, whose places concepts could be found at; name a layer with "
@@ -128,6 +139,7 @@ def checked(explanation: Any, loaded: Any, signed: Callable[[Any], Any], batch: 
         preprocess=loaded.preprocess,
         classes=loaded.classes,
         name=loaded.name,
+        multi_label=loaded.multi_label,
     )
     stages = ((name, signed(model)) for name, model in stages)
     return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)

@@ -49,6 +49,7 @@ def run(
     sanity: bool = False,
     transform_input: bool | None = None,
     signs: str = "mixed",
+    multi_label: Any = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     signed = signs_of(signs)
@@ -71,7 +72,7 @@ def run(
     bridges.share_processor()
     bridges.keep_freed_memory()
 
-    loaded = bridges.load(model, weights=weights, transform_input=transform_input)
+    loaded = bridges.load(model, weights=weights, transform_input=transform_input, multi_label=multi_label)
     split = signed(loaded.split(layer or last_map(loaded)))
     earlier = [signed(each) for each in earlier_of(loaded, split.layer, depth, layers)]
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
@@ -152,7 +153,8 @@ def _tell(explanation: Any, more: dict[str, float]) -> None:
     name = rich.markup.escape(explanation.target_name)
     SAY.print(
         f"[bold]{name}[/bold] ({explanation.target.chosen}): {len(concepts)} concepts; {shares}. "
-        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out predictions stay."
+        f"Rebuilt from concepts, {percent(explanation.scores.own.agreement)} of the held-out "
+        f"{'predictions' if explanation.model.outputs.exclusive else 'labels'} stay."
     )
     for note in explanation.notes:
         SAY.print(f"[yellow]Note:[/yellow] {rich.markup.escape(note)}")

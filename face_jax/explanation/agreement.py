@@ -19,7 +19,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 def check_agreement(explanation: Explanation) -> None:
     """Raises `Unfit` for an explanation, whose fields fit by themselves, that says one thing here and another there."""
     target, pictures, bank = explanation.target.index, explanation.pictures, explanation.bank
-    if explanation.provenance.settings.target != target or (pictures.collected.logits.argmax(-1) != target).any():
+    has = explanation.model.outputs.has(pictures.collected.logits, target)
+    if explanation.provenance.settings.target != target or not has.all():
         raise Unfit(f"target.index is {target}, which isn't the class of the settings and of all photographs")
     _check_split(pictures.fitted.tolist(), pictures.held_out.tolist(), len(pictures.photographs))
     box = pictures.crops.box

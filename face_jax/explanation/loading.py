@@ -109,6 +109,11 @@ def _check_model(folder: pathlib.Path, settings: Settings, model: SplitModel) ->
     before, now = plain(settings.preprocess), plain(dataclasses.asdict(model.preprocess))
     if missing := [name for name in now if name not in before]:
         raise Unfit(f"its settings of the preprocessing have no {missing[0]}")
+    if settings.outputs != repr(model.outputs):
+        raise WrongModelError(
+            f"folder={str(folder)!r} explains {settings.model} with outputs={settings.outputs}, and model.outputs is "
+            f"{model.outputs!r}; give the model the same (multi_label of face_jax.bridges.split, outputs of SplitModel)"
+        )
     changed = [name for name in now if before[name] != now[name]]
     if changed:
         old, new = (", ".join(f"{name}={each[name]}" for name in changed) for each in (before, now))

@@ -15,7 +15,7 @@ from ..importance import Sobol as Sobol
 from ..metrics import Score
 from ..nmf import RankScan
 from ..pictures.photographs import Photograph
-from ..support.fields import axes, counted, elsewhere, within
+from ..support.fields import axes, counted, elsewhere, lately, within
 from ..support.reprs import short_repr
 from .concepts import Concept
 
@@ -167,6 +167,7 @@ class Settings:
     - `key`: the random key's data.
     - `preprocess`: the settings of the model's `Preprocess`, or of a class made from it.
     - `versions`, `python`, `device`: what it was made with.
+    - `outputs`: what the model's logits mean, in words.
     """
 
     model: str
@@ -185,6 +186,7 @@ class Settings:
     versions: dict[str, str]
     python: str
     device: str
+    outputs: str = dataclasses.field(default="MultiClass()", metadata=lately())
 
     def table(self) -> dict[str, Any]:
         """All of them by name."""

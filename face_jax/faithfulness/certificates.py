@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from ..metrics import Certificates, certificates, relative_squared_error
 from ..nmf import Objective, Solution, SquaredError, encode
 from ..nmf.validate import finite, matrix, squared_error
+from ..outputs import AnyOutputs, Outputs
 from ..support.arguments import instance
 from .checks import check_finite
-from .losses import SigmoidKL
+from .losses import outputs_for
 from .term import Faithfulness, check_weighed
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
@@ -55,6 +56,7 @@ def certify(
     *,
     held_out: Float[Array, "other channel"] | None = None,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
+    outputs: AnyOutputs | None = None,
 ) -> Certified:
     """Certificates of a solution: per-image KL, L1, both bounds and agreement, fitted and held out.
 
@@ -69,10 +71,11 @@ def certify(
     - `solution`: their factorization.
     - `held_out`: rows of other images, all of which count.
     - `objective`: what codes minimize; without weights of rows or images, which belong to one set of rows.
+    - `outputs`: what the logits mean, `model.outputs`. By default labels with a threshold of one half where the term's
+        loss is `SigmoidKL()`, else exclusive classes.
 
-    **Returns:** certificates with quantiles. Raises `ValueError` for a term of several labels, whose predictions are
-    no single distribution; for rows that don't fit the term; for a term that weighs no image; and for predictions
-    that aren't finite.
+    **Returns:** certificates with quantiles. Raises `ValueError` for rows that don't fit the term; for a term that
+    weighs no image; and for predictions that aren't finite.
 
     **Example:**
 
@@ -81,14 +84,11 @@ def certify(
     >>> fj.certify(term, rows, found).fitted.kl.shape
     (12,)
     """
-    if isinstance(term, Faithfulness) and isinstance(term.loss, SigmoidKL):
-        raise ValueError(
-            "loss=SigmoidKL() has no single predicted distribution, which these bounds are about; compare "
-            "term.loss.values of each image instead"
-        )
     if not isinstance(term, Faithfulness):
         raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")
     instance("solution", solution, Solution, "the result of factorize")
+    outputs = outputs_for(term.loss) if outputs is None else outputs
+    instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
     squared_error(objective)
     sets = {"activations": (term, matrix("activations", activations, "row × channel"))}
     if held_out is not None:
@@ -101,7 +101,7 @@ def certify(
     for name, (one, rows) in sets.items():
         finite(name, rows)
         check_weighed(one, rows, name)
-    found = [_certified(one, rows, name, solution.dictionary, objective) for name, (one, rows) in sets.items()]
+    found = [_certified(one, rows, name, solution.dictionary, objective, outputs) for name, (one, rows) in sets.items()]
     (fitted, error), (other, other_error) = found if held_out is not None else (*found, (None, None))
     return Certified(fitted, other, error, other_error)
 
@@ -118,6 +118,7 @@ def _certified(
     name: str,
     dictionary: Float[Array, "concept channel"],
     objective: Objective,
+    outputs: Outputs,
 ) -> tuple[Certificates, float]:
     codes = encode(activations, dictionary, objective=objective)
     if term.weights is not None:
@@ -127,7 +128,7 @@ def _certified(
     check_finite(jnp.isfinite(original).all(axis=1), name)
     check_finite(jnp.isfinite(rebuilt).all(axis=1), f"{name} rebuilt from concepts")
     error = relative_squared_error(np.asarray(activations), np.asarray(codes @ dictionary))
-    return certificates(np.asarray(original), np.asarray(rebuilt)), error
+    return certificates(np.asarray(original), np.asarray(rebuilt), outputs), error
 
 
 @jax.jit

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..outputs import MultiClass, MultiLabel, Outputs
+
 Logits = Float[Array, "image class"]
 
 
@@ -174,3 +176,13 @@ class SigmoidKL(Loss):
         """The mean of `M diag(q (1 − q)) Mᵀ`."""
         weight = jnp.mean(jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits), axis=0)
         return (directions * weight[None]) @ directions.T
+
+
+def loss_for(outputs: Outputs) -> Loss:
+    """The loss that keeps predictions: `SigmoidKL()` of several labels, else `ForwardKL()`."""
+    return ForwardKL() if outputs.exclusive else SigmoidKL()
+
+
+def outputs_for(loss: Loss) -> Outputs:
+    """What logits mean to a loss, where nobody says it: labels to `SigmoidKL`, else exclusive classes."""
+    return MultiLabel() if isinstance(loss, SigmoidKL) else MultiClass()

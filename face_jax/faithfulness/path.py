@@ -14,12 +14,13 @@ from ..nmf import NNDSVD, Given, Solution, SquaredError, encode, factorize, magn
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or, usual_solver
 from ..nmf.validate import matrix, rank_of, value_range
+from ..outputs import AnyOutputs, Outputs
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
 from ..support.fields import counted, elsewhere, within
 from ..support.progress import Progress, silent
 from .certificates import predictions
 from .checks import check_finite
-from .losses import SigmoidKL
+from .losses import outputs_for
 from .term import Faithfulness, Prepared, Unkept, check_weighed
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
@@ -42,8 +43,8 @@ class Point:
     - `error`, `loss`: relative squared error and mean loss of the images fitted, their codes by non-negative least
         squares.
     - `held_out_error`, `held_out_loss`: the same for the images held out.
-    - `agreement`: share of the images held out whose predicted class survives; of several labels (`SigmoidKL`) the
-        share of labels that stay on their side of a probability of one half.
+    - `agreement`: share of the images held out whose predicted class survives; of several labels the share of labels
+        that stay on their side of the threshold.
     - `objective`, `residual`, `steps`: what the solver says.
     """
 
@@ -109,6 +110,7 @@ def faithfulness_path(
     start: AnyStart | None = None,
     key: Seed = None,
     progress: Progress = silent,
+    outputs: AnyOutputs | None = None,
 ) -> Path:
     """Factorizations along λ, warm-started, and the one whose held-out loss is lowest within the bound on its error.
 
@@ -129,6 +131,8 @@ def faithfulness_path(
         `SemiNMF` with these settings if any of the rows, held out or not, is below zero. The start is `NNDSVD()` by
         default, as `explain` has it: only the path's first point uses it, each other one starts from the last.
     - `progress`: told after each λ.
+    - `outputs`: what the logits mean, for the agreement: `model.outputs`. By default labels with a threshold of one
+        half where the loss is `SigmoidKL()`, else exclusive classes.
 
     **Returns:** the path. Raises `ValueError` for values of λ or bounds that make no sense, and before anything is
     factorized for rows that don't fit the terms, terms that weigh no image, predictions that aren't finite, and
@@ -155,10 +159,12 @@ def faithfulness_path(
         signed = min(value_range(activations)[0], value_range(held_out)[0]) < 0
         solver = usual_solver(signed=signed, **SETTINGS)
     solver.check_terms(SquaredError() + term)
+    outputs = outputs_for(term.loss) if outputs is None else outputs
+    instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
     key, start = key_of(key), start_or(NNDSVD(), start)
 
     solution = factorize(activations, rank, solver=solver, start=start, key=key)
-    points = [_point(0.0, solution, activations, term, held_out, held_out_term)]
+    points = [_point(0.0, solution, activations, term, held_out, held_out_term, outputs)]
     chosen, kept, worse = 0, solution, 0
     if known is None:
         balance = float(solution.stats.final_objective) / max(_total(term, prepared, activations, solution), 1e-12)
@@ -177,7 +183,7 @@ def faithfulness_path(
                 key=key,
             )
             advance(1)
-            points.append(_point(weight, solution, activations, term, held_out, held_out_term))
+            points.append(_point(weight, solution, activations, term, held_out, held_out_term, outputs))
             best = points[chosen].held_out_loss
             gained = best - points[-1].held_out_loss
             if gained > 0 and points[-1].held_out_error <= most_error * points[0].held_out_error:
@@ -212,9 +218,10 @@ def _point(
     term: Faithfulness,
     held_out: Float[Array, "other channel"],
     held_out_term: Faithfulness,
+    outputs: Outputs,
 ) -> Point:
-    error, loss, _ = _measured(term, activations, solution.dictionary)
-    other_error, other_loss, agreement = _measured(held_out_term, held_out, solution.dictionary)
+    error, loss, _ = _measured(term, activations, solution.dictionary, outputs)
+    other_error, other_loss, agreement = _measured(held_out_term, held_out, solution.dictionary, outputs)
     return Point(
         weight=weight,
         error=error,
@@ -229,17 +236,16 @@ def _point(
 
 
 def _measured(
-    term: Faithfulness, activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
+    term: Faithfulness,
+    activations: Float[Array, "row channel"],
+    dictionary: Float[Array, "concept channel"],
+    outputs: Outputs,
 ) -> tuple[float, float, float]:
     """Relative squared error, mean loss and agreement, of the images that the term weighs."""
     codes = encode(activations, dictionary)
     original, rebuilt = predictions(term, activations, codes, dictionary)
     losses = np.asarray(term.loss.values(term.loss.target(original), rebuilt), np.float64)
-    original, rebuilt = np.asarray(original), np.asarray(rebuilt)
-    if isinstance(term.loss, SigmoidKL):
-        same = ((original > 0) == (rebuilt > 0)).mean(axis=-1)
-    else:
-        same = original.argmax(-1) == rebuilt.argmax(-1)
+    same = outputs.agreement(np.asarray(original), np.asarray(rebuilt))
     weights = np.ones_like(losses) if term.weights is None else np.asarray(term.weights, np.float64)
     counted = np.repeat(weights > 0, term.places)
     error = relative_squared_error(np.asarray(activations)[counted], np.asarray(codes @ dictionary)[counted])

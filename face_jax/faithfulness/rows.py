@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..outputs import MultiClass, Outputs
+from .losses import loss_for
 from .term import Faithfulness
 
 
 def faithful_rows(
-    head: Any, crops: Float[np.ndarray, "crop channel"], pictures: Float[np.ndarray, "image y x channel"]
+    head: Any,
+    crops: Float[np.ndarray, "crop channel"],
+    pictures: Float[np.ndarray, "image y x channel"],
+    outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
 ) -> tuple[Float[np.ndarray, "row channel"], Faithfulness]:
     """What is factorized when whole pictures' predictions are to be kept, and the term that keeps them.
 
@@ -24,12 +29,13 @@ def faithful_rows(
     - `head`: from activations to logits.
     - `crops`: averaged activations of the crops.
     - `pictures`: activations of the pictures fitted; averaged ones, of one place, if the head is affine.
+    - `outputs`: what the logits mean, which says what loss keeps predictions.
 
     **Returns:** the rows, and the term.
     """
-    channels = pictures.shape[-1]
+    channels, loss = pictures.shape[-1], loss_for(outputs)
     if not getattr(head, "affine", False):
-        return pictures.reshape(-1, channels), Faithfulness(head, grid=pictures.shape[1:3])
+        return pictures.reshape(-1, channels), Faithfulness(head, loss, grid=pictures.shape[1:3])
     averages = pictures.mean(axis=(1, 2))
     weights = np.concatenate([np.zeros(len(crops)), np.ones(len(averages))]).astype(crops.dtype)
-    return np.concatenate([crops, averages]), Faithfulness(head, weights=jnp.asarray(weights))
+    return np.concatenate([crops, averages]), Faithfulness(head, loss, weights=jnp.asarray(weights))

@@ -81,7 +81,7 @@ class Faithfulness(Term):
         differentiated or traced have to be a pytree's leaves, such as `jax.tree_util.Partial(function, kernel)` or
         `Affine(kernel, bias)`; what a function closes over is constant. Give the same function again and again: a new
         one is compiled anew.
-    - `loss`: `ForwardKL()`, `ReverseKL()`, `SquaredLogits()`, or `SigmoidKL()` for several labels.
+    - `loss`: `ForwardKL()`, `ReverseKL()`, `SquaredLogits()`, or `SigmoidKL()` for labels (`MultiLabel`).
     - `unit`: what λ means: `InSums()` as in the formula, `InMeans()` as in the published code.
     - `weights`: each image's factor, at least 0; 0 leaves its prediction out. Ones if None.
     - `grid`: height and width of the maps that the rows are places of. None: the head takes rows as they are, as

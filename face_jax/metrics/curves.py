@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from ..importance.checks import check_asked
 from ..model import Head
-from ..support.arguments import Real, Whole, check_count, native, real, real_array, shown
+from ..outputs import AnyOutputs, MultiClass, Outputs
+from ..support.arguments import Real, Whole, check_count, instance, native, real, real_array, shown
 from ..support.fields import within
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
@@ -58,6 +60,7 @@ def fidelity(
     dictionary: Float[Array, "concept channel"],
     target: Whole,
     order: Int[np.ndarray, " concept"],
+    outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)
 ) -> Fidelity:
     """Insertion and deletion curves of one class's images.
 
@@ -68,6 +71,7 @@ def fidelity(
     - `dictionary`: the concepts.
     - `target`: the class that should be predicted.
     - `order`: concepts, the most important first.
+    - `outputs`: what the logits mean, `model.outputs`: `MultiClass()`, or `MultiLabel()` for labels.
 
     **Returns:** curves and areas. Raises `ValueError` for concepts that don't fit the head and for logits that are NaN,
     `UnknownClassError` for a class that the head doesn't have.
@@ -80,6 +84,7 @@ def fidelity(
     (5,)
     """
     codes, dictionary = native("codes", codes), native("dictionary", dictionary)
+    instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
     target = check_asked(head, codes, dictionary, target)
     codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
     concepts = len(dictionary)
@@ -92,7 +97,8 @@ def fidelity(
     inserted = rank[None, :] < np.arange(concepts + 1)[:, None]
     masks = np.concatenate([inserted, ~inserted]).astype(codes.dtype)
     accuracy, probability = (
-        np.asarray(values) for values in _masked(head, codes, dictionary, jnp.asarray(target), jnp.asarray(masks))
+        np.asarray(values)
+        for values in _masked(outputs, head, codes, dictionary, jnp.asarray(target), jnp.asarray(masks))
     )
     if np.isnan(probability).any():
         raise ValueError(
@@ -167,8 +173,9 @@ def gini(importance: Float[np.ndarray, " concept"]) -> float:
     return float(((2 * np.arange(1, count + 1) - count - 1) * sizes).sum() / (count * total))
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _masked(
+    outputs: Outputs,
     head: Any,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
@@ -177,8 +184,7 @@ def _masked(
 ) -> tuple[Float[Array, " mask"], Float[Array, " mask"]]:
     def one(mask: Float[Array, " concept"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         logits = head((codes * mask[None, None, None, :]) @ dictionary)
-        right = jnp.argmax(logits, axis=-1) == target
-        probability = jax.nn.softmax(logits, axis=-1)[:, target]
+        right, probability = outputs.has(logits, target), outputs.probability(logits, target)
         return jnp.mean(right.astype(codes.dtype)), jnp.mean(probability)
 
     return jax.lax.map(one, masks)

@@ -6,10 +6,10 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy.special
 from jaxtyping import Bool, Float
 
-from ..support.arguments import real_array
+from ..outputs import AnyOutputs, MultiClass, Outputs
+from ..support.arguments import instance, real_array
 from ..support.reprs import short_repr
 
 _SQUARED = 400  # binary exponents whose squares float64 holds
@@ -26,18 +26,26 @@ class Certificates:
     - `pinsker`: the bound `l1 ≤ √(2 KL)`.
     - `bretagnolle_huber`: the bound `l1 ≤ 2 √(1 − exp(−KL))`, the tighter of the two where KL exceeds about 1.59.
     - `agreement`: whether both predict the same class.
+
+    Of several labels (`MultiLabel`), `kl` is the sum of their Bernoulli divergences, and `agreement` the share of
+    labels that are predicted by both or by neither. `l1` is `2 |p − q|` of the label for which it's largest, which both
+    bounds are above, as every label's is.
     """
 
     kl: Float[np.ndarray, " image"]
     l1: Float[np.ndarray, " image"]
     pinsker: Float[np.ndarray, " image"]
     bretagnolle_huber: Float[np.ndarray, " image"]
-    agreement: Bool[np.ndarray, " image"]
+    agreement: Bool[np.ndarray, " image"] | Float[np.ndarray, " image"]
 
     __repr__ = short_repr
 
 
-def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.ndarray, "image class"]) -> Certificates:
+def certificates(
+    original: Float[np.ndarray, "image class"],
+    rebuilt: Float[np.ndarray, "image class"],
+    outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)
+) -> Certificates:
     """Compares the logits of activations with those of the same activations rebuilt from concepts.
 
         ‖p − q‖₁ ≤ √(2 KL(p ‖ q)),   ‖p − q‖₁ ≤ 2 √(1 − exp(−KL(p ‖ q)))
@@ -47,6 +55,7 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
     **Arguments:**
 
     - `original`, `rebuilt`: logits.
+    - `outputs`: what the logits mean, `model.outputs`: `MultiClass()`, or `MultiLabel()` for labels.
 
     **Returns:** divergences and their bounds (FACE, theorem 1), computed in float64.
 
@@ -61,15 +70,14 @@ def certificates(original: Float[np.ndarray, "image class"], rebuilt: Float[np.n
     )
     if original.shape != rebuilt.shape:
         raise ValueError(f"original has shape {original.shape} and rebuilt {rebuilt.shape}; give the same images")
-    log_p, log_q = (scipy.special.log_softmax(logits.astype(np.float64), axis=-1) for logits in (original, rebuilt))
-    p = np.exp(log_p)
-    kl = np.maximum((p * (log_p - log_q)).sum(-1), 0)
+    instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
+    kl, l1 = outputs.divergence(original, rebuilt)
     return Certificates(
         kl=kl,
-        l1=np.abs(p - np.exp(log_q)).sum(-1),
+        l1=l1,
         pinsker=np.sqrt(2 * kl),
         bretagnolle_huber=2 * np.sqrt(-np.expm1(-kl)),
-        agreement=original.argmax(-1) == rebuilt.argmax(-1),
+        agreement=outputs.agreement(original, rebuilt),
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ..activations import Collected
 from ..model import Head
 from ..nmf.encoding import encode_maps
+from ..outputs import AnyOutputs, MultiClass
 from ..support.arguments import Whole, instance, real_array
 from ..support.fields import within
 from .curves import Fidelity, fidelity, gini
@@ -28,10 +29,11 @@ class Score:
 
     - `name`: whose score it is.
     - `relative_error`: `‖A − UWᵀ‖² / ‖A‖²`.
-    - `kl`, `l1`: mean divergence and distance between the predictions, per picture.
+    - `kl`, `l1`: mean divergence and distance between the predictions, per picture; see `Certificates`.
     - `kl_quantiles`: 50, 90 and 100 % of the pictures are below these.
-    - `agreement`: share of pictures whose predicted class survives.
-    - `becomes`: the classes that the other pictures are put in, with their numbers, most frequent first.
+    - `agreement`: share of pictures whose predicted class survives; of labels, the share that stay predicted or not.
+    - `becomes`: the classes that the other pictures are put in, with their numbers, most frequent first; of labels,
+        those that are predicted for a picture or not as they weren't.
     - `gini`: how unequally importance is shared.
     - `fidelity`: insertion and deletion.
     """
@@ -54,6 +56,7 @@ def score(
     dictionary: Float[np.ndarray, "concept channel"],
     target: Whole,
     importance: Float[np.ndarray, " concept"],
+    outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)
 ) -> Score:
     """Scores one bank of concepts: codes by non-negative least squares, for every bank alike.
 
@@ -65,6 +68,7 @@ def score(
     - `dictionary`: the concepts.
     - `target`: the class.
     - `importance`: the concepts', found on other pictures; sets the order of insertion and deletion.
+    - `outputs`: what the logits mean, `model.outputs`: `MultiClass()`, or `MultiLabel()` for labels.
 
     **Returns:** the row.
 
@@ -83,8 +87,8 @@ def score(
     codes = encode_maps(units.maps, dictionary)
     rebuilt = codes @ dictionary
     logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
-    certified = certificates(units.logits, logits)
-    changed = collections.Counter(logits.argmax(-1)[~certified.agreement].tolist())
+    certified = certificates(units.logits, logits, outputs)
+    changed = collections.Counter(outputs.becomes(units.logits, logits))
     half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
     return Score(
         name=name,
@@ -96,7 +100,7 @@ def score(
         becomes=tuple(changed.most_common()),
         gini=gini(importance),
         fidelity=fidelity(
-            head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable")
+            head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable"), outputs
         ),
     )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+from ..faithfulness import Faithfulness
+from ..faithfulness.losses import SoftmaxLoss
+from ..model import SplitModel
 from ..support.arguments import callable_with, check_count, float_or_none, index_or_none, share, shown
 
 # Ranks that are compared when none is given.
@@ -44,6 +47,18 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
     if found is None or not (math.isfinite(found) and found >= 0):
         raise ValueError(f"faithfulness={shown(faithfulness)} isn't a λ; give a number of at least 0, or 'auto'")
     return found
+
+
+def check_losses(model: SplitModel, objective: Any) -> None:
+    """Refuses a term that compares distributions over exclusive classes, of a model that has labels."""
+    for weighted in objective.terms:
+        if model.outputs.exclusive or not isinstance(weighted.term, Faithfulness):
+            continue
+        if isinstance(weighted.term.loss, SoftmaxLoss):
+            raise ValueError(
+                f"objective has a Faithfulness with loss={weighted.term.loss}, which compares probabilities of "
+                f"exclusive classes, and {model.name} has labels, each by itself; give loss=SigmoidKL()"
+            )
 
 
 def check_rank(rank: int | str, crops: int, channels: int) -> None:

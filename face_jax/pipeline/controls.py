@@ -50,11 +50,13 @@ def scores_of(
 ) -> Scores:
     """The explanation's scores, and those of its controls, each with an importance of its own."""
     scored, banks = material.scored, control_banks(fitting, len(dictionary), keys)
-    rows = [metrics.score("this explanation", model.head, scored, dictionary, target, importance.per_class)]
+    rows = [
+        metrics.score("this explanation", model.head, scored, dictionary, target, importance.per_class, model.outputs)
+    ]
     with progress("Controls", len(banks)) as advance:
         for name, bank in banks.items():
             weights = importance_of(model, material.fitted, bank, target, keys["importance"], silent).per_class
-            rows.append(metrics.score(name, model.head, scored, bank, target, weights))
+            rows.append(metrics.score(name, model.head, scored, bank, target, weights, model.outputs))
             advance(1)
     nothing = np.asarray(model.head(jnp.zeros_like(jnp.asarray(scored.maps[:1]))))
-    return Scores(tuple(rows), accuracy_of_nothing=float(nothing.argmax(-1)[0] == target))
+    return Scores(tuple(rows), accuracy_of_nothing=float(model.outputs.has(nothing, target)[0]))

@@ -30,7 +30,7 @@ from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
-from .checks import check_faithfulness, check_rank, check_settings
+from .checks import check_faithfulness, check_losses, check_rank, check_settings
 from .controls import scores_of
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
@@ -65,7 +65,8 @@ def explain(
     """Which concepts a classifier uses for a class: from photographs to an explanation with every stage in it.
 
     Photographs are kept when the *model* predicts the class, whatever they show (CRAFT, section 3.1). Concepts are
-    found in crops of most of them, and scored on the rest.
+    found in crops of most of them, and scored on the rest. Of a model of several labels (`model.outputs` is
+    `MultiLabel()`) a label is explained: where "class" stands below.
 
     **Arguments:**
 
@@ -77,7 +78,8 @@ def explain(
     - `rank`: number of concepts. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
-        of the whole photographs fitted; `"auto"` chooses it on some of them by a path. None: no such term.
+        of the whole photographs fitted (of labels each one's); `"auto"` chooses it on some of them by a path. None: no
+        such term.
     - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The solver is
         `ADMM()` unless another one is given, or `SemiNMF()` if any activation of the photographs or crops is below
         zero. The start is `NNDSVD()` unless another one is given: the control "no steps taken" is then the very start
@@ -108,6 +110,7 @@ def explain(
     check_signs(model, solver)
     if objective is not None:
         squared_error(objective)
+        check_losses(model, objective)
     flag("one_each", one_each)
     progress, stopwatch = progress_of(progress), Stopwatch()
     function("cache", cache, _CACHES)
@@ -127,7 +130,7 @@ def explain(
         rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
         fitting = fit(
             model.head, material, rank, faithfulness=faithfulness, objective=objective, signed=signed, solver=solver,
-            start=start, keys=keys, progress=progress, stopwatch=stopwatch,
+            start=start, keys=keys, progress=progress, stopwatch=stopwatch, outputs=model.outputs,
         )  # fmt: skip
         with stopwatch("importance"):
             importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress)

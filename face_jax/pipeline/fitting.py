@@ -16,6 +16,7 @@ from ..nmf import NNDSVD, Given, RankScan, Solution, SquaredError, encode, facto
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
 from ..nmf.settings import usual_solver
+from ..outputs import MultiClass, Outputs
 from ..support.progress import Progress, Stopwatch
 from . import checks
 from .material import Keys, Material
@@ -57,6 +58,7 @@ def fit(
     keys: Keys,
     progress: Progress,
     stopwatch: Stopwatch,
+    outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
@@ -70,6 +72,7 @@ def fit(
     - `objective`, `solver`, `start`: for `factorize`; the usual ones if None.
     - `keys`: from `keys_of`.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
+    - `outputs`: what the logits mean.
 
     **Returns:** the factorization.
     """
@@ -81,10 +84,10 @@ def fit(
     rows, path = crops, None
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
-            rows, term = faithful_rows(head, crops, material.fitted.maps)
+            rows, term = faithful_rows(head, crops, material.fitted.maps, outputs)
             if faithfulness == "auto":
                 with stopwatch("choice of the faithfulness"):
-                    path = _path(head, material, rank, solver, start, keys, progress)
+                    path = _path(head, material, rank, solver, start, keys, progress, outputs)
                 if path.solution is not None and path.weight > 0:
                     # At a large λ it is a long way from anywhere else.
                     known = path.solution.dictionary
@@ -129,6 +132,7 @@ def _path(
     start: AnyStart,
     keys: Keys,
     progress: Progress,
+    outputs: Outputs,
 ) -> Path:
     """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
     pictures = material.fitted
@@ -141,8 +145,8 @@ def _path(
     # Of the pictures that judge not even crops are learned from.
     crops = material.pictures.crop_activations
     others = crops[~np.isin(material.crop_of, material.index[judged])]
-    rows, term = faithful_rows(head, others, pictures.maps[learned])
-    held_out, held_out_term = faithful_rows(head, crops[:0], pictures.maps[judged])
+    rows, term = faithful_rows(head, others, pictures.maps[learned], outputs)
+    held_out, held_out_term = faithful_rows(head, crops[:0], pictures.maps[judged], outputs)
     return faithfulness_path(
         jnp.asarray(rows),
         rank,
@@ -153,4 +157,5 @@ def _path(
         start=start,
         key=keys["start"],
         progress=progress,
+        outputs=outputs,
     )

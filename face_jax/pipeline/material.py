@@ -117,11 +117,11 @@ def _of_one(
     crops = activator.crops(places.photographs, places.crops, maps=not affine)
     others = _crops_of(places.cropping, places.shapes, places.held_out, keys["more crops"])
     other_crops = activator.crops(places.photographs, others, maps=not affine)
-    index = of_class(crops, target)
+    index = of_class(activator.model, crops, target)
     return Material(
         pictures=_pictures(places, seen, crops),
         fitted=crops[index],
-        scored=other_crops[of_class(other_crops, target)],
+        scored=other_crops[of_class(activator.model, other_crops, target)],
         index=index,
         crop_of=np.arange(len(crops)),
         crops_seen=(crops, other_crops),

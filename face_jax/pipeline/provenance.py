@@ -80,14 +80,15 @@ def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...
             f"if the model was trained on brighter ones: {first_of(seen.faint)}"
         )
     others = [
-        f"{every[number].name} ({model.classes[predicted]})"
-        for number, predicted in zip(seen.readable.tolist(), seen.prediction.tolist(), strict=True)
-        if predicted != target
+        f"{every[number].name} ({', '.join(model.classes[one] for one in np.flatnonzero(predicted)[:3]) or 'none'})"
+        for number, predicted in zip(seen.readable.tolist(), seen.predicted, strict=True)
+        if not predicted[target]
     ]
     if others:
+        why = "predicts another class" if model.outputs.exclusive else "doesn't predict the label"
         yield (
-            f"{len(others)} of {counted(len(seen.readable), 'photograph')} took no part, because the model predicts "
-            f"another class: {first_of(others)}"
+            f"{len(others)} of {counted(len(seen.readable), 'photograph')} took no part, because the model {why}: "
+            f"{first_of(others)}"
         )
 
 
@@ -109,13 +110,16 @@ def _on_pictures(model: SplitModel, target: int, material: Material) -> Iterator
             f"All activations of layer {model.layer} are 0 in the pictures held out: there is no error to score, and "
             "every concept counts as absent there. Give more photographs, or choose another layer."
         )
-    if any(hardly_any(some, target) for some in crops):
+    if any(hardly_any(model, some, target) for some in crops):
         name = model.classes[target]
-        predicted = np.concatenate([some.logits for some in crops]).argmax(-1).tolist()
-        counts = collections.Counter(number for number in predicted if number != target).most_common(3)
+        predicted = model.outputs.predicted(np.concatenate([some.logits for some in crops]))
+        counts = collections.Counter(
+            number for number in np.nonzero(predicted)[1].tolist() if number != target
+        ).most_common(3)
         become = ", ".join(f"{count} {model.classes[number]}" for number, count in counts)
         yield (
-            f"Only {predicted.count(target)} of {len(predicted)} crops are still {name} to the model ({become}): the "
+            f"Only {int(predicted[:, target].sum())} of {len(predicted)} crops are still {name} to the model"
+            f"{f' ({become})' if become else ''}: the "
             f"importance and the scores are of the quarter that comes closest to it, and not about {name}. Give more "
             "photographs of the class, or larger crops (in Python crops=face_jax.RandomCrops(largest=0.9))."
         )
@@ -225,6 +229,7 @@ def settings_of(
         versions={name: version for name in packages if (version := _version(name))},
         python=platform.python_version(),
         device=str(jax.devices()[0]),
+        outputs=repr(model.outputs),
     )
 
 

@@ -43,7 +43,13 @@ def importance_of(
     scrambles = 4
     with progress("Importance", scrambles) as advance:
         return total_sobol(
-            model.head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key
+            model.head_for(target),
+            codes,
+            jnp.asarray(dictionary),
+            target,
+            scrambles=scrambles,
+            advance=advance,
+            key=key,
         )
 
 
@@ -66,8 +72,8 @@ def weighed(
     measured = Importance(
         sobol=sobol,
         index=material.index[looked_at(model, len(material.index))],
-        tcav=tcav(model.head, codes, bank, target, key=keys["directions"]),
-        gradient_times_code=gradient_times_code(model.head, codes, bank, target),
+        tcav=tcav(model.head_for(target), codes, bank, target, key=keys["directions"]),
+        gradient_times_code=gradient_times_code(model.head_for(target), codes, bank, target),
     )
     return measured, dictionary, crop_codes
 
@@ -103,7 +109,7 @@ def describe(
     added = None
     if model.head.affine:
         codes = jnp.asarray(encode_maps(material.fitted.maps, dictionary))
-        added = contributions(model.head, codes, jnp.asarray(dictionary), target).mean(0)
+        added = contributions(model.head_for(target), codes, jnp.asarray(dictionary), target).mean(0)
     return tuple(
         Concept(
             number=number + 1,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..activations import Collected, Crops, Survey, check_signs, collect_crops, pooled, survey, whole_maps
 from ..model import SplitModel
 from ..nmf.options import AnySolver
+from ..outputs import Binary
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.progress import Progress, Stopwatch
 
@@ -61,7 +62,7 @@ class Activator:
                 "logits": seen.kept.logits,
                 "index": seen.index,
                 "readable": seen.readable,
-                "prediction": seen.prediction,
+                "predicted": seen.predicted,
                 "skipped": np.asarray(seen.skipped, dtype=np.str_),
                 "copies": np.asarray(seen.copies, dtype=np.str_),
                 "faint": np.asarray(seen.faint, dtype=np.str_),
@@ -69,13 +70,14 @@ class Activator:
 
         # Names are in what is said of files that can't be read.
         names = "\0".join(photograph.name for photograph in photographs)
-        arrays = self.cache(["survey without copies", str(target), names, *self._identity(photographs)], compute)
+        said = ["survey of predictions", repr(self.model.outputs), str(target), names]
+        arrays = self.cache([*said, *self._identity(photographs)], compute)
         self._check(arrays["maps"])
         return Survey(
             kept=Collected(arrays["maps"], arrays["logits"]),
             index=arrays["index"],
             readable=arrays["readable"],
-            prediction=arrays["prediction"],
+            predicted=arrays["predicted"],
             skipped=tuple(str(reason) for reason in arrays["skipped"]),
             copies=tuple(str(names) for names in arrays["copies"]),
             faint=tuple(str(name) for name in arrays["faint"]),
@@ -112,7 +114,9 @@ class Activator:
     def _identity(self, photographs: Sequence[Photograph]) -> list[bytes | str]:
         """What activations depend on."""
         version = importlib.metadata.version("face-jax")
-        model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess)]
+        # One network's logit may be explained as one or as two.
+        logits = str(len(self.model.classes))
+        model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess), logits]
         return [*model, *map(_content, photographs)]
 
 
@@ -135,21 +139,11 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
 
     **Returns:** the class, a phrase, and what is kept. Raises `NoneOfTheClassError` with the classes that are there.
     """
-    if seen.kept.logits.shape[1] != len(model.classes):
-        raise ValueError(
-            f"the head of {model.name} gives {seen.kept.logits.shape[1]} logits and classes has {len(model.classes)} "
-            "names; give one name for each logit"
-        )
-    counts: list[tuple[int, int]] = collections.Counter(seen.prediction.tolist()).most_common()
+    counts: list[tuple[int, int]] = collections.Counter(np.nonzero(seen.predicted)[1].tolist()).most_common()
     total = len(seen.readable)
     if target is None:
-        target = counts[0][0]
-        mask = seen.prediction == target
-        chosen = (
-            "the model's own prediction"
-            if total == 1
-            else f"what the model predicts most often here: {counts[0][1]} of {total} photographs"
-        )
+        target, chosen = _most_often(model, seen, counts)
+        mask = seen.predicted[:, target]
         if mask.all():
             return target, chosen, seen
         return target, chosen, dataclasses.replace(seen, kept=seen.kept[mask], index=seen.index[mask])
@@ -157,9 +151,35 @@ def choose_class(model: SplitModel, seen: Survey, target: int | None) -> tuple[i
         found = ", ".join(f"{model.classes[number]} ({count})" for number, count in counts[:5])
         raise NoneOfTheClassError(
             f"target={model.classes[target]!r}: the model predicts it for none of the {total} photographs; it "
-            f"predicts {found}; ask for one of these, or give photographs of the target"
+            + (
+                f"predicts {found}; ask for one of these, or give photographs of the target"
+                if found
+                else f"predicts no label for any of them ({model.outputs!r}); give photographs of the target, or a "
+                "lower threshold"
+            )
         )
     return target, f"asked for; {len(seen.index)} of {total} photographs are predicted so", seen
+
+
+def _most_often(model: SplitModel, seen: Survey, counts: list[tuple[int, int]]) -> tuple[int, str]:
+    """The class that is predicted most often, of labels that are so equally often the most probable; and a phrase."""
+    total = len(seen.readable)
+    if not counts:
+        raise NoneOfTheClassError(
+            f"the model predicts no label for any of the {total} photographs ({model.outputs!r}); give other "
+            "photographs, or a lower threshold"
+        )
+    most = counts[0][1]
+    if model.outputs.exclusive:
+        target = counts[0][0]
+    else:
+        often = [number for number, count in counts if count == most]
+        target = max(often, key=lambda number: float(model.outputs.probability(seen.kept.logits, number).mean()))
+    if total > 1:
+        return target, f"what the model predicts most often here: {most} of {total} photographs"
+    if len(counts) == 1:
+        return target, "the model's own prediction"
+    return target, f"the most probable of the {len(counts)} labels that the model predicts"
 
 
 def split(
@@ -173,13 +193,16 @@ def split(
     return np.sort(shuffled[held:]), np.sort(shuffled[:held])
 
 
-def of_class(crops: Collected, target: int) -> Int[np.ndarray, " some"]:
+def of_class(model: SplitModel, crops: Collected, target: int) -> Int[np.ndarray, " some"]:
     """Which crops the model itself puts in the class; if there are hardly any, the quarter that comes closest."""
-    mask = crops.logits.argmax(-1) == target
-    if hardly_any(crops, target):
+    mask = model.outputs.has(crops.logits, target)
+    if hardly_any(model, crops, target):
         quarter = max(5, len(mask) // 4)
         mask = np.zeros(len(mask), bool)
-        mask[np.argsort(-crops.logits[:, target], kind="stable")[:quarter]] = True
+        closeness = np.asarray(crops.logits[:, target])
+        if isinstance(model.outputs, Binary) and target == 0:
+            closeness = -crops.logits[:, 1]
+        mask[np.argsort(-closeness, kind="stable")[:quarter]] = True
     return np.flatnonzero(mask)
 
 
@@ -202,9 +225,9 @@ def check_alive(model: SplitModel, rows: Float[np.ndarray, "crop channel"], pict
             )
 
 
-def hardly_any(crops: Collected, target: int) -> bool:
+def hardly_any(model: SplitModel, crops: Collected, target: int) -> bool:
     """Whether the model itself puts fewer than five of the crops in the class."""
-    return bool((crops.logits.argmax(-1) == target).sum() < min(5, len(crops)))
+    return bool(model.outputs.has(crops.logits, target).sum() < min(5, len(crops)))
 
 
 def units(collected: Collected, index: Int[np.ndarray, " some"], *, affine: bool) -> Collected:

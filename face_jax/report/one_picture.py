@@ -60,9 +60,11 @@ def picture(
     maps = explanation.maps(photograph, method=method, key=key)[:, 0]
     codes = jnp.asarray(explanation.encode(photograph))
     dictionary = jnp.asarray(explanation.dictionary)
-    adds = gradient_times_code(explanation.model.head, codes, dictionary, explanation.target.index).contribution[0]
+    target = explanation.target.index
+    adds = gradient_times_code(explanation.model.head_for(target), codes, dictionary, target).contribution[0]
     numbers = [concept.number for concept in explanation.concepts]
-    legend = "share of what changes\nthe class's logit"
+    noun = "class" if explanation.model.outputs.exclusive else "label"
+    legend = f"share of what changes\nthe {noun}'s logit"
     figure = coloured_figure(pixels, maps, numbers, strengths=np.abs(adds), most=most, title=title, legend=legend)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

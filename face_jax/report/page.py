@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import softmax
 
 from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
@@ -24,7 +23,7 @@ from .measures import MINOR, measures
 from .policy import with_policy
 from .together import together
 from .tree import crop_pictures, tree
-from .verdicts import meanings, percent, verdicts
+from .verdicts import meanings, noun_of, percent, verdicts
 
 # Maps are drawn for so many concepts, in so many photographs.
 _MAPPED_CONCEPTS, _MAPPED_PHOTOGRAPHS, _GRADIENT_MAPS = 6, 6, 3
@@ -120,6 +119,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
     return {
         "explanation": explanation,
         "title": explanation.target_name,
+        "noun": noun_of(explanation),
         "major": major,
         "minor": cards[len(major) :],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
@@ -178,11 +178,16 @@ def _mapped(
     ]
     return {
         "name": photograph.name,
-        "probability": float(softmax(explanation.pictures.collected.logits[number])[explanation.target.index]),
+        "probability": float(_probabilities(explanation)[number]),
         "held_out": not explanation.single and number in explanation.pictures.held_out,
         "together": key,
         "singles": singles,
     }
+
+
+def _probabilities(explanation: Explanation) -> Float[np.ndarray, " image"]:
+    """The probability of what is explained in each photograph."""
+    return explanation.model.outputs.probability(explanation.pictures.collected.logits, explanation.target.index)
 
 
 def _examples(explanation: Explanation) -> list[int]:
@@ -190,7 +195,7 @@ def _examples(explanation: Explanation) -> list[int]:
     if explanation.single:
         return [0]
     held_out = explanation.pictures.held_out
-    probability = softmax(explanation.pictures.collected.logits, axis=-1)[:, explanation.target.index]
+    probability = _probabilities(explanation)
     by_probability = held_out[np.argsort(-probability[held_out], kind="stable")]
     spread = np.unique(
         np.linspace(0, len(by_probability) - 1, min(_MAPPED_PHOTOGRAPHS, len(by_probability))).round().astype(int)

@@ -49,6 +49,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def noun_of(explanation: Explanation) -> str:
+    """What is explained: one of exclusive classes, or a label by itself."""
+    return "class" if explanation.model.outputs.exclusive else "label"
+
+
 def verdicts(explanation: Explanation) -> list[Verdict]:
     """Judgements that follow from the scores and their controls, warnings first."""
     own = explanation.scores.own
@@ -62,10 +67,13 @@ def verdicts(explanation: Explanation) -> list[Verdict]:
     still_in_class = own.fidelity.deletion.accuracy[0]
     kept = min(own.agreement, still_in_class) >= _ENOUGH
     if kept and scored >= FEW_HELD_OUT and not _as_agreeing(explanation):
-        text = (
-            f"{percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt from the "
-            "concepts."
+        kept_ones = (
+            f"{percent(own.agreement)} of the held-out predictions"
+            if explanation.model.outputs.exclusive
+            else f"{percent(own.agreement)} of the labels of held-out pictures, and {percent(still_in_class)} of the "
+            "decisions on this one,"
         )
+        text = f"{kept_ones} stay the same when activations are rebuilt from the concepts."
         return [*warnings, Verdict("good", text)]
     return warnings
 
@@ -86,9 +94,21 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
     if own.agreement < _ENOUGH:
         become = ", ".join(f"{explanation.model.classes[number]} ({count})" for number, count in own.becomes[:4])
         yield (
-            f"Only {percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt "
-            f"from the concepts; the others become {become}. What the concepts leave out decides between these classes."
+            (
+                f"Only {percent(own.agreement)} of the held-out predictions stay the same when activations are rebuilt "
+                f"from the concepts; the others become {become}. What the concepts leave out decides between these "
+                "classes."
+                if explanation.model.outputs.exclusive
+                else f"Only {percent(own.agreement)} of the labels of held-out pictures stay predicted, or not, when "
+                f"activations are rebuilt from the concepts; those that change most often are {become}."
+            )
             + ("" if explanation.provenance.settings.faithfulness else _REMEDY)
+        )
+    kept = float(own.fidelity.deletion.accuracy[0])
+    if kept < _ENOUGH and not explanation.model.outputs.exclusive:
+        yield (
+            f"Rebuilt from the concepts, only {percent(kept)} of the held-out pictures still have the label: what the "
+            "concepts leave out decides it." + ("" if explanation.provenance.settings.faithfulness else _REMEDY)
         )
     if own.kl > 0.5:
         yield (
@@ -100,13 +120,13 @@ def _warnings(explanation: Explanation) -> Iterator[str]:
     if rare and not explanation.single:
         yield (
             f"Concept {', '.join(rare)} is important but seen in at most one photograph in ten: look whether it is "
-            "part of the class or an accident of a few pictures."
+            f"part of the {noun_of(explanation)} or an accident of a few pictures."
         )
     against = [str(concept.number) for concept in weighty if (concept.contribution or 0) < 0]
     if against:
         yield (
-            f"Concept {', '.join(against)} speaks against the class: its importance is how much it takes from the "
-            "class score."
+            f"Concept {', '.join(against)} speaks against the {noun_of(explanation)}: its importance is how much it "
+            f"takes from the {noun_of(explanation)} score."
         )
 
 
@@ -133,8 +153,8 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
         )
     if explanation.scores.accuracy_of_nothing > 0:
         yield (
-            "With no activations at all the classifier already predicts this class, so taking concepts out can't show "
-            "what they do."
+            f"With no activations at all the classifier already predicts this {noun_of(explanation)}, so taking "
+            "concepts out can't show what they do."
         )
 
 
@@ -142,6 +162,7 @@ def meanings(explanation: Explanation) -> list[Meaning]:
     """Every score with its best possible value, a sentence on what it means, and what would be suspicious."""
     own, rank = explanation.scores.own, len(explanation.concepts)
     half, most, worst = (f"{quantile:.3f}" for quantile in own.kl_quantiles)
+    exclusive = explanation.model.outputs.exclusive
     return [
         Meaning(
             name="Relative squared error",
@@ -154,7 +175,8 @@ def meanings(explanation: Explanation) -> list[Meaning]:
             name="KL divergence",
             value=f"{own.kl:.3f} nats",
             best="0",
-            meaning="How far the predictions move when activations are rebuilt from concepts. Half of the pictures are "
+            meaning="How far the predictions move when activations are rebuilt from concepts"
+            f"{'' if exclusive else ', summed over the labels'}. Half of the pictures are "
             f"below {half}, nine in ten below {most}, the worst is at {worst}.",
             suspicious="A worst case far above the rest: there are pictures that these concepts don't explain.",
         ),
@@ -162,15 +184,17 @@ def meanings(explanation: Explanation) -> list[Meaning]:
             name="L1 distance",
             value=f"{own.l1:.3f}",
             best="0",
-            meaning="The same as a distance between probabilities: twice the most by which the probability of any set "
-            "of classes changes, on average.",
+            meaning="The same as a distance between probabilities: twice the most by which the probability of any "
+            f"{'set of classes' if exclusive else 'one of the labels'} changes, on average.",
             suspicious="Close to 2: the rebuilt predictions have nothing in common with the original ones.",
         ),
         Meaning(
             name="Agreement",
             value=percent(own.agreement),
             best="100 %",
-            meaning="Held-out pictures whose predicted class survives the rebuilding.",
+            meaning="Held-out pictures whose predicted class survives the rebuilding."
+            if exclusive
+            else "Share of the labels that stay predicted, or not, in held-out pictures.",
             suspicious="Below 90 %: on the rest, the explanation is of a different classifier.",
         ),
         Meaning(

@@ -122,7 +122,7 @@ def utility_trials(
     seen = _look(every, images, batch)
     labels = [explanation.target_name for explanation in every]
     if len(every) == 1:
-        labels.append(_ELSE)
+        labels.append(_ELSE if every[0].model.outputs.exclusive else f"not {every[0].target_name}")
     parts = design.parts
     lessons, questions = _draw(seen, labels, sessions, training, tests, len(parts), key)
     made: list[Lesson | Trial] = []
@@ -176,10 +176,11 @@ def _check(
 ) -> tuple[int, ...]:
     if not every:
         raise ValueError("explanations is empty; give one explanation, or one of each of several classes")
-    same = {(explanation.model.fingerprint, explanation.model.layer) for explanation in every}
+    models = [explanation.model for explanation in every]
+    same = {(model.fingerprint, model.layer, model.outputs) for model in models}
     if len(same) > 1:
         raise ValueError(
-            f"explanations are of {len(same)} models or layers; explain each class with one model at one layer"
+            f"explanations are of {len(same)} models or layers; explain each class with one model cut at one layer"
         )
     names = [explanation.target_name for explanation in every]
     if len(set(names)) < len(names):
@@ -205,8 +206,9 @@ def _look(every: tuple[Explanation, ...], images: Any, batch: int) -> _Seen:
     model = every[0].model
     found = survey(model, given, batch=batch)
     targets = np.asarray([explanation.target.index for explanation in every])
-    is_target = found.prediction[:, None] == targets[None, :]
-    decision = np.where(is_target.any(1), is_target.argmax(1), len(targets))
+    is_target = found.predicted[:, targets]
+    # A photograph with several of the labels has no single right answer.
+    decision = np.where(is_target.sum(1) == 1, is_target.argmax(1), len(targets))
     kept = np.flatnonzero(decision < max(len(targets), 2))
     used = {photograph.digest() for explanation in every for photograph in explanation.photographs}
     chosen = tuple(given[found.readable[number]] for number in kept)

@@ -63,6 +63,11 @@ def class_names(classes: ClassNames, count: int | None = None) -> tuple[str, ...
     return tuple(str(name) for name in names)
 
 
+def binary_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of both classes of a binary classifier: `("cat",)` are `("not cat", "cat")`, two names stay."""
+    return (f"not {classes[0]}", classes[0]) if len(classes) == 1 else tuple(classes)
+
+
 def _of_mapping(classes: Mapping[Any, Any]) -> tuple[Any, ...]:
     """Names from `{0: name, …}` or `{name: 0, …}`."""
     by_number = {index_or_none(key): name for key, name in classes.items()}

@@ -43,6 +43,11 @@ def axes(**names: str | None) -> dict[str, Any]:
     return {"axes": names}
 
 
+def lately() -> dict[str, Any]:
+    """A field that files of the same format may lack, because it came later: its default is what they mean."""
+    return {"lately": True}
+
+
 def elsewhere() -> dict[str, Any]:
     """A field that isn't saved with its record, and is given again when it's read: None if it isn't."""
     return {"elsewhere": True}

@@ -4,7 +4,16 @@ import pytest
 from toy_model import colour_model
 
 import face_jax as fj
-from face_jax.cli.options import check_counts, check_depth, cropping_of, earlier_of, last_map, rank_of, strength_of
+from face_jax.cli.options import (
+    check_counts,
+    check_depth,
+    cropping_of,
+    earlier_of,
+    labels_of,
+    last_map,
+    rank_of,
+    strength_of,
+)
 from face_jax.pictures.crops import NativeCrops
 
 
@@ -17,6 +26,8 @@ def test_words_become_options():
     assert cropping_of("native", model) == NativeCrops(model.preprocess)
     assert (rank_of("7"), rank_of("auto")) == (7, "auto")
     assert (strength_of("none"), strength_of("auto"), strength_of("1e3")) == (None, "auto", 1000.0)
+    assert (labels_of(None, None), labels_of(True, None), labels_of(False, None)) == (None, True, False)
+    assert labels_of(True, 0.3) == fj.MultiLabel(0.3)
     check_depth(2, None)
     check_depth(1, ("layer3", "layer2"))
 
@@ -30,6 +41,8 @@ def test_words_become_options():
         (lambda: check_counts(0, 32, 0), "--rank=0 isn't a number of concepts"),
         (lambda: check_counts("auto", 0, 0), "--batch=0 isn't a number of pictures"),
         (lambda: strength_of("much"), "--faithfulness 'much'"),
+        (lambda: labels_of(None, 0.3), "--threshold 0.3 is on the probability of labels"),
+        (lambda: labels_of(True, 2.0), "threshold=2.0 is no probability"),
         (lambda: check_depth(-1, None), "--depth -1"),
         (lambda: check_depth(2, ("layer3",)), "--depth 2 with 1 --layers"),
     ],

@@ -126,7 +126,7 @@ def test_what_is_gathered_is_what_there_is():
     several = photographs([*RED, *GREEN, *pictures(7, 0, 5)])
     whole = survey(colour_model(), several, batch=4)
     red = survey(colour_model(), several, 0, batch=4)
-    mask = whole.prediction == 0
+    mask = whole.predicted[:, 0]
     assert mask.sum() == 13
     np.testing.assert_array_equal(red.kept.maps, whole.kept.maps[mask])
     np.testing.assert_array_equal(red.kept.logits, whole.kept.logits[mask])

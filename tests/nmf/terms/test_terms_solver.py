@@ -330,8 +330,6 @@ def test_certificates_bound_what_they_certify():
     faithful = certify(term, activations, found, held_out=held_out, objective=fj.SquaredError() + 3.0 * term)
     assert faithful.held_out.kl.mean() < 0.9 * certified.held_out.kl.mean()
     assert faithful.held_out_error > certified.held_out_error
-    with pytest.raises(ValueError, match="SigmoidKL"):
-        certify(dataclasses.replace(term, loss=SigmoidKL()), activations, found)
 
 
 @pytest.mark.parametrize("name", ["places of maps", "a network of maps"])
