@@ -57,7 +57,9 @@ class LoadedModel:
         state = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors)
         if state not in self._surveys:
             self._surveys.clear()
-            self._surveys[state] = survey(self.model, example(self.model, None, self.preprocess.size))
+            self._surveys[state] = survey(
+                self.model, example(self.model, None, self.preprocess.size, self.preprocess.shape[2])
+            )
         return self._surveys[state]
 
     def layers(self) -> tuple[Layer, ...]:
@@ -197,7 +199,7 @@ def _own(
         source = str(weights)
         notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()
-    seen = survey(model, example(model, None, preprocess.size))
+    seen = survey(model, example(model, None, preprocess.size, preprocess.shape[2]))
     names = classes if classes is not None else tuple(f"class {n}" for n in range(seen.logits.shape[1]))
     return LoadedModel(model, preprocess, names, name, notes)
 
