@@ -78,12 +78,11 @@ def proportioned(cropping: Any, preprocess: Preprocess) -> Any:
 
 
 def _short(cropping: Any) -> str:
-    """As a dataclass is shown, without a `preprocess` that isn't there."""
-    shown = [
-        f"{field.name}={getattr(cropping, field.name)!r}"
-        for field in dataclasses.fields(cropping)
-        if field.name != "preprocess" or cropping.preprocess is not None
-    ]
+    """As a dataclass is shown, with no more of `preprocess` than that it's there."""
+    names = [field.name for field in dataclasses.fields(cropping) if field.name != "preprocess"]
+    shown = [f"{name}={getattr(cropping, name)!r}" for name in names]
+    if cropping.preprocess is not None:
+        shown.append("preprocess=model.preprocess")
     return f"{type(cropping).__name__}({', '.join(shown)})"
 
 
