@@ -6,7 +6,7 @@ import hashlib
 import random
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,7 @@ class Transform(Preprocess):
     _shape: Any
     _places: dict[tuple[int, int], Place | None]
 
-    def __init__(
-        self, function: Callable[[Any], Any], *, channels: Any = 3, shown: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, function: Any, *, channels: Any = 3, shown: Any = None) -> None:
         """Tries the function; see the class."""
         if not callable(function) or isinstance(function, type):
             raise ValueError(
