@@ -61,7 +61,8 @@ class LoadedModel:
         state = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors)
         if state not in self._surveys:
             self._surveys.clear()
-            self._surveys[state] = survey(self.model, example(self.model, None, self.preprocess.size), self.multi_label)
+            images = example(self.model, None, self.preprocess.size, self.preprocess.shape[2])
+            self._surveys[state] = survey(self.model, images, self.multi_label)
         return self._surveys[state]
 
     def layers(self) -> tuple[Layer, ...]:
@@ -208,7 +209,7 @@ def _own(
         source = str(weights)
         notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()
-    seen = survey(model, example(model, None, preprocess.size), multi_label)
+    seen = survey(model, example(model, None, preprocess.size, preprocess.shape[2]), multi_label)
     names = names_for(classes, seen.logits.shape[1], binary=seen.binary)
     return LoadedModel(model, preprocess, names, name, notes, multi_label)
 

@@ -153,8 +153,7 @@ class _Forward:
     def __init__(self, split: SplitModel, pooled: bool) -> None:
         self.features, self.pooled = features_of(split), pooled
         self.cuda = self.features.device.type == "cuda"
-        size = split.preprocess.size
-        self.own = (size, size, len(split.preprocess.mean))
+        self.own = split.preprocess.shape
         self.shape: tuple[int, ...] | None = None
 
     def pin(self, stack: Float[np.ndarray, "image y x colour"]) -> torch.Tensor:

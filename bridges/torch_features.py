@@ -88,8 +88,8 @@ class TorchFeatures:
                 height, width, colours = tensor.movedim(1, -1).shape[1:]
                 raise ValueError(
                     f"the network doesn't take pictures of {height} × {width} pixels and {colours} colours "
-                    f"({reason(error)}); split it with the Preprocess that it was made for, and put a module in front "
-                    "that makes the channels it wants of a photograph's three colours"
+                    f"({reason(error)}); split it with the Preprocess that it was made for, as many numbers in its "
+                    "mean as the network takes channels, or put a module in front that makes these of photographs"
                 ) from error
         return to_jax(maps)
 

@@ -56,6 +56,7 @@ from .importance import tcav as tcav
 from .importance import total_sobol as total_sobol
 from .model import Preprocess as Preprocess
 from .model import SplitModel as SplitModel
+from .model import Transform as Transform
 from .nmf import ADMM as ADMM
 from .nmf import HALS as HALS
 from .nmf import NNDSVD as NNDSVD

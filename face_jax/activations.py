@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -165,9 +166,9 @@ def collect_crops(
             f"{model.name} takes; choose a layer with an affine head (face-jax layers lists them), or RandomCrops"
         )
 
-    def inputs() -> Iterator[Float[np.ndarray, "_ _ 3"]]:
+    def inputs() -> Iterator[Float[np.ndarray, "_ _ _"]]:
         for image, group in itertools.groupby(range(len(crops)), crops.image.__getitem__):
-            pixels = photographs[image].pixels()
+            pixels = photographs[image].pixels(model.preprocess.reads)
             whole = None if crops.window is None else network_input(pixels, model.preprocess)
             for crop in group:
                 if whole is None or crops.window is None:
@@ -216,7 +217,7 @@ def rows(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "row
 
 def _forward(
     model: SplitModel,
-    inputs: Iterator[Float[np.ndarray, "_ _ 3"]],
+    inputs: Iterator[Float[np.ndarray, "_ _ _"]],
     total: int,
     stage: str,
     batch: int,
@@ -243,7 +244,7 @@ def _forward(
 
 def activations_of(
     model: SplitModel,
-    inputs: Iterator[Float[np.ndarray, "_ _ 3"]],
+    inputs: Iterator[Float[np.ndarray, "_ _ _"]],
     total: int,
     stage: str,
     batch: int,
@@ -255,7 +256,7 @@ def activations_of(
     batch = min(batch, max(total, _USUAL_BATCH))
     asked = f"batch={batch:,} pictures that go through {model.name} together"
     if batch > _USUAL_BATCH:
-        check_memory(_LEAST_COPIES * batch * 12 * model.preprocess.size**2, asked, "give a smaller batch")
+        check_memory(_LEAST_COPIES * batch * 4 * math.prod(model.preprocess.shape), asked, "give a smaller batch")
     with (
         progress(stage, total) as advance,
         freed_memory_kept(),

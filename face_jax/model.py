@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Shaped
 
 from .heads.one_logit import beside_second, binary
 from .outputs import AnyOutputs, Binary, MultiClass, Outputs
+from .pictures.photographs import NoPhotographsError, Photograph, photographs
 from .pictures.preprocess import Preprocess as Preprocess
+from .pictures.transform import Transform as Transform
 from .support.arguments import callable_with, instance, real, several, shown, text
 from .support.classes import Names, binary_names, class_names
+
+# What is kept; functions may be given.
+Prepared = Preprocess if TYPE_CHECKING else Any
 
 
 @runtime_checkable
@@ -49,7 +54,8 @@ class SplitModel:
     - `head`: from those activations to logits (`image class`); the papers' h. Raises `ValueError` for one that isn't
         what `Head` says.
     - `layer`: the layer's name in the model it was cut from.
-    - `preprocess`: how photographs become network input.
+    - `preprocess`: how photographs become network input: a `Preprocess`, or a function of a Pillow picture, which
+        becomes a `Transform`.
     - `classes`: the classes' names, in the order of the logits. A mapping from all numbers to names, or from all names
         to numbers, will do; kept as a tuple. A single name is a binary classifier's, whose head gives one logit z: the
         model then has the classes `("not cat", "cat")`, and its head gives the logits `[0, z]`.
@@ -68,7 +74,7 @@ class SplitModel:
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
     head: Head
     layer: str
-    preprocess: Preprocess
+    preprocess: Prepared
     classes: Names
     name: str
     fingerprint: str
@@ -92,6 +98,8 @@ class SplitModel:
         text("layer", self.layer, "a layer's name")
         text("name", self.name, "a model's name")
         text("fingerprint", self.fingerprint, "a digest of the model")
+        if callable(self.preprocess) and not isinstance(self.preprocess, Preprocess | type):
+            object.__setattr__(self, "preprocess", Transform(self.preprocess))
         instance("preprocess", self.preprocess, Preprocess, "Preprocess()")
         instance("outputs", self.outputs, Outputs, "MultiClass() or MultiLabel()")
         object.__setattr__(self, "classes", class_names(self.classes))
@@ -111,6 +119,23 @@ class SplitModel:
     def head_for(self, target: int) -> Head:
         """The head whose logit of a class says what decides for it: behind one logit z, `−z` for the first class."""
         return beside_second(self.head) if isinstance(self.outputs, Binary) and target == 0 else self.head
+
+
+def photographs_for(model: SplitModel, images: Any) -> tuple[Photograph, ...]:
+    """`photographs`, with as many channels as the model's preprocessing reads; raises `ValueError` that names it."""
+    reads = model.preprocess.reads
+    try:
+        return photographs(images, channels=reads)
+    except NoPhotographsError:
+        raise
+    except ValueError as error:
+        if reads == 3 or "channel" not in str(error):
+            raise
+        height, width, channels = model.preprocess.shape
+        raise ValueError(
+            f"{error} ({model.name} takes {width} × {height} pixels of {channels} "
+            f"{'channel' if channels == 1 else 'channels'})"
+        ) from error
 
 
 def check_model(model: Any, name: str = "model") -> None:

@@ -20,7 +20,7 @@ from .nmf import NNDSVD, factorize
 from .nmf.matching import matched
 from .nmf.options import AnySolver, AnyStart
 from .nmf.settings import solver_or, start_or, usual_solver
-from .pictures.photographs import network_input, visible
+from .pictures.photographs import network_input, view_of
 from .pipeline.ranking import importance_of
 from .pipeline.selection import of_class, place_average, units
 from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
@@ -156,7 +156,7 @@ def sanity_check(
         dictionary_floor=_shuffled_channels(explanation.dictionary, random),
         importance_floor=_random_orders(len(explanation.dictionary), random),
         maps_floor=reference.floor(),
-        photograph=visible(explanation.photographs[reference.chosen[0]].pixels(), explanation.model.preprocess),
+        photograph=view_of(explanation.photographs[reference.chosen[0]], explanation.model.preprocess),
         shown=reference.maps[:, 0],
     )
 
@@ -178,7 +178,12 @@ class _Reference:
         chosen = order[:pictures]
         preprocess = explanation.model.preprocess
         inputs = jnp.asarray(
-            np.stack([network_input(explanation.photographs[number].pixels(), preprocess) for number in chosen])
+            np.stack(
+                [
+                    network_input(explanation.photographs[number].pixels(preprocess.reads), preprocess)
+                    for number in chosen
+                ]
+            )
         )
         strength = explanation.codes.max(axis=(1, 2))
         strong = np.maximum(np.quantile(strength, 0.9, axis=0), np.finfo(strength.dtype).tiny)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from face_jax.heads import binary
-from face_jax.model import SplitModel
+from face_jax.model import Preprocess, SplitModel
 from face_jax.outputs import MultiLabelled
 from face_jax.support.arguments import text
 from face_jax.support.classes import ClassNames
@@ -53,8 +53,9 @@ def split(
     - `preprocess`: how photographs become its input. By default as for most of ImageNet's classifiers: the short side
         at 256 pixels, the centre 224 × 224, colours less ImageNet's mean and over its deviation. Nothing in a module
         says how it was trained: for one that takes other sizes or colours, the default gives other predictions
-        without a warning. Torchvision's transforms of evaluation are taken where they do nothing else:
-        `weights.transforms()`, or a `Compose` of `Resize`, `CenterCrop`, `ToTensor` and `Normalize`.
+        without a warning. Torchvision's and timm's transforms of evaluation are taken as such where they do nothing
+        else: `weights.transforms()`, `timm.data.create_transform(…)`, or a `Compose` of `Resize`, `CenterCrop`,
+        `ToTensor` and `Normalize`. Any other function of a Pillow picture is taken as it is (`face_jax.Transform`).
     - `classes`: the classes' names, one a logit, in a list, or in a mapping from all numbers to names or from all names
         to numbers; numbered by default. Of a binary network with one logit (`image × 1`, or `image` alone) the name of
         what it says yes to, `["cat"]` for "not cat" and "cat", or both names, no first.
@@ -71,8 +72,8 @@ def split(
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
     are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
     seems to give probabilities. Raises `UnknownLayerError`, `NotACutError` or `UntraceableModelError`, each a
-    `ValueError`, and `ValueError` for networks that don't take photographs (of three colours, of this size), unless
-    `example_inputs` shows what they take.
+    `ValueError`, and `ValueError` for networks that don't take what `preprocess` gives (so many channels, this size),
+    unless `example_inputs` shows what they take.
 
     **Example:**
 
@@ -84,9 +85,9 @@ def split(
     if name is not None:
         text("name", name, "what reports call the model")
     layer, model = plain_name(model, layer), unwrapped(model)
-    images = example(model, example_inputs, preprocess.size)
+    images = example(model, example_inputs, preprocess.size, preprocess.shape[2])
     if example_inputs is None:
-        _refuse_other_colours(model, images, preprocess.size)
+        _refuse_other_colours(model, images, preprocess)
     seen = survey(model, images, multi_label) if seen is None else seen
     node = find(seen, model, layer)
     names = names_for(classes, seen.logits.shape[1], binary=seen.binary)
@@ -143,15 +144,26 @@ def _probabilities(model: nn.Module, given: torch.Tensor) -> tuple[str, ...]:
     )
 
 
-def _refuse_other_colours(model: nn.Module, images: torch.Tensor, size: int) -> None:
-    if images.shape[1] == 3:
+def _refuse_other_colours(model: nn.Module, images: torch.Tensor, preprocess: Preprocess) -> None:
+    made = preprocess.shape[2]
+    if images.shape[1] == made:
         return
     device, dtype = home_of(model)
-    colours, first = colours_of(model, size, device=device, dtype=dtype)
+    colours, first = colours_of(model, preprocess.size, device=device, dtype=dtype, likely=made)
+    layer = f" (its layer {first!r})" if first else ""
+    ready = f"{made} {'channel' if made == 1 else 'channels'}"
     raise ValueError(
-        f"model={type(model).__name__} takes pictures of {colours} {'channel' if colours == 1 else 'channels'} (its "
-        f"layer {first!r}), and photographs have three colours; put a module in front that makes them, such as one "
-        "whose "
+        f"model={type(model).__name__} takes pictures of {colours} {'channel' if colours == 1 else 'channels'}{layer}, "
+        f"and preprocess makes {ready} of photographs (its mean has {made}); give preprocess="
+        f"face_jax.Preprocess(…, mean=…, std=…) with {colours} {'number' if colours == 1 else 'numbers'} each, and "
+        + (
+            "photographs in colours or in grey"
+            if colours == 1
+            else "photographs"
+            if colours == 3
+            else f"pictures of {colours} channels, such as arrays image y x {colours}"
+        )
+        + "; or put a module in front that makes them, such as one whose "
         + (
             "forward is return self.model(images.mean(1, keepdim=True))"
             if colours == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -9,20 +10,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from face_jax.pictures.resizing import pair_of
+
 from .tracing import UnsuitableModelError, evaluating
 
 
-def colours_of(model: nn.Module, size: int, *, device: torch.device, dtype: torch.dtype) -> tuple[int, str]:
+def colours_of(
+    model: nn.Module, size: int | tuple[int, int], *, device: torch.device, dtype: torch.dtype, likely: int = 3
+) -> tuple[int, str]:
     """How many colours a network takes, by its first convolution to run, and that one's name.
 
     **Arguments:**
 
     - `model`: images to logits.
-    - `size`: height and width of images to try.
+    - `size`: height and width of images to try, or both in one number.
     - `device`, `dtype`: what it computes with.
+    - `likely`: how many it takes where nothing says so.
 
-    **Returns:** the number, 3 where nothing says so, and the name, which may be empty.
+    **Returns:** the number, and the convolution's name; of a network without any the first number that it takes of
+    `likely`, 3, 1 and 4, and no name.
     """
+    height, width = pair_of(size)
     found: list[tuple[int, str]] = []
 
     class _StopError(Exception):
@@ -38,7 +46,7 @@ def colours_of(model: nn.Module, size: int, *, device: torch.device, dtype: torc
     hooks = [part.register_forward_pre_hook(functools.partial(note, name)) for name, part in convolutions]
     try:
         with torch.no_grad(), evaluating(model):
-            model(torch.zeros(2, 3, size, size, device=device, dtype=dtype))
+            model(torch.zeros(2, 3, height, width, device=device, dtype=dtype))
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -48,7 +56,15 @@ def colours_of(model: nn.Module, size: int, *, device: torch.device, dtype: torc
             hook.remove()
     if not found and convolutions:
         found = [(convolutions[0][1].in_channels, convolutions[0][0])]
-    return found[0] if found else (3, "")
+    if found:
+        return found[0]
+    for colours in dict.fromkeys((likely, 3, 1, 4)):
+        # Whatever is wrong besides, the run that counts says so.
+        with contextlib.suppress(RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+            with torch.no_grad(), evaluating(model):
+                model(torch.zeros(2, colours, height, width, device=device, dtype=dtype))
+            return colours, ""
+    return likely, ""
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

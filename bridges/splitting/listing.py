@@ -108,7 +108,7 @@ def _hands_on(kind: str) -> bool:
 
 
 def layers(
-    model: nn.Module, *, example_inputs: Any = None, size: int = 224, seen: Survey | None = None
+    model: nn.Module, *, example_inputs: Any = None, size: int | tuple[int, int] = 224, seen: Survey | None = None
 ) -> tuple[Layer, ...]:
     """All places where a classifier can be split, in the order that data flows.
 
@@ -119,7 +119,7 @@ def layers(
     - `model`: a torch classifier, images to logits; also inside `DataParallel`, `torch.compile`'s module and the like.
     - `example_inputs`: a batch to look at, preprocessed: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise, which show signs well but no typical values.
-    - `size`: height and width of that noise, in pixels.
+    - `size`: height and width of that noise in pixels, or both in one number.
     - `seen`: what `survey` found of it before, which saves following its operations again.
 
     **Returns:** the places. Those beside which other tensors flow (inside a residual block) are none; dropouts and
@@ -159,7 +159,7 @@ def layers(
 
 
 def non_negative_layers(
-    model: nn.Module, *, near: str, example_inputs: Any = None, size: int = 224, count: int = 3
+    model: nn.Module, *, near: str, example_inputs: Any = None, size: int | tuple[int, int] = 224, count: int = 3
 ) -> tuple[str, ...]:
     """Names of the layers nearest to one layer whose activations are maps and never below zero, nearest first.
 
@@ -216,8 +216,11 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     return ([place for place in best if place.non_negative] or best or [None])[-1]
 
 
-def example(model: Any, given: Any, size: int) -> torch.Tensor:
-    """A batch `image colour y x` on the model's device: the one that was given, or two images of noise."""
+def example(model: Any, given: Any, size: int | tuple[int, int], likely: int = 3) -> torch.Tensor:
+    """A batch `image colour y x` on the model's device: the one that was given, or two images of noise.
+
+    `likely` is how many colours the network takes if nothing in it says so.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model={model!r} is no torch module; give a torch.nn.Module, "
@@ -228,9 +231,11 @@ def example(model: Any, given: Any, size: int) -> torch.Tensor:
         return given.detach().to(device=device, dtype=dtype)
     if given is not None:
         return to_torch(given, device=device, dtype=dtype).movedim(-1, 1)
-    size = whole("size", size, "pixels", least=1)
-    colours, _ = colours_of(model, size, device=device, dtype=dtype)
-    noise = torch.randn(2, size, size, colours, generator=torch.Generator().manual_seed(0))
+    height, width = (
+        whole("size", side, "pixels", least=1) for side in (size if isinstance(size, tuple) else (size,) * 2)
+    )
+    colours, _ = colours_of(model, (height, width), device=device, dtype=dtype, likely=likely)
+    noise = torch.randn(2, height, width, colours, generator=torch.Generator().manual_seed(0))
     return noise.to(device=device, dtype=dtype).movedim(-1, 1)
 
 

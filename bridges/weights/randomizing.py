@@ -71,7 +71,7 @@ def randomized(
     fresh = fresh or Reinitialized()
     preprocess = as_preprocess(preprocess)
     layer, model = plain_name(model, layer), unwrapped(model)
-    images = example(model, example_inputs, preprocess.size)
+    images = example(model, example_inputs, preprocess.size, preprocess.shape[2])
     _refuse_hidden(model)
     names = _from_the_top(model, images)
     options = {

@@ -141,13 +141,13 @@ def taken_by(model: SplitModel, images: Float[Array, "image height width colour"
     try:
         yield
     except (RuntimeError, TypeError) as error:
-        side, shape = model.preprocess.size, images.shape
-        if shape[1:] == (side, side, 3) or isinstance(error, FactorizationError):
+        wanted, shape = model.preprocess.shape, images.shape
+        if shape[1:] == wanted or isinstance(error, FactorizationError):
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"images has shape {shape}, which the model doesn't take ({first[:200]}); give image × height × width × "
-            f"colour, such as {(shape[0], side, side, 3)}; np.moveaxis(images, 1, -1) where colours come first"
+            f"colour, such as {(shape[0], *wanted)}; np.moveaxis(images, 1, -1) where colours come first"
         ) from error
 
 

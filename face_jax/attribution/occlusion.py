@@ -73,7 +73,7 @@ class Occlusion(CheckedMethod):
         return np.unique(np.append(np.arange(0, length - self.patch + 1, self.stride), length - self.patch))
 
     def _masks(
-        self, part: slice, starts: list[Int[np.ndarray, " start"]], shape: tuple[int, int]
+        self, part: slice, starts: list[Int[np.ndarray, " _"]], shape: tuple[int, int]
     ) -> Bool[np.ndarray, "patch height width"]:
         """1 everywhere but in one patch, for each patch of a part of them: all are gigabytes where steps are small."""
         numbers = np.divmod(np.arange(part.start, part.stop), len(starts[1]))

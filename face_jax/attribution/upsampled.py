@@ -10,14 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..nmf.encoding import encode_maps
+from ..pictures.resizing import pair_of
 from ..support.arguments import Count
 from .method import Asked, CheckedMethod, at_least, parts
 
 
 def upsampled_codes(
-    codes: Float[Array, "image y x concept"], size: int
-) -> Float[np.ndarray, "image size size concept"]:
-    """Codes at the places of a feature map, enlarged bilinearly to `size` × `size` pixels.
+    codes: Float[Array, "image y x concept"], size: int | tuple[int, int]
+) -> Float[np.ndarray, "image height width concept"]:
+    """Codes at the places of a feature map, enlarged bilinearly to the size of a picture.
 
     It says at which place of the map a concept is, no finer; what a place sees of the picture can be far larger
     than its share of the grid. `concept_gradients` says which pixels the code depends on.
@@ -25,7 +26,7 @@ def upsampled_codes(
     **Arguments:**
 
     - `codes`: how much of each concept is at each place.
-    - `size`: pixels of the map's height and width.
+    - `size`: the map's height and width in pixels, or both in one number.
 
     **Returns:** one map a concept and image.
 
@@ -34,7 +35,7 @@ def upsampled_codes(
     >>> fj.attribution.upsampled_codes(jnp.asarray(explanation.codes[:1]), 16).shape
     (1, 16, 16, 4)
     """
-    return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), size, size), 0, -1)
+    return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), *pair_of(size)), 0, -1)
 
 
 def enlarged(maps: Float[Array, "some image y x"], height: int, width: int) -> Float[np.ndarray, "some image h w"]:

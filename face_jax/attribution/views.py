@@ -40,7 +40,7 @@ class Views:
                 f"{self}: give a shift from 0 to below 1, degrees from 0 to 180, and scales above 0, the smallest first"
             )
 
-    def __call__(self, picture: Float[Array, "y x 3"], *, key: Key[Array, ""]) -> Float[Array, "y x 3"]:
+    def __call__(self, picture: Float[Array, "y x colour"], *, key: Key[Array, ""]) -> Float[Array, "y x colour"]:
         """One view."""
         dtype = picture.dtype
         draws = jax.random.uniform(key, (5,), dtype, minval=-1.0, maxval=1.0)
@@ -58,8 +58,8 @@ class Views:
 
 
 def _between(
-    picture: Float[Array, "y x 3"], rows: Float[Array, "y x"], columns: Float[Array, "y x"]
-) -> Float[Array, "y x 3"]:
+    picture: Float[Array, "y x colour"], rows: Float[Array, "y x"], columns: Float[Array, "y x"]
+) -> Float[Array, "y x colour"]:
     """The picture at places between its pixels, bilinearly; grey outside."""
     # One grey pixel on every side stands for all that lies outside.
     padded = jnp.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=0.5)
@@ -67,7 +67,7 @@ def _between(
     rows, columns = jnp.clip(rows + 1, 0, height - 1), jnp.clip(columns + 1, 0, width - 1)
     top, left = (jnp.minimum(jnp.floor(value), limit - 2) for value, limit in ((rows, height), (columns, width)))
     below, beside = (rows - top)[..., None], (columns - left)[..., None]
-    flat = padded.reshape(height * width, 3)
+    flat = padded.reshape(height * width, -1)
     corner = top.astype(jnp.int32) * width + left.astype(jnp.int32)
     upper = flat[corner] * (1 - beside) + flat[corner + 1] * beside
     lower = flat[corner + width] * (1 - beside) + flat[corner + width + 1] * beside

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, UInt8
 
-from ..model import Preprocess, SplitModel, check_model
+from ..model import Preprocess, SplitModel, Transform, check_model
+from ..pictures.photographs import in_colours
 from ..support.arguments import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, path_of, real
 from ..support.freed_memory import freed_memory_kept
 from ..support.interrupts import interruptible
@@ -41,14 +42,14 @@ class Visualization:
     - `concepts`: which concepts these are, counted from 0.
     """
 
-    pictures: Float[np.ndarray, "concept y x 3"]
+    pictures: Float[np.ndarray, "concept y x colour"]
     history: Float[np.ndarray, "concept step"]
     concepts: tuple[int, ...]
 
     __repr__ = short_repr
 
     @property
-    def pixels(self) -> UInt8[np.ndarray, "concept y x 3"]:
+    def pixels(self) -> UInt8[np.ndarray, "concept y x colour"]:
         """The pictures in 0…255."""
         return np.round(255 * self.pictures).astype(np.uint8)
 
@@ -65,7 +66,7 @@ class Visualization:
         folder.mkdir(parents=True, exist_ok=True)
         files = tuple(folder / f"concept-{concept + 1}.png" for concept in self.concepts)
         for file, pixels in zip(files, self.pixels, strict=True):
-            Image.fromarray(pixels).save(file)
+            Image.fromarray(in_colours(pixels)).save(file)
         return files
 
 
@@ -127,7 +128,12 @@ def visualize(
     if views is not None:
         instance("views", views, Views, "Views(flip=True)")
     start_key, step_key = jax.random.split(key)
-    spectrum = Spectrum(model.preprocess.size, decay)
+    if isinstance(model.preprocess, Transform) and not model.preprocess.normalized:
+        raise ValueError(
+            f"model.preprocess={model.preprocess.name} doesn't subtract a mean and divide by a deviation, as far as it "
+            "can be tried, so that nothing says how a picture becomes the network's input; give a face_jax.Preprocess"
+        )
+    spectrum = Spectrum(model.preprocess.size, decay, model.preprocess.shape[2])
     own = _keys_of_concepts(start_key, wanted)
     start = (
         weak_noise(spectrum, directions.dtype, keys=own)
@@ -179,7 +185,7 @@ class _Run:
             updates, state = optax.adam(self.rate).update(gradient, state)
         return parameters + jnp.asarray(updates), state
 
-    def network_input(self, parameters: Array, keys: Key[Array, " concept"]) -> Float[Array, "concept y x 3"]:
+    def network_input(self, parameters: Array, keys: Key[Array, " concept"]) -> Float[Array, "concept y x colour"]:
         """A random view of each picture, as the network takes it."""
         pictures = to_picture(self.spectrum, parameters)
         seen = jax.vmap(lambda picture, key: self.views(picture, key=key))(pictures, keys)

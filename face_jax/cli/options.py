@@ -162,8 +162,7 @@ def _in_jax(split: Any) -> Any:
     from face_jax.bridges import to_flax
     from face_jax.bridges.flax_import import ExportError, UnsupportedOperatorError
 
-    size = split.preprocess.size
-    noise = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(2, *split.preprocess.shape)).astype(np.float32)
     try:
         network = to_flax(split.features.module, torch.from_numpy(np.moveaxis(noise, -1, 1)), check=False)
     except (ExportError, UnsupportedOperatorError):

@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..model import SplitModel
-from ..pictures.photographs import Photograph, UnreadablePhotographError, photographs
+from ..model import SplitModel, photographs_for
+from ..pictures.photographs import Photograph, UnreadablePhotographError
+from ..pictures.preprocess import LATER_SETTINGS
 from ..signs import as_explained
 from ..support.atomic_folder import folder_of
 from ..support.json_values import Unfit
@@ -20,6 +21,9 @@ from .saved_files import SavedFilesError as SavedFilesError
 from .saved_files import check_text, read_text, restored, seconds_of
 from .saving import FORMAT, TEXT
 from .summary import plain
+
+# Settings of preprocessing that every explanation has, and what stands for others that one doesn't have.
+_EARLIEST, _NO = ("size", "resize", "interpolation", "mean", "std"), "nothing"
 
 
 class WrongModelError(ValueError):
@@ -54,7 +58,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     """
     folder = folder_of(folder)
     text = read_text(folder)
-    given = None if images is None else photographs(images)
+    given = None if images is None else photographs_for(model, images)
     try:
         settings = decode(Settings, _settings_of(text), {})
         model = as_explained(model, settings.fingerprint)
@@ -106,17 +110,21 @@ def _check_model(folder: pathlib.Path, settings: Settings, model: SplitModel) ->
             f"{settings.fingerprint[:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
             f"{model.fingerprint[:12]}); load the same network with the same weights and cut it at the same layer"
         )
-    before, now = plain(settings.preprocess), plain(dataclasses.asdict(model.preprocess))
-    if missing := [name for name in now if name not in before]:
+    before, now = (
+        {**plain(LATER_SETTINGS), **plain(each)} for each in (settings.preprocess, model.preprocess.settings())
+    )
+    if missing := [name for name in _EARLIEST if name not in before]:
         raise Unfit(f"its settings of the preprocessing have no {missing[0]}")
     if settings.outputs != repr(model.outputs):
         raise WrongModelError(
             f"folder={str(folder)!r} explains {settings.model} with outputs={settings.outputs}, and model.outputs is "
             f"{model.outputs!r}; give the model the same (multi_label of face_jax.bridges.split, outputs of SplitModel)"
         )
-    changed = [name for name in now if before[name] != now[name]]
+    # What pictures show makes no difference to the network.
+    names = [*now, *(name for name in before if name not in now)]
+    changed = [name for name in names if name != "shown" and before.get(name, _NO) != now.get(name, _NO)]
     if changed:
-        old, new = (", ".join(f"{name}={each[name]}" for name in changed) for each in (before, now))
+        old, new = (", ".join(f"{name}={each.get(name, _NO)}" for name in changed) for each in (before, now))
         raise WrongModelError(
             f"folder={str(folder)!r} explains {settings.model} with {old} in its preprocessing, and "
             f"model.preprocess has {new}; give the model the preprocessing that was explained"

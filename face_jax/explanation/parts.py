@@ -182,7 +182,7 @@ class Settings:
     start: str
     held_out: float
     key: tuple[int, ...] = dataclasses.field(metadata=within(0, 2**32 - 1))
-    preprocess: dict[str, bool | int | float | str | tuple[float, ...] | None]
+    preprocess: dict[str, bool | int | float | str | tuple[int, ...] | tuple[float, ...] | None]
     versions: dict[str, str]
     python: str
     device: str

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from ..activations import Crops, Readable, activations_of
 from ..activations import pooled as average
 from ..attribution import Method, attribution_method, upsampled_codes
-from ..model import SplitModel
+from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
-from ..pictures.photographs import Photograph, photographs
+from ..pictures.photographs import Photograph
 from ..support.arguments import Concepts, Seed, Whole, check_count, concepts_of, flag, whole
 from ..support.fields import elsewhere
 from ..support.interrupts import interruptible
@@ -133,7 +133,7 @@ class Explanation:
         order of `face_jax.photographs(images)`: a file that can't be read has NaN for codes, and a warning names it.
         """
         batch, pooled = check_count("batch", batch, "pictures"), flag("pooled", pooled)
-        readable = Readable(photographs(images), self.model.preprocess)
+        readable = Readable(photographs_for(self.model, images), self.model.preprocess)
         batches = activations_of(
             self.model,
             iter(readable),
@@ -175,7 +175,7 @@ class Explanation:
         """
         chosen = attribution_method(method)
         wanted = concepts_of(concepts, len(self.dictionary))
-        readable = Readable(photographs(images), self.model.preprocess)
+        readable = Readable(photographs_for(self.model, images), self.model.preprocess)
         inputs = jnp.asarray(np.stack(list(readable)))
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
         return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)

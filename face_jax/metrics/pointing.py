@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from ..activations import Crops
 from ..model import Preprocess
+from ..pictures.resizing import pair_of, place_of
 from ..support.arguments import real_array
 from ..support.reprs import short_repr
 
@@ -124,7 +125,7 @@ def pointing_cases(
         for crop in best[:most]:
             photograph = int(crops.image[crop])
             place = _on_input(crops.box[crop].astype(np.float64), shapes[photograph], preprocess)
-            cut = np.clip(place, 0, preprocess.size)
+            cut = np.clip(place, 0, pair_of(preprocess.size) * 2)
             whole = np.prod(place[2:] - place[:2])
             if np.prod(cut[2:] - cut[:2]) < visible * whole:
                 continue
@@ -186,9 +187,6 @@ def pointing_game(maps: Float[np.ndarray, "case y x"], boxes: Int[np.ndarray, "b
 
 def _on_input(box: Float[np.ndarray, " 4"], shape: tuple[int, int], preprocess: Preprocess) -> Float[np.ndarray, " 4"]:
     """A box of a photograph in the pixels of what the network sees of it."""
-    short, size = preprocess.resize, preprocess.size
-    height, width = shape
-    resized = (short, short * width // height) if height <= width else (short * height // width, short)
-    scale = np.asarray([resized[0] / height, resized[1] / width])
-    corner = np.asarray([round((side - size) / 2) for side in resized])
-    return (box.reshape(2, 2) * scale - corner).reshape(4)
+    place = place_of(shape, preprocess)
+    scale = np.asarray([place.resized[0] / shape[0], place.resized[1] / shape[1]])
+    return (box.reshape(2, 2) * scale - np.asarray(place.corner)).reshape(4)

@@ -15,9 +15,12 @@ from ..support.arguments import Count, Number, check_count, instance, real
 from ..support.fields import within
 from ..support.reprs import short_repr
 from .preprocess import Preprocess
+from .resizing import pair_of, scale_and_margin
 
 # Crops of one photograph that a grid may have.
 MOST_CROPS = 10_000
+# A photograph's height and width, and how far from a square a crop of it may be to count as one.
+_TRIED, _SQUARE = (300, 400), 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,35 @@ class Cropping(Protocol):
         ...
 
 
+def largest_crop(shape: tuple[int, int], preprocess: Preprocess | None) -> tuple[float, float]:
+    """Height and width of the largest crop of a photograph: a square, or of the proportions of a network's input."""
+    if preprocess is None:
+        return float(min(shape)), float(min(shape))
+    scale, _ = scale_and_margin(shape, preprocess)
+    height, width = (side * each for side, each in zip(pair_of(preprocess.size), scale, strict=True))
+    fits = min(shape[0] / height, shape[1] / width)
+    return min(fits * height, shape[0]), min(fits * width, shape[1])
+
+
+def proportioned(cropping: Any, preprocess: Preprocess) -> Any:
+    """A rule for crops that heeds the proportions of a network's input, where these aren't a square's."""
+    if not isinstance(cropping, RandomCrops | GridCrops) or cropping.preprocess is not None:
+        return cropping
+    # A photograph that isn't square tells squashing from cutting.
+    height, width = largest_crop(_TRIED, preprocess)
+    square = abs(height - width) <= _SQUARE * max(height, width)
+    return cropping if square else dataclasses.replace(cropping, preprocess=preprocess)
+
+
+def _short(cropping: Any) -> str:
+    """As a dataclass is shown, with no more of `preprocess` than that it's there."""
+    names = [field.name for field in dataclasses.fields(cropping) if field.name != "preprocess"]
+    shown = [f"{name}={getattr(cropping, name)!r}" for name in names]
+    if cropping.preprocess is not None:
+        shown.append("preprocess=model.preprocess")
+    return f"{type(cropping).__name__}({', '.join(shown)})"
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomCrops:
     """Square crops at random places and of random sizes (CRAFT, section 3.1).
@@ -62,11 +94,14 @@ class RandomCrops:
 
     - `per_image`: crops from each photograph.
     - `smallest`, `largest`: a crop's side as a share of the photograph's short side.
+    - `preprocess`: the model's; crops then have the proportions of its input on the photograph, which needn't be
+        square, and the shares are of the largest such crop. `explain` sees to that by itself.
     """
 
     per_image: Count = 10
     smallest: Number = 0.25
     largest: Number = 0.6
+    preprocess: Preprocess | None = None
 
     def __post_init__(self) -> None:
         check_count("per_image", self.per_image, "crops from each photograph")
@@ -77,6 +112,10 @@ class RandomCrops:
                 f"smallest={self.smallest}, largest={self.largest} are no sides of crops; give shares of the "
                 "photograph's short side, above 0 and at most 1, the smallest first"
             )
+        if self.preprocess is not None:
+            instance("preprocess", self.preprocess, Preprocess, "model.preprocess")
+
+    __repr__ = _short
 
     def count(self, shapes: list[tuple[int, int]]) -> int:
         """How many crops there are of photographs with these heights and widths."""
@@ -86,10 +125,11 @@ class RandomCrops:
         """Draw sizes uniformly, then places uniformly where the crop fits."""
         draws = np.asarray(jax.random.uniform(key, (len(shapes), self.per_image, 3), dtype=jnp.float32))
         edges = np.asarray(shapes)[:, None, :]
-        side = np.round(edges.min(-1) * (self.smallest + (self.largest - self.smallest) * draws[..., 0]))
-        side = np.maximum(side, 1)
-        corner = np.floor(draws[..., 1:] * (edges - side[..., None] + 1))
-        box = np.concatenate([corner, corner + side[..., None]], axis=-1).astype(np.int64)
+        largest = np.asarray([largest_crop(shape, self.preprocess) for shape in shapes])[:, None, :]
+        sides = np.round(largest * (self.smallest + (self.largest - self.smallest) * draws[..., :1]))
+        sides = np.maximum(sides, 1)
+        corner = np.floor(draws[..., 1:] * (edges - sides + 1))
+        box = np.concatenate([corner, corner + sides], axis=-1).astype(np.int64)
         return Crops(image=np.repeat(np.arange(len(shapes)), self.per_image), box=box.reshape(-1, 4))
 
 
@@ -101,10 +141,12 @@ class GridCrops:
 
     - `size`: a crop's side as a share of the photograph's short side.
     - `overlap`: the share of a crop's side that the next one covers again, below 1.
+    - `preprocess`: as for `RandomCrops`.
     """
 
     size: Number = 0.5
     overlap: Number = 0.5
+    preprocess: Preprocess | None = None
 
     def __post_init__(self) -> None:
         if not 0 < real("size", self.size, "side of a crop") <= 1:
@@ -113,6 +155,10 @@ class GridCrops:
                 "most 1, such as 0.5"
             )
         _check_overlap(self.overlap)
+        if self.preprocess is not None:
+            instance("preprocess", self.preprocess, Preprocess, "model.preprocess")
+
+    __repr__ = _short
 
     def count(self, shapes: list[tuple[int, int]]) -> int:
         """How many crops there are of photographs with these heights and widths; refuses too many of one."""
@@ -124,23 +170,24 @@ class GridCrops:
         self.count(shapes)
         image, box = [], []
         for number, (height, width) in enumerate(shapes):
-            side, step = self._steps((height, width))
+            sides, steps = self._steps((height, width))
             corners = [
-                np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side)) for edge in (height, width)
+                np.unique(np.append(np.arange(0, edge - side + 1, step), edge - side))
+                for edge, side, step in zip((height, width), sides, steps, strict=True)
             ]
             for top in corners[0]:
                 for left in corners[1]:
                     image.append(number)
-                    box.append((top, left, top + side, left + side))
+                    box.append((top, left, top + sides[0], left + sides[1]))
         return Crops(image=np.asarray(image, np.int64), box=np.asarray(box, np.int64))
 
-    def _steps(self, shape: tuple[int, int]) -> tuple[int, int]:
-        side = max(1, round(self.size * min(shape)))
-        return side, max(1, round(side * (1 - self.overlap)))
+    def _steps(self, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        sides = tuple(max(1, round(self.size * side)) for side in largest_crop(shape, self.preprocess))
+        return sides, tuple(max(1, round(side * (1 - self.overlap))) for side in sides)
 
     def _count(self, shape: tuple[int, int]) -> int:
-        side, step = self._steps(shape)
-        count = math.prod(-(-(edge - side) // step) + 1 for edge in shape)
+        sides, steps = self._steps(shape)
+        count = math.prod(-(-(edge - side) // step) + 1 for edge, side, step in zip(shape, sides, steps, strict=True))
         if count > MOST_CROPS:
             raise ValueError(
                 f"size={self.size}, overlap={self.overlap} make {count:,} crops of a photograph of {shape[1]} × "
@@ -172,11 +219,11 @@ class NativeCrops:
     def __post_init__(self) -> None:
         instance("preprocess", self.preprocess, Preprocess, "model.preprocess")
         check_count("size", self.size, "pixels")
-        whole = self.preprocess.size
+        whole = min(pair_of(self.preprocess.size))
         if self.size > whole:
             raise ValueError(f"size={self.size} isn't a part of a network's input of {whole} pixels; give 1 to {whole}")
         _check_overlap(self.overlap)
-        each = len(self._corners()) ** 2
+        each = self._each()
         if each > MOST_CROPS:
             raise ValueError(
                 f"size={self.size}, overlap={self.overlap} make {each:,} crops of each photograph, more than "
@@ -185,25 +232,24 @@ class NativeCrops:
 
     def count(self, shapes: list[tuple[int, int]]) -> int:
         """How many crops there are of so many photographs."""
-        return len(self._corners()) ** 2 * len(shapes)
+        return self._each() * len(shapes)
 
-    def _corners(self) -> Int[np.ndarray, " corner"]:
+    def _each(self) -> int:
+        return math.prod(map(len, self._corners()))
+
+    def _corners(self) -> list[Int[np.ndarray, " corner"]]:
         step = max(1, int(self.size * (1 - self.overlap)))
-        return np.arange(0, self.preprocess.size - self.size + 1, step)
+        return [np.arange(0, whole - self.size + 1, step) for whole in pair_of(self.preprocess.size)]
 
     def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
         """Lay the grid; nothing is random."""
         del key
-        whole, short = self.preprocess.size, self.preprocess.resize
-        corners = self._corners()
-        top, left = (each.ravel() for each in np.meshgrid(corners, corners, indexing="ij"))
+        top, left = (each.ravel() for each in np.meshgrid(*self._corners(), indexing="ij"))
         window = np.stack([top, left, top + self.size, left + self.size], axis=1)
         box = []
-        for height, width in shapes:
-            # The input is cut out of the middle of the photograph, whose short side is resized first.
-            scale = min(height, width) / short
-            beside = np.asarray([(height / scale - whole) / 2, (width / scale - whole) / 2] * 2)
-            box.append(np.clip(np.round((window + beside) * scale), 0, [height, width] * 2))
+        for shape in shapes:
+            scale, beside = (np.asarray(pair * 2) for pair in scale_and_margin(shape, self.preprocess))
+            box.append(np.clip(np.round((window + beside) * scale), 0, [*shape, *shape]))
         return Crops(
             image=np.repeat(np.arange(len(shapes)), len(window)),
             box=np.concatenate(box).astype(np.int64),

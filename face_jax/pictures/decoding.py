@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from .tiff_samples import tiff_samples
+
 # What is read, in the order in which it's tried. Pillow's other readers start another program (PostScript), leave the
 # work to one (WMF, GRIB, HDF5), or are for formats in which nobody has photographs. HEIF and JXL are read where
 # somebody installed them.
@@ -65,30 +67,36 @@ class Decoded:
 
     **Arguments:**
 
-    - `pixels`: red, green and blue, 0…255, upright.
+    - `pixels`: red, green and blue, or the channels asked for, 0…255, upright.
     - `faint`: whether it had 16 bits a value, and its largest was under a tenth of what they reach.
     """
 
-    pixels: UInt8[np.ndarray, "y x 3"]
+    pixels: UInt8[np.ndarray, "y x channel"]
     faint: bool = False
 
 
-def decoded(content: bytes, name: str) -> Decoded:
+def decoded(content: bytes, name: str, channels: int = 3) -> Decoded:
     """What a file's content shows: its first picture. Raises `UnreadablePhotographError` with the reason.
 
-    `name` is for formats whose content doesn't tell what they are.
+    `name` is for formats whose content doesn't tell what they are; `channels` is how many are wanted.
     """
     image_module, _ = pillow()
     if pathlib.PurePath(name).suffix.lower() in _RAW:
         # Pillow takes some for TIFFs, and shows the thumbnail in them.
         raise UnreadablePhotographError("a camera's raw file; develop it and save it as JPEG, PNG or TIFF")
-    with _failures_in_words(content):
-        formats = tuple(each for each in FORMATS if each in image_module.OPEN)
-        with image_module.open(io.BytesIO(content), formats=formats) as picture:
-            return _upright(picture)
+    try:
+        with _failures_in_words(content):
+            formats = tuple(each for each in FORMATS if each in image_module.OPEN)
+            with image_module.open(io.BytesIO(content), formats=formats) as picture:
+                return _upright(picture, channels)
+    except UnreadablePhotographError:
+        samples = None if channels in (1, 3) else tiff_samples(content, channels, MOST_PIXELS)
+        if samples is None:
+            raise
+        return Decoded(samples)
 
 
-def of_pillow(picture: Any) -> Decoded:
+def of_pillow(picture: Any, channels: int = 3) -> Decoded:
     """What a picture shows that was opened or made with Pillow: what its file would, in the frame where it stands."""
     if picture.format in _STARTS_PROGRAMS:
         raise UnreadablePhotographError(
@@ -98,7 +106,7 @@ def of_pillow(picture: Any) -> Decoded:
     if getattr(picture, "fp", True) is None and not _is_loaded(picture):
         raise UnreadablePhotographError("its file was closed before its pixels were read; call load() on it before")
     with _failures_in_words(b""):
-        return _upright(picture)
+        return _upright(picture, channels)
 
 
 def is_pillow(source: Any) -> bool:
@@ -191,7 +199,7 @@ def _unread(content: bytes) -> str:
     return "not a picture"
 
 
-def _upright(picture: Any) -> Decoded:
+def _upright(picture: Any, channels: int) -> Decoded:
     _, ops = pillow()
     _check_size(picture)
     if picture.format == "TIFF" and picture.tag_v2.get(254, 0) & 1:
@@ -201,11 +209,54 @@ def _upright(picture: Any) -> Decoded:
     # Icons hold pictures with sizes of their own.
     _check_size(turned)
     # Of files of these formats Pillow brings whatever is over 8 bits to 0…65535, also in its mode I.
-    pixels = _rgb(turned, deep=picture.format in ("PPM", "PNG"))
+    deep = picture.format in ("PPM", "PNG")
+    if channels not in (1, 3):
+        pixels = _channels(picture, turned, channels)
+        return Decoded(pixels, sixteen and 0 < int(pixels.max()) < _FAINT * 255)
+    pixels = _rgb(turned, deep=deep)
     if picture.format == "TIFF" and picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0:
         # White is zero in it, which Pillow heeds up to 8 bits a value.
         pixels = 255 - pixels
-    return Decoded(pixels, sixteen and 0 < int(pixels.max()) < _FAINT * 255)
+    return Decoded(grey(pixels) if channels == 1 else pixels, sixteen and 0 < int(pixels.max()) < _FAINT * 255)
+
+
+def grey(pixels: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x 1"]:
+    """Red, green and blue in one, as Pillow's mode L weighs them."""
+    image_module, _ = pillow()
+    return np.asarray(image_module.fromarray(pixels).convert("L"))[..., None]
+
+
+def _channels(picture: Any, turned: Any, channels: int) -> UInt8[np.ndarray, "y x channel"]:
+    """Colours and opacity, or the grey pages of a file, as so many channels."""
+    plain = turned.convert({"La": "LA", "RGBa": "RGBA"}[turned.mode]) if turned.mode in ("La", "RGBa") else turned
+    opacity = plain.has_transparency_data
+    if channels == 4 and opacity:
+        return np.asarray(plain.convert("RGBA"))
+    if channels == 2 and plain.mode == "LA":
+        return np.asarray(plain)
+    pages = getattr(picture, "n_frames", 1)
+    if pages == channels:
+        # Whoever opened it finds it where it stood.
+        stood, found = picture.tell(), []
+        for number in range(pages):
+            picture.seek(number)
+            _check_size(picture)
+            if picture.mode not in ("1", "L") and not picture.mode.startswith("I;16"):
+                raise UnreadablePhotographError(f"page {number + 1} isn't grey (Pillow's mode {picture.mode})")
+            found.append(_rgb(picture, deep=False)[..., 0])
+        picture.seek(stood)
+        if len({page.shape for page in found}) > 1:
+            raise UnreadablePhotographError("its pages have several sizes, so that they aren't channels of one picture")
+        return np.stack(found, axis=-1)
+    raise UnreadablePhotographError(other_channels(len(plain.getbands()), channels, f"Pillow's mode {turned.mode}"))
+
+
+def other_channels(there: int, wanted: int, kind: str = "an array") -> str:
+    """What to say of a picture with other channels than the network takes."""
+    return (
+        f"{there} {'channel' if there == 1 else 'channels'} ({kind}), and the network, by the numbers in its "
+        f"preprocess's mean, takes {wanted}; give pictures of {wanted}, such as arrays y x {wanted}, or another network"
+    )
 
 
 def _check_size(picture: Any) -> None:

@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from ..support.memory import NotEnoughMemoryError, check_memory
 from .decoding import reason_of
 
+# What a network of one channel wants.
+_ONE = " (for a network of one channel, give its Preprocess one number as mean and std, and photographs channels=1)"
 # An array in a file of more bytes than this stays there, and is read picture by picture.
 _MOST_IN_MEMORY = 2**30
 
@@ -24,7 +26,7 @@ def is_array(source: Any) -> bool:
     return isinstance(source, np.ndarray) or _is_torch(source) or hasattr(type(source), "__array__")
 
 
-def as_array(source: Any, name: str, *, alone: bool) -> np.ndarray:
+def as_array(source: Any, name: str, *, alone: bool, channels: int = 3) -> np.ndarray:
     """An array of images with colours last; torch's are taken with colours first too, where that can't be mistaken.
 
     **Arguments:**
@@ -32,6 +34,7 @@ def as_array(source: Any, name: str, *, alone: bool) -> np.ndarray:
     - `source`: what `is_array` takes.
     - `name`: what it's called in errors.
     - `alone`: whether it's all that was given: torch's `3 y x` could be three grey pictures then.
+    - `channels`: how many there are.
     """
     try:
         array = _torch_as_numpy(source) if _is_torch(source) else np.asarray(source)
@@ -45,9 +48,13 @@ def as_array(source: Any, name: str, *, alone: bool) -> np.ndarray:
         raise ValueError(f"{name} has values that are masked; fill them, as image.filled(0) does")
     if array.dtype.kind == "V" and array.dtype.name.startswith("bfloat"):
         return array.astype(np.float32)
-    if not _is_torch(source) or array.ndim not in (3, 4) or array.shape[-3] != 3:
+    if not _is_torch(source) or array.ndim not in (3, 4):
         return array
-    if array.shape[-1] == 3 or (alone and array.ndim == 3):
+    # Of grey pictures, those in colours are taken as well; several of one channel each look the same either way.
+    first = array.shape[-3]
+    if first != channels and not (channels == 1 and first == 3 and not (alone and array.ndim == 3)):
+        return array
+    if first > 1 and (array.shape[-1] == first or (alone and array.ndim == 3)):
         raise ValueError(
             f"{name} has shape {array.shape}, in which it isn't clear where the colours are; give an array with "
             "colours last: image.movedim(-3, -1).numpy() if they are first"
@@ -55,9 +62,16 @@ def as_array(source: Any, name: str, *, alone: bool) -> np.ndarray:
     return np.moveaxis(array, -3, -1)
 
 
-def images_in(array: np.ndarray, name: str) -> Iterator[tuple[str, UInt8[np.ndarray, "y x 3"]]]:
+def images_in(
+    array: np.ndarray, name: str, channels: int = 3
+) -> Iterator[tuple[str, UInt8[np.ndarray, "y x channel"]]]:
     """Each image of an array, with a name; raises `ValueError` for another layout or range of values."""
-    _check_layout(array, name)
+    if channels == 1:
+        array = _with_one(array, name)
+    elif channels == 3:
+        _check_layout(array, name)
+    else:
+        _check_channels(array, name, channels)
     convert = _to_uint8(array, name)
     if array.ndim == 3:
         yield name, convert(array)
@@ -146,19 +160,45 @@ def _check_layout(array: np.ndarray, name: str) -> None:
         return
     last = array.shape[-1] if array.ndim else 0
     if array.ndim == 2 or (array.ndim == 3 and 3 not in array.shape and last not in (1, 4)):
-        remedy = "; grey images become such by np.repeat(image[..., None], 3, axis=-1)"
+        remedy = "; grey images become such by np.repeat(image[..., None], 3, axis=-1)" + _ONE
     elif array.ndim in (3, 4) and last == 1:
-        remedy = "; grey images become such by np.repeat(image, 3, axis=-1)"
+        remedy = "; grey images become such by np.repeat(image, 3, axis=-1)" + _ONE
     elif array.ndim in (3, 4) and last == 4:
         remedy = "; opacity is left out by image[..., :3]"
     elif array.ndim in (3, 4) and array.shape[-3] == 3:
         remedy = "; colours are moved there by np.moveaxis(image, -3, -1)"
     elif array.ndim in (3, 4) and array.shape[-3] == 1:
-        remedy = "; grey images become such by np.repeat(np.moveaxis(image, -3, -1), 3, axis=-1)"
+        remedy = "; grey images become such by np.repeat(np.moveaxis(image, -3, -1), 3, axis=-1)" + _ONE
     else:
         remedy = ""
     raise ValueError(
         f"{name} has shape {array.shape}; give images as y x 3 or image y x 3 (colours last, red green blue){remedy}"
+    )
+
+
+def _with_one(array: np.ndarray, name: str) -> np.ndarray:
+    """Grey images with an axis for their one channel, or those in colours as they are."""
+    last = array.shape[-1] if array.ndim else 0
+    if array.ndim == 2 or (array.ndim == 3 and last not in (1, 2, 3, 4)):
+        return array[..., None]
+    if array.ndim in (3, 4) and last in (1, 3):
+        return array
+    if array.ndim == 4 and array.shape[1] == 1:
+        return np.moveaxis(array, 1, -1)
+    raise ValueError(
+        f"{name} has shape {array.shape}, and preprocess of the network is of one channel; give grey images as y x, "
+        "image y x or image y x 1, or images in red, green and blue as image y x 3"
+    )
+
+
+def _check_channels(array: np.ndarray, name: str, channels: int) -> None:
+    if array.ndim in (3, 4) and array.shape[-1] == channels:
+        return
+    first = array.ndim in (3, 4) and array.shape[-3] == channels
+    raise ValueError(
+        f"{name} has shape {array.shape}, and preprocess of the network is of {channels} channels; give images as y x "
+        f"{channels} or image y x {channels}, channels last"
+        + ("; channels are moved there by np.moveaxis(image, -3, -1)" if first else "")
     )
 
 

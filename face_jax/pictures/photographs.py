@@ -8,13 +8,25 @@ import hashlib
 import os
 import pathlib
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from .decoding import Decoded, content_of, decoded, is_pillow, kind_of, of_pillow, opened, reason_of
+from ..support.arguments import Whole, check_count
+from .decoding import (
+    Decoded,
+    content_of,
+    decoded,
+    grey,
+    is_pillow,
+    kind_of,
+    of_pillow,
+    opened,
+    other_channels,
+    reason_of,
+)
 from .decoding import UnreadablePhotographError as UnreadablePhotographError
 from .image_arrays import array_of_file, as_array, images_in, is_array
 from .items import items_of, picture_of
@@ -22,6 +34,7 @@ from .resizing import network_input as network_input
 from .resizing import resized as resized
 from .resizing import visible as visible
 from .resizing import visible_box as visible_box
+from .resizing import within as within
 
 # A folder of such a name is named among what was skipped.
 _PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -38,7 +51,7 @@ class Photograph:
     **Arguments:**
 
     - `name`: what reports call it. It can be written anywhere, whatever the file's name is made of.
-    - `source`: a file, or the pixels themselves (`y x 3`, 0…255). None in an explanation that was loaded, for
+    - `source`: a file, or the pixels themselves (`y x channel`, 0…255). None in an explanation that was loaded, for
         pixels that were in no file.
     - `expected`: in an explanation that was loaded, the digest that it had when it was saved; a file with another
         one isn't read.
@@ -47,19 +60,25 @@ class Photograph:
     """
 
     name: str
-    source: pathlib.Path | UInt8[np.ndarray, "y x 3"] | None
+    source: pathlib.Path | UInt8[np.ndarray, "y x channel"] | None
     expected: bytes | None = None
     unread: str | None = None
     faint: bool = False
 
-    def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
-        """The picture in red, green and blue, upright as its camera meant it; 16 bits a value become 8.
+    def pixels(self, channels: int | None = None) -> UInt8[np.ndarray, "y x channel"]:
+        """The picture, upright as its camera meant it; 16 bits a value become 8.
 
-        Raises `UnreadablePhotographError`, which names the file and the reason.
+        **Arguments:**
+
+        - `channels`: as many as `model.preprocess.reads`: 3 for red, green and blue, 1 for grey, 4 for these and
+            opacity, others for what has them. By default those of pixels that were given, and a file's colours.
+
+        **Returns:** the pixels. Raises `UnreadablePhotographError`, which names the file and the reason: that it has
+        other channels, too.
         """
-        return self.decoded().pixels
+        return self.decoded(channels).pixels
 
-    def decoded(self) -> Decoded:
+    def decoded(self, channels: int | None = None) -> Decoded:
         """The pixels, with what is known of them besides; raises `UnreadablePhotographError`."""
         if self.unread is not None:
             raise UnreadablePhotographError(f"{self.name}: {self.unread}")
@@ -67,12 +86,12 @@ class Photograph:
             if not self.source.size:
                 height, width = self.source.shape[:2]
                 raise UnreadablePhotographError(f"{self.name}: {width} × {height} pixels, which show nothing")
-            return Decoded(self.source, self.faint)
+            return Decoded(self._with(self.source, channels), self.faint)
         file = self._file()
         try:
             content = content_of(file)
             if self.expected in (None, hashlib.sha256(content).digest()):
-                return decoded(content, file.name)
+                return decoded(content, file.name, channels or 3)
         except FileNotFoundError as error:
             raise self._gone(file) from error
         except (OSError, UnreadablePhotographError, MemoryError) as error:
@@ -81,6 +100,14 @@ class Photograph:
             f"{self.name}: {str(file)!r} is another picture now than the one that was explained; put that one back, or "
             "give the photographs to face_jax.load as images="
         )
+
+    def _with(self, pixels: UInt8[np.ndarray, "y x there"], channels: int | None) -> UInt8[np.ndarray, "y x channel"]:
+        there = pixels.shape[-1]
+        if channels in (None, there):
+            return pixels
+        if there == 3 and channels == 1:
+            return grey(pixels)
+        raise UnreadablePhotographError(f"{self.name}: {other_channels(there, channels)}")
 
     def digest(self) -> bytes:
         """A digest of the content: of the file's bytes, or of the pixels. Raises `UnreadablePhotographError`."""
@@ -114,7 +141,7 @@ class Photograph:
         )
 
 
-def photographs(source: Any) -> tuple[Photograph, ...]:
+def photographs(source: Any, *, channels: Whole = 3) -> tuple[Photograph, ...]:
     """Photographs from a folder, a file, an `.npz` of images, arrays, a data set, or several of any of these.
 
     Files aren't decoded yet: a damaged one shows itself when its pixels are asked for. Where a picture has
@@ -127,6 +154,9 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
         0…1; torch's images in a data set may have the colours first); a `Photograph`; a Pillow image, in the frame
         where it stands; or anything that gives such one after another: a list, a generator, a data set or a loader
         whose items are pictures, pictures with labels, or mappings with a picture. What has no order is refused.
+    - `channels`: how many channels arrays have, which is what the network takes (`model.preprocess.reads`). For one,
+        arrays may be `image y x` and `y x`, as MNIST's are, and those of three colours become grey. For others than
+        one and three, `image y x channel`.
 
     **Returns:** the photographs, at least one. Files are called as below the folder that was given; those of several
     folders that would be called the same have their folders before their names. Links to files are followed, links
@@ -140,7 +170,8 @@ def photographs(source: Any) -> tuple[Photograph, ...]:
     >>> len(found), found[0].pixels().shape
     (14, (32, 40, 3))
     """
-    found = tuple(_told_apart(list(_walk(source, "image"))))
+    channels = check_count("channels", channels, "channels")
+    found = tuple(_told_apart(list(_walk(source, "image", channels))))
     if not found:
         given = repr(source)
         raise NoPhotographsError(
@@ -171,21 +202,23 @@ def _shown(path: pathlib.Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _walk(source: Any, name: str, *, alone: bool = True) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
+def _walk(
+    source: Any, name: str, channels: int, *, alone: bool = True
+) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
     """Photographs, and the folder that was given or that the file given lies in."""
     if isinstance(source, Photograph):
         yield source, None
     elif isinstance(source, str | os.PathLike):
-        yield from _files(source)
+        yield from _files(source, channels)
     elif is_pillow(source):
-        yield _of_pillow(source, name), None
-    elif is_array(source) and not _holds_objects(array := as_array(source, name, alone=alone)):
-        for each, pixels in images_in(array, name):
+        yield _of_pillow(source, name, channels), None
+    elif is_array(source) and not _holds_objects(array := as_array(source, name, alone=alone, channels=channels)):
+        for each, pixels in images_in(array, name, channels):
             yield Photograph(each, pixels), None
     else:
         for number, item in enumerate(items_of(source, name)):
             each = f"{name} {number}"
-            yield from _walk(picture_of(item, each), each, alone=False)
+            yield from _walk(picture_of(item, each), each, channels, alone=False)
 
 
 def _holds_objects(array: np.ndarray) -> bool:
@@ -193,15 +226,15 @@ def _holds_objects(array: np.ndarray) -> bool:
     return array.ndim == 1 and array.dtype.kind in "OU"
 
 
-def _of_pillow(picture: Any, name: str) -> Photograph:
+def _of_pillow(picture: Any, name: str, channels: int) -> Photograph:
     try:
-        found = of_pillow(picture)
+        found = of_pillow(picture, channels)
     except UnreadablePhotographError as error:
         return Photograph(name, None, unread=str(error))
     return Photograph(name, found.pixels, faint=found.faint)
 
 
-def _files(source: str | os.PathLike[str]) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
+def _files(source: str | os.PathLike[str], channels: int) -> Iterable[tuple[Photograph, pathlib.Path | None]]:
     given = os.fsdecode(source)
     if not given:
         raise ValueError("images='' names nothing; give a folder with photographs ('.' is this one), or a picture")
@@ -225,7 +258,7 @@ def _files(source: str | os.PathLike[str]) -> Iterable[tuple[Photograph, pathlib
             f"images={str(path)!r} is {kind_of(mode)}; give a folder with photographs, a picture, or an .npz"
         )
     elif path.suffix.lower() in (".npz", ".npy"):
-        for each, pixels in images_in(array_of_file(path), _shown(pathlib.Path(path.stem))):
+        for each, pixels in images_in(array_of_file(path), _shown(pathlib.Path(path.stem)), channels):
             yield Photograph(each, pixels), path.parent
     else:
         yield Photograph(_shown(pathlib.Path(path.name)), path), path.parent
@@ -267,3 +300,23 @@ def _leads_to_folder(path: pathlib.Path) -> bool:
     except OSError:
         # A broken link, one in a circle, one into a locked folder: reading it will say.
         return False
+
+
+def view_of(photograph: Photograph, preprocess: Any, finer: int = 1) -> UInt8[np.ndarray, "height width 3"]:
+    """What people are shown of the part of a photograph that the network sees, `finer` times as large as it sees it.
+
+    **Arguments:**
+
+    - `photograph`: the photograph.
+    - `preprocess`: how photographs become the network's input, a `Preprocess`.
+    - `finer`: how many times as large.
+    """
+    return in_colours(visible(photograph.pixels(preprocess.reads), preprocess, finer), preprocess.shown)
+
+
+def in_colours(
+    pixels: UInt8[np.ndarray, "y x channel"], shown: Sequence[int] | None = None
+) -> UInt8[np.ndarray, "y x 3"]:
+    """Any channels as red, green and blue for people: those chosen, else grey (of one or two), or the first three."""
+    chosen = tuple(shown) if shown is not None else ((0, 1, 2) if pixels.shape[-1] >= 3 else (0,))
+    return pixels if chosen == (0, 1, 2) and pixels.shape[-1] == 3 else pixels[..., list(chosen * (3 // len(chosen)))]

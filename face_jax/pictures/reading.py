@@ -37,11 +37,11 @@ class Readable:
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def __iter__(self) -> Iterator[Float[np.ndarray, "_ _ 3"]]:
+    def __iter__(self) -> Iterator[Float[np.ndarray, "_ _ _"]]:
         seen: dict[bytes, str] = {}
         for number, photograph in enumerate(self.photographs):
             try:
-                found = photograph.decoded()
+                found = photograph.decoded(self.preprocess.reads)
             except UnreadablePhotographError as error:
                 self.skipped.append(str(error))
                 continue
@@ -61,7 +61,7 @@ class Readable:
             )
 
 
-def _digest(pixels: UInt8[np.ndarray, "y x 3"]) -> bytes:
+def _digest(pixels: UInt8[np.ndarray, "y x channel"]) -> bytes:
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()

@@ -8,12 +8,11 @@ from typing import Any, Literal
 from ..activations import below_zero, check_signs
 from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
-from ..model import SplitModel, check_model
+from ..model import SplitModel, check_model, photographs_for
 from ..nmf.encoding import encode_maps
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..nmf.validate import squared_error
-from ..pictures.photographs import photographs
 from ..support.arguments import (
     Real,
     Seed,
@@ -116,11 +115,11 @@ def explain(
     function("cache", cache, _CACHES)
     callable_with("cache", cache, f"give {_CACHES}", [], dict)
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
-        every = photographs(images)
+        every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
         activator = Activator(model, batch, cache, progress, stopwatch, solver)
         number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
-        places = places_in(every, seen, crops, held_out, keys, stopwatch)
+        places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess)
         check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
         material = material_of(activator, places, seen.kept, number, keys)
         rows = material.pictures.crop_activations

@@ -12,7 +12,9 @@ from jaxtyping import Array, Int, Key
 
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey, check_crops
 from ..explanation.parts import Pictures
+from ..pictures.crops import proportioned
 from ..pictures.photographs import Photograph
+from ..pictures.preprocess import Preprocess
 from ..support.arguments import instance
 from ..support.progress import Stopwatch
 from .selection import Activator, of_class, place_average, split, units
@@ -70,7 +72,13 @@ class Material:
 
 
 def places_in(
-    every: tuple[Photograph, ...], seen: Survey, cropping: Any, held_out: float, keys: Keys, stopwatch: Stopwatch
+    every: tuple[Photograph, ...],
+    seen: Survey,
+    cropping: Any,
+    held_out: float,
+    keys: Keys,
+    stopwatch: Stopwatch,
+    preprocess: Preprocess,
 ) -> Places:
     """Photographs of the class, split, and the crops of those fitted.
 
@@ -81,14 +89,15 @@ def places_in(
     - `held_out`: the share of photographs held out.
     - `keys`: from `keys_of`.
     - `stopwatch`: told what the time went into.
+    - `preprocess`: how photographs become network input.
 
     **Returns:** them. Raises `NotEnoughMemoryError` for more crops than could be held.
     """
     kept = tuple(every[number] for number in seen.index)
     fitted, held = split(len(kept), held_out, key=keys["split"])
     with stopwatch("reading and resizing pictures"):
-        shapes = [photograph.pixels().shape[:2] for photograph in kept]
-    cropping = cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted))))
+        shapes = [photograph.pixels(preprocess.reads).shape[:2] for photograph in kept]
+    cropping = proportioned(cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted)))), preprocess)
     check_crops(cropping, [shapes[number] for number in fitted], seen.kept)
     return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
 

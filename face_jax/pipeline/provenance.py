@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Iterator
@@ -53,6 +52,7 @@ def notes_on(
     """
     return (
         *model.notes,
+        *model.preprocess.notes,
         *([] if other_reading is None else [other_reading]),
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, material),
@@ -225,7 +225,7 @@ def settings_of(
         start=repr(fitting.start),
         held_out=held_out,
         key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
-        preprocess=dataclasses.asdict(model.preprocess),
+        preprocess=model.preprocess.settings(),
         versions={name: version for name in packages if (version := _version(name))},
         python=platform.python_version(),
         device=str(jax.devices()[0]),

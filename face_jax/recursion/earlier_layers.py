@@ -110,7 +110,7 @@ class _NoHead:
 def check_same_model(explanation: Explanation, model: SplitModel, level: int) -> None:
     """Refuses a cut of another network, by what it says of one photograph."""
     check_model(model, f"earlier's model for level {level}")
-    pixels = network_input(explanation.photographs[0].pixels(), model.preprocess)
+    pixels = network_input(explanation.photographs[0].pixels(model.preprocess.reads), model.preprocess)
     logits = np.asarray(model.head(model.features(jnp.asarray(pixels[None]))))[0]
     known = explanation.pictures.collected.logits[0]
     apart = np.inf if logits.shape != known.shape else float(np.abs(logits - known).max())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..attribution.visualization import Visualization
+from ..pictures.photographs import in_colours
 from ..sanity import SanityCheck, SanityStage
 from . import pictures
 
@@ -28,7 +29,7 @@ class _Bar:
 def visualized(visualization: Visualization) -> list[tuple[int, str, str]]:
     """Each picture with its concept's number and colour."""
     return [
-        (concept + 1, pictures.concept_colour(concept + 1), pictures.data_uri(pixels, quality=88))
+        (concept + 1, pictures.concept_colour(concept + 1), pictures.data_uri(in_colours(pixels), quality=88))
         for concept, pixels in zip(visualization.concepts, visualization.pixels, strict=True)
     ]
 

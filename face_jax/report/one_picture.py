@@ -11,7 +11,8 @@ import numpy as np
 from ..attribution import Method
 from ..explanation.record import Explanation
 from ..importance import gradient_times_code
-from ..pictures.photographs import photographs, visible
+from ..model import photographs_for
+from ..pictures.photographs import view_of
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 
@@ -52,11 +53,11 @@ def picture(
     key = key_of(key)
     path = None if path is None else path_of("path", path, "a file for the picture")
     most = check_count("most", most, "concepts")
-    found = photographs(image)
+    found = photographs_for(explanation.model, image)
     if len(found) != 1:
         raise ValueError(f"image holds {len(found)} photographs; give one, and call it for each")
     (photograph,) = found
-    pixels = visible(photograph.pixels(), explanation.model.preprocess)
+    pixels = view_of(photograph, explanation.model.preprocess)
     maps = explanation.maps(photograph, method=method, key=key)[:, 0]
     codes = jnp.asarray(explanation.encode(photograph))
     dictionary = jnp.asarray(explanation.dictionary)

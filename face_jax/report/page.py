@@ -13,7 +13,7 @@ from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
 from ..explanation.record import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
-from ..pictures.photographs import visible
+from ..pictures.photographs import view_of
 from ..sanity import SanityCheck
 from ..support.arguments import instance, shown
 from ..support.atomic_folder import folder_of, put_together
@@ -164,7 +164,7 @@ def _mapped(
     important: Bool[np.ndarray, " concept"],
 ) -> dict[str, Any]:
     photograph = explanation.photographs[number]
-    pixels = visible(photograph.pixels(), explanation.model.preprocess)
+    pixels = view_of(photograph, explanation.model.preprocess)
     strengths = explanation.maps_of(number) / strong[:, None, None]
     key = together(explanation, number)
     # Those of the key; then those that this photograph has most of, among those that matter.
@@ -207,7 +207,7 @@ def _gradients(explanation: Explanation, key: dict[str, Any]) -> list[dict[str, 
     """Of the first example the concepts that change its class score most, which its key names."""
     number = _examples(explanation)[0]
     photograph = explanation.photographs[number]
-    pixels = visible(photograph.pixels(), explanation.model.preprocess)
+    pixels = view_of(photograph, explanation.model.preprocess)
     counting = sorted(entry.number - 1 for entry in key["entries"][:_GRADIENT_MAPS])
     # In a photograph without any concept, the most important ones are as good as others.
     wanted = tuple(counting or range(min(_GRADIENT_MAPS, len(explanation.concepts))))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..model import Preprocess
-from ..pictures.photographs import resized
+from ..pictures.photographs import resized, within
 
 # Told apart by people with any kind of colour vision, on light and on dark pages (after Okabe and Ito).
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#3d7dca", "#b8a90a", "#8f6fd1")
@@ -35,8 +35,8 @@ def data_uri(pixels: UInt8[np.ndarray, "y x 3"], quality: int = 82) -> str:
 
 
 def thumbnail(pixels: UInt8[np.ndarray, "y x 3"], box: tuple[int, int, int, int], size: int = 120) -> str:
-    """One box of a photograph, small."""
-    return data_uri(resized(pixels, box, size, Preprocess(interpolation="bicubic")), quality=78)
+    """One box of a photograph, small: its longer side is of `size` pixels."""
+    return data_uri(resized(pixels, box, within(box, size), Preprocess(interpolation="bicubic")), quality=78)
 
 
 def spotlight(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ..attribution import upsampled_codes
 from ..explanation.record import Explanation
 from ..model import Head
-from ..pictures.photographs import visible
+from ..pictures.photographs import view_of
 from . import pictures
 from .coloured import AREA, apart, coloured_pixels, shown_concepts
 
@@ -39,15 +39,14 @@ class _Entry:
 def together(explanation: Explanation, number: int) -> dict[str, Any]:
     """A photograph of the explanation's with its strongest concepts: those that change the class score most there.
 
-    **Returns:** the photograph and the painted one as addresses, their side in pixels, an entry for each concept shown,
-    and the share of the others.
+    **Returns:** the photograph and the painted one as addresses, their height and width in pixels, an entry for each
+    concept shown, and the share of the others.
     """
     preprocess = explanation.model.preprocess
-    finer = max(1, round(_SIDE / preprocess.size))
-    fine = dataclasses.replace(preprocess, size=finer * preprocess.size, resize=finer * preprocess.resize)
-    pixels = visible(explanation.photographs[number].pixels(), fine)
+    finer = max(1, round(_SIDE / max(preprocess.shape[:2])))
+    pixels = view_of(explanation.photographs[number], preprocess, finer)
     codes = jnp.asarray(explanation.codes[number : number + 1])
-    maps = np.moveaxis(upsampled_codes(codes, fine.size)[0], -1, 0)
+    maps = np.moveaxis(upsampled_codes(codes, pixels.shape[:2])[0], -1, 0)
     dictionary = jnp.asarray(explanation.dictionary)
     target = explanation.target.index
     adds = np.asarray(_added(explanation.model.head_for(target), codes, dictionary, jnp.asarray(target)))
@@ -71,7 +70,8 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     return {
         "photograph": pictures.data_uri(pixels),
         "painted": pictures.data_uri(coloured_pixels(pixels, shown)),
-        "side": fine.size,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
         "entries": entries,
         "rest": max(0.0, 1.0 - sum(entry.share for entry in entries)),
     }

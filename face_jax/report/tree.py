@@ -9,6 +9,7 @@ import numpy as np
 
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division
+from ..pictures.photographs import in_colours
 from ..recursion.recurse import suggest_recursion
 from . import pictures
 
@@ -59,12 +60,13 @@ def tree(explanation: Explanation) -> dict[str, Any]:
 
 def crop_pictures(explanation: Explanation, crops: tuple[int, ...], size: int = 120) -> Pictures:
     """Crops as small pictures, each with a caption that says where it was taken."""
-    shown = []
+    shown, preprocess = [], explanation.model.preprocess
     for crop in crops:
         photograph = explanation.photographs[explanation.crops.image[crop]]
         top, left, bottom, right = (int(edge) for edge in explanation.crops.box[crop])
         caption = f"{photograph.name}: {right - left} × {bottom - top} pixels at ({left}, {top})"
-        shown.append((pictures.thumbnail(photograph.pixels(), (top, left, bottom, right), size), caption))
+        pixels = in_colours(photograph.pixels(preprocess.reads), preprocess.shown)
+        shown.append((pictures.thumbnail(pixels, (top, left, bottom, right), size), caption))
     return shown
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ..explanation.concepts import overlap, strongest_crops
 from ..model import Preprocess
 from ..pictures.crops import Crops
-from ..pictures.photographs import Photograph, resized
+from ..pictures.photographs import Photograph, in_colours, resized, within
 from ..support.arguments import Concepts, concepts_of
 from ..support.reprs import short_repr
 from .trials import Picture
@@ -66,6 +66,7 @@ class Parts:
     photographs: tuple[Photograph, ...]
     crops: Crops
     crop_codes: Float[np.ndarray, "crop concept"]
+    preprocess: Preprocess | None = None
 
     __repr__ = short_repr
 
@@ -89,7 +90,13 @@ def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
     """
     crops = explanation.crops
     subset = Crops(image=crops.image[division.crops], box=crops.box[division.crops])
-    return Parts(explanation.photographs, subset, division.codes)
+    return Parts(explanation.photographs, subset, division.codes, _preprocess_of(explanation))
+
+
+def _preprocess_of(explanation: CroppedConcepts) -> Preprocess | None:
+    """How the model of an explanation gets its photographs, where it's known."""
+    own = explanation.preprocess if isinstance(explanation, Parts) else None
+    return own or getattr(getattr(explanation, "model", None), "preprocess", None)
 
 
 def check_cropped(name: str, value: Any) -> None:
@@ -160,6 +167,8 @@ def apart(
 def crop_picture(explanation: CroppedConcepts, crop: int) -> Picture:
     """One of the crops, at the size of the page's pictures."""
     photograph = explanation.photographs[explanation.crops.image[crop]]
-    top, left, bottom, right = (int(edge) for edge in explanation.crops.box[crop])
-    pixels = resized(photograph.pixels(), (top, left, bottom, right), _PIXELS, Preprocess(interpolation="bicubic"))
+    top, left, bottom, right = box = tuple(int(edge) for edge in explanation.crops.box[crop])
+    preprocess = _preprocess_of(explanation) or Preprocess()
+    whole = in_colours(photograph.pixels(preprocess.reads), preprocess.shown)
+    pixels = resized(whole, (top, left, bottom, right), within(box, _PIXELS), Preprocess(interpolation="bicubic"))
     return Picture(pixels, "picture")

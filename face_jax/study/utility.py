@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from ..activations import survey
 from ..attribution import upsampled_codes
 from ..explanation.record import Explanation
-from ..model import SplitModel
+from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
-from ..pictures.photographs import Photograph, photographs, visible
+from ..pictures.photographs import Photograph, view_of
 from ..report.pictures import concept_colour, spotlight
 from ..support.arguments import Seed, Whole, check_count, enough, flag, instance, key_of, several
 from .crop_pools import crop_picture
@@ -202,8 +202,8 @@ def _check(
 
 def _look(every: tuple[Explanation, ...], images: Any, batch: int) -> _Seen:
     """What the model makes of the photographs; where several classes are explained, only those that it puts in one."""
-    given = photographs(images)
     model = every[0].model
+    given = photographs_for(model, images)
     found = survey(model, given, batch=batch)
     targets = np.asarray([explanation.target.index for explanation in every])
     is_target = found.predicted[:, targets]
@@ -256,7 +256,7 @@ def _text(explained: bool, labels: list[str]) -> str:
 
 
 def _seen_by(model: SplitModel, photograph: Photograph) -> UInt8[np.ndarray, "y x 3"]:
-    return visible(photograph.pixels(), model.preprocess)
+    return view_of(photograph, model.preprocess)
 
 
 def _example(every: tuple[Explanation, ...], seen: _Seen, image: int, labels: list[str], concepts: int) -> Example:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from face_jax.bridges.preprocessing import as_preprocess
@@ -10,8 +11,17 @@ from torchvision import transforms as first
 from torchvision.transforms import v2 as second
 
 from face_jax import bridges
-from face_jax.model import Preprocess
-from face_jax.pictures.photographs import network_input
+from face_jax.model import Preprocess, Transform
+from face_jax.pictures.photographs import network_input, photographs
+
+
+def timm_transform(input_size, **settings):
+    return timm.data.create_transform(input_size, **settings)
+
+
+def _failing(image):
+    raise RuntimeError("no such thing")
+
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 BICUBIC = first.InterpolationMode.BICUBIC
@@ -34,15 +44,34 @@ EXACT = {
         ]
     ),
     "preset": torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1.transforms(),
+    "pair": first.Compose([first.Resize((24, 40)), first.ToTensor(), first.Normalize(MEAN, STD)]),
+    "pair, cut": first.Compose([first.Resize((30, 30)), first.CenterCrop((24, 17)), first.ToTensor()]),
+    "not square": first.Compose([first.Resize(40), first.CenterCrop((24, 33)), first.ToTensor()]),
+    "black border": first.Compose([first.Resize(29), first.CenterCrop((32, 40)), first.ToTensor()]),
+    "grey": first.Compose(
+        [first.Grayscale(), first.Resize(40), first.CenterCrop(28), first.ToTensor(), first.Normalize(0.13, 0.31)]
+    ),
+    "one mean": first.Compose([first.Resize(40), first.CenterCrop(28), first.ToTensor(), first.Normalize(0.5, 0.5)]),
+    "timm's center": timm_transform((3, 32, 32), interpolation="bicubic", crop_pct=0.9),
+    "timm's center, not square": timm_transform((3, 24, 40), crop_pct=0.9),
+    "timm's squash": timm_transform((3, 24, 40), crop_mode="squash", crop_pct=0.9),
+    "timm's border": timm_transform((3, 24, 40), crop_mode="border", crop_pct=0.9, mean=MEAN, std=STD),
+    "timm's whole border": timm_transform((3, 33, 33), crop_mode="border", crop_pct=1.0, interpolation="lanczos"),
+} | {
+    mode.value: first.Compose([first.Resize(40, mode), first.CenterCrop(32), first.ToTensor()])
+    for mode in first.InterpolationMode
 }
 
 
-@pytest.mark.parametrize("shape", [(50, 70), (71, 44)])
+@pytest.mark.parametrize("shape", [(50, 70), (71, 44), (20, 20), (9, 61)])
 @pytest.mark.parametrize("name", EXACT)
 def test_photographs_are_prepared_as_by_the_transforms(name, shape):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     expected = EXACT[name](Image.fromarray(pixels)).movedim(0, -1).numpy()
-    given = network_input(pixels, as_preprocess(EXACT[name]))
+    preprocess = as_preprocess(EXACT[name])
+    assert type(preprocess) is Preprocess
+    assert preprocess.shape == expected.shape
+    given = network_input(photographs([pixels])[0].pixels(preprocess.reads), preprocess)
     np.testing.assert_allclose(given, expected, rtol=0, atol=2e-6)
 
 
@@ -54,26 +83,60 @@ def test_an_entry_of_torchvisions_weights_is_its_preset():
 
 TO_TENSOR = [first.ToTensor(), first.Normalize(MEAN, STD)]
 OTHERS = {
-    "Resize to": [first.Resize((32, 32)), first.CenterCrop(32), *TO_TENSOR],
-    "RandomResizedCrop": [first.RandomResizedCrop(32), *TO_TENSOR],
-    "Lambda": [first.Resize(40), first.CenterCrop(32), first.Lambda(lambda image: image), *TO_TENSOR],
-    "Grayscale": [first.Grayscale(3), first.Resize(40), first.CenterCrop(32), *TO_TENSOR],
-    "no CenterCrop": [first.Resize(32), *TO_TENSOR],
+    "own function": [first.Resize(40), first.CenterCrop(32), first.Lambda(lambda image: image.rotate(90)), *TO_TENSOR],
+    "three grey channels": [first.Grayscale(3), first.Resize(40), first.CenterCrop(32), *TO_TENSOR],
+    "grey afterwards": [first.Resize(40), first.CenterCrop(32), first.Grayscale(), first.ToTensor()],
     "no Resize": [first.CenterCrop(32), *TO_TENSOR],
-    "no ToTensor": [second.Resize(40), second.CenterCrop(32), second.ToImage()],
-    "black border": [first.Resize(30), first.CenterCrop(32), *TO_TENSOR],
-    "nearest": [first.Resize(40, first.InterpolationMode.NEAREST), first.CenterCrop(32), *TO_TENSOR],
     "max_size": [first.Resize(40, max_size=60), first.CenterCrop(32), *TO_TENSOR],
-    "Resize in another place": [first.CenterCrop(32), first.Resize(40), *TO_TENSOR],
-    "behind the change to a tensor": [second.ToImage(), second.Resize(40), second.CenterCrop(32), SCALED],
-    "CenterCrop to": [first.Resize(40), first.CenterCrop((32, 24)), *TO_TENSOR],
+    "another order": [first.CenterCrop(32), first.Resize(40), *TO_TENSOR],
+    "a tensor's resizing": [second.ToImage(), second.Resize(40), second.CenterCrop(32), SCALED],
+    "a tensor's resizing without antialias": [second.ToImage(), second.Resize((9, 7), antialias=False), SCALED],
+    "another range": [first.Resize((9, 7)), first.ToTensor(), first.Lambda(lambda image: 2 * image - 1)],
+    "not scaled": [first.Resize((9, 7)), second.ToImage(), second.ToDtype(torch.float32)],
 }
 
 
-@pytest.mark.parametrize("said", OTHERS)
-def test_what_preprocess_cant_do_exactly_is_refused_by_name(said):
-    with pytest.raises(ValueError, match=rf"preprocess .*{said}.*face_jax\.Preprocess\(size=…"):
-        as_preprocess(first.Compose(OTHERS[said]))
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_preprocess_cant_do_exactly_is_done_as_it_is(name):
+    transforms = first.Compose(OTHERS[name])
+    preprocess = as_preprocess(transforms)
+    assert type(preprocess) is Transform
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    expected = np.moveaxis(np.asarray(transforms(Image.fromarray(pixels))), 0, -1)
+    np.testing.assert_array_equal(network_input(pixels, preprocess), expected)
+    assert preprocess.shape == expected.shape
+    # A crop is cut out first.
+    crop = np.moveaxis(np.asarray(transforms(Image.fromarray(pixels[5:41, 12:60]))), 0, -1)
+    np.testing.assert_array_equal(network_input(pixels, preprocess, (5, 12, 41, 60)), crop)
+
+
+REFUSED = {
+    "draws at random": [first.Resize(40), first.RandomCrop(32), *TO_TENSOR],
+    "so that one picture": [first.Resize(40), first.CenterCrop(32), first.RandomHorizontalFlip(0.01), *TO_TENSOR],
+    r"131 × 97 pixels of 3 channels for a picture of 131 × 97": [*TO_TENSOR],
+    "let it give the same height and width": [first.Resize(32), *TO_TENSOR],
+    r"gives shape \(3, 32, 32\) of uint8": [first.Resize((32, 32)), first.PILToTensor()],
+    "NaN or infinity": [first.Resize((9, 9)), first.ToTensor(), first.Lambda(lambda image: image / image.min() / 0)],
+    r"of object; let it give|fails \(": [first.Resize((9, 9))] * 2 + [first.Lambda(lambda image: None)],
+    r"RuntimeError: no such": [first.Resize((9, 9)), first.Lambda(_failing)],
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_functions_that_are_no_preprocessing_are_refused(said):
+    with pytest.raises(ValueError, match=rf"preprocess is a Compose; give face_jax\.Preprocess.*{said}"):
+        as_preprocess(first.Compose(REFUSED[said]))
+
+
+def test_refusing_leaves_nobodys_random_numbers_changed():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    first_numbers = np.random.get_state()[1].copy()  # noqa: NPY002
+    with pytest.raises(ValueError, match="draws at random"):
+        as_preprocess(first.Compose([first.Resize((40, 40)), first.RandomCrop(32), *TO_TENSOR]))
+    np.testing.assert_array_equal(np.random.get_state()[1], first_numbers)  # noqa: NPY002
+    assert torch.rand(3).shape == expected.shape
 
 
 @pytest.mark.parametrize("given", ["imagenet", 224, len, {"size": 224}, torch.nn.ReLU()])
