@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from face_jax.model import Preprocess
+from face_jax.pictures.resizing import INTERPOLATIONS
 
 _REMEDY = "give face_jax.Preprocess(size=…, resize=…, interpolation=…, mean=…, std=…) that does the same"
 # Of a photograph in red, green and blue they change nothing.
@@ -21,7 +22,8 @@ def as_preprocess(given: Any) -> Preprocess:
 
     - `given`: a `Preprocess` (passed on); None for ImageNet's usual one; torchvision's preset of some weights
         (`weights.transforms()`, or the weights' entry itself); or a `Compose` of torchvision's (either version) of
-        `Resize` with one number, `CenterCrop`, `ToTensor` (or what does the same) and `Normalize`.
+        `Resize` with one number (or twice the same: to a square), `CenterCrop`, `ToTensor` (or what does the same) and
+        `Normalize`.
 
     **Returns:** the same as a `Preprocess`. Raises `ValueError`, naming it, for anything that it can't do exactly.
     """
@@ -89,14 +91,18 @@ def _composed(steps: list[Any]) -> Preprocess:
                 f"preprocess has {kind} behind the change to a tensor, which gives other pixels; {_REMEDY}"
             )
         found[kind] = step
-    missing = [kind for kind in expected[:3] if kind not in found]
+    resize = found.get("Resize")
+    sides = getattr(resize, "size", None)
+    squash = isinstance(sides, Sequence) and len(sides) == 2
+    missing = [kind for kind in expected[:3] if kind not in found and not (squash and kind == "CenterCrop")]
     if missing:
         raise ValueError(f"preprocess has no {' and no '.join(missing)}, which photographs of any size need; {_REMEDY}")
-    resize = found["Resize"]
+    assert resize is not None
     if getattr(resize, "max_size", None) is not None:
         raise ValueError(f"preprocess has {resize!r} with max_size, which Preprocess can't do; {_REMEDY}")
     normalize = found.get("Normalize")
-    size, short = _one("CenterCrop", found["CenterCrop"].size), _one("Resize", resize.size, pair=False)
+    short = _one("Resize", sides)
+    size = _one("CenterCrop", found["CenterCrop"].size) if "CenterCrop" in found else short
     if size > short:
         raise ValueError(f"preprocess crops {size} pixels of {short}, which adds a black border; {_REMEDY}")
     return Preprocess(
@@ -105,24 +111,27 @@ def _composed(steps: list[Any]) -> Preprocess:
         interpolation=_interpolation(resize.interpolation),
         mean=(0.0, 0.0, 0.0) if normalize is None else _three("mean", normalize.mean),
         std=(1.0, 1.0, 1.0) if normalize is None else _three("std", normalize.std),
+        squash=squash,
     )
 
 
-def _one(kind: str, size: Any, *, pair: bool = True) -> int:
+def _one(kind: str, size: Any) -> int:
     sizes = list(size) if isinstance(size, Sequence) else [size]
-    if len(set(sizes)) != 1 or (len(sizes) > 1 and not pair):
+    if len(set(sizes)) != 1:
         raise ValueError(
-            f"preprocess has {kind} to {size}, and Preprocess has one number: the short side of Resize, the side of a "
-            f"square for CenterCrop; {_REMEDY}"
+            f"preprocess has {kind} to {size}, and Preprocess has one number: the short side or the side of a square; "
+            f"{_REMEDY}"
         )
     return int(sizes[0])
 
 
 def _interpolation(given: Any) -> Any:
     name = str(getattr(given, "value", given)).lower()
-    name = {"2": "bilinear", "3": "bicubic"}.get(name, name)
-    if name not in ("bilinear", "bicubic"):
-        raise ValueError(f"preprocess resizes by {name}; Preprocess knows bilinear and bicubic; {_REMEDY}")
+    # Pillow's numbers; and of Pillow's pictures both kinds of nearest are one.
+    known = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic", "nearest-exact": "nearest"}
+    name = known.get(name, name)
+    if name not in INTERPOLATIONS:
+        raise ValueError(f"preprocess resizes by {name}; Preprocess knows {', '.join(INTERPOLATIONS)}; {_REMEDY}")
     return name
 
 

@@ -18,7 +18,7 @@ from ..torch_features import home_of
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
-from .first_run import colours_of, depends_on, logits_of
+from .first_run import colours_of, depends_on, first_run
 from .layer_table import LayerTable
 from .layouts import Marks
 from .tracing import Traced, evaluating, run_watched, trace
@@ -214,9 +214,9 @@ def example(model: Any, given: Any, size: int) -> torch.Tensor:
 
 def survey(model: nn.Module, images: torch.Tensor) -> Survey:
     """Run a classifier on `images` (`image colour y x`), trace it, and look at every operation of it."""
-    logits_of(model, images)
+    _, path = first_run(model, images)
     with evaluating(model):
-        traced = trace(model, images)
+        traced = trace(model, images, path)
     shapes: dict[fx.Node, tuple[int, ...]] = {}
     minimum: dict[fx.Node, float] = {}
     negative: dict[fx.Node, float] = {}

@@ -103,7 +103,9 @@ def _check_model(folder: pathlib.Path, settings: Settings, model: SplitModel) ->
             f"{settings.fingerprint[:12]}), and model is {model.name} at layer {model.layer!r} (fingerprint "
             f"{model.fingerprint[:12]}); load the same network with the same weights and cut it at the same layer"
         )
-    before, now = plain(settings.preprocess), plain(dataclasses.asdict(model.preprocess))
+    # What photographs were before there was a choice.
+    before = {"squash": False} | plain(settings.preprocess)
+    now = plain(dataclasses.asdict(model.preprocess))
     if missing := [name for name in now if name not in before]:
         raise Unfit(f"its settings of the preprocessing have no {missing[0]}")
     changed = [name for name in now if before[name] != now[name]]

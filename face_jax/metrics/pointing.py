@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from ..activations import Crops
 from ..model import Preprocess
+from ..pictures.resizing import resized_shape
 from ..support.arguments import real_array
 from ..support.reprs import short_repr
 
@@ -186,9 +187,7 @@ def pointing_game(maps: Float[np.ndarray, "case y x"], boxes: Int[np.ndarray, "b
 
 def _on_input(box: Float[np.ndarray, " 4"], shape: tuple[int, int], preprocess: Preprocess) -> Float[np.ndarray, " 4"]:
     """A box of a photograph in the pixels of what the network sees of it."""
-    short, size = preprocess.resize, preprocess.size
-    height, width = shape
-    resized = (short, short * width // height) if height <= width else (short * height // width, short)
-    scale = np.asarray([resized[0] / height, resized[1] / width])
-    corner = np.asarray([round((side - size) / 2) for side in resized])
+    resized = resized_shape(shape, preprocess)
+    scale = np.asarray(resized) / np.asarray(shape)
+    corner = np.asarray([round((side - preprocess.size) / 2) for side in resized])
     return (box.reshape(2, 2) * scale - corner).reshape(4)

@@ -201,8 +201,9 @@ class NativeCrops:
         box = []
         for height, width in shapes:
             # The input is cut out of the middle of the photograph, whose short side is resized first.
-            scale = min(height, width) / short
-            beside = np.asarray([(height / scale - whole) / 2, (width / scale - whole) / 2] * 2)
+            sides = (height, width) if self.preprocess.squash else (min(height, width),) * 2
+            scale = np.asarray(sides * 2) / short
+            beside = (np.asarray([height, width] * 2) / scale - whole) / 2
             box.append(np.clip(np.round((window + beside) * scale), 0, [height, width] * 2))
         return Crops(
             image=np.repeat(np.arange(len(shapes)), len(window)),

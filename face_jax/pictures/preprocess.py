@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from ..support.arguments import Count, check_count, one_of, real, shown
+from ..support.arguments import Count, check_count, flag, one_of, real, shown
 from .photographs import network_input, photographs
+from .resizing import INTERPOLATIONS
 
 if TYPE_CHECKING:
-    Interpolation = Literal["bilinear", "bicubic"]
+    Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
     Colours = Sequence[float]
 else:
     # Whoever gives something else is told so by the checks below.
@@ -27,14 +28,16 @@ class Preprocess:
 
     The short side is resized to `resize` pixels, the centre `size` × `size` pixels are kept, values are taken
     from 0…1 to `(value - mean) / std` for each colour. Crops skip the first two steps: they are resized to
-    `size` × `size` directly.
+    `size` × `size` directly. With `squash`, the whole photograph is squeezed into a square of `resize` pixels in place
+    of the first step, as many of transformers' image processors do.
 
     **Arguments:**
 
     - `size`: height and width of the network's input, in pixels.
     - `resize`: short side before the centre crop, in pixels.
-    - `interpolation`: the resampling filter of both resizings.
+    - `interpolation`: the resampling filter of both resizings: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
     - `mean`, `std`: per colour, for values in 0…1; kept as tuples.
+    - `squash`: whether both sides are resized to `resize` pixels, whatever the photograph's proportions.
     """
 
     size: Count = 224
@@ -42,11 +45,13 @@ class Preprocess:
     interpolation: Interpolation = "bilinear"
     mean: Colours = (0.485, 0.456, 0.406)
     std: Colours = (0.229, 0.224, 0.225)
+    squash: bool = False
 
     def __post_init__(self) -> None:
         for name in ("size", "resize"):
             check_count(name, getattr(self, name), "pixels")
-        one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        object.__setattr__(self, "squash", flag("squash", self.squash))
         for name in ("mean", "std"):
             # Tuples of plain numbers, whatever was given: compiled functions look equal ones up.
             given = getattr(self, name)

@@ -14,7 +14,8 @@ from .decoding import pillow
 # Of a photograph that is this many times as long as it's wide, or more, only what is kept is resized.
 _THIN = 4
 # Pixels that a resampling filter looks at on either side, in units of the coarser of both grids.
-_SUPPORT = {"bilinear": 1, "bicubic": 2}
+_SUPPORT = {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+INTERPOLATIONS = tuple(_SUPPORT)
 
 
 @runtime_checkable
@@ -46,6 +47,11 @@ class Preprocessing(Protocol):
         """What each colour is divided by."""
         ...
 
+    @property
+    def squash(self) -> bool:
+        """Whether both sides are resized to `resize`."""
+        ...
+
 
 def network_input(
     pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocessing, box: tuple[int, int, int, int] | None = None
@@ -74,16 +80,24 @@ def visible(pixels: UInt8[np.ndarray, "y x 3"], preprocess: Preprocessing) -> UI
     """The part of a photograph that the network sees, at the size at which it sees it."""
     image_module, _ = pillow()
     height, width = pixels.shape[:2]
-    # Pixel for pixel what torchvision's Resize and CenterCrop do, whose integer arithmetic this follows: the
-    # long side is cut off, not rounded.
-    short = preprocess.resize
-    shape = (short, short * width // height) if height <= width else (short * height // width, short)
+    short, shape = preprocess.resize, resized_shape((height, width), preprocess)
     top, left = (round((side - preprocess.size) / 2) for side in shape)
     if max(shape) >= _THIN * short:
         # All but the centre is thrown away, and would take seconds and gigabytes to be made.
         return _thin(pixels, shape, (top, left), preprocess)
     picture = image_module.fromarray(pixels).resize((shape[1], shape[0]), _filter(preprocess))
     return np.asarray(picture.crop((left, top, left + preprocess.size, top + preprocess.size)))
+
+
+def resized_shape(shape: tuple[int, int], preprocess: Preprocessing) -> tuple[int, int]:
+    """Height and width of a whole photograph at the scale at which the network sees it."""
+    height, width = shape
+    short = preprocess.resize
+    if preprocess.squash:
+        return short, short
+    # Pixel for pixel what torchvision's Resize does, whose integer arithmetic this follows: the long side is cut off,
+    # not rounded.
+    return (short, short * width // height) if height <= width else (short * height // width, short)
 
 
 def _thin(
@@ -112,9 +126,10 @@ def _thin(
 
 def visible_box(shape: tuple[int, int], preprocess: Preprocessing) -> tuple[int, int, int, int]:
     """Which box of a photograph with this height and width `visible` shows: `(top, left, bottom, right)`."""
-    side = max(1, round(min(shape) * preprocess.size / preprocess.resize))
-    top, left = ((length - side) // 2 for length in shape)
-    return top, left, top + side, left + side
+    seen = shape if preprocess.squash else (min(shape),) * 2
+    height, width = (max(1, round(length * preprocess.size / preprocess.resize)) for length in seen)
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    return top, left, top + height, left + width
 
 
 def resized(
@@ -129,6 +144,4 @@ def resized(
 
 def _filter(preprocess: Preprocessing) -> Any:
     image_module, _ = pillow()
-    return {"bilinear": image_module.Resampling.BILINEAR, "bicubic": image_module.Resampling.BICUBIC}[
-        preprocess.interpolation
-    ]
+    return image_module.Resampling[preprocess.interpolation.upper()]

@@ -14,13 +14,17 @@ from face_jax.model import Preprocess
 from face_jax.pictures.photographs import network_input
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-BICUBIC = first.InterpolationMode.BICUBIC
+BICUBIC, NEAREST, LANCZOS = (getattr(first.InterpolationMode, name) for name in ("BICUBIC", "NEAREST", "LANCZOS"))
 SCALED = second.ToDtype(torch.float32, scale=True)
 EXACT = {
     "first": first.Compose([first.Resize(40), first.CenterCrop(32), first.ToTensor(), first.Normalize(MEAN, STD)]),
     "bicubic": first.Compose(
         [first.Resize([40], BICUBIC), first.CenterCrop((32, 32)), first.ToTensor(), first.Normalize(MEAN, STD)]
     ),
+    "nearest": first.Compose([first.Resize(40, NEAREST), first.CenterCrop(32), first.ToTensor()]),
+    "lanczos": first.Compose([first.Resize(40, LANCZOS), first.CenterCrop(32), first.ToTensor()]),
+    "squashed": first.Compose([first.Resize((40, 40)), first.CenterCrop(32), first.ToTensor()]),
+    "squashed and whole": first.Compose([first.Resize((32, 32), BICUBIC), first.ToTensor()]),
     "not normalized": first.Compose([first.Resize(32), first.CenterCrop(32), first.ToTensor()]),
     "second": second.Compose(
         [second.RGB(), second.Resize(40), second.CenterCrop(32), second.ToImage(), SCALED, second.Normalize(MEAN, STD)]
@@ -54,7 +58,7 @@ def test_an_entry_of_torchvisions_weights_is_its_preset():
 
 TO_TENSOR = [first.ToTensor(), first.Normalize(MEAN, STD)]
 OTHERS = {
-    "Resize to": [first.Resize((32, 32)), first.CenterCrop(32), *TO_TENSOR],
+    "Resize to": [first.Resize((32, 40)), first.CenterCrop(32), *TO_TENSOR],
     "RandomResizedCrop": [first.RandomResizedCrop(32), *TO_TENSOR],
     "Lambda": [first.Resize(40), first.CenterCrop(32), first.Lambda(lambda image: image), *TO_TENSOR],
     "Grayscale": [first.Grayscale(3), first.Resize(40), first.CenterCrop(32), *TO_TENSOR],
@@ -62,7 +66,7 @@ OTHERS = {
     "no Resize": [first.CenterCrop(32), *TO_TENSOR],
     "no ToTensor": [second.Resize(40), second.CenterCrop(32), second.ToImage()],
     "black border": [first.Resize(30), first.CenterCrop(32), *TO_TENSOR],
-    "nearest": [first.Resize(40, first.InterpolationMode.NEAREST), first.CenterCrop(32), *TO_TENSOR],
+    "hamming": [first.Resize(40, first.InterpolationMode.HAMMING), first.CenterCrop(32), *TO_TENSOR],
     "max_size": [first.Resize(40, max_size=60), first.CenterCrop(32), *TO_TENSOR],
     "Resize in another place": [first.CenterCrop(32), first.Resize(40), *TO_TENSOR],
     "behind the change to a tensor": [second.ToImage(), second.Resize(40), second.CenterCrop(32), SCALED],
