@@ -14,10 +14,10 @@ from face_jax.support.classes import ClassNames, class_names
 from ..preprocessing import as_preprocess
 from ..splitting.listing import example, survey
 from ..weights.files import tensors_in
-from ..weights.names import fit
 from ..wrappers import copied, unwrapped
 from .folders import kind_of, looks_like_a_path, repository
 from .loaded import LoadedModel, UnknownModelError, nearest, numbered
+from .published_names import fit_published
 from .timm_models import load_timm, load_timm_folder
 from .torchvision_models import RESCALING, load_torchvision, torchvision_names
 from .transformers_models import load_transformers
@@ -151,7 +151,8 @@ def _own(
     if str(weights) != "DEFAULT":
         model = copied(model)
         source = str(weights)
-        notes = fit(model, tensors_in(pathlib.Path(source)), name, source, None if classes is None else len(classes))
+        found = tensors_in(pathlib.Path(source))
+        notes = fit_published(model, found, name, source, None if classes is None else len(classes))
     preprocess = preprocess or Preprocess()
     seen = survey(model, example(model, None, preprocess.size))
     names = classes if classes is not None else numbered(seen.logits.shape[1])

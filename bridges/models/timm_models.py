@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import pathlib
 from typing import Any
 
-import torch
 from torch import nn
 
 from face_jax.model import Preprocess
@@ -16,9 +13,9 @@ from face_jax.support.classes import class_names
 
 from ..preprocessing import as_preprocess
 from ..weights.files import WeightsError
-from ..weights.names import behind_prefixes, fit
 from .folders import folder_tensors, offline, read_config
 from .loaded import LoadedModel, UnknownModelError, nearest, numbered, optional, prepared_otherwise, quietly
+from .published_names import fit_published
 from .torchvision_models import imagenet_names
 
 
@@ -111,7 +108,7 @@ def _finished(
     notes: tuple[str, ...] = ()
     if source not in (None, "DEFAULT"):
         found, file = folder_tensors(pathlib.Path(str(source)))
-        notes = _fit(model, found, name, str(file), count)
+        notes = fit_published(model, found, name, str(file), count)
     usual = preprocess or _preprocess(timm, name, model)
     if preprocess is None and source not in (None, "DEFAULT") and not described:
         notes += (prepared_otherwise(str(source), name, usual),)
@@ -171,27 +168,6 @@ def _pretrained(timm: Any, name: str, key: str, options: dict[str, Any]) -> nn.M
             f"{config.url} and give the file here: --weights {pathlib.PurePosixPath(config.url).name} (in Python "
             "weights=PATH)"
         ) from error
-
-
-def _fit(model: nn.Module, found: dict[str, torch.Tensor], name: str, source: str, count: int) -> tuple[str, ...]:
-    """Load a file's tensors, in timm's names or in those of the model's first publication, which timm can convert."""
-    try:
-        return fit(model, found, name, source, count)
-    except WeightsError as unfit:
-        convert = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
-        if convert is None:
-            raise
-        for bare in behind_prefixes(found):
-            # It may well stumble over a file that is of another model.
-            with contextlib.suppress(Exception):
-                converted = quietly("timm", lambda bare=bare: convert(dict(bare), model))
-                if not isinstance(converted, dict) or converted.keys() == bare.keys():
-                    continue
-                try:
-                    return fit(model, converted, name, source, count)
-                except WeightsError:
-                    continue
-        raise unfit
 
 
 def _preprocess(timm: Any, name: str, model: nn.Module) -> Preprocess:

@@ -14,10 +14,10 @@ from face_jax.model import Preprocess
 from face_jax.support.classes import class_names
 
 from ..weights.files import WeightsError
-from ..weights.names import behind_prefixes, fit
 from .folders import folder_tensors, read_config
 from .image_processors import as_processed
 from .loaded import LoadedModel, UnknownModelError, optional
+from .published_names import fit_published
 
 
 def load_transformers(
@@ -49,7 +49,7 @@ def load_transformers(
             model = transformers.AutoModelForImageClassification.from_config(config)
         if source not in (None, "DEFAULT"):
             found, file = folder_tensors(pathlib.Path(str(source)))
-            notes = _fit(model, found, name, str(file))
+            notes = fit_published(model, found, name, str(file), config.num_labels)
         usual, said = preprocess, ""
         if usual is None:
             usual, said = as_processed(transformers, name, folder, config)
@@ -103,7 +103,8 @@ def _pretrained(transformers: Any, name: str, folder: pathlib.Path, config: Any)
             ignore_mismatched_sizes=True,
             weights_only=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    # A damaged file has safetensors, torch and transformers raise nearly anything.
+    except Exception as error:
         raise WeightsError(
             f"name={name!r}: the weights in {str(folder)!r} can't be read ({_first_line(error)}); give a folder with "
             "config.json and a whole model.safetensors"
@@ -122,42 +123,6 @@ def _pretrained(transformers: Any, name: str, folder: pathlib.Path, config: Any)
     passed = sorted(told["unexpected_keys"])
     note = f"{folder.name} holds more tensors than the model has, which were passed over: {_some(passed)}."
     return model, (note,) if passed else ()
-
-
-class _AsSaved:
-    """A model under the names that its weights have in files, which are not those of its modules."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        from transformers.core_model_loading import revert_weight_conversion
-
-        self.saved = revert_weight_conversion(model, model.state_dict())
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return self.saved
-
-    def load_state_dict(self, state: dict[str, torch.Tensor], strict: bool = True) -> None:
-        del strict  # what is missing was told by then
-        whole = self.saved | state
-        loaded = type(self.model).from_pretrained(None, config=self.model.config, state_dict=whole)
-        self.model.load_state_dict(loaded.state_dict())
-
-
-def _fit(model: nn.Module, found: dict[str, torch.Tensor], name: str, source: str) -> tuple[str, ...]:
-    """Load a file's tensors, by the names of the model's modules or by those in published files."""
-    count: int = model.config.num_labels  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
-    try:
-        return fit(model, found, name, source, count)
-    except WeightsError as unfit:
-        saved: Any = _AsSaved(model)
-        if saved.saved.keys() == model.state_dict().keys():
-            raise
-        try:
-            return fit(saved, found, name, source, count)
-        except WeightsError as other:
-            # Whichever names are nearer to the file's tell more.
-            near = sum(key in inside for inside in behind_prefixes(found) for key in saved.saved)
-            raise (other if near else unfit) from None
 
 
 def _broken(value: torch.Tensor) -> bool:

@@ -29,9 +29,9 @@ def of_timm(name, **options):
     return lambda: timm.create_model(name, pretrained=False, num_classes=5, **options)
 
 
-def of_transformers(name, kind="ForImageClassification", **options):
+def of_transformers(name, **options):
     config = getattr(transformers, f"{name}Config")
-    return lambda: getattr(transformers, name + kind)(config(num_labels=5, **options))
+    return lambda: getattr(transformers, f"{name}ForImageClassification")(config(num_labels=5, **options))
 
 
 MODELS = {
@@ -50,7 +50,6 @@ MODELS = {
     "ResNet": of_timm("test_resnet"),
     "transformers' ViT": of_transformers("ViT", **BLOCKS),
     "transformers' DeiT": of_transformers("DeiT", **BLOCKS),
-    "transformers' DeiT, distilled": of_transformers("DeiT", "ForImageClassificationWithTeacher", **BLOCKS),
     "transformers' BEiT": of_transformers("Beit", use_relative_position_bias=True, **BLOCKS),
     "transformers' DINOv2 with registers": of_transformers("Dinov2WithRegisters", **BLOCKS),
     "transformers' SigLIP": of_transformers("Siglip", vision_config=BLOCKS),

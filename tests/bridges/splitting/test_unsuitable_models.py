@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_models as small
@@ -286,3 +287,22 @@ def test_the_two_signs_apart_are_a_layer_without_negative_activations():
     with torch.no_grad():
         x = model.final(model.norm(model.patch(images).flatten(2).permute(0, 2, 1)))
         torch.testing.assert_close(model(images), model.fc(x.mean(1)))
+
+
+def test_everything_that_is_made_of_a_model_takes_its_logits():
+    model, plain = Fixed(lambda z: {"features": z + 1, "logits": z}), Fixed()
+    plain.load_state_dict(model.state_dict())
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = bridges.split(plain, "relu_1", preprocess=EIGHT)
+    split = bridges.split(model, "relu_1", preprocess=EIGHT)
+    assert split.head.affine
+    np.testing.assert_array_equal(split.head(split.features(images)), expected.head(expected.features(images)))
+    pictures = [(f"{number}", image) for number, image in enumerate(images)]
+    pulled, others = bridges.pull(split, pictures), bridges.pull(expected, pictures)
+    np.testing.assert_array_equal(pulled.activations, others.activations)
+    stages = list(bridges.randomized(model, "relu_1", steps=2, preprocess=EIGHT))
+    assert [stage.head(stage.features(images)).shape for _, stage in stages] == [(2, 5)] * len(stages)
+    loaded = bridges.load(model, preprocess=EIGHT)
+    assert len(loaded.classes) == 5
+    imported = bridges.to_flax(Fixed(Output), torch.from_numpy(images).movedim(-1, 1))
+    assert imported(jnp.asarray(images)).shape == (2, 5)
