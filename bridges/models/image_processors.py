@@ -13,7 +13,7 @@ from face_jax.model import Preprocess
 from face_jax.pictures.photographs import network_input
 
 # Pillow's numbers of filters.
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_FILTERS: dict[int, Any] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Torch's filters round otherwise than Pillow's: by so many of 255 steps at most, and by less on average.
 _STEPS, _MEAN_STEPS = 4.0, 0.6
 _REMEDY = "give preprocess=face_jax.Preprocess(size=…, resize=…, interpolation=…, mean=…, std=…, squash=…)"
@@ -115,8 +115,10 @@ def _colours(processor: Any, mean: np.ndarray, std: np.ndarray) -> tuple[tuple[f
 def _resizings(processor: Any, size: int) -> Iterator[tuple[int, bool]]:
     """Sides that photographs may be resized to, and whether they are squeezed into a square."""
     given = getattr(processor, "size", None)
-    values = dict(given) if hasattr(given, "keys") else vars(given) if hasattr(given, "__dict__") else {"size": given}
-    sides = [int(side) for side in values.values() if isinstance(side, int | float) and side]
+    names = ("shortest_edge", "height", "width")
+    # A dictionary, a record with the same names, or, in old settings, a number.
+    values = [given.get(key) if isinstance(given, dict) else getattr(given, key, None) for key in names]
+    sides = [int(side) for side in (*values, given) if isinstance(side, int | float) and side]
     percent = getattr(processor, "crop_pct", None)
     scaled = [int(side / percent) for side in sides] if percent else []
     # LeViT's processor enlarges what its settings say.

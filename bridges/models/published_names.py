@@ -42,7 +42,9 @@ def _converted_by_timm(
     unfit: WeightsError,
 ) -> tuple[str, ...]:
     convert = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
-    for bare in () if convert is None else behind_prefixes(found):
+    if convert is None:
+        raise unfit
+    for bare in behind_prefixes(found):
         converted: Any = None
         # It may well stumble over a file that is of another model.
         with contextlib.suppress(Exception):

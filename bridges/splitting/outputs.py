@@ -65,9 +65,11 @@ def at(result: Any, path: Path) -> Any:
     for step in path:
         if isinstance(result, fx.Node) and isinstance(result.target, type) and dataclasses.is_dataclass(result.target):
             names = [field.name for field in dataclasses.fields(result.target)]
-            result = (dict(zip(names, result.args, strict=False)) | result.kwargs)[str(step)]
+            given: Any = dict(zip(names, result.args, strict=False)) | result.kwargs
+            result = given[step]
         elif isinstance(result, Mapping) or isinstance(step, int):
-            result = result[step]
+            container: Any = result
+            result = container[step]
         else:
             result = getattr(result, step)
     return result
@@ -120,9 +122,8 @@ def _parts(result: Any) -> list[tuple[Any, Any]]:
         return list(zip(names, result, strict=True))
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return [(field.name, getattr(result, field.name)) for field in dataclasses.fields(result)]
-    if isinstance(getattr(result, "logits", None), torch.Tensor):
-        return [("logits", result.logits)]
-    return []
+    logits = getattr(result, "logits", None)
+    return [("logits", logits)] if isinstance(logits, torch.Tensor) else []
 
 
 def _tensors(result: Any, path: Path, above: set[int]) -> Iterator[tuple[Path, torch.Tensor]]:

@@ -71,7 +71,8 @@ def trace(model: nn.Module, example: torch.Tensor, path: Path = ()) -> Traced:
     """Follow a classifier's operations.
 
     Symbolically where that works, because it leaves height and width free; by `torch.export` for models with
-    Python control flow on their input and for those that overwrite tensors out of sight.
+    Python control flow on their input and for those that overwrite tensors out of sight, which leaves them free where
+    there is no attention.
 
     **Arguments:**
 
@@ -139,10 +140,12 @@ def _trace_symbolically(model: nn.Module, path: Path) -> Traced:
     return _finish(model, graph, own, calls, at(_output_of(graph), path))
 
 
-def _trace_by_export(model: nn.Module, example: torch.Tensor, path: Path) -> Traced:
+def _trace_by_export(model: nn.Module, example: torch.Tensor, to_logits: Path) -> Traced:
     auto = torch.export.Dim.AUTO
-    shapes = ({axis: auto for axis in range(example.ndim) if axis != 1},)
-    with torch.no_grad(), without_fast_attention(), returning(model, path):
+    # Attention is mostly over so many places as it was built for; symbols for their number take minutes to reckon with.
+    attentive = any("attention" in type(part).__name__.lower() for part in model.modules())
+    shapes = ({axis: auto for axis in ((0,) if attentive else range(example.ndim)) if axis != 1},)
+    with torch.no_grad(), without_fast_attention(), returning(model, to_logits):
         program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         # Decomposition also turns operations in place into pure ones.
         module = program.run_decompositions({}).module(check_guards=False)

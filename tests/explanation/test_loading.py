@@ -171,6 +171,16 @@ def test_a_preprocessing_of_ones_own_comes_back_with_its_settings(explanation, t
         fj.load(tmp_path, other)
 
 
+def test_a_preprocessing_from_before_there_was_a_choice_is_that_of_then(explanation, tmp_path):
+    model = layered_model("last")
+    settings = {key: value for key, value in dataclasses.asdict(model.preprocess).items() if key != "squash"}
+    old = changed(explanation, {"provenance.settings.preprocess": settings})
+    same(old, fj.load(fj.save(old, tmp_path), model))
+    squashed = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, squash=True))
+    with pytest.raises(WrongModelError, match=r"with squash=False in its preprocessing, and .* has squash=True"):
+        fj.load(tmp_path, squashed)
+
+
 def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):
     def moved(text):
         for number, photograph in enumerate(text["record"]["pictures"]["photographs"]):
