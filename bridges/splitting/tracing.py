@@ -152,6 +152,9 @@ def _trace_by_export(model: nn.Module, example: torch.Tensor, to_logits: Path) -
     own: dict[fx.Node, str] = {}
     inside: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            # Fused attention lays its result out otherwise where derivatives are wanted; a view takes one way alone.
+            node.target = torch.ops.aten.reshape.default
         paths = [path.replace("@", "_") for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
         own[node] = f"{paths[-1]}.{node.name}" if paths else node.name
         if node.op == "call_function":
