@@ -7,7 +7,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 | `split` | a torch classifier and a layer's name to a `face_jax.model.SplitModel` |
 | `layers` | where a classifier can be split, with shapes and signs |
 | `imagenette` | the photographs of FACE's ten classes, through torchvision's loader |
-| `load` | a classifier by its name, torchvision's or EfficientNet-Lite0, or a module of your own |
+| `load` | a classifier by its name (torchvision's, timm's, of the Hugging Face hub), from a folder, or your own |
 | `pull` | activations of many pictures, in memory or in a store on disk |
 | `as_torch` | a JAX function inside torch's autograd |
 | `ConceptModule` | a `torch.nn.Module` from images to concept codes, for autograd and Captum |

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -10,6 +12,7 @@ import torch
 from face_jax.support.arguments import Seed, flag, key_of, real, several
 
 from ..arrays import narrow, refuse_unusual
+from ..splitting.outputs import returning
 from ..wrappers import copied, unwrapped
 from .affine import refuse_unless_affine
 from .check import compare, to_jax
@@ -89,7 +92,8 @@ def to_flax(
 
     **Returns:**
 
-    The network; `network.errors` says how far it is from torch.
+    The network; `network.errors` says how far it is from torch. Of a module that returns a record with `logits`, such
+    as transformers' classifiers, it returns these alone.
 
     **Raises:**
 
@@ -124,8 +128,11 @@ def to_flax(
         )
     if any(weight.device.type != "cpu" or weight.is_inference() for weight in weights):
         module = copied(module).cpu()
-    with evaluating(module):
-        refuse_examples(module, examples)
+    with evaluating(module), contextlib.ExitStack() as stack:
+        returned = refuse_examples(module, examples)
+        # A record such as transformers' outputs is no value that JAX knows, and its logits are what it is asked for.
+        record = dataclasses.is_dataclass(returned) and isinstance(getattr(returned, "logits", None), torch.Tensor)
+        stack.enter_context(returning(module, ("logits",) if record else ()))
         program, parameters, buffers = exported_program(module, examples)
         network = ImportedNetwork(
             program,

@@ -113,11 +113,11 @@ def _unknown(graph: torch.fx.Graph) -> list[Any]:
     return [target for target in targets if implementation(_name(target)) is None]
 
 
-def refuse_examples(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
-    """Raise `ValueError` if the module itself does not take the examples."""
+def refuse_examples(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
+    """What the module returns for the examples; `ValueError` if it does not take them."""
     try:
         with torch.no_grad():
-            module(*(example.clone() for example in examples))
+            return module(*(example.clone() for example in examples))
     except Exception as error:
         given = ", ".join(f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in examples)
         kinds = dict.fromkeys(str(weight.dtype).removeprefix("torch.") for weight in module.parameters())

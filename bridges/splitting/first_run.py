@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from face_jax.pictures.resizing import pair_of
 
+from .outputs import Path, at, path_of_logits
 from .tracing import UnsuitableModelError, evaluating
 
 
@@ -68,21 +68,26 @@ def colours_of(
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """A classifier's own logits of a batch.
+    """A classifier's own logits of a batch, as `first_run` finds them."""
+    return first_run(model, images)[0]
+
+
+def first_run(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, Path]:
+    """A classifier's own logits of a batch, and where they are in what it returns.
 
     **Arguments:**
 
     - `model`: images to logits; run in evaluation mode.
     - `images`: `image colour y x`.
 
-    **Returns:** the logits, `image class`; where the model gives a single axis, one an image. Raises
-    `UnsuitableModelError` for a model that returns anything else than a tensor, and `ValueError` for one that doesn't
-    take such images, or returns a tensor of another shape or type.
+    **Returns:** the logits, `image class` (where the model gives a single axis, one an image), and the way to them:
+    empty for a model that returns them alone. Raises `UnsuitableModelError` where it isn't clear which tensor they are,
+    and `ValueError` for a model that doesn't take such images, or whose logits have another shape or type.
     """
     name = type(model).__name__
     try:
         with torch.no_grad(), evaluating(model):
-            logits = model(images.clone())
+            result = model(images.clone())
     except torch.OutOfMemoryError:
         raise
     except AttributeError as error:
@@ -98,11 +103,11 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
             "the size that it was made for: preprocess=face_jax.Preprocess(size=28, resize=28) for one of 28 pixels "
             "(size=28 where layers are listed), or example_inputs"
         ) from error
-    if not isinstance(logits, torch.Tensor):
-        remedy = "wrap it in a module that returns the logits alone"
-        if isinstance(getattr(logits, "logits", None), torch.Tensor):
-            remedy += ": one whose forward is return self.model(images).logits"
-        raise UnsuitableModelError(f"model={name} returns {described(logits)}; {remedy}")
+    try:
+        path = path_of_logits(result, len(images))
+    except ValueError as error:
+        raise UnsuitableModelError(f"model={name} {error}") from error
+    logits = at(result, path)
     if logits.ndim == 1:
         logits = logits[:, None]
     if logits.ndim != 2 or logits.shape[0] != len(images):
@@ -115,29 +120,13 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
             f"model={name} gives a tensor of {logits.dtype}; a classifier gives logits, which are real numbers: leave "
             "out an argmax or a comparison at its end"
         )
-    return logits
+    return logits, path
 
 
 def reason(error: Exception) -> str:
     """An error's type and the first line of what it says."""
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {first.rstrip('.')[:200]}"
-
-
-def described(result: Any) -> str:
-    """What a model returned, in words."""
-    kind = type(result).__name__
-    if result is None:
-        return "None"
-    if isinstance(result, dict):
-        return f"a {kind} with {', '.join(map(repr, result))}"
-    if hasattr(result, "_fields"):
-        return f"a namedtuple {kind} with {', '.join(result._fields)}"
-    if isinstance(result, tuple | list):
-        return f"a {kind} of {len(result)}"
-    if dataclasses.is_dataclass(result):
-        return f"a {kind} with {', '.join(field.name for field in dataclasses.fields(result))}"
-    return f"a {kind}"
 
 
 def depends_on(result: torch.Tensor, leaf: torch.Tensor) -> bool:

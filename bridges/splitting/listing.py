@@ -20,7 +20,7 @@ from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
 from .dominators import NotACutError, cut_at, cuttable, passing_beside
 from .endings import in_columns, without_sigmoid
-from .first_run import colours_of, depends_on, logits_of
+from .first_run import colours_of, depends_on, first_run
 from .layer_table import LayerTable
 from .layouts import Marks
 from .tracing import Traced, evaluating, run_watched, trace
@@ -245,9 +245,10 @@ def survey(model: nn.Module, images: torch.Tensor, multi_label: MultiLabelled = 
     `multi_label` is as for `split`: a sigmoid at the end is taken off unless exclusive classes were asked for.
     """
     check_multi_label(multi_label)
-    count = logits_of(model, images).shape[1]
+    logits, path = first_run(model, images)
+    count = logits.shape[1]
     with evaluating(model):
-        traced = trace(model, images)
+        traced = trace(model, images, path)
     keeps = multi_label is not None and not multi_label and count > 1
     traced, sigmoid = (traced, False) if keeps else without_sigmoid(traced)
     told = multi_label is None and sigmoid and count > 1

@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from .outputs import Path, at, described, returning
 from .torch_transformers import UNFOLDED, without_fast_attention
 
 
@@ -66,26 +67,28 @@ class Traced:
         return {name: node for node, names in self.names.items() for name in names}
 
 
-def trace(model: nn.Module, example: torch.Tensor) -> Traced:
+def trace(model: nn.Module, example: torch.Tensor, path: Path = ()) -> Traced:
     """Follow a classifier's operations.
 
     Symbolically where that works, because it leaves height and width free; by `torch.export` for models with
-    Python control flow on their input and for those that overwrite tensors out of sight.
+    Python control flow on their input and for those that overwrite tensors out of sight, which leaves them free where
+    there is no attention.
 
     **Arguments:**
 
     - `model`: a module of one input, in evaluation mode.
     - `example`: an input to run it on, `image channel y x`.
+    - `path`: where the logits are in what it returns.
 
     **Returns:** its graph. Raises `UntraceableModelError` with both reasons when neither way works.
     """
     try:
-        return _trace_symbolically(model)
+        return _trace_symbolically(model, path)
     except UnsuitableModelError:
         raise
     except Exception as symbolic:
         try:
-            return _trace_by_export(model, example)
+            return _trace_by_export(model, example, path)
         except UnsuitableModelError:
             raise
         except Exception as exported:
@@ -117,7 +120,7 @@ class _Tracer(NodePathTracer):
         return result
 
 
-def _trace_symbolically(model: nn.Module) -> Traced:
+def _trace_symbolically(model: nn.Module, path: Path) -> Traced:
     parameters = list(inspect.signature(model.forward).parameters.values())
     # Flags such as `return_features=False` keep their defaults; without this they would be symbols as well.
     defaults = {
@@ -133,19 +136,25 @@ def _trace_symbolically(model: nn.Module) -> Traced:
                 f"{tracer.node_to_qualname.get(node, node.name)} overwrites a tensor out of sight"
             )
     own = dict(tracer.node_to_qualname.items())
-    return _finish(model, graph, own, {name: tuple(nodes) for name, nodes in tracer.returned.items()})
+    calls = {name: tuple(nodes) for name, nodes in tracer.returned.items()}
+    return _finish(model, graph, own, calls, at(_output_of(graph), path))
 
 
-def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
+def _trace_by_export(model: nn.Module, example: torch.Tensor, to_logits: Path) -> Traced:
     auto = torch.export.Dim.AUTO
-    shapes = ({axis: auto for axis in range(example.ndim) if axis != 1},)
-    with torch.no_grad(), without_fast_attention():
+    # Attention is mostly over so many places as it was built for; symbols for their number take minutes to reckon with.
+    attentive = any("attention" in type(part).__name__.lower() for part in model.modules())
+    shapes = ({axis: auto for axis in ((0,) if attentive else range(example.ndim)) if axis != 1},)
+    with torch.no_grad(), without_fast_attention(), returning(model, to_logits):
         program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         # Decomposition also turns operations in place into pure ones.
         module = program.run_decompositions({}).module(check_guards=False)
     own: dict[fx.Node, str] = {}
     inside: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            # Fused attention lays its result out otherwise where derivatives are wanted; a view takes one way alone.
+            node.target = torch.ops.aten.reshape.default
         paths = [path.replace("@", "_") for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
         own[node] = f"{paths[-1]}.{node.name}" if paths else node.name
         if node.op == "call_function":
@@ -159,7 +168,14 @@ def _trace_by_export(model: nn.Module, example: torch.Tensor) -> Traced:
         leaving = [node for node in tensors if any(user not in members for user in node.users)]
         if len(leaving) == 1:
             calls[path] = (leaving[0],)
-    return _finish(module, module.graph, own, calls, exported=True)
+    result = _output_of(module.graph)
+    # Export makes a tuple of what the model returns.
+    result = result[0] if isinstance(result, (tuple, list)) and len(result) == 1 else result
+    return _finish(module, module.graph, own, calls, result)
+
+
+def _output_of(graph: fx.Graph) -> Any:
+    return next(node for node in graph.nodes if node.op == "output").args[0]
 
 
 def _finish(
@@ -167,19 +183,12 @@ def _finish(
     graph: fx.Graph,
     own: dict[fx.Node, str],
     calls: dict[str, tuple[fx.Node, ...]],
-    *,
-    exported: bool = False,
+    result: Any,
 ) -> Traced:
-    output = next(node for node in graph.nodes if node.op == "output")
-    result = output.args[0]
-    if exported and isinstance(result, (tuple, list)) and len(result) == 1:
-        result = result[0]  # export makes a tuple of what the model returns
     if not isinstance(result, fx.Node):
-        described = (
-            f"a dict with {', '.join(map(repr, result))}" if isinstance(result, dict) else f"a {type(result).__name__}"
-        )
         raise UnsuitableModelError(
-            f"model={type(root).__name__} returns {described}; wrap it in a module that returns the logits alone"
+            f"model={type(root).__name__} returns {described(result)}; wrap it in a module that returns the logits "
+            "alone"
         )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     alive = {result}
@@ -267,12 +276,15 @@ class _Watcher(fx.Interpreter):
     def __init__(self, traced: Traced, watch: Callable[[fx.Node, Any], None]) -> None:
         super().__init__(traced.root, graph=traced.nodes[0].graph)
         self.wanted, self.watch = set(traced.nodes), watch
+        self.last, self.logits = traced.logits, torch.empty(0)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n in self.wanted:
             # Looked at here and now: a later operation may overwrite it.
             self.watch(n, result)
+        if n is self.last:
+            self.logits = result
         return result
 
 
@@ -282,5 +294,6 @@ def run_watched(traced: Traced, images: torch.Tensor, watch: Callable[[fx.Node, 
     **Returns:** the logits.
     """
     with torch.no_grad(), evaluating(traced.root):
-        result = _Watcher(traced, watch).run(images.clone())
-    return result[0] if isinstance(result, (tuple, list)) else result
+        watcher = _Watcher(traced, watch)
+        watcher.run(images.clone())
+    return watcher.logits

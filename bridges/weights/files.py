@@ -50,7 +50,9 @@ def tensors_in(path: pathlib.Path) -> dict[str, torch.Tensor]:
     one that holds objects which torch refuses to make, because that could run code.
     """
     if not path.is_file():
-        raise WeightsError(f"weights={str(path)!r} isn't a file; give a .pth file, 'DEFAULT' or 'random'")
+        raise WeightsError(
+            f"weights={str(path)!r} isn't a file; give a .pth or .safetensors file, 'DEFAULT' or 'random'"
+        )
     content = _read(path)
     found = _all_tensors(content, path)
     if not found:

@@ -73,6 +73,33 @@ def fit(
     return tuple(_told(found, state, prefix, fitting, beside, pathlib.Path(source).name))
 
 
+def behind_prefixes(found: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """The tensors of a file by shorter and shorter names: as they are, then without what may stand before them.
+
+    **Arguments:**
+
+    - `found`: from `tensors_in`.
+
+    **Returns:** all that are behind a prefix, for each prefix that a good part of them has; weights before averages.
+    """
+    waiting, seen = [("", found)], []
+    while waiting:
+        prefix, inside = waiting.pop(0)
+        seen.append((prefix, inside))
+        groups: dict[str, dict[str, torch.Tensor]] = collections.defaultdict(dict)
+        for key, value in inside.items():
+            first, dot, rest = key.partition(".")
+            if dot:
+                groups[first][rest] = value
+        waiting += [
+            (f"{prefix}{first}.", group)
+            for first, group in groups.items()
+            if 4 * len(group) > len(found) and not _TRAINING.search(first) and prefix.count(".") < 4
+        ]
+    for _, inside in sorted(seen, key=lambda pair: _rank(pair[0])):
+        yield inside
+
+
 def _prefixes(own: dict[str, Any], found: dict[str, Any]) -> collections.Counter[str]:
     """How many of the model's names are found behind each prefix."""
     needed = {key for key in own if not key.endswith(_COUNTERS)}

@@ -31,10 +31,17 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Option(help="A torchvision classifier's name, such as resnet34, or efficientnet_lite0 (embedded).")
+    str,
+    typer.Option(
+        help="A torchvision classifier's name, such as resnet34, or efficientnet_lite0 (embedded); timm/NAME, "
+        "hf/OWNER/NAME of the Hugging Face hub, or a folder with config.json and model.safetensors."
+    ),
 ]
 Weights = Annotated[
-    str, typer.Option(help="DEFAULT (downloaded by torchvision; embedded for efficientnet_lite0), or a file .pth.")
+    str,
+    typer.Option(
+        help="DEFAULT (downloaded once; embedded for efficientnet_lite0), random, or a file .pth or .safetensors."
+    ),
 ]
 TransformInput = Annotated[
     bool | None,

@@ -4,6 +4,8 @@ import os
 
 # Read when torch is first imported, so it must stand here and not in a fixture.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# No test asks the Hugging Face hub for anything; also read at import.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch

@@ -63,3 +63,9 @@ def test_a_crop_of_the_whole_input_is_the_whole_photograph(network, photograph):
     seen = survey(model, [photograph], batch=1).kept
     np.testing.assert_allclose(found.maps, pooled(seen.maps), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.logits, seen.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_crops_of_a_squashed_input_are_squeezed_as_the_photograph_is():
+    preprocess = Preprocess(size=64, resize=(64, 64))
+    crops = NativeCrops(preprocess, size=32, overlap=0)([(128, 256)], key=jax.random.key(0))
+    np.testing.assert_array_equal(crops.box[[0, 3]], [[0, 0, 64, 128], [64, 128, 128, 256]])

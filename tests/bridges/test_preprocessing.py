@@ -24,13 +24,17 @@ def _failing(image):
 
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-BICUBIC = first.InterpolationMode.BICUBIC
+BICUBIC, NEAREST, LANCZOS = (getattr(first.InterpolationMode, name) for name in ("BICUBIC", "NEAREST", "LANCZOS"))
 SCALED = second.ToDtype(torch.float32, scale=True)
 EXACT = {
     "first": first.Compose([first.Resize(40), first.CenterCrop(32), first.ToTensor(), first.Normalize(MEAN, STD)]),
     "bicubic": first.Compose(
         [first.Resize([40], BICUBIC), first.CenterCrop((32, 32)), first.ToTensor(), first.Normalize(MEAN, STD)]
     ),
+    "nearest": first.Compose([first.Resize(40, NEAREST), first.CenterCrop(32), first.ToTensor()]),
+    "lanczos": first.Compose([first.Resize(40, LANCZOS), first.CenterCrop(32), first.ToTensor()]),
+    "squashed": first.Compose([first.Resize((40, 40)), first.CenterCrop(32), first.ToTensor()]),
+    "squashed and whole": first.Compose([first.Resize((32, 32), BICUBIC), first.ToTensor()]),
     "not normalized": first.Compose([first.Resize(32), first.CenterCrop(32), first.ToTensor()]),
     "second": second.Compose(
         [second.RGB(), second.Resize(40), second.CenterCrop(32), second.ToImage(), SCALED, second.Normalize(MEAN, STD)]

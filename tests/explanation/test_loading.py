@@ -22,6 +22,7 @@ from face_jax.explanation.saving import text_digest
 from face_jax.faithfulness.path import Path, Point
 from face_jax.pictures.crops import NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError
+from face_jax.pictures.preprocess import LATER_SETTINGS
 from face_jax.support.atomic_folder import FolderInUseError
 
 FILES = ["activations.safetensors", "bank.safetensors", "explanation.json", "seconds.json"]
@@ -169,6 +170,16 @@ def test_a_preprocessing_of_ones_own_comes_back_with_its_settings(explanation, t
     same(own, fj.load(fj.save(own, tmp_path), model))
     with pytest.raises(WrongModelError, match=r"with by=1\.5 in its preprocessing, and model\.preprocess has by=2\.0"):
         fj.load(tmp_path, other)
+
+
+def test_a_preprocessing_from_before_there_was_a_choice_is_that_of_then(explanation, tmp_path):
+    model = layered_model("last")
+    settings = {key: value for key, value in dataclasses.asdict(model.preprocess).items() if key not in LATER_SETTINGS}
+    old = changed(explanation, {"provenance.settings.preprocess": settings})
+    same(old, fj.load(fj.save(old, tmp_path), model))
+    whole = dataclasses.replace(model.preprocess, resize=(16, 16), fit="contain")
+    with pytest.raises(WrongModelError, match=r"fit=squash in its preprocessing, and .* has .*fit=contain"):
+        fj.load(tmp_path, dataclasses.replace(model, preprocess=whole))
 
 
 def test_photographs_are_read_when_their_pixels_are_needed(explanation, folder, files, tmp_path):

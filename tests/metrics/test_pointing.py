@@ -81,3 +81,11 @@ def test_crops_that_are_hardly_seen_are_left_out():
     assert found.image.tolist() == [0, 1]
     np.testing.assert_array_equal(found.box, [[0, 0, 20, 20], [0, 0, 20, 18]])
     assert len(metrics.pointing_cases([(1, 0, 2)], crops, [(32, 32), (32, 64)], preprocess, most=1)) == 0
+
+
+def test_boxes_on_a_squashed_input_are_squeezed_as_the_photograph_is():
+    preprocess = Preprocess(size=32, resize=40, squash=True)
+    crops = Crops(image=np.asarray([0]), box=np.asarray([[20, 40, 60, 120]]))
+    found = metrics.pointing_cases([(0,)], crops, [(80, 160)], preprocess)
+    # Half and a quarter as large, less a border of 4 pixels.
+    np.testing.assert_array_equal(found.box, [[6, 6, 26, 26]])

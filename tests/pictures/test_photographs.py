@@ -195,6 +195,17 @@ def test_a_box_is_cut_before_it_is_resized():
     np.testing.assert_array_equal(network_input(pixels, preprocess, (30, 0, 50, 20)), 0)
 
 
+@pytest.mark.parametrize(("size", "resize"), [(40, 48), (48, 48)])
+def test_squashed_photographs_are_resized_whole_and_their_box_is_what_is_visible(size, resize):
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    preprocess = Preprocess(size=size, resize=(resize, resize))
+    beside = (resize - size) // 2
+    expected = Image.fromarray(pixels).resize((resize, resize), Image.Resampling.BILINEAR)
+    expected = expected.crop((beside, beside, beside + size, beside + size))
+    np.testing.assert_array_equal(visible(pixels, preprocess), expected)
+    assert visible_box((60, 90), preprocess) == ((5, 7, 55, 82) if size == 40 else (0, 0, 60, 90))
+
+
 def test_the_visible_box_is_what_is_visible():
     pixels = np.zeros((100, 140, 3), np.uint8)
     preprocess = Preprocess(size=80, resize=100)
@@ -232,7 +243,7 @@ def test_another_interpolation_is_refused_by_name():
         preprocess.__post_init__()
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("shape", [(30, 200), (251, 40), (9, 1000)])
 def test_of_long_photographs_only_what_is_kept_is_resized_to_the_same(monkeypatch, shape, interpolation):
     pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)

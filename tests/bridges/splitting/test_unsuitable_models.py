@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_models as small
@@ -26,8 +28,9 @@ class Output:
 class Fixed(nn.Module):
     """Small, with a result made of its logits in some way, and so many colours."""
 
-    def __init__(self, result=lambda logits: logits, colours=3):
+    def __init__(self, result=lambda logits: logits, colours=3, branch=False):
         super().__init__()
+        self.branch = branch
         # Declared before the first one, as some do.
         self.second = nn.Conv2d(4, 6, 3)
         self.first = nn.Conv2d(colours, 4, 3)
@@ -35,28 +38,84 @@ class Fixed(nn.Module):
         self.result = result
 
     def forward(self, x):
+        if self.branch and x.shape[-1] > 4:  # which symbols can't follow
+            x = 2 * x
         return self.result(self.fc(self.second(self.first(x).relu()).relu().mean((2, 3))))
 
 
-RETURNED = {
-    "a tuple of 1": lambda z: (z,),
-    "a tuple of 2": lambda z: (z, z),
-    "a list of 1": lambda z: [z],
-    "a namedtuple Pair with logits, hidden; .* return self.model": lambda z: Pair(z, z),
-    "a Output with logits; .*self.model": Output,
-    "a dict with 'logits'": lambda z: {"logits": z},
-    "a OrderedDict with 'out'": lambda z: collections.OrderedDict(out=z),
-    "None": lambda z: None,
+@dataclasses.dataclass
+class WithFeatures:
+    features: torch.Tensor
+    head: torch.Tensor
+
+
+UNWRAPPED = {
+    "tuple": lambda z: (z,),
+    "list": lambda z: [z],
+    "tuple with a loss": lambda z: (None, z.detach().argmax(1), z),
+    "tuple with maps": lambda z: (z, [z[..., None, None], z[..., None]]),
+    "namedtuple": lambda z: Pair(z, z + 1),
+    "dataclass": Output,
+    "dataclass without the name": lambda z: WithFeatures(z + 1, z),
+    "dict": lambda z: {"embeddings": z + 1, "logits": z},
+    "another word": lambda z: collections.OrderedDict(out=z, aux=z + 1),
+    "nested": lambda z: {"student": {"logits": z}, "features": [z + 1]},
+    "object": lambda z: types.SimpleNamespace(logits=z),
 }
 
 
-@pytest.mark.parametrize("said", RETURNED)
-def test_models_that_return_no_tensor_are_refused_with_what_they_return(said):
-    model = Fixed(RETURNED[said])
+@pytest.mark.parametrize(
+    ("kind", "by_export"),
+    [*((kind, False) for kind in UNWRAPPED), ("tuple", True), ("dataclass", True), ("dict", True)],
+)
+def test_logits_are_taken_out_of_what_a_model_returns(kind, by_export):
+    model = Fixed(UNWRAPPED[kind], branch=by_export)
+    plain = Fixed(branch=by_export)
+    plain.load_state_dict(model.state_dict())
+    images = np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    split = bridges.split(model, "second", preprocess=EIGHT)
+    with torch.no_grad():
+        expected = plain(torch.from_numpy(images).movedim(-1, 1))
+    np.testing.assert_allclose(split.head(split.features(images)), expected, rtol=1e-5, atol=1e-6)
+    # Nothing of that stays in the model.
+    assert "forward" not in vars(model)
+    assert not isinstance(model(torch.zeros(1, 3, 8, 8)), torch.Tensor)
+
+
+Two = collections.namedtuple("Two", ["first", "second"])
+# What is returned, how it is told, and what the remedy takes of it.
+REFUSED = [
+    (lambda z: (z, z + 1), "a tuple of 2, in which [0] (shape (2, 5)) and [1] (shape (2, 5)) may be", "[0]"),
+    (
+        lambda z: [z, torch.cat([z, z], 1)],
+        "a list of 2, in which [0] (shape (2, 5)) and [1] (shape (2, 10)) may",
+        "[0]",
+    ),
+    (
+        lambda z: {"a": z, "b": z + 1},
+        "a dict with 'a', 'b', in which a (shape (2, 5)) and b (shape (2, 5)) may",
+        "['a']",
+    ),
+    (lambda z: Two(z, z + 1), "a namedtuple Two with first, second, in which first (shape (2, 5)) and", ".first"),
+    (
+        lambda z: {"logits": {"coarse": z, "fine": z}},
+        "a dict with 'logits', in which logits.coarse (shape (2, 5)) and logits.fine",
+        "['logits']['coarse']",
+    ),
+    (lambda z: {"pooler_output": z}, "a dict with 'pooler_output', in which no tensor", "logits alone"),
+    (lambda z: {"logits": z.argmax(1)}, "a dict with 'logits', in which no tensor", "logits alone"),
+    (lambda z: None, "None, in which no tensor", "logits alone"),
+]
+
+
+@pytest.mark.parametrize(("result", "said", "remedy"), REFUSED)
+def test_models_whose_logits_are_unclear_are_refused_with_what_they_return(result, said, remedy):
+    model = Fixed(result)
     for call in (lambda: bridges.layers(model, size=8), lambda: bridges.split(model, "relu", preprocess=EIGHT)):
-        with pytest.raises(ValueError, match=rf"model=Fixed returns {said}") as error:
+        with pytest.raises(ValueError, match="wrap it in a module that returns the logits alone") as error:
             call()
-        assert "wrap it in a module that returns the logits alone" in str(error.value)
+        assert str(error.value).startswith(f"model=Fixed returns {said}")
+        assert str(error.value).endswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +288,22 @@ def test_the_two_signs_apart_are_a_layer_without_negative_activations():
     with torch.no_grad():
         x = model.final(model.norm(model.patch(images).flatten(2).permute(0, 2, 1)))
         torch.testing.assert_close(model(images), model.fc(x.mean(1)))
+
+
+def test_everything_that_is_made_of_a_model_takes_its_logits():
+    model, plain = Fixed(lambda z: {"features": z + 1, "logits": z}), Fixed()
+    plain.load_state_dict(model.state_dict())
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = bridges.split(plain, "relu_1", preprocess=EIGHT)
+    split = bridges.split(model, "relu_1", preprocess=EIGHT)
+    assert split.head.affine
+    np.testing.assert_array_equal(split.head(split.features(images)), expected.head(expected.features(images)))
+    pictures = [(f"{number}", image) for number, image in enumerate(images)]
+    pulled, others = bridges.pull(split, pictures), bridges.pull(expected, pictures)
+    np.testing.assert_array_equal(pulled.activations, others.activations)
+    stages = list(bridges.randomized(model, "relu_1", steps=2, preprocess=EIGHT))
+    assert [stage.head(stage.features(images)).shape for _, stage in stages] == [(2, 5)] * len(stages)
+    loaded = bridges.load(model, preprocess=EIGHT)
+    assert len(loaded.classes) == 5
+    imported = bridges.to_flax(Fixed(Output), torch.from_numpy(images).movedim(-1, 1))
+    assert imported(jnp.asarray(images)).shape == (2, 5)

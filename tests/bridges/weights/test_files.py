@@ -293,7 +293,7 @@ def test_networks_that_may_rescale_their_input_are_asked_about(tmp_path, monkeyp
     with pytest.raises(ValueError, match="transform_input=False is for googlenet and inception_v3"):
         bridges.load("resnet18", weights=None, transform_input=False)
     # By its content: the published name ends in the first digits of the digest.
-    monkeypatch.setattr("face_jax.bridges.models.digest_of", lambda path: "1378be20" + "0" * 56)
+    monkeypatch.setattr("face_jax.bridges.models.torchvision_models.digest_of", lambda path: "1378be20" + "0" * 56)
     assert bridges.load("googlenet", weights=path, classes="abc").model.transform_input
     monkeypatch.undo()
     named = path.rename(tmp_path / "googlenet-1378be20.pth")

@@ -133,7 +133,7 @@ def test_weights_of_another_shape_inside_say_which(tmp_path, squeezenet):
 
 
 def test_files_that_are_no_weights(tmp_path):
-    with pytest.raises(WeightsError, match=r"nowhere\.pth' isn't a file; give a \.pth file, 'DEFAULT' or 'random'"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth' isn't a file; give a \.pth or \.safetensors file"):
         bridges.load("resnet18", weights=tmp_path / "nowhere.pth")
     text = tmp_path / "text.pth"
     text.write_text("not weights")
