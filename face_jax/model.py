@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from .heads.beside import beside
 from .pictures.preprocess import Preprocess as Preprocess
 from .support.arguments import callable_with, instance, real, several, shown, text
 from .support.classes import Names, class_names
@@ -58,6 +59,9 @@ class SplitModel:
     - `lowest`: the layer's lowest activation in a trial; below zero, two photographs are looked at before all others
         go through the network. None if nobody tried.
     - `notes`: what explanations should say of the model.
+    - `with_tokens`: of a transformer's layer, network input to its activations on the picture and, `image token
+        channel`, the tokens that lie on no place of it (class token, registers), in one pass. The head then takes both,
+        `head(maps, tokens)`. None where the head takes maps alone.
     """
 
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
@@ -70,6 +74,7 @@ class SplitModel:
     non_negative_layers: Callable[[], Sequence[str]] | None = None
     lowest: float | None = None
     notes: tuple[str, ...] = ()
+    with_tokens: Callable[[Shaped[Array, "image y x colour"]], tuple[Array, Array]] | None = None
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
@@ -79,6 +84,10 @@ class SplitModel:
         check_head(self.head)
         if self.non_negative_layers is not None:
             callable_with("non_negative_layers", self.non_negative_layers, "give a function of nothing, or None")
+        if self.with_tokens is not None:
+            callable_with("with_tokens", self.with_tokens, "give a function of network input alone, or None", None)
+            if self.head.affine:
+                raise ValueError("with_tokens is given and head.affine is True; such a head takes maps alone")
         if self.lowest is not None:
             real("lowest", self.lowest, "activation")
         for note in several("notes", self.notes, "texts"):
@@ -94,6 +103,13 @@ class SplitModel:
                 "perfect; let the model give the logits [0, z] (in torch torch.cat([torch.zeros_like(z), z], dim=1)), "
                 "whose softmax is z's sigmoid, and name both classes"
             )
+
+    def halves(self, images: Any) -> tuple[Any, Any]:
+        """Activations of network input, and the head that gives their logits."""
+        if self.with_tokens is None:
+            return self.features(images), self.head
+        maps, kept = self.with_tokens(images)
+        return maps, beside(self.head, kept)
 
 
 def check_model(model: Any, name: str = "model") -> None:

@@ -17,7 +17,7 @@ FLOORS = (
     "nmf.linalg", "nmf.solvers", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms",
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
-    "pictures", "model", "heads", "activations",
+    "pictures", "heads", "model", "activations",
     "importance", "attribution", "metrics", "faithfulness",
     "explanation", "pipeline", "recursion", "sanity", "report", "study",
     "bridges", "cli",

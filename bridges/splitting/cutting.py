@@ -8,18 +8,21 @@ import torch
 from torch import nn
 
 from face_jax.model import SplitModel
-from face_jax.support.arguments import text
+from face_jax.support.arguments import text, whole
 from face_jax.support.classes import ClassNames, class_names
 
+from ..arrays import Layout, Tokens
 from ..preprocessing import as_preprocess
 from ..torch_features import TorchFeatures, home_of
 from ..torch_head import TorchHead
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_head
 from .dominators import cut_at
+from .finding import find
 from .fingerprints import fingerprint
 from .first_run import colours_of, depends_on, logits_of
-from .listing import Survey, example, find, non_negative_near, survey
+from .listing import non_negative_near
+from .surveying import Survey, example, survey
 from .tracing import UntraceableModelError, evaluating
 
 
@@ -31,6 +34,8 @@ def split(
     classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
+    grid: tuple[int, int] | None = None,
+    prefix: int = 0,
     seen: Survey | None = None,
 ) -> SplitModel:
     """A torch classifier as two functions, images to activations and activations to logits.
@@ -56,7 +61,13 @@ def split(
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise of `preprocess.size` pixels.
+    - `grid`, `prefix`: height and width of the grid that a layer's tokens lie on, line by line, and how many other
+        tokens (class token, registers) stand before them. They are found by following the picture through the network;
+        where that fails, `split` asks for them. `(n, 1)` for `n` tokens that lie on no grid.
     - `seen`: what `survey` found of it before, which saves following its operations again.
+
+    Of a transformer's layer the maps are its patch tokens on their grid. The others, which lie on no place of the
+    picture, are kept as they are when maps are rebuilt: `SplitModel.with_tokens` gives them, and the head takes both.
 
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
     are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
@@ -81,11 +92,14 @@ def split(
     node = find(seen, model, layer)
     count = seen.logits.shape[1]
     names = tuple(f"class {index}" for index in range(count)) if classes is None else class_names(classes, count)
-    cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
+    cut = cut_at(seen.traced, node)
+    layout = _layout(seen.layouts[node], seen.shapes[node], layer, grid, prefix)
+    shape = layout.map_shape(seen.shapes[node])
     _check_halves(model, cut.features, cut.head, images, layer)
     head = affine_head(cut.head, layout, shape) or TorchHead(cut.head, layout, grid=shape[:2], classes=count)
+    features = TorchFeatures(cut.features, layout)
     return SplitModel(
-        features=TorchFeatures(cut.features, layout),
+        features=features,
         head=head,
         layer=layer,
         preprocess=preprocess,
@@ -95,7 +109,34 @@ def split(
         non_negative_layers=lambda: non_negative_near(seen, model, layer),
         lowest=seen.minimum[node],
         notes=_probabilities(model, seen.logits),
+        with_tokens=features.with_tokens if layout.prefix else None,
     )
+
+
+def _layout(known: Layout, shape: tuple[int, ...], layer: str, grid: Any, prefix: Any) -> Layout:
+    """The layer's layout, or that of a row of tokens whose grid was given."""
+    if grid is None:
+        if prefix:
+            raise ValueError(f"prefix={prefix!r} is given without the grid of the other tokens; give grid=(y, x), too")
+        if not known.told:
+            raise ValueError(
+                f"layer={layer!r} has a row of {shape[3 - known.channel]} tokens, and following the picture through "
+                "the network doesn't tell where on it they lie; give their grid and how many other tokens stand before "
+                "them, such as grid=(14, 14), prefix=1, or choose another layer"
+            )
+        return known
+    if known.axes != 3:
+        raise ValueError(f"grid={grid!r} is given, and layer={layer!r} has no row of tokens; leave it out")
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise ValueError(f"grid={grid!r} is no height and width; give two numbers, such as grid=(14, 14)")
+    height, width = (whole(f"grid[{axis}]", grid[axis], "tokens", least=1) for axis in (0, 1))
+    prefix, count = whole("prefix", prefix, "tokens", least=0), shape[3 - known.channel]
+    if prefix + height * width != count:
+        raise ValueError(
+            f"grid={grid!r} and prefix={prefix} make {prefix + height * width} tokens, and layer={layer!r} has {count}"
+        )
+    places = tuple(range(prefix, count))
+    return Layout(3, known.channel, Tokens((height, width), places, tuple(range(prefix)), (count,)))
 
 
 def _probabilities(model: nn.Module, given: torch.Tensor) -> tuple[str, ...]:

@@ -85,8 +85,8 @@ def last_map(loaded: Any) -> str:
     place = bridges.suggest_layer(loaded.layers(), classes=len(loaded.classes))
     if place is None:
         raise ValueError(
-            f"--model {loaded.name} has activations below zero at every layer, which non-negative concepts can't "
-            "represent; choose a network with ReLU, such as resnet34, mobilenet_v2 or densenet121"
+            f"--model {loaded.name} has no layer whose activations are maps on the picture, on which concepts could be "
+            "found; name one with --layer (face-jax layers lists them), or choose another network"
         )
     return place.name
 

@@ -48,8 +48,7 @@ class Activator:
                 self.model, photographs, target, batch=self.batch, progress=self.progress, stopwatch=self.stopwatch
             )
             return {
-                "maps": seen.kept.maps,
-                "logits": seen.kept.logits,
+                **_arrays(seen.kept),
                 "index": seen.index,
                 "readable": seen.readable,
                 "prediction": seen.prediction,
@@ -62,7 +61,7 @@ class Activator:
         names = "\0".join(photograph.name for photograph in photographs)
         arrays = self.cache(["survey without copies", str(target), names, *self._identity(photographs)], compute)
         return Survey(
-            kept=Collected(arrays["maps"], arrays["logits"]),
+            kept=_collected(arrays),
             index=arrays["index"],
             readable=arrays["readable"],
             prediction=arrays["prediction"],
@@ -85,18 +84,28 @@ class Activator:
                 progress=self.progress,
                 stopwatch=self.stopwatch,
             )
-            return {"maps": found.maps, "logits": found.logits}
+            return _arrays(found)
 
         window = b"" if crops.window is None else crops.window.tobytes()
         where = (crops.image.tobytes(), crops.box.tobytes(), window)
         arrays = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
-        return Collected(arrays["maps"], arrays["logits"])
+        return _collected(arrays)
 
     def _identity(self, photographs: Sequence[Photograph]) -> list[bytes | str]:
         """What activations depend on."""
         version = importlib.metadata.version("face-jax")
         model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess)]
         return [*model, *map(_content, photographs)]
+
+
+def _arrays(collected: Collected) -> dict[str, np.ndarray]:
+    """What is kept of activations in files."""
+    kept = {} if collected.kept is None else {"kept": collected.kept}
+    return {"maps": collected.maps, "logits": collected.logits, **kept}
+
+
+def _collected(arrays: dict[str, np.ndarray]) -> Collected:
+    return Collected(arrays["maps"], arrays["logits"], arrays.get("kept"))
 
 
 def _content(photograph: Photograph) -> bytes:
@@ -197,7 +206,7 @@ def units(collected: Collected, index: Int[np.ndarray, " some"], *, affine: bool
     of many places.
     """
     # Averaged before they are chosen: maps that are chosen are copied.
-    return Collected(pooled(collected.maps), collected.logits)[index] if affine else collected[index]
+    return dataclasses.replace(collected, maps=pooled(collected.maps))[index] if affine else collected[index]
 
 
 def place_average(crops: Collected) -> Float[np.ndarray, "crop channel"]:

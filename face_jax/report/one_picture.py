@@ -11,7 +11,7 @@ import numpy as np
 from ..attribution import Method
 from ..explanation.record import Explanation
 from ..importance import gradient_times_code
-from ..pictures.photographs import photographs, visible
+from ..pictures.photographs import network_input, photographs, visible
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 
@@ -60,7 +60,11 @@ def picture(
     maps = explanation.maps(photograph, method=method, key=key)[:, 0]
     codes = jnp.asarray(explanation.encode(photograph))
     dictionary = jnp.asarray(explanation.dictionary)
-    adds = gradient_times_code(explanation.model.head, codes, dictionary, explanation.target.index).contribution[0]
+    model = explanation.model
+    head = model.head
+    if model.with_tokens is not None:
+        _, head = model.halves(jnp.asarray(network_input(photograph.pixels(), model.preprocess)[None]))
+    adds = gradient_times_code(head, codes, dictionary, explanation.target.index).contribution[0]
     numbers = [concept.number for concept in explanation.concepts]
     legend = "share of what changes\nthe class's logit"
     figure = coloured_figure(pixels, maps, numbers, strengths=np.abs(adds), most=most, title=title, legend=legend)

@@ -49,7 +49,9 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     codes = jnp.asarray(explanation.codes[number : number + 1])
     maps = np.moveaxis(upsampled_codes(codes, fine.size)[0], -1, 0)
     dictionary = jnp.asarray(explanation.dictionary)
-    adds = np.asarray(_added(explanation.model.head, codes, dictionary, jnp.asarray(explanation.target.index)))
+    # The head of one picture, which has many variants of its maps here.
+    head = explanation.pictures.collected[number : number + 1].head(explanation.model.head)
+    adds = np.asarray(_added(head, codes, dictionary, jnp.asarray(explanation.target.index)))
     size = np.abs(adds)
     most = int(np.clip((size >= _LEAST * size.sum()).sum(), 1, _MOST))
     numbers = [concept.number for concept in explanation.concepts]

@@ -135,6 +135,8 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
         yield (
             "With no activations at all the classifier already predicts this class, so taking concepts out can't show "
             "what they do."
+            if explanation.pictures.collected.kept is None
+            else f"{of_nothing(explanation)} Below that no curve can fall, whatever is taken out."
         )
 
 
@@ -196,3 +198,15 @@ def meanings(explanation: Explanation) -> list[Meaning]:
             suspicious="A value at its ceiling: one concept stands for the whole class, the others for nothing.",
         ),
     ]
+
+
+def of_nothing(explanation: Explanation) -> str:
+    """What is predicted when all codes are zero, in a sentence."""
+    share, kept = explanation.scores.accuracy_of_nothing, explanation.pictures.collected.kept
+    if kept is None:
+        return f"Predicting from no activations at all {'gives' if share else 'does not give'} this class."
+    tokens = "class token" if kept.shape[1] == 1 else f"{kept.shape[1]} tokens beside the maps"
+    return (
+        f"From each picture's {tokens} alone, kept while all codes are zero, this class is predicted for "
+        f"{percent(share)} of the held-out pictures: the floor of every curve."
+    )
