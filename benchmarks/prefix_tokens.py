@@ -33,7 +33,7 @@ from face_jax.nmf.encoding import encode_maps
 from face_jax.pictures.photographs import network_input
 
 CLASSES = {"French_horn": 566, "church": 497}
-BLOCKS = (5, 7, 9, 10)
+BLOCKS = (5, 9, 10)
 RANKS = (10, 25)
 
 

@@ -34,7 +34,7 @@ def split(
     classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
-    grid: tuple[int, int] | None = None,
+    grid: Any = None,
     prefix: int = 0,
     seen: Survey | None = None,
 ) -> SplitModel:

@@ -91,7 +91,8 @@ def suitable_before(places: Sequence[Place], layer: str) -> tuple[str, ...]:
         # Before the first block nothing has been mixed yet: patches are colours there.
         found, blocks = [], [place for place in before if _alike(place, places[at])]
         deep = len(blocks)
-        while deep := deep // 2:
+        while deep:
+            deep //= 2
             found.append(blocks[deep])
     return tuple(place.name for place in found)
 
