@@ -91,7 +91,7 @@ def test_scores_take_the_tokens_of_the_pictures_chosen():
     # The maps are made of these concepts: rebuilt exactly, they're predicted as before.
     assert metrics.score("mine", HEAD, some, DICTIONARY, 1, np.ones(2)).kl < 1e-5
     swapped = dataclasses.replace(some, kept=some.kept[::-1])
-    assert metrics.score("swapped", HEAD, swapped, DICTIONARY, 1, np.ones(2)).kl > 1e-2
+    assert metrics.score("swapped", HEAD, swapped, DICTIONARY, 1, np.ones(2)).kl > 1e-3
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -124,7 +124,7 @@ def test_codes_with_the_term_are_each_pictures_own_however_rows_are_grouped():
 
 
 def tokens_model():
-    """Pictures of 16 × 16 in 2 × 3 … patches' colours, with a class token made of the picture's own average."""
+    """Pictures of 16 × 16 in 4 × 4 patches' colours, with a class token made of the picture's own average."""
     mix = np.abs(RANDOM.normal(size=(3, 6))).astype(np.float32)
 
     def with_tokens(images):
