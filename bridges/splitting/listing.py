@@ -177,8 +177,9 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
 
     The last maps with an affine head are, those that are never negative before others: importance is exact there, and
     maps are as near to the logits as they can be. Where no head is affine, the last maps are taken whose grid is 7 × 7
-    or finer. A network with a class token is cut in the middle instead: in its last blocks the class token has read the
-    picture already, and patches rebuilt in any way are predicted like the picture that it was read from.
+    or finer (of small pictures, an eighth of the finest grid). A network with a class token is cut in the middle
+    instead: in its last blocks the class token has read the picture already, and patches rebuilt in any way are
+    predicted like the picture that it was read from.
 
     **Arguments:**
 
@@ -205,7 +206,9 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
         blocks = [place for place in maps if place.prefix]
         blocks = [place for place in blocks if place.stage] or blocks
         return blocks[(len(blocks) - 1) // 2]
-    fine = [place for place in maps if min(place.shape[:2]) >= _FINE] or maps
+    finest = max(min(place.shape[:2]) for place in maps)
+    # Of small pictures no layer may have so many places.
+    fine = [place for place in maps if min(place.shape[:2]) >= min(_FINE, -(-finest // 8))]
     # As late as the last of them, and never negative if there is such a place on the same grid.
     late = [place for place in fine if place.shape[:2] == fine[-1].shape[:2]]
     return ([place for place in late if place.non_negative] or late)[-1]
