@@ -81,13 +81,13 @@ class SplitModel:
         if not callable(self.features):
             raise ValueError(f"features={shown(self.features)} can't be called; give a function of network input")
         callable_with("features", self.features, "give a function of network input alone", None)
-        check_head(self.head)
+        if self.with_tokens is not None and getattr(self.head, "affine", False):
+            raise ValueError("with_tokens is given and head.affine is True; such a head takes maps alone: leave it out")
+        check_head(self.head, tokens=self.with_tokens is not None)
         if self.non_negative_layers is not None:
             callable_with("non_negative_layers", self.non_negative_layers, "give a function of nothing, or None")
         if self.with_tokens is not None:
             callable_with("with_tokens", self.with_tokens, "give a function of network input alone, or None", None)
-            if self.head.affine:
-                raise ValueError("with_tokens is given and head.affine is True; such a head takes maps alone")
         if self.lowest is not None:
             real("lowest", self.lowest, "activation")
         for note in several("notes", self.notes, "texts"):
@@ -120,8 +120,11 @@ def check_model(model: Any, name: str = "model") -> None:
         )
 
 
-def check_head(head: Any, *, affine: bool = True) -> None:
-    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine."""
+def check_head(head: Any, *, affine: bool = True, tokens: bool = False) -> None:
+    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine.
+
+    With `tokens`, for one that doesn't take them beside the maps.
+    """
     remedy = (
         "write it as a dataclass under jax.tree_util.register_dataclass with its arrays as fields, or as a "
         "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
@@ -129,7 +132,7 @@ def check_head(head: Any, *, affine: bool = True) -> None:
     kind = type(head).__name__
     if not callable(head):
         raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
-    callable_with("head", head, remedy, None)
+    callable_with("head", head, remedy, *([None, None] if tokens else [None]))
     if affine and not hasattr(head, "affine"):
         raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:

@@ -164,7 +164,7 @@ def test_an_explanation_keeps_each_pictures_tokens_from_the_photographs_to_the_s
     np.testing.assert_array_equal(again.pictures.collected.kept, kept)
     np.testing.assert_allclose(again.importance.sobol.total, found.importance.sobol.total, rtol=1e-5)
     fj.save(found, tmp_path / "saved")
-    loaded = fj.load(tmp_path / "saved", model)
+    loaded = fj.load(tmp_path / "saved", model, images=list(images))
     np.testing.assert_array_equal(loaded.pictures.collected.kept, kept)
     fj.write_report(loaded, tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
