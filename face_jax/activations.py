@@ -56,7 +56,9 @@ class Collected:
 
     maps: Float[np.ndarray, "image y x channel"] = dataclasses.field(metadata=within(0))
     logits: Float[np.ndarray, "image class"] = dataclasses.field(metadata=within())
-    kept: Float[np.ndarray, "image token channel"] | None = dataclasses.field(default=None, metadata=within())
+    kept: Float[np.ndarray, "image token channel"] | None = dataclasses.field(
+        default=None, metadata={**within(), "later": True}
+    )
 
     __repr__ = short_repr
 

@@ -44,7 +44,6 @@ TESTED_BY = {
     "faithfulness.rows": "faithfulness/test_explain_faithfully.py",
     "heads.": "heads/test_head_families.py",
     "heads.affine": "heads/test_affine_head.py",
-    "heads.beside": "heads/test_beside.py",
     "importance.": "importance/test_sobol.py",
     "importance.checks": "importance/test_importance_checks.py",
     "importance.concept_activation": "importance/test_tcav.py",

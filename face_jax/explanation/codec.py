@@ -157,6 +157,8 @@ def _record(value: Any, kind: Any) -> Any:
             if not isinstance(leaf, _Given):
                 raise Unfit(f"has {name!r}, which isn't saved with it")
             found[name] = leaf.value
+        elif name not in value and field.metadata.get("later"):
+            found[name] = field.default  # written before there was such a field
         elif name not in value:
             raise Unfit(f"has no {name}")
         else:
