@@ -131,29 +131,75 @@ def _jax_has_cuda() -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Which of a layer's tokens lie on the picture, and which don't.
+
+    **Arguments:**
+
+    - `grid`: height and width of the grid on the picture.
+    - `places`: the numbers of the tokens on it, line by line.
+    - `prefix`: the numbers of the others: class and distillation tokens, registers.
+    - `lengths`: of the axes between the image's and the channel's, which are counted through line by line.
+    """
+
+    grid: tuple[int, int]
+    places: tuple[int, ...]
+    prefix: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """Which axis of a torch tensor is the channel's, so that its maps can be told as `image y x channel`.
 
-    Tokens (`image token channel`) become maps with one column, pooled features maps of one place.
+    Tokens (`image token channel`) lie on a grid, with others beside it. Where nothing is known of them they become maps
+    with one column; pooled features become maps of one place.
 
     **Arguments:**
 
     - `axes`: how many axes the tensor has; 2, 3 or 4, the first is the image's.
     - `channel`: the channel's axis.
+    - `tokens`: which of the places between these axes is where on the picture; None where the axes say it.
     """
 
     axes: int
     channel: int
+    tokens: Tokens | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether places on the picture are known: of a row of tokens that nothing is known of, they aren't."""
+        return self.axes != 3 or self.tokens is not None
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens lie beside the maps."""
+        return 0 if self.tokens is None else len(self.tokens.prefix)
+
+    def map_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """`y x channel` of the maps of a tensor of this shape."""
+        y, x, channel = self.to_maps(torch.empty(shape, device="meta")).shape[1:]
+        return y, x, channel
 
     def to_maps(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor seen as `image y x channel`; a view."""
+        """The tensor seen as `image y x channel`, without the tokens beside the maps; a view where that can be."""
+        if self.tokens is not None:
+            return _selected(self._flat(tensor), self.tokens.places).unflatten(1, self.tokens.grid)
         tensor = tensor.movedim(self.channel, -1)
         if self.axes == 3:
             return tensor.unsqueeze(2)
         return tensor[:, None, None, :] if self.axes == 2 else tensor
 
-    def from_maps(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps `image y x channel` seen as the tensor that torch expects; a view."""
+    def to_prefix(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tokens beside the maps, `image token channel`."""
+        if self.tokens is None:
+            raise ValueError("this layer has no tokens beside its maps")
+        return _selected(self._flat(tensor), self.tokens.prefix)
+
+    def from_maps(self, maps: torch.Tensor, prefix: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps `image y x channel`, and the tokens beside them, as the tensor that torch expects."""
+        if self.tokens is not None:
+            return self._together(maps, prefix, self.tokens)
         if maps.shape[self.axes - 1 : 3] != (1,) * (4 - self.axes):
             raise ValueError(f"maps have {maps.shape[1]} × {maps.shape[2]} places; one column of tokens, or one place")
         if self.axes == 3:
@@ -161,3 +207,40 @@ class Layout:
         elif self.axes == 2:
             maps = maps[:, 0, 0, :]
         return maps.movedim(-1, self.channel)
+
+    def _flat(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as `image token channel`."""
+        assert self.tokens is not None
+        tensor = tensor.movedim(self.channel, -1)
+        if tuple(tensor.shape[1:-1]) != self.tokens.lengths:
+            raise ValueError(
+                f"the layer has {' × '.join(map(str, tensor.shape[1:-1]))} tokens of these pictures, and had "
+                f"{' × '.join(map(str, self.tokens.lengths))} of those that it was split for; give pictures of that "
+                "size, or split the network for these, with their Preprocess or with example_inputs"
+            )
+        return tensor.flatten(1, -2)
+
+    def _together(self, maps: torch.Tensor, prefix: torch.Tensor | None, tokens: Tokens) -> torch.Tensor:
+        if tuple(maps.shape[1:3]) != tokens.grid:
+            raise ValueError(
+                f"maps have {maps.shape[1]} × {maps.shape[2]} places, and the layer has "
+                f"{tokens.grid[0]} × {tokens.grid[1]}"
+            )
+        flat = maps.flatten(1, 2)
+        if tokens.prefix:
+            if prefix is None or prefix.shape[1:] != (len(tokens.prefix), maps.shape[-1]):
+                given = "none" if prefix is None else f"an array of shape {tuple(prefix.shape)}"
+                raise ValueError(f"the layer has {len(tokens.prefix)} tokens beside its maps; {given} given")
+            flat = torch.cat([prefix, flat], dim=1)
+        order = (*tokens.prefix, *tokens.places)
+        if order != tuple(range(len(order))):
+            flat = flat[:, torch.tensor(order, device=flat.device).argsort()]
+        return flat.unflatten(1, tokens.lengths).movedim(-1, self.channel)
+
+
+def _selected(tokens: torch.Tensor, numbers: tuple[int, ...]) -> torch.Tensor:
+    """Some of the tokens `image token channel`; a view where they stand side by side."""
+    start = numbers[0]
+    if numbers == tuple(range(start, start + len(numbers))):
+        return tokens[:, start : start + len(numbers)]
+    return tokens[:, torch.tensor(numbers, device=tokens.device)]

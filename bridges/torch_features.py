@@ -93,6 +93,12 @@ class TorchFeatures:
                 ) from error
         return to_jax(maps)
 
+    def with_tokens(self, images: Any) -> tuple[Float[Array, "image y x channel"], Float[Array, "image token channel"]]:
+        """Activations, and the tokens beside them, from one pass. Raises `ValueError` for a layer that has none."""
+        with torch.no_grad():
+            tensor = self.tensor_of(self._tensor(images))
+            return to_jax(self.layout.to_maps(tensor)), to_jax(self.layout.to_prefix(tensor))
+
     def vjp(self, images: Any) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Array]]:
         """Activations, and the function that takes cotangents of them back to the images: one forward pass for many.
 
@@ -118,13 +124,17 @@ class TorchFeatures:
 
     def maps_of(self, images: torch.Tensor) -> Float[torch.Tensor, "image y x channel"]:
         """Activations of a torch tensor `image colour y x` of any device and type, inside torch's autograd."""
+        return self.layout.to_maps(self.tensor_of(images))
+
+    def tensor_of(self, images: torch.Tensor) -> torch.Tensor:
+        """The layer's tensor as torch has it, as `maps_of`."""
         if images.ndim != 4:
             raise ValueError(f"images has shape {tuple(images.shape)}; give four axes: image colour y x")
         device, dtype = home_of(self.module)
         # Torch's convolutions are faster with colours side by side, and hand channels on as JAX wants them.
         images = images.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         with evaluating(self.module):
-            return self.layout.to_maps(result_of(self.module, images, axes=self.layout.axes))
+            return result_of(self.module, images, axes=self.layout.axes)
 
     def signs_apart(self) -> TorchFeatures:
         """The same features with positive and negative activations as channels of their own, in this order."""

@@ -31,7 +31,7 @@ class TorchHead:
 
     - `module`: the torch module behind the layer; it shares the classifier's parameters.
     - `layout`: where the layer's channels are in torch.
-    - `grid`: height and width of the maps it was cut with.
+    - `grid`: height and width of the maps it was cut with, the tokens beside them left out.
     - `classes`: how many logits it gives.
     """
 
@@ -44,10 +44,13 @@ class TorchHead:
         """Never: affine heads are given as `face_jax.heads.Affine`."""
         return False
 
-    def __call__(self, maps: Shaped[Any, "..."]) -> Float[Array, "image class"]:
+    def __call__(
+        self, maps: Shaped[Any, "..."], tokens: Shaped[Any, "image token channel"] | None = None
+    ) -> Float[Array, "image class"]:
         """Logits of feature maps (`image y x channel`), or of all their places as rows (`row channel`), image by image.
 
-        They are in the maps' precision. Raises `ValueError` for maps that aren't this layer's.
+        `tokens` are those beside the maps, where the layer has such. Logits are in the maps' precision. Raises
+        `ValueError` for maps, or tokens, that aren't this layer's.
         """
         maps = jnp.asarray(maps)
         if not jnp.issubdtype(maps.dtype, jnp.floating):
@@ -62,8 +65,23 @@ class TorchHead:
             maps = maps.reshape(-1, *self.grid, maps.shape[-1])
         elif maps.ndim != 4:
             raise ValueError(f"maps has shape {maps.shape}; give image y x channel, or all places as row channel")
+        if self.layout.prefix or tokens is not None:
+            maps = self._beside(maps, tokens)
         self._check(maps.shape[1:])
         return value_p.bind(maps, runner=self)
+
+    def _beside(self, maps: Array, tokens: Any) -> Array:
+        """Tokens and maps in one column, as torch gets them."""
+        expected = (maps.shape[0], self.layout.prefix, maps.shape[-1])
+        if tokens is None or tuple(jnp.shape(tokens)) != expected or maps.shape[1:3] != self.grid:
+            given = "no tokens" if tokens is None else f"tokens of shape {tuple(jnp.shape(tokens))}"
+            raise ValueError(
+                f"maps has shape {maps.shape} and there are {given}; this layer has maps of {self.grid[0]} × "
+                f"{self.grid[1]} places and {self.layout.prefix} tokens beside them, such as a class token, which "
+                "features.with_tokens gives: head(maps, tokens), or face_jax.heads.Beside(head, tokens)(maps)"
+            )
+        column = maps.reshape(maps.shape[0], -1, 1, maps.shape[-1])
+        return jnp.concatenate([jnp.asarray(tokens).astype(maps.dtype)[:, :, None], column], axis=1)
 
     def run(self, maps: np.ndarray) -> np.ndarray:
         """Logits of NumPy maps."""
@@ -75,7 +93,7 @@ class TorchHead:
         with torch.inference_mode(False), torch.enable_grad(), evaluating(self.module):
             tensor = self._tensor(maps).requires_grad_()
             (gradient,) = torch.autograd.grad(self._logits(tensor), tensor, self._like(cotangent))
-        return _host(self.layout.to_maps(gradient), maps)
+        return _host(self._given(gradient), maps)
 
     def run_push(self, maps: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         """The derivative at `maps` along a tangent of the same shape.
@@ -117,7 +135,18 @@ class TorchHead:
         return to_torch(array, device=device, dtype=dtype)
 
     def _tensor(self, maps: np.ndarray) -> torch.Tensor:
-        return self.layout.from_maps(self._like(maps)).detach()
+        given, beside = self._like(maps), self.layout.prefix
+        if beside:
+            tokens, places = given[:, :beside, 0], given[:, beside:, 0]
+            return self.layout.from_maps(places.unflatten(1, self.grid), tokens).detach()
+        return self.layout.from_maps(given).detach()
+
+    def _given(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What `_tensor` undoes: torch's tensor as this head is given it."""
+        if not self.layout.prefix:
+            return self.layout.to_maps(tensor)
+        column = self.layout.to_maps(tensor).flatten(1, 2)
+        return torch.cat([self.layout.to_prefix(tensor), column], dim=1)[:, :, None]
 
     def __repr__(self) -> str:
         return f"TorchHead({self.layout}, grid={self.grid}, classes={self.classes})"

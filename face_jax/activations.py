@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .heads.beside import Beside, beside
 from .model import SplitModel
 from .nmf.options import AnySolver
 from .pictures.crops import Cropping as Cropping
@@ -22,7 +23,7 @@ from .pictures.crops import RandomCrops as RandomCrops
 from .pictures.photographs import Photograph, network_input
 from .pictures.reading import Gathered
 from .pictures.reading import Readable as Readable
-from .support.fields import within
+from .support.fields import lately, within
 from .support.freed_memory import freed_memory_kept
 from .support.memory import check_memory, exhaustion_in_words
 from .support.progress import Progress, Stopwatch, silent
@@ -48,10 +49,15 @@ class Collected:
 
     - `maps`: the activations.
     - `logits`: what the head makes of them.
+    - `kept`: of a transformer's layer the tokens that lie on no place (class token, registers), which stay as they are
+        when maps are rebuilt; None where the head takes maps alone.
     """
 
     maps: Float[np.ndarray, "image y x channel"] = dataclasses.field(metadata=within())
     logits: Float[np.ndarray, "image class"] = dataclasses.field(metadata=within())
+    kept: Float[np.ndarray, "image token width"] | None = dataclasses.field(
+        default=None, metadata={**within(), **lately()}
+    )
 
     __repr__ = short_repr
 
@@ -59,7 +65,11 @@ class Collected:
         return len(self.maps)
 
     def __getitem__(self, index: slice | Int[np.ndarray, " some"] | Bool[np.ndarray, " image"]) -> Collected:
-        return Collected(self.maps[index], self.logits[index])
+        return Collected(self.maps[index], self.logits[index], None if self.kept is None else self.kept[index])
+
+    def head(self, head: Any) -> Any:
+        """A model's head for maps of these pictures: with their tokens beside them, where it takes such."""
+        return beside(head, self.kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,18 +125,20 @@ def survey(
     """
     readable = Readable(photographs, model.preprocess, once=True)
     kept = Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer")
-    all_logits, masks = [], []
+    all_logits, masks, tokens = [], [], []
     stage = "Photographs through the network"
-    for maps, logits in _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver):
+    parts = _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver)
+    for maps, logits, beside_them in parts:
         _refuse_other_count(logits, model)
         mask = np.full(len(logits), True) if target is None else model.outputs.has(logits, target)
         kept.add(maps, mask)
+        tokens.append(None if beside_them is None else beside_them[mask])
         all_logits.append(logits)
         masks.append(mask)
     logits, mask = np.concatenate(all_logits), np.concatenate(masks)
     where = np.asarray(readable.index)
     return Survey(
-        kept=Collected(kept.all(), logits[mask]),
+        kept=Collected(kept.all(), logits[mask], _together(tokens)),
         index=where[mask],
         readable=where,
         predicted=model.outputs.predicted(logits),
@@ -178,12 +190,19 @@ def collect_crops(
                     yield whole[top:bottom, left:right]
 
     gathered = Gathered(len(crops), "crops", "take fewer crops, or cut the model at a later layer")
-    all_logits = []
+    all_logits, tokens = [], []
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch, solver)
-    for maps, logits in parts:
+    for maps, logits, beside_them in parts:
         gathered.add(keep(maps), np.full(len(logits), True))
         all_logits.append(logits)
-    return Collected(gathered.all(), np.concatenate(all_logits))
+        tokens.append(beside_them)
+    return Collected(gathered.all(), np.concatenate(all_logits), _together(tokens))
+
+
+def _together(tokens: list[np.ndarray | None]) -> np.ndarray | None:
+    """Tokens of all batches, if the layer has such."""
+    found = [some for some in tokens if some is not None]
+    return np.concatenate(found) if found else None
 
 
 def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
@@ -224,13 +243,13 @@ def _forward(
     progress: Progress,
     stopwatch: Stopwatch | None,
     solver: AnySolver | None,
-) -> Iterator[tuple[Float[np.ndarray, "image y x channel"], Float[np.ndarray, "image class"]]]:
+) -> Iterator[tuple[Float[np.ndarray, "image y x channel"], Float[np.ndarray, "image class"], np.ndarray | None]]:
     watch = stopwatch or Stopwatch()
-    head = jax.jit(lambda maps: model.head(maps))
-    for device_maps, maps in activations_of(model, inputs, total, stage, batch, progress, watch):
+    say = jax.jit(lambda head, maps: head(maps))
+    for device_maps, maps, head in activations_of(model, inputs, total, stage, batch, progress, watch):
         check_signs(model, solver, maps)
         with watch("the head"):
-            said = head(device_maps)
+            said = say(head, device_maps)
             _refuse_other_logits(said, len(device_maps), model)
             logits = np.asarray(said)[: len(maps)]
         lost = int(np.isnan(logits).any(-1).sum())
@@ -239,7 +258,7 @@ def _forward(
                 f"the head of {model.name} gives NaN for {lost} of {len(maps)} pictures of a batch, from "
                 f"finite activations of layer={model.layer!r}; look at the head and its weights"
             )
-        yield maps, logits
+        yield maps, logits, np.asarray(head.kept)[: len(maps)] if isinstance(head, Beside) else None
 
 
 def activations_of(
@@ -250,8 +269,11 @@ def activations_of(
     batch: int,
     progress: Progress,
     watch: Stopwatch,
-) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"]]]:
-    """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures."""
+) -> Iterator[tuple[Float[Array, "batch y x channel"], Float[np.ndarray, "image y x channel"], Any]]:
+    """Activations batch by batch: as the device has them, the last batch filled up, and those of the pictures.
+
+    With the head for the former.
+    """
     # No more are filled up than are by default.
     batch = min(batch, max(total, _USUAL_BATCH))
     asked = f"batch={batch:,} pictures that go through {model.name} together"
@@ -270,11 +292,11 @@ def activations_of(
             # The last batch is filled up, so that JAX compiles for one shape only.
             stack = np.stack(pictures + [pictures[-1]] * (batch - len(pictures)))
             with watch("the network's forward passes"):
-                device_maps = model.features(jnp.asarray(stack))
+                device_maps, head = model.halves(jnp.asarray(stack))
                 _refuse_no_maps(device_maps, len(stack), model)
                 maps = np.asarray(device_maps)[: len(pictures)]
             _refuse_not_finite(maps, model)
-            yield device_maps, maps
+            yield device_maps, maps, head
             advance(len(pictures))
 
 

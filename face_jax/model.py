@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from .heads.beside import beside
 from .heads.one_logit import beside_second, binary
 from .outputs import AnyOutputs, Binary, MultiClass, Outputs
 from .pictures.photographs import NoPhotographsError, Photograph, photographs
@@ -69,6 +70,9 @@ class SplitModel:
     - `notes`: what explanations should say of the model.
     - `outputs`: what the logits mean: `MultiClass()`, exclusive classes, of which the largest logit's is predicted; or
         `MultiLabel()`, labels each by itself, of which any number is predicted.
+    - `with_tokens`: of a transformer's layer, network input to its activations on the picture and, `image token
+        channel`, the tokens that lie on no place of it (class token, registers), in one pass. The head then takes both,
+        `head(maps, tokens)`. None where the head takes maps alone.
     """
 
     features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
@@ -82,15 +86,20 @@ class SplitModel:
     lowest: float | None = None
     notes: tuple[str, ...] = ()
     outputs: AnyOutputs = MultiClass()  # noqa: RUF009 (frozen)
+    with_tokens: Callable[[Shaped[Array, "image y x colour"]], tuple[Array, Array]] | None = None
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""
         if not callable(self.features):
             raise ValueError(f"features={shown(self.features)} can't be called; give a function of network input")
         callable_with("features", self.features, "give a function of network input alone", None)
-        check_head(self.head)
+        if self.with_tokens is not None and getattr(self.head, "affine", False):
+            raise ValueError("with_tokens is given and head.affine is True; such a head takes maps alone: leave it out")
+        check_head(self.head, tokens=self.with_tokens is not None)
         if self.non_negative_layers is not None:
             callable_with("non_negative_layers", self.non_negative_layers, "give a function of nothing, or None")
+        if self.with_tokens is not None:
+            callable_with("with_tokens", self.with_tokens, "give a function of network input alone, or None", None)
         if self.lowest is not None:
             real("lowest", self.lowest, "activation")
         for note in several("notes", self.notes, "texts"):
@@ -137,6 +146,13 @@ def photographs_for(model: SplitModel, images: Any) -> tuple[Photograph, ...]:
             f"{'channel' if channels == 1 else 'channels'})"
         ) from error
 
+    def halves(self, images: Any) -> tuple[Any, Any]:
+        """Activations of network input, and the head that gives their logits."""
+        if self.with_tokens is None:
+            return self.features(images), self.head
+        maps, kept = self.with_tokens(images)
+        return maps, beside(self.head, kept)
+
 
 def check_model(model: Any, name: str = "model") -> None:
     """Raises `ValueError` for what stands for a split model, such as its name or the network itself."""
@@ -146,8 +162,11 @@ def check_model(model: Any, name: str = "model") -> None:
         )
 
 
-def check_head(head: Any, *, affine: bool = True) -> None:
-    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine."""
+def check_head(head: Any, *, affine: bool = True, tokens: bool = False) -> None:
+    """Raises `ValueError` for a head that JAX can't pass to programs, or that, if asked, doesn't say if it's affine.
+
+    With `tokens`, for one that doesn't take them beside the maps.
+    """
     remedy = (
         "write it as a dataclass under jax.tree_util.register_dataclass with its arrays as fields, or as a "
         "flax.nnx.Module, with the attribute affine and __call__ from maps to logits"
@@ -155,7 +174,7 @@ def check_head(head: Any, *, affine: bool = True) -> None:
     kind = type(head).__name__
     if not callable(head):
         raise ValueError(f"head is a {kind}, which can't be called; {remedy}")
-    callable_with("head", head, remedy, None)
+    callable_with("head", head, remedy, *([None, None] if tokens else [None]))
     if affine and not hasattr(head, "affine"):
         raise ValueError(f"head is a {kind} without the attribute affine, which is True or False; {remedy}")
     try:

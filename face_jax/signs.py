@@ -33,12 +33,12 @@ class Difference:
         """As the head inside: a difference is linear."""
         return self.head.affine
 
-    def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
-        """Logits of maps with the negative parts' channels behind the positive ones'."""
+    def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
+        """Logits of maps with the negative parts' channels behind the positive ones'; of tokens beside them as is."""
         if maps.shape[-1] % 2:
             raise ValueError(f"maps has {maps.shape[-1]} channels, which aren't two halves; give both parts of each")
         positive, negative = jnp.split(maps, 2, axis=-1)
-        return self.head(positive - negative)
+        return self.head(positive - negative, *tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,17 @@ class _Parts:
 
     def __call__(self, images: Any) -> Float[Array, "image y x channel"]:
         return parts_of(self.features(images))
+
+
+@dataclasses.dataclass(frozen=True)
+class _PartsWithTokens:
+    """Features with tokens beside the maps, which stay as they are."""
+
+    with_tokens: Callable[..., Any]
+
+    def __call__(self, images: Any) -> tuple[Float[Array, "image y x channel"], Array]:
+        maps, tokens = self.with_tokens(images)
+        return parts_of(maps), tokens
 
 
 class _PartsWithPullback(_Parts):
@@ -91,7 +102,8 @@ def signs_apart(model: SplitModel) -> SplitModel:
         raise ValueError(f"model={model.name} at layer={model.layer!r} has its signs apart already; give it as it is")
     return dataclasses.replace(
         model,
-        features=_features_apart(model.features),
+        features=_features_apart(model.features, tokens=model.with_tokens is not None),
+        with_tokens=None if model.with_tokens is None else _PartsWithTokens(model.with_tokens),
         head=_head_apart(model.head),
         fingerprint=model.fingerprint + _MARK,
         lowest=0.0,
@@ -108,9 +120,9 @@ def as_explained(model: SplitModel, fingerprint: str) -> SplitModel:
     return signs_apart(model) if fingerprint == model.fingerprint + _MARK else model
 
 
-def _features_apart(features: Callable[..., Any]) -> Callable[..., Any]:
-    # Those of another framework may do it there, where their other methods see it too.
-    own = getattr(features, "signs_apart", None)
+def _features_apart(features: Callable[..., Any], *, tokens: bool) -> Callable[..., Any]:
+    # Those of another framework may do it there, where their other methods see it too; tokens beside stay whole.
+    own = None if tokens else getattr(features, "signs_apart", None)
     if own is not None:
         return own()
     return (_Parts if getattr(features, "vjp", None) is None else _PartsWithPullback)(features)

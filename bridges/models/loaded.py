@@ -62,9 +62,10 @@ class LoadedModel:
         """`face_jax.bridges.layers` of this model."""
         return layers(self.model, size=self.preprocess.size, seen=self.seen)
 
-    def split(self, layer: str) -> SplitModel:
-        """`face_jax.bridges.split` at `layer`, with this model's preprocessing and names."""
-        cut = split(self.model, layer, preprocess=self.preprocess, classes=self.classes, name=self.name, seen=self.seen)
+    def split(self, layer: str, *, grid: tuple[int, int] | None = None, prefix: int = 0) -> SplitModel:
+        """`face_jax.bridges.split` at `layer`, with this model's preprocessing and names; `grid`, `prefix` as there."""
+        own: Any = {"preprocess": self.preprocess, "classes": self.classes, "name": self.name, "seen": self.seen}
+        cut = split(self.model, layer, grid=grid, prefix=prefix, **own)
         return dataclasses.replace(cut, notes=(*self.notes, *cut.notes))
 
 

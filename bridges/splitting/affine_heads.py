@@ -54,7 +54,11 @@ def affine_head(head: fx.GraphModule, layout: Layout, shape: tuple[int, int, int
     """
     nodes = [node for node in head.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
     names = [operation(node, head) for node in nodes]
-    if not all(_may_be_affine(node, head) for node in nodes) or not any(name in WITH_WEIGHTS for name in names):
+    if (
+        layout.prefix
+        or not all(_may_be_affine(node, head) for node in nodes)
+        or not any(name in WITH_WEIGHTS for name in names)
+    ):
         return None
     # In 64 bits a map that only looks affine can't hide behind rounding, and with random weights it can't hide behind
     # zeros (some classifiers start with a last layer of zeros).

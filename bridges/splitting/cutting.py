@@ -10,9 +10,10 @@ from torch import nn
 from face_jax.heads import binary
 from face_jax.model import Preprocess, SplitModel
 from face_jax.outputs import MultiLabelled
-from face_jax.support.arguments import text
+from face_jax.support.arguments import text, whole
 from face_jax.support.classes import ClassNames
 
+from ..arrays import Layout, Tokens
 from ..preprocessing import as_preprocess
 from ..torch_features import TorchFeatures, home_of
 from ..torch_head import TorchHead
@@ -20,9 +21,11 @@ from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_head
 from .dominators import cut_at
 from .endings import gives_probabilities, in_columns, names_for, sigmoid_note
+from .finding import find
 from .fingerprints import fingerprint
 from .first_run import colours_of, depends_on, logits_of
-from .listing import Survey, example, find, non_negative_near, survey
+from .listing import non_negative_near
+from .surveying import Survey, example, survey
 from .tracing import UntraceableModelError, evaluating
 
 
@@ -34,6 +37,8 @@ def split(
     classes: ClassNames | None = None,
     name: str | None = None,
     example_inputs: Any = None,
+    grid: Any = None,
+    prefix: int = 0,
     seen: Survey | None = None,
     multi_label: MultiLabelled = None,
 ) -> SplitModel:
@@ -62,12 +67,18 @@ def split(
     - `name`: what reports call the model; its class' name by default.
     - `example_inputs`: a preprocessed batch to try it on: a JAX or NumPy array `image y x colour`, or a torch tensor
         `image colour y x`. By default two images of noise of `preprocess.size` pixels.
+    - `grid`, `prefix`: height and width of the grid that a layer's tokens lie on, line by line, and how many other
+        tokens (class token, registers) stand before them. They are found by following the picture through the network;
+        where that fails, `split` asks for them. `(n, 1)` for `n` tokens that lie on no grid.
     - `seen`: what `survey` found of it before, which saves following its operations again, and says what
         `multi_label` would.
     - `multi_label`: True if each logit is a label by itself, predicted where it's above 0; `MultiLabel(threshold=…)`
         for other thresholds on its probability; False if each picture is of one class. By default it's told from the
         network: several outputs behind a sigmoid are labels, one logit z is binary (as the logits `[0, z]`), others are
         exclusive classes. A sigmoid at the end is taken off, unless several classes are exclusive.
+
+    Of a transformer's layer the maps are its patch tokens on their grid. The others, which lie on no place of the
+    picture, are kept as they are when maps are rebuilt: `SplitModel.with_tokens` gives them, and the head takes both.
 
     **Returns:** the split model. `features` is a `TorchFeatures`; `head` is a `face_jax.heads.Affine` where the logits
     are an affine map of the layer's averages, else a (slow) `TorchHead`; `notes` says if the model
@@ -91,7 +102,9 @@ def split(
     seen = survey(model, images, multi_label) if seen is None else seen
     node = find(seen, model, layer)
     names = names_for(classes, seen.logits.shape[1], binary=seen.binary)
-    cut, layout, shape = cut_at(seen.traced, node), seen.layouts[node], seen.map_shape(node)
+    cut = cut_at(seen.traced, node)
+    layout = _layout(seen.layouts[node], seen.shapes[node], layer, grid, prefix)
+    shape = layout.map_shape(seen.shapes[node])
     _check_halves(model, cut.features, cut.head, images, layer, sigmoid=seen.sigmoid)
     behind = seen.head_at(node)
     head = affine_head(behind, layout, shape)
@@ -100,8 +113,9 @@ def split(
     else:
         behind = in_columns(behind, binary=True) if seen.binary else behind
         head = TorchHead(behind, layout, grid=shape[:2], classes=len(names))
+    features = TorchFeatures(cut.features, layout)
     return SplitModel(
-        features=TorchFeatures(cut.features, layout),
+        features=features,
         head=head,
         layer=layer,
         preprocess=preprocess,
@@ -112,7 +126,34 @@ def split(
         lowest=seen.minimum[node],
         notes=_on_outputs(model, seen),
         outputs=seen.outputs,
+        with_tokens=features.with_tokens if layout.prefix else None,
     )
+
+
+def _layout(known: Layout, shape: tuple[int, ...], layer: str, grid: Any, prefix: Any) -> Layout:
+    """The layer's layout, or that of a row of tokens whose grid was given."""
+    if grid is None:
+        if prefix:
+            raise ValueError(f"prefix={prefix!r} is given without the grid of the other tokens; give grid=(y, x), too")
+        if not known.told:
+            raise ValueError(
+                f"layer={layer!r} has a row of {shape[3 - known.channel]} tokens, and following the picture through "
+                "the network doesn't tell where on it they lie; give their grid and how many other tokens stand before "
+                "them, such as grid=(14, 14), prefix=1, or choose another layer"
+            )
+        return known
+    if known.axes != 3:
+        raise ValueError(f"grid={grid!r} is given, and layer={layer!r} has no row of tokens; leave it out")
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise ValueError(f"grid={grid!r} is no height and width; give two numbers, such as grid=(14, 14)")
+    height, width = (whole(f"grid[{axis}]", grid[axis], "tokens", least=1) for axis in (0, 1))
+    prefix, count = whole("prefix", prefix, "tokens", least=0), shape[3 - known.channel]
+    if prefix + height * width != count:
+        raise ValueError(
+            f"grid={grid!r} and prefix={prefix} make {prefix + height * width} tokens, and layer={layer!r} has {count}"
+        )
+    places = tuple(range(prefix, count))
+    return Layout(3, known.channel, Tokens((height, width), places, tuple(range(prefix)), (count,)))
 
 
 def _on_outputs(model: nn.Module, seen: Survey) -> tuple[str, ...]:

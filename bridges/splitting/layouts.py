@@ -12,7 +12,7 @@ from torch.fx.node import map_arg
 from ..arrays import Layout
 from .tracing import Traced
 
-_CHANNEL_SECOND = (
+CHANNEL_SECOND = (
     "conv",
     "pool",
     "batch_norm",
@@ -30,7 +30,7 @@ _CHANNEL_SECOND = (
 _CHANNEL_LAST = ("multihead", "rnn", "lstm", "gru")
 # Over the last axis: where the channels are elsewhere (a layer that mixes places), they stay.
 _OVER_LAST = ("linear", "layernorm", "layer_norm", "rmsnorm", "rms_norm")
-_PRODUCTS = {"matmul": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
+PRODUCTS = {"matmul": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
 _VIEWS = {"view", "unsafe_view"}
 _MOVES = {
     *("reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
@@ -69,16 +69,16 @@ class Marks:
 
     def watch(self, node: fx.Node, value: Any) -> None:
         """Number the elements of an operation's result, after those of everything before it."""
-        if not _numbered(value):
+        if not numbered(value):
             if not (isinstance(value, torch.Tensor) and value.dtype == torch.bool):
                 self.constants[node] = value
             return
         depends = node is self.traced.input or any(a in self.images for a in node.all_input_nodes)
-        channels = self._moved(node, self.channels)
-        self.channels[node] = _each(value, lambda v: self._channels(node, v)) if channels is None else channels
+        channels = self.moved(node, self.channels)
+        self.channels[node] = each(value, lambda v: self._channels(node, v)) if channels is None else channels
         if depends:
-            images = self._moved(node, self.images)
-            self.images[node] = _each(value, lambda v: self._images(node, v)) if images is None else images
+            images = self.moved(node, self.images)
+            self.images[node] = each(value, lambda v: self._images(node, v)) if images is None else images
 
     def layout(self, node: fx.Node) -> Layout | None:
         """How a tensor can be told as `image y x channel`.
@@ -88,21 +88,21 @@ class Marks:
         channels, images = self.channels.get(node), self.images.get(node)
         if not isinstance(channels, torch.Tensor) or not isinstance(images, torch.Tensor):
             return None
-        varying = _axes(channels)
+        varying = axes_of(channels)
         # A single channel's axis is where it usually is.
         axis = varying[0] if varying else (1 if channels.ndim == 4 else channels.ndim - 1)
-        if not 2 <= channels.ndim <= 4 or len(varying) > 1 or axis == 0 or max(_axes(images), default=0) > 0:
+        if not 2 <= channels.ndim <= 4 or len(varying) > 1 or axis == 0 or max(axes_of(images), default=0) > 0:
             return None
         of_rows = images[(slice(None), *[0] * (images.ndim - 1))]
         rows = torch.arange(self.count, dtype=images.dtype, device=images.device)
         return Layout(channels.ndim, axis) if torch.equal(of_rows, rows) else None
 
-    def _moved(self, node: fx.Node, marks: dict[fx.Node, Any]) -> Any:
+    def moved(self, node: fx.Node, marks: dict[fx.Node, Any], compact: Any = None) -> Any:
         """What an operation makes of numbers in place of values; None if it does more than move them."""
-        name = _name(node, self.traced)
+        name = name_of(node, self.traced)
         if name not in _MOVES | _VIEWS | _LIKE_MEAN and node.target is not builtins.getattr:
             return None
-        if name == "unfold" and self._makes_columns(node):
+        if name == "unfold" and self.makes_columns(node):
             return None
         if any(a not in marks and a not in self.constants for a in node.all_input_nodes):
             return None
@@ -122,27 +122,27 @@ class Marks:
             moved = getattr(args[0], str(node.target))(*args[1:], **kwargs)
         else:
             moved = node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
-        return _each(moved, _compact)
+        return each(moved, compact or _compact)
 
-    def _makes_columns(self, node: fx.Node) -> bool:
+    def makes_columns(self, node: fx.Node) -> bool:
         """Whether an operation is torch's `Unfold`, not the tensor's method of the same name."""
         return node.op == "call_module" or node.target is torch.nn.functional.unfold
 
     def _channels(self, node: fx.Node, value: torch.Tensor) -> torch.Tensor:
         """Numbers of an operation's own channels, or those of its argument."""
-        name, axes = _name(node, self.traced), value.ndim
+        name, axes = name_of(node, self.traced), value.ndim
         usual = 1 if axes == 4 else -1
         if axes == 1 or node.op in ("placeholder", "get_attr"):
             return _along(value, usual)
-        if any(word in name for word in _CHANNEL_SECOND) or (name in ("unfold", "fold") and self._makes_columns(node)):
+        if any(word in name for word in CHANNEL_SECOND) or (name in ("unfold", "fold") and self.makes_columns(node)):
             return _along(value, 1)
         if any(word in name for word in _CHANNEL_LAST):
             return _along(value, -1)
-        if name in _PRODUCTS:
-            return self._product(node, value, _PRODUCTS[name])
+        if name in PRODUCTS:
+            return self._product(node, value, PRODUCTS[name])
         source = self._source(node, value)
         before = None if source is None else self.channels[source]
-        varying = _axes(before) if before is not None and before.ndim == axes and name != "einsum" else []
+        varying = axes_of(before) if before is not None and before.ndim == axes and name != "einsum" else []
         if any(word in name for word in _OVER_LAST):
             return _along(value, varying[0] if len(varying) == 1 else -1)
         if before is None or (axes == 2 and len(varying) != 1):
@@ -158,7 +158,7 @@ class Marks:
         """Numbers of a matrix product's channels: the columns', unless channels are rows that the product keeps."""
         left, right = (a if isinstance(a, fx.Node) else None for a in node.args[first : first + 2])
         kept = right if right in self.images else left
-        varying = _axes(self.channels[kept]) if kept is not None and self.channels[kept].ndim == value.ndim else []
+        varying = axes_of(self.channels[kept]) if kept is not None and self.channels[kept].ndim == value.ndim else []
         rows = len(varying) == 1 and (kept is left or varying[0] == value.ndim - 2)
         return _along(value, varying[0] if rows else -1)
 
@@ -184,7 +184,8 @@ class Marks:
         return found[0] if found else None
 
 
-def _name(node: fx.Node, traced: Traced) -> str:
+def name_of(node: fx.Node, traced: Traced) -> str:
+    """What an operation is called, whether it's a module, a method or a function."""
     if node.op == "call_module":
         name = type(traced.root.get_submodule(str(node.target))).__name__
     else:
@@ -192,18 +193,19 @@ def _name(node: fx.Node, traced: Traced) -> str:
     return name.lower().strip("_")
 
 
-def _numbered(value: Any) -> bool:
+def numbered(value: Any) -> bool:
     """Whether a value is a floating-point tensor with axes, or has one among its parts."""
     if isinstance(value, (tuple, list)):
-        return any(_numbered(part) for part in value)
+        return any(numbered(part) for part in value)
     return isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 0 and value.ndim > 0
 
 
-def _each(value: Any, number: Any) -> Any:
+def each(value: Any, number: Any) -> Any:
+    """What `number` makes of a tensor, or of each tensor of several; None of anything else."""
     if isinstance(value, (tuple, list)):
-        parts = [_each(part, number) for part in value]
+        parts = [each(part, number) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return number(value) if _numbered(value) else None
+    return number(value) if numbered(value) else None
 
 
 def _along(value: torch.Tensor, *axes: int) -> torch.Tensor:
@@ -217,12 +219,12 @@ def _along(value: torch.Tensor, *axes: int) -> torch.Tensor:
 
 def _compact(marks: torch.Tensor) -> torch.Tensor:
     """The same numbers, kept once for every axis along which they don't vary."""
-    few = marks[tuple(slice(None) if axis in _axes(marks) else slice(1) for axis in range(marks.ndim))]
+    few = marks[tuple(slice(None) if axis in axes_of(marks) else slice(1) for axis in range(marks.ndim))]
     # Averages of equal numbers may differ by rounding.
     varies = [bool((few - few.narrow(axis, 0, 1)).abs().gt(0.25).any()) for axis in range(marks.ndim)]
     return few[tuple(slice(None) if along else slice(1) for along in varies)].round().expand(marks.shape)
 
 
-def _axes(marks: torch.Tensor) -> list[int]:
+def axes_of(marks: torch.Tensor) -> list[int]:
     """The axes along which numbers vary, of numbers that are kept once for all others."""
     return [axis for axis, length in enumerate(marks.shape) if length > 1 and marks.stride(axis) != 0]

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from face_jax.outputs import Binary, MultiLabelled, Outputs, check_multi_label, outputs_of
-from face_jax.support.arguments import whole
-
-from ..arrays import Layout, to_torch
-from ..torch_features import home_of
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
-from .dominators import NotACutError, cut_at, cuttable, passing_beside
-from .endings import in_columns, without_sigmoid
-from .first_run import colours_of, depends_on, first_run
+from .finding import UnknownLayerError as UnknownLayerError
+from .finding import find as find
 from .layer_table import LayerTable
-from .layouts import Marks
-from .tracing import Traced, evaluating, run_watched, trace
-
-
-class UnknownLayerError(ValueError):
-    """A name that no place in the network has."""
+from .surveying import Survey as Survey
+from .surveying import example as example
+from .surveying import survey as survey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +31,12 @@ class Layer:
     - `minimum`: the lowest activation seen in the batch.
     - `negative`: the share of activations below zero in the batch.
     - `affine`: whether the logits behind it are an affine map of its averages.
+    - `prefix`: how many tokens lie beside the maps: class and distillation tokens, registers.
+    - `told`: whether it's known where on the picture its places lie; where not, `split` has to be told their grid.
+    - `reaches`: whether the maps reach the logits; behind the last block of a network that reads its class token alone
+        they don't, and it can't be split there.
+    - `stage`: whether it's what a module returns, such as a block of a transformer.
+    - `taken`: when the command takes it: `"by default"`, or `"by --depth 1"` and so on; empty if it doesn't.
     """
 
     name: str
@@ -52,6 +46,11 @@ class Layer:
     minimum: float
     negative: float
     affine: bool
+    prefix: int = 0
+    told: bool = True
+    reaches: bool = True
+    stage: bool = False
+    taken: str = ""
 
     @property
     def non_negative(self) -> bool:
@@ -59,47 +58,8 @@ class Layer:
         return self.minimum >= 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Survey:
-    """A traced network and what one batch showed of it.
-
-    `logits` are `image class`, before the sigmoid if one was taken off; `outputs` is what they mean, and `told` whether
-    the network's end, and nobody else, said so. `flat` says that the network gives no axis for its one logit.
-    """
-
-    traced: Traced
-    places: tuple[fx.Node, ...]
-    shapes: dict[fx.Node, tuple[int, ...]]
-    layouts: dict[fx.Node, Layout]
-    minimum: dict[fx.Node, float]
-    negative: dict[fx.Node, float]
-    logits: torch.Tensor
-    detached: int = 0
-    outputs: Outputs = dataclasses.field(kw_only=True)
-    sigmoid: bool = dataclasses.field(kw_only=True)
-    told: bool = dataclasses.field(kw_only=True)
-    flat: bool = dataclasses.field(kw_only=True)
-
-    def head_at(self, node: fx.Node) -> fx.GraphModule:
-        """The network behind a place, which gives logits in columns: one where it has one."""
-        head = cut_at(self.traced, node).head
-        return in_columns(head, binary=False) if self.flat else head
-
-    @property
-    def binary(self) -> bool:
-        """Whether one logit stands for two classes."""
-        return isinstance(self.outputs, Binary)
-
-    @property
-    def splittable(self) -> tuple[fx.Node, ...]:
-        """The places that logits can be differentiated by; the first `detached` ones are none."""
-        return self.places[self.detached :]
-
-    def map_shape(self, node: fx.Node) -> tuple[int, int, int]:
-        """`y x channel` at a place."""
-        shape, layout = self.shapes[node], self.layouts[node]
-        y, x, channel = layout.to_maps(torch.empty(shape, device="meta")).shape[1:]
-        return y, x, channel
+# So many levels of a recursion are marked.
+_LEVELS = 3
 
 
 def _hands_on(kind: str) -> bool:
@@ -137,7 +97,8 @@ def layers(
     position = {node: index for index, node in enumerate(seen.traced.nodes)}
     affine_tail = affine_from(seen.traced)
     found = []
-    for node in seen.splittable:
+    results = {result for calls in seen.traced.calls.values() for result in calls.values()}
+    for node in seen.listed:
         if _hands_on(_kind(node, seen.traced.root)):
             continue
         affine = position[node] >= affine_tail and (
@@ -153,9 +114,26 @@ def layers(
                 minimum=seen.minimum[node],
                 negative=seen.negative[node],
                 affine=affine,
+                prefix=seen.layouts[node].prefix,
+                told=seen.layouts[node].told,
+                reaches=node not in seen.spent,
+                stage=node in results,
             )
         )
-    return LayerTable(found)
+    return LayerTable(_with_choices(found, seen.logits.shape[1]))
+
+
+def _with_choices(places: list[Layer], classes: int) -> list[Layer]:
+    """The places, with a word at those that are taken where none is named."""
+    from face_jax.recursion.earlier_layers import suitable_before
+
+    chosen = suggest_layer(places, classes=classes)
+    if chosen is None:
+        return places
+    taken = {chosen.name: "by default"}
+    for level, name in enumerate(suitable_before(places, chosen.name)[:_LEVELS], start=1):
+        taken[name] = f"by --depth {level}"
+    return [dataclasses.replace(place, taken=taken.get(place.name, "")) for place in places]
 
 
 def non_negative_layers(
@@ -194,9 +172,13 @@ def non_negative_near(seen: Survey, model: nn.Module, near: str, count: int = 3)
 
 
 def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Layer | None:
-    """The place that suits concepts best: the last with maps and an affine head, never negative ones if there are such.
+    """The place that suits concepts best.
 
-    Where no head is affine, the last with maps, again never negative ones if there are such.
+    The last maps with an affine head are, those that are never negative before others: importance is exact there, and
+    maps are as near to the logits as they can be. Where no head is affine, the last maps are taken whose grid is 7 × 7
+    or finer (of small pictures, an eighth of the finest grid). A network with a class token is cut in the middle
+    instead: in its last blocks the class token has read the picture already, and patches rebuilt in any way are
+    predicted like the picture that it was read from.
 
     **Arguments:**
 
@@ -211,145 +193,28 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     >>> bridges.suggest_layer(bridges.layers(network, size=16)).name
     'relu'
     """
-    maps = [place for place in places if place.shape[:2] != (1, 1) and place.shape[2] != classes]
-    best = [place for place in maps if place.affine] or maps
-    return ([place for place in best if place.non_negative] or best or [None])[-1]
+    maps = [
+        place
+        for place in places
+        if place.shape[:2] != (1, 1) and place.shape[2] != classes and place.told and place.reaches
+    ]
+    affine = [place for place in maps if place.affine]
+    if affine or not maps:
+        return ([place for place in affine if place.non_negative] or affine or [None])[-1]
+    if maps[-1].prefix:
+        blocks = [place for place in maps if place.prefix]
+        blocks = [place for place in blocks if place.stage] or blocks
+        return blocks[(len(blocks) - 1) // 2]
+    finest = max(min(place.shape[:2]) for place in maps)
+    # Of small pictures no layer may have so many places.
+    fine = [place for place in maps if min(place.shape[:2]) >= min(_FINE, -(-finest // 8))]
+    # As late as the last of them, and never negative if there is such a place on the same grid.
+    late = [place for place in fine if place.shape[:2] == fine[-1].shape[:2]]
+    return ([place for place in late if place.non_negative] or late)[-1]
 
 
-def example(model: Any, given: Any, size: int | tuple[int, int], likely: int = 3) -> torch.Tensor:
-    """A batch `image colour y x` on the model's device: the one that was given, or two images of noise.
-
-    `likely` is how many colours the network takes if nothing in it says so.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model={model!r} is no torch module; give a torch.nn.Module, "
-            "such as the model of face_jax.bridges.load('resnet50')"
-        )
-    device, dtype = home_of(model)
-    if isinstance(given, torch.Tensor):
-        return given.detach().to(device=device, dtype=dtype)
-    if given is not None:
-        return to_torch(given, device=device, dtype=dtype).movedim(-1, 1)
-    height, width = (
-        whole("size", side, "pixels", least=1) for side in (size if isinstance(size, tuple) else (size,) * 2)
-    )
-    colours, _ = colours_of(model, (height, width), device=device, dtype=dtype, likely=likely)
-    noise = torch.randn(2, height, width, colours, generator=torch.Generator().manual_seed(0))
-    return noise.to(device=device, dtype=dtype).movedim(-1, 1)
-
-
-def survey(model: nn.Module, images: torch.Tensor, multi_label: MultiLabelled = None) -> Survey:
-    """Run a classifier on `images` (`image colour y x`), trace it, and look at every operation of it.
-
-    `multi_label` is as for `split`: a sigmoid at the end is taken off unless exclusive classes were asked for.
-    """
-    check_multi_label(multi_label)
-    logits, path = first_run(model, images)
-    count = logits.shape[1]
-    with evaluating(model):
-        traced = trace(model, images, path)
-    keeps = multi_label is not None and not multi_label and count > 1
-    traced, sigmoid = (traced, False) if keeps else without_sigmoid(traced)
-    told = multi_label is None and sigmoid and count > 1
-    outputs = outputs_of(True if told else multi_label, count)
-    shapes: dict[fx.Node, tuple[int, ...]] = {}
-    minimum: dict[fx.Node, float] = {}
-    negative: dict[fx.Node, float] = {}
-    candidates = set(cuttable(traced))
-    marks = Marks(traced, len(images))
-
-    def watch(node: fx.Node, value: Any) -> None:
-        marks.watch(node, value)
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            return
-        shapes[node] = tuple(value.shape)
-        if node in candidates and value.numel():
-            minimum[node] = float(value.min())
-            negative[node] = float((value < 0).float().mean())
-
-    logits = run_watched(traced, images, watch)
-    known = {node: layout for node in candidates if (layout := marks.layout(node)) is not None}
-    places = tuple(node for node in traced.nodes if node in known)
-    detached = _detached(traced, places, images)
-    found = (traced, places, shapes, known, minimum, negative, logits.reshape(len(images), count), detached)
-    return Survey(*found, outputs=outputs, sigmoid=sigmoid, told=told, flat=logits.ndim == 1)
-
-
-def _detached(traced: Traced, places: tuple[fx.Node, ...], images: torch.Tensor) -> int:
-    """How many of the first places the logits don't depend on, as torch differentiates.
-
-    All data flows through every place. So what depends on one depends on all behind it, and the first is enough to look
-    at where nothing is detached.
-    """
-
-    def depends(place: fx.Node) -> bool:
-        cut = cut_at(traced, place)
-        with torch.inference_mode(False), evaluating(cut.features), evaluating(cut.head):
-            with torch.no_grad():
-                maps = cut.features(images.clone())
-            with torch.enable_grad():
-                leaf = maps.clone().requires_grad_()
-                # Cloned once more: a head that overwrites its input can't be given a leaf.
-                return depends_on(cut.head(leaf.clone()), leaf)
-
-    return 0 if not places or depends(places[0]) else bisect.bisect_left(places, True, lo=1, key=depends)
-
-
-def find(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
-    """The operation that a layer's name means.
-
-    Raises `UnknownLayerError` with the nearest right names, or `NotACutError` with what flows beside it.
-    """
-    node = _named(seen, model, layer)
-    if node in seen.places:
-        return node
-    if node is seen.traced.logits:
-        raise NotACutError(f"layer={layer!r} is the logits themselves; choose a layer before it")
-    if node is seen.traced.input:
-        raise NotACutError(f"layer={layer!r} is the input itself; choose a layer behind it")
-    beside = passing_beside(seen.traced, node)
-    position = seen.traced.nodes.index(node)
-    around = sorted(seen.splittable, key=lambda place: abs(seen.traced.nodes.index(place) - position))[:3]
-    reason = f"{', '.join(beside[:4])} flows past it" if beside else "it is no feature map"
-    raise NotACutError(
-        f"layer={layer!r} doesn't carry everything: {reason}; near it the model can be split at "
-        f"{', '.join(seen.traced.names[place][0] for place in around)}"
-    )
-
-
-def _named(seen: Survey, model: nn.Module, layer: Any) -> fx.Node:
-    if not isinstance(layer, str):
-        raise TypeError(f"layer={layer!r} is no name; give one, such as {_nearest(seen, str(layer))}")
-    traced = seen.traced
-    names = traced.by_name
-    if layer in names:
-        return names[layer]
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if layer in modules:
-        # One module under several names: the calls are listed under the first of them.
-        for other, module in modules.items():
-            calls = traced.calls.get(other, {})
-            if module is modules[layer] and calls:
-                if len(calls) == 1 and calls[other] in traced.names:
-                    return calls[other]
-                raise UnknownLayerError(
-                    f"layer={layer!r} is a module that runs {len(calls)} times; name the call: {', '.join(calls)}"
-                )
-        raise UnknownLayerError(
-            f"layer={layer!r} is in the model, but no single tensor of its own reaches the logits; "
-            f"nearest that does: {_nearest(seen, layer)}"
-        )
-    raise UnknownLayerError(f"layer={layer!r} is not in the model; nearest: {_nearest(seen, layer)}")
-
-
-def _nearest(seen: Survey, layer: str) -> str:
-    names = [name for place in seen.splittable for name in seen.traced.names[place]]
-    maps = [seen.traced.names[place][0] for place in seen.splittable if seen.map_shape(place)[:2] != (1, 1)]
-    # Without the name of the part that the layer is in.
-    close = [name for name in names if name.endswith(f".{layer}") and not layer.isdigit()][:5]
-    close = close or difflib.get_close_matches(layer, names, n=5, cutoff=0.6)
-    return ", ".join(close or maps[-3:]) + " (face_jax.bridges.layers lists all)"
+# Coarser grids say little of where a concept is.
+_FINE = 7
 
 
 def _kind(node: fx.Node, root: nn.Module) -> str:

@@ -183,6 +183,7 @@ def layers(
     """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
     with errors_in_words():
         from face_jax import bridges
+        from face_jax.bridges.splitting.layer_table import lines_of
 
         loaded = bridges.load(model, weights=weights, transform_input=transform_input)
         places = loaded.layers()
@@ -190,12 +191,11 @@ def layers(
         names = rich.table.Column(
             "layer", no_wrap=True, min_width=max((len(place.name) for place in places), default=0)
         )
-        table = rich.table.Table(names, "y × x × channel", "below zero", "head behind it")
+        titles, *rows = lines_of(places)
+        table = rich.table.Table(names, *titles[1:])
         table.title = rich.markup.escape(loaded.name)
-        for place in places:
-            below = "none" if place.non_negative else f"{100 * place.negative:.0f} %, down to {place.minimum:.2g}"
-            head = "pooling, then affine" if place.affine else "not affine"
-            table.add_row(rich.markup.escape(place.name), " × ".join(map(str, place.shape)), below, head)
+        for row in rows:
+            table.add_row(*map(rich.markup.escape, row))
         console = rich.console.Console()
         if not console.is_terminal:
             # In a pipe nothing needs to be folded.

@@ -106,8 +106,8 @@ def last_map(loaded: Any) -> str:
     place = bridges.suggest_layer(loaded.layers(), classes=loaded.seen.logits.shape[1])
     if place is None:
         raise ValueError(
-            f"--model {loaded.name} has no layer with maps, whose places concepts could be found at; name a layer with "
-            "--layer, or choose another network"
+            f"--model {loaded.name} has no layer whose activations are maps on the picture, on which concepts could be "
+            "found; name one with --layer (face-jax layers lists them), or choose another network"
         )
     return place.name
 

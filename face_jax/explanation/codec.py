@@ -158,7 +158,7 @@ def _record(value: Any, kind: Any) -> Any:
                 raise Unfit(f"has {name!r}, which isn't saved with it")
             found[name] = leaf.value
         elif name not in value and field.metadata.get("lately"):
-            found[name] = field.default
+            found[name] = field.default  # written before there was such a field
         elif name not in value:
             raise Unfit(f"has no {name}")
         else:

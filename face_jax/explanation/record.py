@@ -143,7 +143,9 @@ class Explanation:
             progress_of(progress),
             Stopwatch(),
         )
-        codes = np.concatenate([encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps in batches])
+        codes = np.concatenate(
+            [encode_maps(average(maps) if pooled else maps, self.dictionary) for _, maps, _ in batches]
+        )
         return _in_place(codes[:, 0, 0] if pooled else codes, readable)
 
     @interruptible()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..heads.beside import of_pictures
 from ..metrics import Certificates, certificates, relative_squared_error
 from ..nmf import Objective, Solution, SquaredError, encode
 from ..nmf.validate import finite, matrix, squared_error
@@ -124,6 +125,7 @@ def _certified(
     if term.weights is not None:
         counted = np.repeat(np.asarray(term.weights) > 0, term.places)
         activations, codes = activations[counted], codes[counted]
+        term = dataclasses.replace(term, head=of_pictures(term.head, np.asarray(term.weights) > 0))
     original, rebuilt = predictions(dataclasses.replace(term, weights=None), activations, codes, dictionary)
     check_finite(jnp.isfinite(original).all(axis=1), name)
     check_finite(jnp.isfinite(rebuilt).all(axis=1), f"{name} rebuilt from concepts")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..heads import Affine
+from ..heads import Affine, Beside
 from ..nmf.objective import Local, Term
 from .checks import check, check_finite, check_settings, weights_as_array
 from .losses import ForwardKL, Loss
@@ -21,6 +21,7 @@ from .units import InSums, Unit
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 Logits = Float[Array, "image class"]
+Kept = Float[Array, "image token channel"] | None
 if TYPE_CHECKING:
     Weights = Float[Array, " image"] | Float[np.ndarray, " image"] | Sequence[float] | None
 else:
@@ -39,10 +40,12 @@ class Prepared:
 
     - `target`: of their logits, as the loss wants it.
     - `weights`: each image's factor, the unit included.
+    - `kept`: each image's tokens beside its maps, where the head is `Beside` such.
     """
 
     target: Logits
     weights: Float[Array, " image"]
+    kept: Kept = None
 
     @property
     def finite(self) -> Bool[Array, " image"]:
@@ -59,10 +62,12 @@ class Unkept:
 
     - `finite`: whether each image's logits are.
     - `weights`: each image's factor, the unit included.
+    - `kept`: each image's tokens beside its maps, where the head is `Beside` such.
     """
 
     finite: Bool[Array, " image"]
     weights: Float[Array, " image"]
+    kept: Kept = None
 
 
 @jax.tree_util.register_dataclass
@@ -167,30 +172,37 @@ class Faithfulness(Term):
         if self.weights is not None:
             weights = weights * jnp.asarray(self.weights, activations.dtype)
         if self.keep_predictions:
-            return Prepared(self.loss.target(self.logits(activations)), weights)
+            return Prepared(self.loss.target(self.logits(activations)), weights, self._kept)
         size = min(images, max(1, _TOGETHER // self.places))
 
         def look(block: Array, found: Bool[Array, " image"]) -> Bool[Array, " image"]:
             # The last block is moved back so that all are equally long.
             start = jnp.minimum(block * size, images - size)
             rows = jax.lax.dynamic_slice_in_dim(activations, start * self.places, size * self.places)
-            finite = jnp.isfinite(self.logits(rows)).all(axis=1)
+            kept = None if self._kept is None else jax.lax.dynamic_slice_in_dim(self._kept, start, size)
+            finite = jnp.isfinite(self.logits(rows, kept)).all(axis=1)
             return jax.lax.dynamic_update_slice_in_dim(found, finite, start, axis=0)
 
-        return Unkept(jax.lax.fori_loop(0, -(-images // size), look, jnp.ones(images, bool)), weights)
+        finite = jax.lax.fori_loop(0, -(-images // size), look, jnp.ones(images, bool))
+        return Unkept(finite, weights, self._kept)
 
     def recalled(self, prepared: Prepared | Unkept, activations: Float[Array, "row channel"]) -> Prepared:
         """With the original predictions of these rows."""
         if isinstance(prepared, Prepared):
             return prepared
-        return Prepared(self.loss.target(self.logits(activations)), prepared.weights)
+        target = self.loss.target(self.logits(activations, prepared.kept))
+        return Prepared(target, prepared.weights, prepared.kept)
 
-    def logits(self, activations: Float[Array, "row channel"]) -> Float[Array, "..."]:
-        """What the head says of rows, as its own type gives it."""
+    @property
+    def _kept(self) -> Kept:
+        return self.head.kept if isinstance(self.head, Beside) else None
+
+    def logits(self, activations: Float[Array, "row channel"], kept: Kept = None) -> Float[Array, "..."]:
+        """What the head says of rows, as its own type gives it; `kept` are the tokens of these rows' images alone."""
         if self.affine:
             kernel, bias = self.kernel(activations.shape[1], activations.dtype)
             return self.pool(activations) @ kernel + bias[None]
-        return self._network(activations)
+        return self._network(activations, kept)
 
     def kernel(self, channels: int, dtype: Any) -> tuple[Float[Array, "channel class"], Float[Array, " class"]]:
         """The affine map behind the pooling, read off unless the head says it."""
@@ -211,14 +223,14 @@ class Faithfulness(Term):
 
     def values(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Float[Array, " image"]:
         """The weighted loss of each image."""
-        return prepared.weights * self.loss.values(prepared.target, self.rebuilt(codes, dictionary))
+        return prepared.weights * self.loss.values(prepared.target, self.rebuilt(codes, dictionary, prepared.kept))
 
-    def rebuilt(self, codes: Codes, dictionary: Dictionary) -> Logits:
-        """What the head says of `codes @ dictionary`."""
+    def rebuilt(self, codes: Codes, dictionary: Dictionary, kept: Kept = None) -> Logits:
+        """What the head says of `codes @ dictionary`; `kept` as for `logits`."""
         if self.affine:
             kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
             return self.pool(codes) @ (dictionary @ kernel) + bias[None]
-        return self._network(codes @ dictionary)
+        return self._network(codes @ dictionary, kept)
 
     def gradient(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> tuple[Codes, Dictionary]:
         """Gradients with respect to codes and dictionary."""
@@ -232,7 +244,7 @@ class Faithfulness(Term):
     def local_codes(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Local:
         """The quadratic model in the codes."""
         if not self.affine:
-            return self._linearized(prepared, lambda u: self._network(u @ dictionary), codes)
+            return self._linearized(prepared, lambda u: self._network(u @ dictionary, prepared.kept), codes)
         kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
         seen = dictionary @ kernel
         logits = self.pool(codes) @ seen + bias[None]
@@ -251,7 +263,7 @@ class Faithfulness(Term):
     def local_dictionary(self, prepared: Prepared, codes: Codes, dictionary: Dictionary) -> Local:
         """The quadratic model in the dictionary."""
         if not self.affine:
-            return self._linearized(prepared, lambda w: self._network(codes @ w), dictionary)
+            return self._linearized(prepared, lambda w: self._network(codes @ w, prepared.kept), dictionary)
         kernel, bias = self.kernel(dictionary.shape[1], codes.dtype)
         pooled = self.pool(codes)
         logits = pooled @ (dictionary @ kernel) + bias[None]
@@ -267,7 +279,7 @@ class Faithfulness(Term):
         self, prepared: Prepared, codes: Codes, dictionary: Dictionary
     ) -> Callable[[Array, Array], tuple[Array, Array]]:
         """Gauss–Newton products in both factors together."""
-        logits, push = jax.linearize(self.rebuilt, codes, dictionary)
+        logits, push = jax.linearize(lambda u, w: self.rebuilt(u, w, prepared.kept), codes, dictionary)
         pull = jax.linear_transpose(push, codes, dictionary)
         curve = self.loss.curvature(prepared.target, logits)
         weights = prepared.weights[:, None]
@@ -282,12 +294,13 @@ class Faithfulness(Term):
         slope = pull(weights * self.loss.slope(prepared.target, logits))[0]
         return Local(slope, lambda v: pull(weights * curve(push(v)))[0])
 
-    def _network(self, rows: Float[Array, "row channel"]) -> Float[Array, "..."]:
-        return self.said(rows).astype(rows.dtype)
+    def _network(self, rows: Float[Array, "row channel"], kept: Kept) -> Float[Array, "..."]:
+        return self.said(rows, kept).astype(rows.dtype)
 
-    def said(self, rows: Float[Array, "row channel"]) -> Any:
-        """What the head returns for rows, or for the maps that they are places of."""
-        return self.head(rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1]))
+    def said(self, rows: Float[Array, "row channel"], kept: Kept = None) -> Any:
+        """What the head returns for rows, or for the maps that they are places of; `kept` as for `logits`."""
+        head = self.head if kept is None else Beside(self.head.head, kept)
+        return head(rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1]))
 
 
 def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:

@@ -1,6 +1,7 @@
 """Heads in JAX: what turns a layer's activations into logits."""
 
 from .affine import Affine as Affine
+from .beside import Beside as Beside
 from .families import NetworkHead as NetworkHead
 from .families import TokenHead as TokenHead
 from .families import convnext as convnext

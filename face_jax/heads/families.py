@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -87,14 +88,18 @@ class TokenHead(nnx.Module):
         return layers.channels_taken(self.norm)
 
     def __call__(
-        self, tokens: Float[Array, "image token channel"] | Float[Array, "image y x channel"]
+        self,
+        tokens: Float[Array, "image token channel"] | Float[Array, "image y x channel"],
+        kept: Float[Array, "image kept channel"] | None = None,
     ) -> Float[Array, "image class"]:
         """Logits of tokens, the class token first; with four axes, y and x together count the tokens.
 
-        Raises `ValueError` for another number of channels.
+        With `kept`, as `Beside` calls it, these stand before the others: the class token is the first of them. Raises
+        `ValueError` for another number of channels.
         """
         _check_channels("tokens", tokens, self.channels)
         tokens = tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])
+        tokens = tokens if kept is None else jnp.concatenate([kept.astype(tokens.dtype), tokens], axis=1)
         return self.classifier(self.norm(self.blocks(tokens))[:, 0])
 
 

@@ -40,9 +40,9 @@ class _Around:
 class OneLogit(_Around):
     """The logits `[0, z]` of a head that gives one logit z, `image` or `image × 1`; `binary` makes it."""
 
-    def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
+    def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """Two logits an image. Raises `ValueError` for a head that gives several."""
-        logit = self.head(maps)
+        logit = self.head(maps, *tokens)
         if logit.ndim != 1 and logit.shape[1:] != (1,):
             raise ValueError(
                 f"head gives logits of shape {tuple(logit.shape)}, and a binary classifier's gives one logit an image; "
@@ -57,9 +57,9 @@ class OneLogit(_Around):
 class _BesideSecond(_Around):
     """Logits less the second class's."""
 
-    def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
+    def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """As many logits as the head's, with the same softmax."""
-        logits = self.head(maps)
+        logits = self.head(maps, *tokens)
         return logits - logits[:, 1:2]
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..heads.beside import Beside, of_pictures
 from ..model import check_head
 from ..support.arguments import index_or_none, shown
 from ..support.classes import UnknownClassError
@@ -44,6 +45,11 @@ def check_asked(head: Any, codes: Any, dictionary: Any, target: Any) -> int:
         bad = int((~np.isfinite(np.asarray(values))).sum())
         if bad:
             raise ValueError(f"{name} has {bad} entries that are NaN or infinite; leave their images or concepts out")
+    if isinstance(head, Beside) and head.kept.shape[0] not in (1, shape[0]):
+        raise ValueError(
+            f"head keeps the tokens of {head.kept.shape[0]} pictures and codes has {shape[0]}; take those of these "
+            "pictures, head[index]"
+        )
     classes = _classes(head, (1, *shape[1:3], bank[1]), jnp.result_type(codes))
     number = index_or_none(target)
     if number is None:
@@ -78,7 +84,7 @@ def check_contributions(contribution: np.ndarray, target: int) -> None:
 def _classes(head: Any, shape: tuple[int, ...], dtype: Any) -> int:
     """How many classes the head has."""
     try:
-        logits = _logits.eval_shape(head, jax.ShapeDtypeStruct(shape, dtype))
+        logits = _logits.eval_shape(of_pictures(head, slice(1)), jax.ShapeDtypeStruct(shape, dtype))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"head doesn't take activations of shape {shape} (image × y × x × channel), which codes and dictionary "

@@ -63,7 +63,7 @@ def score(
     **Arguments:**
 
     - `name`: what the row is called.
-    - `head`: from activations to logits.
+    - `head`: from activations to logits; of a layer with tokens beside its maps, from both.
     - `units`: the pictures it's scored on.
     - `dictionary`: the concepts.
     - `target`: the class.
@@ -84,7 +84,7 @@ def score(
     importance = real_array("importance", importance, "concept")
     if len(importance) != len(dictionary):
         raise ValueError(f"importance has {len(importance)} numbers for {len(dictionary)} concepts; give one for each")
-    codes = encode_maps(units.maps, dictionary)
+    head, codes = units.head(head), encode_maps(units.maps, dictionary)
     rebuilt = codes @ dictionary
     logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
     certified = certificates(units.logits, logits, outputs)

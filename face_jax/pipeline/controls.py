@@ -58,5 +58,7 @@ def scores_of(
             weights = importance_of(model, material.fitted, bank, target, keys["importance"], silent).per_class
             rows.append(metrics.score(name, model.head, scored, bank, target, weights, model.outputs))
             advance(1)
-    nothing = np.asarray(model.head(jnp.zeros_like(jnp.asarray(scored.maps[:1]))))
-    return Scores(tuple(rows), accuracy_of_nothing=float(model.outputs.has(nothing, target)[0]))
+    # Tokens that are kept beside the maps say something of each picture even then.
+    some = scored[:1] if scored.kept is None else scored
+    nothing = np.asarray(some.head(model.head)(jnp.zeros_like(jnp.asarray(some.maps))))
+    return Scores(tuple(rows), accuracy_of_nothing=float(model.outputs.has(nothing, target).mean()))

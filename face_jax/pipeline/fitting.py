@@ -84,7 +84,7 @@ def fit(
     rows, path = crops, None
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
-            rows, term = faithful_rows(head, crops, material.fitted.maps, outputs)
+            rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
             if faithfulness == "auto":
                 with stopwatch("choice of the faithfulness"):
                     path = _path(head, material, rank, solver, start, keys, progress, outputs)
@@ -145,8 +145,9 @@ def _path(
     # Of the pictures that judge not even crops are learned from.
     crops = material.pictures.crop_activations
     others = crops[~np.isin(material.crop_of, material.index[judged])]
-    rows, term = faithful_rows(head, others, pictures.maps[learned], outputs)
-    held_out, held_out_term = faithful_rows(head, crops[:0], pictures.maps[judged], outputs)
+    fitting, judging = pictures[learned], pictures[judged]
+    rows, term = faithful_rows(fitting.head(head), others, fitting.maps, outputs)
+    held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
     return faithfulness_path(
         jnp.asarray(rows),
         rank,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,18 +40,10 @@ def importance_of(
     progress: Progress,
 ) -> Sobol:
     """Total Sobol indices of concepts in the pictures that are looked at."""
-    codes = _codes(model, units, dictionary)
+    codes, head = _codes(model, units, dictionary), _head(model, units, target)
     scrambles = 4
     with progress("Importance", scrambles) as advance:
-        return total_sobol(
-            model.head_for(target),
-            codes,
-            jnp.asarray(dictionary),
-            target,
-            scrambles=scrambles,
-            advance=advance,
-            key=key,
-        )
+        return total_sobol(head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key)
 
 
 def weighed(
@@ -69,11 +62,12 @@ def weighed(
     order, sobol = by_importance(importance_of(model, pictures, dictionary, target, keys["importance"], progress))
     dictionary, crop_codes = dictionary[order], fitting.crop_codes[:, order]
     codes, bank = _codes(model, pictures, dictionary), jnp.asarray(dictionary)
+    head = _head(model, pictures, target)
     measured = Importance(
         sobol=sobol,
         index=material.index[looked_at(model, len(material.index))],
-        tcav=tcav(model.head_for(target), codes, bank, target, key=keys["directions"]),
-        gradient_times_code=gradient_times_code(model.head_for(target), codes, bank, target),
+        tcav=tcav(head, codes, bank, target, key=keys["directions"]),
+        gradient_times_code=gradient_times_code(head, codes, bank, target),
     )
     return measured, dictionary, crop_codes
 
@@ -83,6 +77,11 @@ def _codes(
 ) -> Float[Array, "image y x concept"]:
     """Codes of the pictures that are looked at."""
     return jnp.asarray(encode_maps(units[looked_at(model, len(units))].maps, dictionary))
+
+
+def _head(model: SplitModel, units: Collected, target: int) -> Any:
+    """The head whose logit says what decides for the class, for the pictures that are looked at."""
+    return units[looked_at(model, len(units))].head(model.head_for(target))
 
 
 def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:

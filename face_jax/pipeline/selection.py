@@ -58,8 +58,7 @@ class Activator:
                 solver=self.solver,
             )
             return {
-                "maps": seen.kept.maps,
-                "logits": seen.kept.logits,
+                **_arrays(seen.kept),
                 "index": seen.index,
                 "readable": seen.readable,
                 "predicted": seen.predicted,
@@ -74,7 +73,7 @@ class Activator:
         arrays = self.cache([*said, *self._identity(photographs)], compute)
         self._check(arrays["maps"])
         return Survey(
-            kept=Collected(arrays["maps"], arrays["logits"]),
+            kept=_collected(arrays),
             index=arrays["index"],
             readable=arrays["readable"],
             predicted=arrays["predicted"],
@@ -98,13 +97,13 @@ class Activator:
                 stopwatch=self.stopwatch,
                 solver=self.solver,
             )
-            return {"maps": found.maps, "logits": found.logits}
+            return _arrays(found)
 
         window = b"" if crops.window is None else crops.window.tobytes()
         where = (crops.image.tobytes(), crops.box.tobytes(), window)
         arrays = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
         self._check(arrays["maps"])
-        return Collected(arrays["maps"], arrays["logits"])
+        return _collected(arrays)
 
     def _check(self, maps: Float[np.ndarray, "image y x channel"]) -> None:
         """What was kept was computed for any solver."""
@@ -118,6 +117,16 @@ class Activator:
         logits = str(len(self.model.classes))
         model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess), logits]
         return [*model, *map(_content, photographs)]
+
+
+def _arrays(collected: Collected) -> dict[str, np.ndarray]:
+    """What is kept of activations in files."""
+    kept = {} if collected.kept is None else {"kept": collected.kept}
+    return {"maps": collected.maps, "logits": collected.logits, **kept}
+
+
+def _collected(arrays: dict[str, np.ndarray]) -> Collected:
+    return Collected(arrays["maps"], arrays["logits"], arrays.get("kept"))
 
 
 def _content(photograph: Photograph) -> bytes:
@@ -237,7 +246,7 @@ def units(collected: Collected, index: Int[np.ndarray, " some"], *, affine: bool
     of many places.
     """
     # Averaged before they are chosen: maps that are chosen are copied.
-    return Collected(pooled(collected.maps), collected.logits)[index] if affine else collected[index]
+    return dataclasses.replace(collected, maps=pooled(collected.maps))[index] if affine else collected[index]
 
 
 def place_average(crops: Collected) -> Float[np.ndarray, "crop channel"]:

@@ -48,9 +48,7 @@ class Place(Protocol):
 
 
 def earlier_layers(places: Sequence[Place], layer: str, depth: int) -> tuple[str, ...]:
-    """Layers for the levels of a recursion: before `layer`, the last of each finer grid, a non-negative one if any is.
-
-    Layers of one grid differ by a block or two; from grid to grid parts become smaller.
+    """Layers for the levels of a recursion, as `suitable_before` has them.
 
     **Arguments:**
 
@@ -60,23 +58,59 @@ def earlier_layers(places: Sequence[Place], layer: str, depth: int) -> tuple[str
 
     **Returns:** names, the nearest first. Raises `ValueError` if there are fewer, naming those there are.
     """
+    found = suitable_before(places, layer)
+    if len(found) < depth:
+        there = ", ".join(found) or "none"
+        raise ValueError(
+            f"depth={depth} needs as many earlier layers, each on a finer grid than the one behind it or, where the "
+            f"network keeps one grid, half as deep in it; before {layer!r} there are: {there}"
+        )
+    return found[:depth]
+
+
+def suitable_before(places: Sequence[Place], layer: str) -> tuple[str, ...]:
+    """Layers that parts of concepts can be found at: before `layer`, the last one of each finer grid.
+
+    Layers of one grid differ by a block or two; from grid to grid parts become smaller. On each grid the last layer is
+    taken that is never below zero, or the last of all if there is none on any. A transformer has the same grid from
+    its first block to its last: there it's the block half as deep, then the one half as deep as that, and so on.
+
+    **Arguments:**
+
+    - `places`: the layers on offer, in the order that data flows.
+    - `layer`: the explanation's.
+
+    **Returns:** all their names, the nearest first. Raises `ValueError` for a layer that isn't among the places.
+    """
     at = next((i for i, place in enumerate(places) if layer == place.name or layer in place.aliases), None)
     if at is None:
         raise ValueError(f"layer={layer!r} is none of the layers on offer: {', '.join(place.name for place in places)}")
+    before = [place for place in places[:at] if getattr(place, "told", True)]
+    never_below = _last_of_each_grid([place for place in before if place.non_negative], places[at])
+    found = never_below or _last_of_each_grid(before, places[at])
+    if not found or getattr(places[at], "prefix", 0):
+        # Before the first block nothing has been mixed yet: patches are colours there.
+        found, blocks = [], [place for place in before if _alike(place, places[at])]
+        deep = len(blocks)
+        while deep:
+            deep //= 2
+            found.append(blocks[deep])
+    return tuple(place.name for place in found)
+
+
+def _alike(place: Place, layer: Place) -> bool:
+    """Whether a place is the result of a block on the layer's own grid, with the same tokens beside it."""
+    grid = (place.shape[:2], getattr(place, "prefix", 0))
+    return getattr(place, "stage", True) and grid == (layer.shape[:2], getattr(layer, "prefix", 0))
+
+
+def _last_of_each_grid(before: Sequence[Place], layer: Place) -> list[Place]:
     found: list[Place] = []
-    for place in reversed(places[:at]):
-        grid, finest = (each.shape[0] * each.shape[1] for each in (place, found[-1] if found else places[at]))
-        if grid > finest:
+    for place in reversed(before):
+        finest = (found[-1] if found else layer).shape
+        if place.shape[0] * place.shape[1] > finest[0] * finest[1]:
             found.append(place)
-        elif found and grid == finest and place.non_negative and not found[-1].non_negative:
-            found[-1] = place
-    if len(found) < depth:
-        there = ", ".join(place.name for place in found) or "none"
-        raise ValueError(
-            f"depth={depth} needs as many earlier layers, each on a finer grid than the one behind it; before "
-            f"{layer!r} there are: {there}"
-        )
-    return tuple(place.name for place in found[:depth])
+    return found
 
 
 def crop_rows(
@@ -92,7 +126,9 @@ def crop_rows(
     """Averaged activations of some of the explanation's crops at another layer."""
     # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
     # gives has no logits, and is kept apart from what the whole one gives.
-    headless = dataclasses.replace(model, head=_NoHead(), fingerprint=f"{model.fingerprint} without a head")
+    headless = dataclasses.replace(
+        model, head=_NoHead(), with_tokens=None, fingerprint=f"{model.fingerprint} without a head"
+    )
     activator = Activator(headless, batch, cache, progress, Stopwatch(), solver)
     return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
 
@@ -111,7 +147,8 @@ def check_same_model(explanation: Explanation, model: SplitModel, level: int) ->
     """Refuses a cut of another network, by what it says of one photograph."""
     check_model(model, f"earlier's model for level {level}")
     pixels = network_input(explanation.photographs[0].pixels(model.preprocess.reads), model.preprocess)
-    logits = np.asarray(model.head(model.features(jnp.asarray(pixels[None]))))[0]
+    maps, head = model.halves(jnp.asarray(pixels[None]))
+    logits = np.asarray(head(maps))[0]
     known = explanation.pictures.collected.logits[0]
     apart = np.inf if logits.shape != known.shape else float(np.abs(logits - known).max())
     if apart > _SAME_LOGITS * max(float(np.abs(known).max()), 1e-30):

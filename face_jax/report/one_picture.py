@@ -10,9 +10,10 @@ import numpy as np
 
 from ..attribution import Method
 from ..explanation.record import Explanation
+from ..heads.beside import beside
 from ..importance import gradient_times_code
 from ..model import photographs_for
-from ..pictures.photographs import view_of
+from ..pictures.photographs import network_input, view_of
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 
@@ -61,8 +62,13 @@ def picture(
     maps = explanation.maps(photograph, method=method, key=key)[:, 0]
     codes = jnp.asarray(explanation.encode(photograph))
     dictionary = jnp.asarray(explanation.dictionary)
-    target = explanation.target.index
-    adds = gradient_times_code(explanation.model.head_for(target), codes, dictionary, target).contribution[0]
+    model, target = explanation.model, explanation.target.index
+    head = model.head_for(target)
+    if model.with_tokens is not None:
+        given = network_input(photograph.pixels(model.preprocess.reads), model.preprocess)
+        _, kept = model.with_tokens(jnp.asarray(given[None]))
+        head = beside(head, kept)
+    adds = gradient_times_code(head, codes, dictionary, target).contribution[0]
     numbers = [concept.number for concept in explanation.concepts]
     noun = "class" if explanation.model.outputs.exclusive else "label"
     legend = f"share of what changes\nthe {noun}'s logit"

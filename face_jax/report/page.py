@@ -23,7 +23,7 @@ from .measures import MINOR, measures
 from .policy import with_policy
 from .together import together
 from .tree import crop_pictures, tree
-from .verdicts import meanings, noun_of, percent, verdicts
+from .verdicts import meanings, noun_of, of_nothing, percent, verdicts
 
 # Maps are drawn for so many concepts, in so many photographs.
 _MAPPED_CONCEPTS, _MAPPED_PHOTOGRAPHS, _GRADIENT_MAPS = 6, 6, 3
@@ -139,6 +139,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
             "gini": gini_ceiling(len(cards)),
         },
         "meanings": meanings(explanation),
+        "of_nothing": of_nothing(explanation),
         "verdicts": [verdict for verdict in said if not verdict.of_scores],
         "remarks": [verdict for verdict in said if verdict.of_scores],
     }

@@ -49,7 +49,9 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     maps = np.moveaxis(upsampled_codes(codes, pixels.shape[:2])[0], -1, 0)
     dictionary = jnp.asarray(explanation.dictionary)
     target = explanation.target.index
-    adds = np.asarray(_added(explanation.model.head_for(target), codes, dictionary, jnp.asarray(target)))
+    # The head of one picture, which has many variants of its maps here.
+    head = explanation.pictures.collected[number : number + 1].head(explanation.model.head_for(target))
+    adds = np.asarray(_added(head, codes, dictionary, jnp.asarray(target)))
     size = np.abs(adds)
     most = int(np.clip((size >= _LEAST * size.sum()).sum(), 1, _MOST))
     numbers = [concept.number for concept in explanation.concepts]

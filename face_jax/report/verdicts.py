@@ -155,6 +155,8 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
         yield (
             f"With no activations at all the classifier already predicts this {noun_of(explanation)}, so taking "
             "concepts out can't show what they do."
+            if explanation.pictures.collected.kept is None
+            else f"{of_nothing(explanation)} Below that no curve can fall, whatever is taken out."
         )
 
 
@@ -220,3 +222,16 @@ def meanings(explanation: Explanation) -> list[Meaning]:
             suspicious="A value at its ceiling: one concept stands for the whole class, the others for nothing.",
         ),
     ]
+
+
+def of_nothing(explanation: Explanation) -> str:
+    """What is predicted when all codes are zero, in a sentence."""
+    share, kept = explanation.scores.accuracy_of_nothing, explanation.pictures.collected.kept
+    if kept is None:
+        does = "gives" if share else "doesn't give"
+        return f"Predicting from no activations at all {does} this {noun_of(explanation)}."
+    tokens = "class token" if kept.shape[1] == 1 else f"{kept.shape[1]} tokens beside the maps"
+    return (
+        f"From each picture's {tokens} alone, kept while all codes are zero, this {noun_of(explanation)} is predicted "
+        f"for {percent(share)} of the held-out pictures: the floor of every curve."
+    )

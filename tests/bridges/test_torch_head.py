@@ -78,11 +78,11 @@ def test_linearized_and_transposed(split, maps):
 
 def test_attention_has_a_forward_derivative_too():
     split = bridges.split(small.randomized(small.Tokens()).double(), "cat", preprocess=EIGHT)
-    maps = split.features(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
+    maps, head = split.halves(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
     direction = jnp.asarray(np.random.default_rng(2).standard_normal(maps.shape))
     step = 1e-6
-    difference = (split.head(maps + step * direction) - split.head(maps - step * direction)) / (2 * step)
-    np.testing.assert_allclose(jax.jvp(split.head, (maps,), (direction,))[1], difference, rtol=1e-6, atol=1e-9)
+    difference = (head(maps + step * direction) - head(maps - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jax.jvp(head, (maps,), (direction,))[1], difference, rtol=1e-6, atol=1e-9)
 
 
 def test_second_derivatives_are_refused(split, maps):
@@ -136,9 +136,13 @@ def test_maps_that_are_not_the_layers_are_refused(split, maps):
     flat = bridges.split(small.randomized(small.FlatHead()).double(), "conv", preprocess=EIGHT).head
     with pytest.raises(ValueError, match=r"maps has shape \(8, 7, 6\) for each image"):
         flat(jnp.ones((2, 8, 7, 6)))
-    tokens = bridges.split(small.randomized(small.Tokens()).double(), "final", preprocess=EIGHT).head
-    with pytest.raises(ValueError, match="maps have 5 × 2 places; one column of tokens"):
+    tokens = bridges.split(small.randomized(small.Tokens()).double(), "permute", preprocess=EIGHT).head
+    with pytest.raises(ValueError, match="maps have 5 × 2 places, and the layer has 2 × 2"):
         tokens(jnp.ones((2, 5, 2, 8)))
+    beside = bridges.split(small.randomized(small.Tokens()).double(), "cat", preprocess=EIGHT).head
+    for given in ((), (jnp.ones((2, 2, 8)),), (jnp.ones((3, 1, 8)),)):
+        with pytest.raises(ValueError, match=r"maps of 2 × 2 places and 1 tokens beside them.*head\(maps, tokens\)"):
+            beside(jnp.ones((2, 2, 2, 8)), *given)
 
 
 def test_other_grids_of_the_same_channels_are_taken(split, maps):
@@ -169,14 +173,18 @@ def test_derivatives_under_torchs_inference_mode(split, maps):
     np.testing.assert_allclose(given, jax.grad(lambda a: split.head(a).sum())(maps), rtol=1e-12)
 
 
-def test_tokens_as_maps():
-    split = bridges.split(small.randomized(small.Tokens()).double(), "final", preprocess=EIGHT)
-    maps = split.features(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
-    gradient = jax.grad(lambda a: split.head(a)[:, 1].sum())(maps)
-    # The classifier reads the class token alone, and linearly.
-    expected = np.zeros(maps.shape)
-    expected[:, 0, 0, :] = split.head.module.fc.weight[1].detach().numpy()
-    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+def test_derivatives_by_patches_are_torchs_own():
+    model = small.randomized(small.Tokens()).double()
+    split = bridges.split(model, "cat", preprocess=EIGHT)
+    maps, head = split.halves(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
+    tokens = torch.from_numpy(np.concatenate([np.asarray(head.kept), np.asarray(maps).reshape(2, 4, 8)], axis=1))
+    tokens.requires_grad_()
+    split.head.module(tokens)[:, 1].sum().backward()
+    given = jax.jit(jax.grad(lambda a: head(a)[:, 1].sum()))(maps)
+    np.testing.assert_allclose(given.reshape(2, 4, 8), tokens.grad[:, 1:], rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.grad(lambda kept: split.head(maps, kept)[:, 1].sum())(head.kept), tokens.grad[:, :1], rtol=1e-12
+    )
 
 
 def test_large_maps_do_not_lock_up():

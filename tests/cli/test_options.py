@@ -55,7 +55,7 @@ def test_other_words_are_refused(mistake, said):
 def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
     torch = pytest.importorskip("torch")
     from face_jax.bridges import LoadedModel
-    from face_jax.bridges.splitting import listing
+    from face_jax.bridges.splitting import surveying
 
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 2, stride=2), torch.nn.ReLU(),
@@ -63,8 +63,8 @@ def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
     )  # fmt: skip
     loaded = LoadedModel(network.eval(), fj.Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
     followed = []
-    trace = listing.trace
-    monkeypatch.setattr(listing, "trace", lambda *given: followed.append(given) or trace(*given))
+    trace = surveying.trace
+    monkeypatch.setattr(surveying, "trace", lambda *given: followed.append(given) or trace(*given))
     layer = last_map(loaded)
     split = loaded.split(layer)
     (earlier,) = earlier_of(loaded, layer, 1, None)

@@ -222,6 +222,9 @@ PLACES = (
 def test_earlier_layers_are_the_last_of_each_finer_grid():
     assert earlier_layers(PLACES, "three.1", 3) == ("two.1", "one", "stem")
     assert earlier_layers(PLACES, "last", 1) == ("two.1",)
+    # Where nothing before it is free of negative activations, layers with such are taken.
+    signed = [dataclasses.replace(place, non_negative=False) for place in PLACES]
+    assert earlier_layers(signed, "three.1", 3) == ("two.signed", "one", "stem")
     with pytest.raises(ValueError, match=r"depth=3 .* before 'two.0' there are: one, stem"):
         earlier_layers(PLACES, "two.0", 3)
     # A grid whose layers are all signed is no less fine.
@@ -229,3 +232,25 @@ def test_earlier_layers_are_the_last_of_each_finer_grid():
     assert earlier_layers(signed, "last", 3) == ("two.1", "one", "stem")
     with pytest.raises(ValueError, match="'four' is none of the layers"):
         earlier_layers(PLACES, "four", 1)
+
+
+def test_on_one_grid_earlier_layers_are_half_as_deep_each():
+    @dataclasses.dataclass(frozen=True)
+    class Block(Layer):
+        prefix: int = 1
+        stage: bool = True
+
+    shape = (14, 14, 32)
+    places = [
+        Block("patches", shape, non_negative=False, prefix=0),
+        Block("with class token", shape, non_negative=False, stage=False),
+        *(
+            Block(name, shape, non_negative=False, stage=stage)
+            for number in range(9)
+            for name, stage in ((f"{number}.add", False), (f"{number}", True))
+        ),
+    ]
+    assert earlier_layers(places, "8", 4) == ("4", "2", "1", "0")
+    assert earlier_layers(places, "1", 1) == ("0",)
+    with pytest.raises(ValueError, match=r"half as deep in it; before '0' there are: none"):
+        earlier_layers(places, "0", 1)

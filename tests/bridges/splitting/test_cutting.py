@@ -30,7 +30,7 @@ CUTS = [
     (small.SharedActivation, "act_2", (8, 8, 6), True),
     (small.Branching, "act", (8, 8, 6), True),
     (small.OutOfSight, "act", (8, 8, 6), True),
-    (small.Tokens, "final", (5, 1, 8), False),
+    (small.Tokens, "permute", (2, 2, 8), False),
     (small.ChannelsLast, "act", (8, 8, 8), True),
     (small.NormedHead, "act", (8, 8, 6), True),
     (small.FlatHead, "act", (8, 8, 6), False),
@@ -71,14 +71,18 @@ def test_maps_are_the_modules_own_output_with_channels_last():
     assert float((seen[0] - seen[2]).abs().max()) > 0.1
 
 
-def test_tokens_are_maps_of_one_column():
+def test_tokens_are_maps_on_their_grid_and_the_class_token_is_beside_them():
     model = small.randomized(small.Tokens()).double()
     seen = []
-    model.final.register_forward_hook(lambda module, given, result: seen.append(result))
-    logits(model, IMAGES)
-    model.final._forward_hooks.clear()
-    maps = bridges.split(model, "final", preprocess=EIGHT).features(IMAGES)
-    np.testing.assert_allclose(maps[:, :, 0, :], seen[0], rtol=1e-12)
+    model.patch.register_forward_hook(lambda module, given, result: seen.append(result))
+    expected = logits(model, IMAGES)
+    model.patch._forward_hooks.clear()
+    split = bridges.split(model, "cat", preprocess=EIGHT)
+    np.testing.assert_allclose(split.features(IMAGES), seen[0].movedim(1, -1), rtol=1e-12)
+    maps, tokens = split.with_tokens(IMAGES)
+    np.testing.assert_allclose(maps, split.features(IMAGES), rtol=1e-12)
+    np.testing.assert_array_equal(tokens, np.broadcast_to(model.token.detach(), (3, 1, 8)))
+    np.testing.assert_allclose(split.head(maps, tokens), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_affine_head_has_the_linear_layers_very_numbers():
@@ -238,7 +242,7 @@ def test_fingerprints_tell_apart_what_models_do_with_the_same_weights():
 @pytest.mark.parametrize("build", [small.Branching, small.Tokens, Variable])
 def test_fingerprints_of_one_model_are_the_same_however_often_it_is_split_or_built(build):
     model = small.randomized(build())
-    layer = "final" if build is small.Tokens else "act" if build is small.Branching else "body"
+    layer = "cat" if build is small.Tokens else "act" if build is small.Branching else "body"
     # Both are alive, so that an address in what is digested would show.
     first, again, other = (
         bridges.split(each, layer, preprocess=EIGHT).fingerprint for each in (model, model, small.randomized(build()))
