@@ -129,6 +129,13 @@ class SplitModel:
         """The head whose logit of a class says what decides for it: behind one logit z, `−z` for the first class."""
         return beside_second(self.head) if isinstance(self.outputs, Binary) and target == 0 else self.head
 
+    def halves(self, images: Any) -> tuple[Any, Any]:
+        """Activations of network input, and the head that gives their logits."""
+        if self.with_tokens is None:
+            return self.features(images), self.head
+        maps, kept = self.with_tokens(images)
+        return maps, beside(self.head, kept)
+
 
 def photographs_for(model: SplitModel, images: Any) -> tuple[Photograph, ...]:
     """`photographs`, with as many channels as the model's preprocessing reads; raises `ValueError` that names it."""
@@ -145,13 +152,6 @@ def photographs_for(model: SplitModel, images: Any) -> tuple[Photograph, ...]:
             f"{error} ({model.name} takes {width} × {height} pixels of {channels} "
             f"{'channel' if channels == 1 else 'channels'})"
         ) from error
-
-    def halves(self, images: Any) -> tuple[Any, Any]:
-        """Activations of network input, and the head that gives their logits."""
-        if self.with_tokens is None:
-            return self.features(images), self.head
-        maps, kept = self.with_tokens(images)
-        return maps, beside(self.head, kept)
 
 
 def check_model(model: Any, name: str = "model") -> None:
