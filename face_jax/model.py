@@ -18,8 +18,11 @@ from .pictures.transform import Transform as Transform
 from .support.arguments import callable_with, instance, real, several, shown, text
 from .support.classes import Names, binary_names, class_names
 
-# What is kept; functions may be given.
-Prepared = Preprocess if TYPE_CHECKING else Any
+if TYPE_CHECKING:
+    Prepared = Preprocess
+else:
+    # What is kept; functions may be given.
+    Prepared = Any
 
 
 @runtime_checkable

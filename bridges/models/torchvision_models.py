@@ -74,7 +74,7 @@ def load_torchvision(
         entry, known = _published(key, source)
         usual = preset(entry.transforms())
         rescales = _rescales(key, known, source, transform_input)
-        model = _build(key, len(names), found, usual.size, rescales)
+        model = _build(key, len(names), found, usual.shape[0], rescales)
         if found is not None:
             notes = fit(model, found, name, source or "", len(names))
             _drop_auxiliary(model)

@@ -79,7 +79,7 @@ class Places:
             return _compact(torch.cat([known[part] for part in given], axis)) if isinstance(axis, int) else None
         if name_of(node, self.traced) in ("unfold", "im2col") and self._makes_columns(node):
             pixels, *how = node.args
-            if pixels not in known or known[pixels].ndim != 4:
+            if not isinstance(pixels, fx.Node) or pixels not in known or known[pixels].ndim != 4:
                 return None
             if node.op == "call_module":
                 return _compact(self.traced.root.get_submodule(str(node.target))(known[pixels]))
@@ -99,10 +99,11 @@ class Places:
         first = given[0]
         if name == "einsum" and isinstance(node.args[0], str):
             operands = node.args[1] if isinstance(node.args[1], list | tuple) else node.args[1:]
-            return _einsum(node.args[0], [known.get(a) for a in operands], value, nowhere)
+            return _einsum(node.args[0], [known.get(a) for a in operands if isinstance(a, fx.Node)], value, nowhere)
         if name in PRODUCTS:
             operands = [known.get(a) for a in node.args[PRODUCTS[name] :][:2] if isinstance(a, fx.Node)]
-            if len(operands) == 2 and all(isinstance(a, torch.Tensor) and a.ndim >= 2 for a in operands):
+            operands = [a for a in operands if isinstance(a, torch.Tensor) and a.ndim >= 2]
+            if len(operands) == 2:
                 lead = string.ascii_lowercase[: value.ndim - 2]
                 left, right = (lead[max(0, len(lead) - a.ndim + 2) :] for a in operands)
                 return _einsum(f"{left}XZ,{right}ZY->{lead}XY", operands, value, nowhere)

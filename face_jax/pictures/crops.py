@@ -77,13 +77,13 @@ def proportioned(cropping: Any, preprocess: Preprocess) -> Any:
     return cropping if square else dataclasses.replace(cropping, preprocess=preprocess)
 
 
-def _short(cropping: Any) -> str:
+def _short(self: Any) -> str:
     """As a dataclass is shown, with no more of `preprocess` than that it's there."""
-    names = [field.name for field in dataclasses.fields(cropping) if field.name != "preprocess"]
-    shown = [f"{name}={getattr(cropping, name)!r}" for name in names]
-    if cropping.preprocess is not None:
+    names = [field.name for field in dataclasses.fields(self) if field.name != "preprocess"]
+    shown = [f"{name}={getattr(self, name)!r}" for name in names]
+    if self.preprocess is not None:
         shown.append("preprocess=model.preprocess")
-    return f"{type(cropping).__name__}({', '.join(shown)})"
+    return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,8 +167,9 @@ def apart(
 def crop_picture(explanation: CroppedConcepts, crop: int) -> Picture:
     """One of the crops, at the size of the page's pictures."""
     photograph = explanation.photographs[explanation.crops.image[crop]]
-    top, left, bottom, right = box = tuple(int(edge) for edge in explanation.crops.box[crop])
+    top, left, bottom, right = (int(edge) for edge in explanation.crops.box[crop])
+    box = (top, left, bottom, right)
     preprocess = _preprocess_of(explanation) or Preprocess()
     whole = in_colours(photograph.pixels(preprocess.reads), preprocess.shown)
-    pixels = resized(whole, (top, left, bottom, right), within(box, _PIXELS), Preprocess(interpolation="bicubic"))
+    pixels = resized(whole, box, within(box, _PIXELS), Preprocess(interpolation="bicubic"))
     return Picture(pixels, "picture")
