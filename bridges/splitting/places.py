@@ -73,10 +73,12 @@ class Places:
     def _moved(self, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
         if name_of(node, self.traced) in ("cat", "concat", "concatenate"):
             given, *rest = node.args or (node.kwargs.get("tensors"),)
-            if not isinstance(given, list | tuple) or any(part not in known for part in given):
+            parts = given if isinstance(given, list | tuple) else ()
+            found = [known[part] for part in parts if isinstance(part, fx.Node) and part in known]
+            if not parts or len(found) < len(parts):
                 return None
             axis = rest[0] if rest else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-            return _compact(torch.cat([known[part] for part in given], axis)) if isinstance(axis, int) else None
+            return _compact(torch.cat(found, axis)) if isinstance(axis, int) else None
         if name_of(node, self.traced) in ("unfold", "im2col") and self._makes_columns(node):
             pixels, *how = node.args
             if not isinstance(pixels, fx.Node) or pixels not in known or known[pixels].ndim != 4:
