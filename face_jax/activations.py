@@ -13,6 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .activation_checks import SignedActivationsError as SignedActivationsError
+from .activation_checks import (
+    check_signs,
+    refuse_no_maps,
+    refuse_not_finite,
+    refuse_other_count,
+    refuse_other_logits,
+)
 from .heads.beside import Beside, beside
 from .model import SplitModel
 from .nmf.options import AnySolver
@@ -35,10 +43,6 @@ _USUAL_BATCH = 32
 _LEAST_COPIES = 5
 # While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
 _COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
-
-
-class SignedActivationsError(ValueError):
-    """Activations below zero where a non-negative factorization was asked for, which can't represent them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +133,7 @@ def survey(
     stage = "Photographs through the network"
     parts = _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver)
     for maps, logits, beside_them in parts:
-        _refuse_other_count(logits, model)
+        refuse_other_count(logits, model)
         mask = np.full(len(logits), True) if target is None else model.outputs.has(logits, target)
         kept.add(maps, mask)
         tokens.append(None if beside_them is None else beside_them[mask])
@@ -250,7 +254,7 @@ def _forward(
         check_signs(model, solver, maps)
         with watch("the head"):
             said = say(head, device_maps)
-            _refuse_other_logits(said, len(device_maps), model)
+            refuse_other_logits(said, len(device_maps), model)
             logits = np.asarray(said)[: len(maps)]
         lost = int(np.isnan(logits).any(-1).sum())
         if lost:
@@ -293,84 +297,8 @@ def activations_of(
             stack = np.stack(pictures + [pictures[-1]] * (batch - len(pictures)))
             with watch("the network's forward passes"):
                 device_maps, head = model.halves(jnp.asarray(stack))
-                _refuse_no_maps(device_maps, len(stack), model)
+                refuse_no_maps(device_maps, len(stack), model)
                 maps = np.asarray(device_maps)[: len(pictures)]
-            _refuse_not_finite(maps, model)
+            refuse_not_finite(maps, model)
             yield device_maps, maps, head
             advance(len(pictures))
-
-
-def _refuse_no_maps(found: Any, images: int, model: SplitModel) -> None:
-    known = isinstance(found, jax.Array | np.ndarray)
-    real = known and jnp.issubdtype(found.dtype, jnp.floating)
-    if not real or len(found.shape) != 4 or found.shape[0] != images or 0 in found.shape:
-        given = f"shape {found.shape}, {found.dtype}," if known else f"a {type(found).__name__}"
-        raise ValueError(
-            f"features of {model.name} give {given} for {images} images; they have to give activations alone, an array "
-            "of real numbers of JAX or NumPy, image × y × x × channel"
-        )
-
-
-def _refuse_other_logits(said: Any, images: int, model: SplitModel) -> None:
-    shape, dtype = getattr(said, "shape", None), getattr(said, "dtype", object)
-    if shape is not None and len(shape) == 2 and shape[0] == images and jnp.issubdtype(dtype, jnp.floating):
-        return
-    given = f"a {type(said).__name__}" if shape is None else f"shape {tuple(shape)}, {dtype},"
-    raise ValueError(
-        f"head of {model.name} gives {given} for {images} images; it has to give logits alone, real numbers, "
-        "image × class"
-    )
-
-
-def _refuse_other_count(logits: np.ndarray, model: SplitModel) -> None:
-    count = logits.shape[1]
-    if count == len(model.classes):
-        return
-    raise ValueError(
-        f"the head of {model.name} gives {count} logit{'s' * (count != 1)} and classes has {len(model.classes)} names; "
-        + (
-            'for a binary classifier give the name of its one logit alone, classes=["cat"], or head='
-            "face_jax.heads.binary(head) with both names"
-            if count == 1 and len(model.classes) == 2
-            else "give one name for each logit"
-        )
-    )
-
-
-def _refuse_not_finite(maps: np.ndarray, model: SplitModel) -> None:
-    # NaN survives both, infinity one of them.
-    if np.isfinite(float(maps.min())) and np.isfinite(float(maps.max())):
-        return
-    lost = int((~np.isfinite(maps)).any((1, 2, 3)).sum())
-    raise ValueError(
-        f"layer={model.layer!r} of {model.name} has activations that are NaN or infinite in {lost} of {len(maps)} "
-        "pictures of a batch; look at the model's weights and its preprocessing, and compute in float32 if it's coarser"
-    )
-
-
-def below_zero(*found: np.ndarray) -> bool:
-    """Whether any activation is."""
-    return any(float(each.min(initial=0)) < 0 for each in found)
-
-
-def check_signs(model: SplitModel, solver: AnySolver | None, *found: np.ndarray) -> None:
-    """Raises `SignedActivationsError` if a solver that was chosen can't represent the activations.
-
-    **Arguments:**
-
-    - `model`: whose; without activations what it knows of its layer's signs counts.
-    - `solver`: None if it is chosen by the signs.
-    - `found`: activations.
-    """
-    if solver is None or solver.signed_dictionary:
-        return
-    lowest = min(float(each.min()) for each in found) if found else model.lowest
-    if lowest is None or lowest >= 0:
-        return
-    others = tuple(model.non_negative_layers()) if model.non_negative_layers else ()
-    raise SignedActivationsError(
-        f"layer={model.layer!r} of {model.name} has activations below zero (down to {lowest:.3g}), which the "
-        f"non-negative concepts of solver={type(solver).__name__}() can't represent; leave solver out, or give "
-        "SemiNMF(), whose concepts may have entries of either sign"
-        + (f", or choose a layer without such: {', '.join(others)}" if others else "")
-    )

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from .activations import below_zero, check_signs, collect_crops, pooled, survey, whole_maps
+from .activation_checks import below_zero, check_signs
+from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
 from .explanation.record import Explanation
 from .metrics.ssim import structural_similarity

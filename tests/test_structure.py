@@ -17,7 +17,7 @@ FLOORS = (
     "nmf.linalg", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
-    "pictures", "outputs", "heads", "model", "signs", "activations",
+    "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness",
     "explanation", "pipeline", "recursion", "sanity", "report", "study",
     "bridges", "cli",

@@ -4,6 +4,7 @@ A name that ends in a point is that of all modules in a package. A test compares
 """
 
 TESTED_BY = {
+    "activation_checks": "bridges/splitting/test_unsuitable_models.py",
     "activations": "pipeline/test_explain.py",
     "attribution.": "attribution/test_every_method.py",
     "attribution.fourier": "attribution/test_visualization.py",

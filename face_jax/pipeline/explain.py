@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..activations import below_zero, check_signs
+from ..activation_checks import below_zero, check_signs
 from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model, photographs_for

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..activations import Collected, Crops, Survey, check_signs, collect_crops, pooled, survey, whole_maps
+from ..activation_checks import check_signs
+from ..activations import Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
 from ..model import SplitModel
 from ..nmf.options import AnySolver
 from ..outputs import Binary

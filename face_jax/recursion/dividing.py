@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..activations import below_zero, check_signs
+from ..activation_checks import below_zero, check_signs
 from ..explanation.concepts import clearly_have, strongest_crops
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division, SubConcept, coherence, spreads, top_crops

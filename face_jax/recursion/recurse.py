@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..activations import check_signs
+from ..activation_checks import check_signs
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Recursion, spreads
 from ..model import SplitModel, check_model
