@@ -199,7 +199,7 @@ def test_masked_entries_are_refused_and_a_mask_of_nothing_is_not():
 
 def test_semi_nmf_takes_either_sign_and_nothing_else_does(digits):
     X = digits[0][:100] - digits[0][:100].mean(0)
-    estimator = NMF(n_components=5, solver=SemiNMF(), max_iter=50, tol=1e-3)
+    estimator = NMF(n_components=5, solver=SemiNMF(), max_iter=2000, tol=1e-3)
     codes = estimator.fit_transform(X)
     assert codes.min() >= 0 > estimator.components_.min()
     expected = np.stack([scipy.optimize.nnls(estimator.components_.T, row)[0] for row in X[:10]])

@@ -72,7 +72,7 @@ def suitable_before(places: Sequence[Place], layer: str) -> tuple[str, ...]:
     """Layers that parts of concepts can be found at: before `layer`, the last one of each finer grid.
 
     Layers of one grid differ by a block or two; from grid to grid parts become smaller. On each grid the last layer is
-    taken that is never below zero, or the last of all if there is none on any. A transformer has the same grid from
+    taken that is never below zero, or the last of all if there is none on it. A transformer has the same grid from
     its first block to its last: there it's the block half as deep, then the one half as deep as that, and so on.
 
     **Arguments:**
@@ -86,8 +86,7 @@ def suitable_before(places: Sequence[Place], layer: str) -> tuple[str, ...]:
     if at is None:
         raise ValueError(f"layer={layer!r} is none of the layers on offer: {', '.join(place.name for place in places)}")
     before = [place for place in places[:at] if getattr(place, "told", True)]
-    never_below = _last_of_each_grid([place for place in before if place.non_negative], places[at])
-    found = never_below or _last_of_each_grid(before, places[at])
+    found = _last_of_each_grid(before, places[at])
     if not found or getattr(places[at], "prefix", 0):
         # Before the first block nothing has been mixed yet: patches are colours there.
         found, blocks = [], [place for place in before if _alike(place, places[at])]
@@ -107,9 +106,11 @@ def _alike(place: Place, layer: Place) -> bool:
 def _last_of_each_grid(before: Sequence[Place], layer: Place) -> list[Place]:
     found: list[Place] = []
     for place in reversed(before):
-        finest = (found[-1] if found else layer).shape
-        if place.shape[0] * place.shape[1] > finest[0] * finest[1]:
+        grid, finest = (each.shape[0] * each.shape[1] for each in (place, found[-1] if found else layer))
+        if grid > finest:
             found.append(place)
+        elif found and grid == finest and place.non_negative and not found[-1].non_negative:
+            found[-1] = place
     return found
 
 

@@ -42,7 +42,7 @@ def test_words_become_options():
         (lambda: check_counts("auto", 0, 0), "--batch=0 isn't a number of pictures"),
         (lambda: strength_of("much"), "--faithfulness 'much'"),
         (lambda: labels_of(None, 0.3), "--threshold 0.3 is on the probability of labels"),
-        (lambda: labels_of(True, 2.0), "threshold=2.0 is no probability"),
+        (lambda: labels_of(True, 2.0), "threshold=2.0 isn.t a probability"),
         (lambda: check_depth(-1, None), "--depth -1"),
         (lambda: check_depth(2, ("layer3",)), "--depth 2 with 1 --layers"),
     ],

@@ -178,7 +178,7 @@ def test_a_preprocessing_from_before_there_was_a_choice_is_that_of_then(explanat
     old = changed(explanation, {"provenance.settings.preprocess": settings})
     same(old, fj.load(fj.save(old, tmp_path), model))
     whole = dataclasses.replace(model.preprocess, resize=(16, 16), fit="contain")
-    with pytest.raises(WrongModelError, match=r"fit=squash in its preprocessing, and .* has .*fit=contain"):
+    with pytest.raises(WrongModelError, match=r"fit=squash, resize=16 in its preprocessing, and .* has fit=contain"):
         fj.load(tmp_path, dataclasses.replace(model, preprocess=whole))
 
 

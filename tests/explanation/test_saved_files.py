@@ -231,7 +231,7 @@ def gone(array):
 # By the names that arrays had before, in which file, and what is said of them where they are now.
 ARRAYS = [
     (BANK, "dictionary", with_value(np.nan), r"bank\.dictionary has values"),
-    (BANK, "dictionary", with_value(-0.5), r"bank\.dictionary has values"),
+    (BANK, "codes", with_value(-0.5), r"bank\.codes has values"),
     (BANK, "dictionary", lambda _: np.ones((3, 9), np.float32), r"dictionary has shape \[3, 9\], not 3 × 6|channel"),
     (BANK, "dictionary", of_type(np.float16), "dictionary is of type F16, not of real"),
     (BANK, "codes", gone, "bank has no codes"),
@@ -250,7 +250,6 @@ ARRAYS = [
     (BANK, "tcav_p_value", with_value(2), r"tcav\.p_value has values"),
     (BANK, "tcav_random_scores", lambda _: np.zeros(0, np.float32), r"tcav\.random_scores has shape \[0\]"),
     (ACTIVATIONS, "maps", with_value(np.nan), r"collected\.maps has values"),
-    (ACTIVATIONS, "maps", with_value(-1), r"collected\.maps has values"),
     (ACTIVATIONS, "logits", with_value(1e9), r"target\.index"),
     (ACTIVATIONS, "crops", with_value(np.inf), r"pictures\.crop_activations has values"),
     (ACTIVATIONS, "logits", lambda _: np.ones((14, 5), np.float32), r"logits has shape \[14, 5\], not 14 × 2"),

@@ -84,7 +84,7 @@ def test_crops_that_are_hardly_seen_are_left_out():
 
 
 def test_boxes_on_a_squashed_input_are_squeezed_as_the_photograph_is():
-    preprocess = Preprocess(size=32, resize=40, squash=True)
+    preprocess = Preprocess(size=32, resize=(40, 40))
     crops = Crops(image=np.asarray([0]), box=np.asarray([[20, 40, 60, 120]]))
     found = metrics.pointing_cases([(0,)], crops, [(80, 160)], preprocess)
     # Half and a quarter as large, less a border of 4 pixels.

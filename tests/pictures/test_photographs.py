@@ -203,7 +203,7 @@ def test_squashed_photographs_are_resized_whole_and_their_box_is_what_is_visible
     expected = Image.fromarray(pixels).resize((resize, resize), Image.Resampling.BILINEAR)
     expected = expected.crop((beside, beside, beside + size, beside + size))
     np.testing.assert_array_equal(visible(pixels, preprocess), expected)
-    assert visible_box((60, 90), preprocess) == ((5, 7, 55, 82) if size == 40 else (0, 0, 60, 90))
+    assert visible_box((60, 90), preprocess) == ((5, 8, 55, 82) if size == 40 else (0, 0, 60, 90))
 
 
 def test_the_visible_box_is_what_is_visible():
@@ -246,7 +246,9 @@ def test_another_interpolation_is_refused_by_name():
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("shape", [(30, 200), (251, 40), (9, 1000)])
 def test_of_long_photographs_only_what_is_kept_is_resized_to_the_same(monkeypatch, shape, interpolation):
-    pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    # Far from black and white: Pillow clips what overshoots between its two passes, and which of them comes first depends
+    # on the lengths.
+    pixels = np.random.default_rng(2).integers(64, 192, (*shape, 3), dtype=np.uint8)
     for size, resize in ((40, 48), (48, 48), (60, 48)):
         preprocess = Preprocess(size=size, resize=resize, interpolation=interpolation)
         of_the_whole = visible(pixels, preprocess)

@@ -228,7 +228,8 @@ def test_earlier_layers_are_the_last_of_each_finer_grid():
     with pytest.raises(ValueError, match=r"depth=3 .* before 'two.0' there are: one, stem"):
         earlier_layers(PLACES, "two.0", 3)
     # A grid whose layers are all signed is no less fine.
-    signed = tuple(dataclasses.replace(place, non_negative=place.name != "one") for place in PLACES)
+    of_one_grid = dataclasses.replace(PLACES[1], non_negative=False)
+    signed = (PLACES[0], of_one_grid, *PLACES[2:])
     assert earlier_layers(signed, "last", 3) == ("two.1", "one", "stem")
     with pytest.raises(ValueError, match="'four' is none of the layers"):
         earlier_layers(PLACES, "four", 1)

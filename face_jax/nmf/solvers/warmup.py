@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..linalg.steps import positive
+from ..nnls.least_squares import codes_of
 from ..objective import SquaredError
 from .loop import solve
 from .passes import pass_over
@@ -59,16 +60,17 @@ class Warmup(Start):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
         rule: Any = SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
+        codes_for = _exactly if signed else roughly
         for number, (count, steps) in enumerate(stages):
             if number:
                 sample = activations[spread(rows, count)]
-                codes = roughly(sample, dictionary)
+                codes = codes_for(sample, dictionary)
             solver = dataclasses.replace(rule, max_steps=steps)
             found = solve(sample, SquaredError(), solver, codes, dictionary)
             # Equal shares of length for both factors: the solvers' steps treat them alike then.
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
             dictionary = found.dictionary * positive(lengths)[:, None]
-        return roughly(activations, dictionary), dictionary
+        return codes_for(activations, dictionary), dictionary
 
     @property
     def given(self) -> Given | None:
@@ -78,6 +80,14 @@ class Warmup(Start):
     def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Warmup:
         """With the inner start rescaled."""
         return dataclasses.replace(self, start=self.start.rescaled(rescale))
+
+
+def _exactly(
+    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
+) -> Float[Array, "concept row"]:
+    """The codes that minimize the squared error, concepts first: concepts of either sign are so far from orthogonal
+    that sweeps take dozens of times as many to come near."""
+    return codes_of(activations, dictionary, SquaredError())[0].T
 
 
 def roughly(

@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 import face_jax as fj
 from face_jax import bridges
 
-SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 NAMES = {"n1": "cat, tabby", "n2": "dog", "n3": "fish"}
 
 

@@ -304,13 +304,17 @@ def test_model_that_is_random_is_refused():
         bridges.split(small.randomized(Random()), "body", preprocess=EIGHT)
 
 
-def test_model_that_returns_a_dict_is_refused():
+def test_model_that_returns_its_logits_in_a_dict_is_taken():
     class Dict(small.Plain):
         def forward(self, x):
             return {"logits": super().forward(x)}
 
-    with pytest.raises(UntraceableModelError, match="wrap it in a module that returns the logits alone"):
-        bridges.split(Dict(), "body", preprocess=EIGHT)
+    model = small.randomized(Dict())
+    split = bridges.split(model, "body", preprocess=EIGHT)
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images).movedim(-1, 1))["logits"]
+    np.testing.assert_allclose(split.head(split.features(images)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_number_of_classes_is_checked():
