@@ -198,7 +198,7 @@ def test_notes_say_which_channels_are_shown():
     [
         ({"size": (1, 2, 3)}, r"size=\(1, 2, 3\) is no height and width"),
         ({"size": (0, 2)}, r"size=\(0, 2\) is no height"),
-        ({"resize": "256"}, r"resize='256' is no number of pixels"),
+        ({"resize": "256"}, r"resize='256' isn't a number of pixels"),
         ({"fit": "cover"}, r"fit='cover' with resize=256, .* give resize=\(256, 256\)"),
         ({"fit": "stretch", "resize": (2, 2)}, "fit='stretch' is unknown"),
         ({"mean": ()}, r"mean=\(\) isn't valid"),
