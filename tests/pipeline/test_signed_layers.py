@@ -10,6 +10,7 @@ import scipy.optimize
 from toy_model import CLASSES, Squared, colour_features, colour_model, pictures
 
 import face_jax as fj
+from face_jax import sanity
 from face_jax.activations import SignedActivationsError
 from face_jax.attribution import forward_with_pullback
 from face_jax.heads import Affine
@@ -143,16 +144,25 @@ def test_signs_decide_the_solver_of_a_path_and_of_a_scan():
         fj.rank_scan(rows, (2, 3), solver=fj.HALS())
 
 
-def test_what_forgets_is_explained_by_the_same_rule(explanation):
+def test_what_forgets_is_explained_by_the_same_rule(explanation, monkeypatch):
+    used = []
+
+    def noting(rows, rank, *, solver, **how):
+        used.append(solver)
+        return fj.factorize(rows, rank, solver=solver, **how)
+
+    monkeypatch.setattr(sanity, "factorize", noting)
+
     def forgot(images):
         # Never below zero, which the explanation is.
         return jnp.flip(colour_features(images), -1)
 
     stages = [("as trained", signed_model()), ("forgot", dataclasses.replace(signed_model(), features=forgot))]
     check = fj.sanity_check(explanation, stages, pictures=2, batch=8, key=0)
-    # Another start finds others of the concepts that fit alike, a little turned.
-    assert check.stages[0].dictionary > 0.9
-    assert check.stages[1].dictionary < check.stages[0].dictionary
+    # Another start may find others of the concepts that fit alike.
+    assert check.stages[0].logit_agreement == 1
+    assert len(used) == 2
+    assert all(isinstance(solver, fj.SemiNMF) for solver in used)
     with pytest.raises(SignedActivationsError, match="ADMM"):
         fj.sanity_check(explanation, stages, solver=fj.ADMM(), batch=8)
 
