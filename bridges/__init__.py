@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from .pulling import pull as pull
     from .splitting.cutting import split as split
     from .splitting.dominators import NotACutError as NotACutError
+    from .splitting.finding import UnknownLayerError as UnknownLayerError
     from .splitting.listing import Layer as Layer
-    from .splitting.listing import UnknownLayerError as UnknownLayerError
     from .splitting.listing import layers as layers
     from .splitting.listing import non_negative_layers as non_negative_layers
     from .splitting.listing import suggest_layer as suggest_layer
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 # Each public name's home. No home is called like a name, because importing it would put the module in the name's place.
 _HOMES = {
     "NotACutError": "splitting.dominators",
-    "UnknownLayerError": "splitting.listing",
+    "UnknownLayerError": "splitting.finding",
     "UntraceableModelError": "splitting.tracing",
     "UnsuitableModelError": "splitting.tracing",
     "UnknownModelError": "models",

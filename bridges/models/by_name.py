@@ -15,7 +15,7 @@ from face_jax.support.classes import ClassNames, binary_names, class_names
 
 from ..preprocessing import as_preprocess
 from ..splitting.endings import names_for
-from ..splitting.listing import example, survey
+from ..splitting.surveying import example, survey
 from ..weights.files import tensors_in
 from ..wrappers import copied, unwrapped
 from .folders import kind_of, looks_like_a_path, repository

@@ -16,7 +16,8 @@ from face_jax.model import Preprocess, SplitModel
 from face_jax.outputs import MultiLabelled
 
 from ..splitting.cutting import split
-from ..splitting.listing import Layer, Survey, example, layers, survey
+from ..splitting.listing import Layer, layers
+from ..splitting.surveying import Survey, example, survey
 
 
 class UnknownModelError(ValueError):
@@ -67,11 +68,6 @@ class LoadedModel:
         own: Any = {"preprocess": self.preprocess, "classes": self.classes, "name": self.name, "seen": self.seen}
         cut = split(self.model, layer, grid=grid, prefix=prefix, **own)
         return dataclasses.replace(cut, notes=(*self.notes, *cut.notes))
-
-
-def numbered(count: int) -> tuple[str, ...]:
-    """Names for classes that have none."""
-    return tuple(f"class {number}" for number in range(count))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

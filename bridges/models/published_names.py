@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from ..weights.files import WeightsError
 from ..weights.names import behind_prefixes, fit
 from .loaded import quietly
 
+Attempt = Callable[[nn.Module, dict[str, torch.Tensor]], tuple[str, ...]]
+
 
 def fit_published(
     model: nn.Module, found: dict[str, torch.Tensor], name: str, source: str, classes: int | None
@@ -22,24 +25,23 @@ def fit_published(
 
     Arguments, what is returned and what is raised are as there.
     """
+
+    def attempt(model: nn.Module, tensors: dict[str, torch.Tensor]) -> tuple[str, ...]:
+        return fit(model, tensors, name, source, classes)
+
     try:
-        return fit(model, found, name, source, classes)
+        return attempt(model, found)
     except WeightsError as unfit:
         if type(model).__module__.startswith("timm."):
-            return _converted_by_timm(model, found, name, source, classes, unfit)
+            return _converted_by_timm(model, found, attempt, unfit)
         transformers = sys.modules.get("transformers")
         if transformers is not None and isinstance(model, transformers.PreTrainedModel):
-            return _renamed_by_transformers(model, found, name, source, classes, unfit)
+            return _renamed_by_transformers(model, found, attempt, unfit)
         raise
 
 
 def _converted_by_timm(
-    model: nn.Module,
-    found: dict[str, torch.Tensor],
-    name: str,
-    source: str,
-    classes: int | None,
-    unfit: WeightsError,
+    model: nn.Module, found: dict[str, torch.Tensor], attempt: Attempt, unfit: WeightsError
 ) -> tuple[str, ...]:
     convert = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if convert is None:
@@ -51,7 +53,7 @@ def _converted_by_timm(
             converted = quietly("timm", lambda bare=bare: convert(dict(bare), model))
         if isinstance(converted, dict) and converted.keys() != bare.keys():
             with contextlib.suppress(WeightsError):
-                return fit(model, converted, name, source, classes)
+                return attempt(model, converted)
     raise unfit
 
 
@@ -76,12 +78,7 @@ class _AsSaved(nn.Module):
 
 
 def _renamed_by_transformers(
-    model: nn.Module,
-    found: dict[str, torch.Tensor],
-    name: str,
-    source: str,
-    classes: int | None,
-    unfit: WeightsError,
+    model: nn.Module, found: dict[str, torch.Tensor], attempt: Attempt, unfit: WeightsError
 ) -> tuple[str, ...]:
     try:
         saved = _AsSaved(model)
@@ -90,7 +87,7 @@ def _renamed_by_transformers(
     if saved.saved.keys() == model.state_dict().keys():
         raise unfit
     try:
-        return fit(saved, found, name, source, classes)
+        return attempt(saved, found)
     except WeightsError as other:
         # Whichever names are nearer to the file's tell more.
         sets = [inside.keys() for inside in behind_prefixes(found)]

@@ -12,9 +12,10 @@ from face_jax.model import Preprocess, Transform
 from face_jax.support.classes import class_names
 
 from ..preprocessing import as_preprocess
+from ..splitting.endings import names_for
 from ..weights.files import WeightsError
 from .folders import folder_tensors, offline, read_config
-from .loaded import LoadedModel, UnknownModelError, nearest, numbered, optional, prepared_otherwise, quietly
+from .loaded import LoadedModel, UnknownModelError, nearest, optional, prepared_otherwise, quietly
 from .published_names import fit_published
 from .torchvision_models import imagenet_names
 
@@ -206,7 +207,7 @@ def _classes(timm: Any, model: nn.Module, count: int) -> tuple[str, ...]:
         return class_names(labels if isinstance(labels, dict) else [str(label) for label in labels], count)
     subset = timm.data.infer_imagenet_subset(model)
     if subset is None:
-        return numbered(count)
+        return names_for(None, count, binary=False)
     if count == 1000:
         return imagenet_names()
     info = timm.data.ImageNetInfo(subset)

@@ -219,7 +219,7 @@ def _along(value: torch.Tensor, *axes: int) -> torch.Tensor:
 
 def _compact(marks: torch.Tensor) -> torch.Tensor:
     """The same numbers, kept once for every axis along which they don't vary."""
-    few = marks[tuple(slice(None) if axis in axes_of(marks) else slice(1) for axis in range(marks.ndim))]
+    few = few_of(marks)
     # Averages of equal numbers may differ by rounding.
     varies = [bool((few - few.narrow(axis, 0, 1)).abs().gt(0.25).any()) for axis in range(marks.ndim)]
     return few[tuple(slice(None) if along else slice(1) for along in varies)].round().expand(marks.shape)
@@ -228,3 +228,8 @@ def _compact(marks: torch.Tensor) -> torch.Tensor:
 def axes_of(marks: torch.Tensor) -> list[int]:
     """The axes along which numbers vary, of numbers that are kept once for all others."""
     return [axis for axis, length in enumerate(marks.shape) if length > 1 and marks.stride(axis) != 0]
+
+
+def few_of(marks: torch.Tensor) -> torch.Tensor:
+    """What is kept of numbers: one for each axis along which they don't vary."""
+    return marks[tuple(slice(None) if axis in axes_of(marks) else slice(1) for axis in range(marks.ndim))]

@@ -10,12 +10,9 @@ from torch import fx, nn
 
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
-from .finding import UnknownLayerError as UnknownLayerError
-from .finding import find as find
+from .finding import find
 from .layer_table import LayerTable
-from .surveying import Survey as Survey
-from .surveying import example as example
-from .surveying import survey as survey
+from .surveying import Survey, example, survey
 
 
 @dataclasses.dataclass(frozen=True)

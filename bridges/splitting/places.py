@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..arrays import Layout, Tokens
-from .layouts import CHANNEL_SECOND, PRODUCTS, Marks, axes_of, each, name_of, numbered
+from .layouts import CHANNEL_SECOND, PRODUCTS, Marks, axes_of, each, few_of, name_of, numbered
 
 # Two places are one where they lie nearer than this, in pixels: averages of equal numbers differ by rounding.
 _NEAR = 0.01
@@ -125,7 +125,7 @@ class Places:
         if len(alike) < 2:
             return alike[0] if alike else nowhere
         # Few numbers, put side by side: those that differ.
-        return _compact(torch.stack(torch.broadcast_tensors(*map(_few, alike))).nanmean(0).expand(value.shape))
+        return _compact(torch.stack(torch.broadcast_tensors(*map(few_of, alike))).nanmean(0).expand(value.shape))
 
 
 def _grid(lines: torch.Tensor, columns: torch.Tensor) -> tuple[tuple[int, int], torch.Tensor] | None:
@@ -165,17 +165,12 @@ def _mean(places: torch.Tensor, axis: int) -> torch.Tensor:
 
 def _compact(places: torch.Tensor) -> torch.Tensor:
     """The same places, kept once for every axis along which they don't vary."""
-    few = _few(places)
+    few = few_of(places)
     for axis in range(places.ndim):
         one = few.narrow(axis, 0, 1)
         apart = (few - one).abs().gt(_NEAR / 10) | (few.isnan() != one.isnan())
         few = few if bool(apart.any()) else one
     return few.expand(places.shape)
-
-
-def _few(places: torch.Tensor) -> torch.Tensor:
-    """What is kept of places."""
-    return places[tuple(slice(None) if axis in axes_of(places) else slice(1) for axis in range(places.ndim))]
 
 
 def _expands(places: torch.Tensor, value: torch.Tensor) -> bool:

@@ -19,7 +19,7 @@ from face_jax.support.classes import ClassNames, class_names
 from ..preprocessing import as_preprocess
 from ..splitting.cutting import split
 from ..splitting.first_run import reason
-from ..splitting.listing import example
+from ..splitting.surveying import example
 from ..splitting.tracing import evaluating
 from ..wrappers import plain_name, unwrapped
 from .redrawing import Fresh, Reinitialized, named_trained, settle

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_model import Disguised
 
 from face_jax.heads import Affine
 from face_jax.importance import contributions, exact_total_sobol, sampled_total_sobol, total_sobol
@@ -24,18 +25,6 @@ def ishigami(mask):
 
 def linear(mask):
     return (WEIGHTS @ mask)[None]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Disguised:
-    """An affine head that doesn't say so."""
-
-    inside: Affine
-    affine = False
-
-    def __call__(self, maps):
-        return self.inside(maps)
 
 
 def test_ishigami():

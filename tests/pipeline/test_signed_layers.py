@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from toy_model import CLASSES, Squared, colour_features, colour_model, pictures
+from toy_model import CLASSES, Disguised, Squared, colour_features, colour_model, pictures
 
 import face_jax as fj
 from face_jax import sanity
@@ -169,17 +169,7 @@ def test_what_forgets_is_explained_by_the_same_rule(explanation, monkeypatch):
 
 def test_concepts_are_taken_apart_at_a_signed_layer(explanation):
     kernel = jnp.zeros((14, 3)).at[:3].set(8 * jnp.eye(3))
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Rest:
-        head: Affine
-        affine = False
-
-        def __call__(self, maps):
-            return self.head(maps)
-
-    head = Rest(Affine(kernel.astype(jnp.float32), jnp.asarray([0.0, 0.1, 0.0], jnp.float32)))
+    head = Disguised(Affine(kernel.astype(jnp.float32), jnp.asarray([0.0, 0.1, 0.0], jnp.float32)))
     earlier = signed_model(head=head, layer="earlier")
     (division,) = fj.recurse(explanation, earlier, concepts=[0], rank=2, batch=8, key=0).recursion.divisions
     assert division.dictionary.min() < 0 <= division.codes.min()

@@ -8,7 +8,7 @@ import small_models as small
 import torch
 import torchvision
 from face_jax.bridges.splitting.dominators import NotACutError
-from face_jax.bridges.splitting.listing import UnknownLayerError
+from face_jax.bridges.splitting.finding import UnknownLayerError
 from face_jax.bridges.splitting.tracing import UntraceableModelError
 from torch import nn
 

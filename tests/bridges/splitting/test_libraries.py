@@ -6,7 +6,7 @@ import small_models as small
 import timm
 import torch
 import transformers
-from face_jax.bridges.splitting.listing import example, survey
+from face_jax.bridges.splitting.surveying import example, survey
 
 from face_jax import bridges
 from face_jax.model import Preprocess

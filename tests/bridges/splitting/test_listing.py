@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import small_models as small
 import torch
-from face_jax.bridges.splitting.listing import example, find, survey
+from face_jax.bridges.splitting.finding import find
+from face_jax.bridges.splitting.surveying import example, survey
 
 from face_jax import bridges
 
