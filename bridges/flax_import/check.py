@@ -35,8 +35,9 @@ def to_jax(tensor: torch.Tensor) -> Array:
     """A copy of a torch tensor as a JAX array of the same type; later changes to the tensor do not reach it."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return jnp.array(tensor.view(torch.int16).numpy().view(jnp.bfloat16))
-    return jnp.array(tensor.numpy())
+        return jax.device_put(tensor.view(torch.int16).numpy().view(jnp.bfloat16).copy())
+    # Not by `jnp.array`, which compiles a program for each shape
+    return jax.device_put(tensor.numpy().copy())
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -178,12 +179,16 @@ def _worst_by_image(values: list[Any], references: list[Any]) -> np.ndarray:
     return np.where(np.isfinite(worst), worst, np.inf)
 
 
+def widened(weight: Array) -> Array:
+    """Floating-point numbers in float64; by NumPy, as JAX would compile a program for each shape."""
+    return jax.device_put(np.asarray(weight, np.float64)) if jnp.issubdtype(weight.dtype, jnp.floating) else weight
+
+
 def _in_float64(network: ImportedNetwork, module: torch.nn.Module, question: _Question) -> np.ndarray:
     """The gradients' error for each image when both sides compute in float64."""
     wide = question.to(torch.float64)
     with jax.enable_x64(True):
-        weights = jax.tree.map(lambda w: w.astype(jnp.float64) if jnp.issubdtype(w.dtype, jnp.floating) else w, network)
-        ours = _ask_jax(weights, wide)
+        ours = _ask_jax(jax.tree.map(widened, network), wide)
     return _worst_by_image(ours.gradients, _ask_torch(copied(module).double(), wide).gradients)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from . import layers
@@ -19,8 +19,9 @@ def tensor(value: Any) -> Array:
     """A torch tensor's numbers as a JAX array of its own memory."""
     value = value.detach().cpu()
     if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks; float32 has all of its numbers
-        return jnp.array(value.float().numpy()).astype(jnp.bfloat16)
-    return jnp.array(np.asarray(value.numpy()))
+        return jax.device_put(value.float().numpy().astype(jnp.bfloat16))
+    # Not by `jnp.array`, which compiles a program for each shape.
+    return jax.device_put(value.numpy().copy())
 
 
 def _optional(value: Any) -> Array | None:

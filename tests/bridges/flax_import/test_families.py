@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 torch = pytest.importorskip("torch", reason="the import of torch modules needs the torch extra")
@@ -13,7 +12,7 @@ pytest.importorskip("torchvision", reason="the families are torchvision's")
 
 from classifier_families import FAMILIES, family  # noqa: E402
 from face_jax.bridges.flax_import import to_flax  # noqa: E402
-from face_jax.bridges.flax_import.check import compare  # noqa: E402
+from face_jax.bridges.flax_import.check import compare, widened  # noqa: E402
 from face_jax.bridges.flax_import.export import evaluating  # noqa: E402
 
 
@@ -31,7 +30,7 @@ def test_values_and_input_gradients_agree_with_torch(name: str) -> None:
 
     # torch's own derivative of hardsigmoid is only as exact as 1.0f / 6.0f
     gradient_rtol = 1e-7 if name == "mobilenet_v3" else 1e-10
-    wide = jax.tree.map(lambda w: w.astype(jnp.float64) if w.dtype == jnp.float32 else w, network)
+    wide = jax.tree.map(widened, network)
     with evaluating(model):
         exact = compare(wide, copy.deepcopy(model).double(), (example.double(),), key=jax.random.key(5))
     assert exact.values <= 1e-10
