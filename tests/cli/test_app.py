@@ -1,5 +1,6 @@
 """The command as users run it: a subprocess, on the embedded default; and what it says when something's wrong."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,18 +19,34 @@ from face_jax.explanation import saving
 pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded classifier isn't installed")
 
 
-def face_jax(*words, **where):
-    return python("-m", "face_jax.cli", *words, **where)
-
-
-def python(*words, folder, cache, environment=None):
+def face_jax(*words, folder, cache, environment=None):
+    """The command as a process of its own."""
     return subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, "-m", "face_jax.cli", *words],
         capture_output=True,
         text=True,
         cwd=folder,
         env={**os.environ, "FACE_JAX_CACHE": str(cache), "COLUMNS": "200", "NO_COLOR": "1", **(environment or {})},
     )
+
+
+def invoked(*words, **environment):
+    """The command in this process, where all is imported already; a pipe is where it writes."""
+    from typer.testing import CliRunner
+
+    from face_jax.cli import app
+
+    return CliRunner().invoke(app.app, words, env={"COLUMNS": "200", "NO_COLOR": "1", **environment})
+
+
+@pytest.fixture(scope="module")
+def own_settings():
+    """The tests' own number of threads stays, whatever the command asks for."""
+    from face_jax import bridges
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bridges, "share_processor", lambda: None, raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +120,12 @@ def test_the_same_command_gives_the_same_bytes(demo, cache, tmp_path):
 
 
 @pytest.fixture
-def tiny(monkeypatch, tmp_path):
+def tiny(monkeypatch, tmp_path, own_settings):
     """Runs the command in this process, on a small network; gives the folder of its report."""
     import torch
     from toy_model import pictures
-    from typer.testing import CliRunner
 
     from face_jax import bridges
-    from face_jax.cli import app
     from face_jax.model import Preprocess
 
     torch.manual_seed(3)
@@ -120,15 +135,13 @@ def tiny(monkeypatch, tmp_path):
     ).eval()  # fmt: skip
     loaded = bridges.LoadedModel(network, Preprocess(size=32, resize=32), ("a", "b", "c"), "tiny")
     monkeypatch.setattr(bridges, "load", lambda *_, **__: loaded, raising=False)
-    # The tests' own settings stay.
-    monkeypatch.setattr(bridges, "share_processor", lambda: None, raising=False)
     (tmp_path / "photos").mkdir()
     for number, pixels in enumerate(pictures(12, 0)):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
 
     def run(*words, ends=0):
         options = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--rank", "3", "--crops", "6"]
-        done = CliRunner().invoke(app.app, ["explain", *options, "--no-cache", *words])
+        done = invoked("explain", *options, "--no-cache", *words)
         assert done.exit_code == ends, done.output
         return tmp_path / "out", done
 
@@ -267,16 +280,16 @@ def test_a_number_is_the_weight_of_faithfulness(tiny):
     assert "fitted with a faithfulness term" in (out / "report.html").read_text()
 
 
-def test_help_has_an_example_for_every_command(tmp_path, cache):
+def test_help_has_an_example_for_every_command():
     for command in ("explain", "demo", "layers"):
-        done = face_jax(command, "--help", folder=tmp_path, cache=cache)
-        assert done.returncode == 0
+        done = invoked(command, "--help")
+        assert done.exit_code == 0
         assert f"Example: face-jax {command}" in done.stdout
 
 
-def test_layers_of_the_embedded_model(tmp_path, cache):
-    done = face_jax("layers", folder=tmp_path, cache=cache)
-    assert done.returncode == 0, done.stderr
+def test_layers_of_the_embedded_model():
+    done = invoked("layers")
+    assert done.exit_code == 0, done.output
     assert "7 × 7 × 1280" in done.stdout
     assert "pooling, then affine" in done.stdout
 
@@ -323,25 +336,6 @@ MISTAKES = [
     (["demo", "--rank", "0"], "--rank=0 isn't a number of concepts"),
     (["demo", "--photos", "dog"], "chelsea"),
 ]
-# Every mistake in one process, which saves most of the time: it goes into imports.
-ONE_AFTER_ANOTHER = """
-import contextlib, io, json, sys, traceback
-from face_jax.cli.app import app
-
-ended = []
-for words in json.loads(sys.argv[1]):
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-        try:
-            app(words)
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        except Exception:
-            code = traceback.format_exc()
-    ended.append((code, said.getvalue()))
-print(json.dumps(ended))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -361,19 +355,18 @@ def mistaken(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(mistaken, cache):
+def answers(mistaken, cache, own_settings):
+    """How each mistake ends, and what is said."""
     folder, environment = mistaken
-    every = json.dumps([words for words, _ in MISTAKES])
-    done = python("-c", ONE_AFTER_ANOTHER, every, folder=folder, cache=cache, environment=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    with contextlib.chdir(folder):
+        return [invoked(*words, FACE_JAX_CACHE=str(cache), **environment) for words, _ in MISTAKES]
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda number: " ".join(MISTAKES[number][0]))
 def test_what_is_wrong_is_said_in_a_line(number, answers):
-    code, said = answers[number]
-    assert code == 2, f"{code}\n{said}"
-    assert MISTAKES[number][1] in said
+    done = answers[number]
+    assert done.exit_code == 2, f"{done.output}\n{done.exception!r}"
+    assert MISTAKES[number][1] in done.output
 
 
 def test_what_is_refused_leaves_no_folder(answers, mistaken):
