@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..support.reprs import short_repr
+from .linalg.steps import positive
 from .results import Result
 
 
@@ -69,14 +70,30 @@ def normalized(
     codes: Float[Array, "concept row"], dictionary: Float[Array, "concept channel"]
 ) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"], Float[Array, " concept"]]:
     """Concepts of unit length, their length moved to the codes; a concept of length zero points everywhere."""
+    # Two steps, so that squares neither overflow nor vanish. Outside `jit` these are few programs to compile, and
+    # squares are summed by one of their own: together they would be rounded otherwise.
+    shrunk, unit = _of_order_one(dictionary)
+    return _of_length_one(codes, shrunk, unit, jnp.sum(shrunk**2, axis=1))
+
+
+@jax.jit
+def _of_order_one(
+    dictionary: Float[Array, "concept channel"],
+) -> tuple[Float[Array, "concept channel"], Float[Array, " concept"]]:
     # Only a unit to measure in: it cancels, and so takes no part in derivatives.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(dictionary), axis=1))
-    alive = largest > 0
-    safe = jnp.where(alive, largest, 1)
-    # Two steps, so that squares neither overflow nor vanish.
-    shrunk = jnp.where(alive[:, None], dictionary / safe[:, None], 1)
-    length = jnp.sqrt(jnp.sum(shrunk**2, axis=1))
-    scale = jnp.where(alive, safe * length, 0)
+    return jnp.where((largest > 0)[:, None], dictionary / positive(largest)[:, None], 1), largest
+
+
+@jax.jit
+def _of_length_one(
+    codes: Float[Array, "concept row"],
+    shrunk: Float[Array, "concept channel"],
+    unit: Float[Array, " concept"],
+    squares: Float[Array, " concept"],
+) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"], Float[Array, " concept"]]:
+    length = jnp.sqrt(squares)
+    scale = jnp.where(unit > 0, positive(unit) * length, 0)
     return codes * scale[:, None], shrunk / length[:, None], scale
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -20,6 +21,7 @@ Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
 
 
+@jax.jit
 def at_scale(codes: Codes, dictionary: Dictionary, scale: Float[Array, " concept"]) -> tuple[Codes, Dictionary]:
     """The factors as the objective sees them."""
     safe = positive(scale)
