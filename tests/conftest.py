@@ -35,6 +35,9 @@ LONGEST = (
     "attribution/test_black_box.py",
 )  # fmt: skip
 
+# Imports and traces make objects by the million; JAX listens to each collection besides.
+gc.set_threshold(20_000, 20, 20)
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -77,6 +80,13 @@ def pytest_xdist_auto_num_workers():
             limit = int(number) * unit / 2**32
         cores = min(cores, int(limit))
     return max(cores, 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """What imports have made stays for good: the collector needn't look through these millions again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

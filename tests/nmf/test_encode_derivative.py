@@ -79,7 +79,7 @@ def test_all_codes_positive_is_plain_least_squares():
 
 
 def test_on_the_support_the_jacobian_is_the_pseudo_inverse_of_its_concepts():
-    jacobian = jax.jacobian(lambda row: encode(row[None], W)[0])
+    jacobian = jax.jit(jax.jacobian(lambda row: encode(row[None], W)[0]))
     for row, code in zip(A, encode(A, W), strict=True):
         support = np.asarray(code) > 0
         expected = np.zeros((RANK, CHANNELS))

@@ -1,6 +1,7 @@
 """The factorization's derivative against independent witnesses, away from kinks and in float64."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -102,14 +103,16 @@ def _case(request):
     return activations, objective, solution
 
 
+@partial(jax.jit, static_argnames=("solver", "adjoint"))
+def loss_of(activations, objective, solver, start, adjoint):
+    """One program for all tests."""
+    found = factorize(activations, RANK, objective=objective, solver=solver, start=start, adjoint=adjoint)
+    return jnp.sum(CODES * found.codes) + jnp.sum(DICTIONARY * found.dictionary)
+
+
 def loss_from(solution, solver=SOLVER, adjoint=EXACT):
     start = raw(solution)
-
-    def loss(activations, objective):
-        found = factorize(activations, RANK, objective=objective, solver=solver, start=start, adjoint=adjoint)
-        return jnp.sum(CODES * found.codes) + jnp.sum(DICTIONARY * found.dictionary)
-
-    return jax.jit(loss)
+    return lambda activations, objective: loss_of(activations, objective, solver, start, adjoint)
 
 
 def directions(objective):
@@ -198,9 +201,9 @@ def test_wrong_derivatives_are_caught(monkeypatch, wrong):
     if wrong == "no active set":
         monkeypatch.setattr(hessian, "free", _all_free)
     solution = factorize(A, RANK, solver=SOLVER)
-    # Not through `jit`, which would know the right derivative from before.
-    by_hand = vector_products._implicit_vjp.__wrapped__
-    (gradient, _), _ = by_hand(200, False, jnp.asarray(1e-13), A, solution, (CODES, DICTIONARY), PLAIN)
+    # A function of its own: `jit` would know the right derivative of the other one from before.
+    by_hand = jax.jit(lambda *arrays: vector_products._implicit_vjp.__wrapped__(200, False, *arrays))
+    (gradient, _), _ = by_hand(jnp.asarray(1e-13), A, solution, (CODES, DICTIONARY), PLAIN)
     expected = central(loss_from(solution), A, PLAIN, directions(PLAIN))
     error = abs(jnp.sum(gradient * DIRECTION) - expected) / abs(expected)
     assert error <= 1e-7 if wrong is None else error > 1e-3
@@ -250,7 +253,7 @@ def test_one_concept_has_a_closed_form():
         return jnp.abs(jnp.linalg.svd(activations, full_matrices=False)[2][0])
 
     positive = A + 0.1
-    found, expected = (jax.jvp(f, (positive,), (DIRECTION,))[1] for f in (dictionary, singular))
+    found, expected = (jax.jvp(jax.jit(f), (positive,), (DIRECTION,))[1] for f in (dictionary, singular))
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -306,7 +309,7 @@ def test_float32_agrees_with_float64():
         codes, dictionary = CODES.astype(jnp.float32), DICTIONARY.astype(jnp.float32)
         return jnp.sum(codes * found.codes) + jnp.sum(dictionary * found.dictionary)
 
-    found = jax.grad(loss)(single)
+    found = jax.jit(jax.grad(loss))(single)
     assert found.dtype == jnp.float32
     # The system is solved to 1000 times float32's resolution.
     np.testing.assert_allclose(found, expected, atol=2e-3 * float(jnp.max(jnp.abs(expected))))
@@ -390,7 +393,7 @@ class TestWhereThereIsNoDerivative:
 
     def test_activations_of_zero(self):
         zero = jnp.zeros_like(A)
-        found = jax.grad(lambda a: jnp.sum(CODES * factorize(a, RANK).codes))(zero)
+        found = jax.jit(jax.grad(lambda a: jnp.sum(CODES * factorize(a, RANK).codes)))(zero)
         assert not jnp.any(jnp.isnan(found))
 
     def test_more_concepts_than_the_data_has(self):
@@ -402,7 +405,7 @@ class TestWhereThereIsNoDerivative:
             found = factorize(a, 2 * RANK, solver=SOLVER, adjoint=ImplicitAdjoint(throw=False))
             return jnp.sum(wide * found.codes)
 
-        assert jnp.all(jnp.isfinite(jax.grad(loss)(low)))
+        assert jnp.all(jnp.isfinite(jax.jit(jax.grad(loss))(low)))
 
 
 class TestASystemThatIsNotSolved:

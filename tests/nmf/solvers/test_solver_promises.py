@@ -1,6 +1,7 @@
 """What every solver promises, and what the driver around it does."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def test_same_key_gives_the_same_bits(solver):
 @each_solver
 def test_vmap_equals_a_loop(solver):
     batch = jnp.stack([jnp.asarray(noisy(seed)) for seed in range(3)])
-    together = jax.vmap(lambda A: ff.factorize(A, RANK, solver=solver, throw=False))(batch)
+    together = jax.jit(jax.vmap(lambda A: ff.factorize(A, RANK, solver=solver, throw=False)))(batch)
     for index, A in enumerate(batch):
         alone = ff.factorize(A, RANK, solver=solver)
         np.testing.assert_allclose(together.codes[index], alone.codes, rtol=1e-7, atol=1e-9)
@@ -112,11 +113,13 @@ def test_blocks_of_rows_give_the_same_answer_as_all_at_once(block_rows):
     weights = jnp.linspace(0.5, 2, SHAPE[0])
     objective = ff.SquaredError(row_weights=weights)
 
-    def run(rows):
+    @partial(jax.jit, static_argnums=2)
+    def run(codes, dictionary, rows):
         return solve(A, objective, ff.ADMM(max_steps=30), codes, dictionary, block_rows=rows)
 
-    np.testing.assert_allclose(run(block_rows).codes, run(None).codes, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(run(block_rows).stats.objective, run(None).stats.objective, rtol=1e-10)
+    some, every = (run(codes, dictionary, rows) for rows in (block_rows, None))
+    np.testing.assert_allclose(some.codes, every.codes, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(some.stats.objective, every.stats.objective, rtol=1e-10)
 
 
 @pytest.mark.parametrize("solver", [ff.ADMM(rtol=1e-9, max_steps=5000), ff.HALS(rtol=1e-9, max_steps=5000)])
@@ -298,10 +301,15 @@ def test_duplicates_are_counted():
     assert int(solution.stats.duplicated) == 1
 
 
+@partial(jax.jit, static_argnames=("start", "signed"))
+def begun(start, A, *, signed):
+    return start(A, RANK, signed=signed, key=jax.random.key(0))
+
+
 @pytest.mark.parametrize("start", [ff.NNDSVD(), ff.NNDSVDa(), ff.NNDSVDar(), ff.Random(), ff.Warmup()])
 def test_starts_are_feasible_and_better_than_nothing(start):
     A = jnp.asarray(noisy(shape=(2400, 12)))
-    codes, dictionary = start(A, RANK, signed=False, key=jax.random.key(0))
+    codes, dictionary = begun(start, A, signed=False)
     assert codes.shape == (RANK, 2400)
     assert float(jnp.minimum(codes.min(), dictionary.min())) >= 0
     scale = jnp.sum(A * (codes.T @ dictionary)) / jnp.sum((codes.T @ dictionary) ** 2)
@@ -312,7 +320,7 @@ def test_starts_are_feasible_and_better_than_nothing(start):
 @pytest.mark.parametrize("start", [ff.NNDSVD(), ff.NNDSVDa(), ff.NNDSVDar(), ff.Warmup()])
 def test_signed_starts_leave_the_dictionary_its_signs(start):
     A = jnp.asarray(noisy(shape=(2400, 12)) @ np.diag(np.where(np.arange(12) % 2, -1, 1)))
-    codes, dictionary = start(A, RANK, signed=True, key=jax.random.key(0))
+    codes, dictionary = begun(start, A, signed=True)
     assert float(codes.min()) >= 0 > float(dictionary.min())
     rebuilt = codes.T @ dictionary
     scale = jnp.sum(A * rebuilt) / jnp.sum(rebuilt**2)
@@ -339,7 +347,7 @@ def test_singular_triplets_are_the_largest_ones():
 
     A = jnp.asarray(noisy(shape=(60, 12)))
     for matrix in (A, A.T):
-        left, values, right = singular_triplets(matrix, 8, 6, jax.random.key(0))
+        left, values, right = jax.jit(singular_triplets, static_argnums=(1, 2))(matrix, 8, 6, jax.random.key(0))
         np.testing.assert_allclose(values[:RANK], np.linalg.svd(matrix, compute_uv=False)[:RANK], rtol=1e-6)
         np.testing.assert_allclose(left.T @ left, np.eye(8), atol=1e-8)
         np.testing.assert_allclose(matrix @ right[0], values[0] * left[:, 0], rtol=1e-6)

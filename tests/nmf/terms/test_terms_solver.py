@@ -41,20 +41,19 @@ def _maps_network(maps):
     return jnp.max(_network(maps.reshape(-1, CHANNELS)).reshape(maps.shape[0], -1, CLASSES), axis=1)
 
 
-def _value(term, weight, activations, codes, dictionary):
-    squared = fj.SquaredError().value(activations, codes, dictionary)
-    return float(squared + weight * term.value(term.prepare(activations), codes, dictionary))
+@jax.jit
+def _value(term, weight, activations, factors):
+    squared = fj.SquaredError().value(activations, *factors)
+    return squared + weight * term.value(term.prepare(activations), *factors)
+
+
+_slopes = jax.jit(jax.grad(_value, argnums=3))
 
 
 def _residual(term, weight, activations, solution):
     """Violations of the optimality conditions of the whole objective, from `jax.grad` of its value."""
-    prepared = term.prepare(activations)
-
-    def value(factors):
-        return fj.SquaredError().value(activations, *factors) + weight * term.value(prepared, *factors)
-
     factors = solution.codes, solution.dictionary
-    slopes = jax.grad(value)(factors)
+    slopes = _slopes(term, weight, activations, factors)
     scale = float(jnp.sum(activations**2))
     worst = 0.0
     for x, slope in zip(factors, slopes, strict=True):
@@ -84,7 +83,7 @@ def test_the_objective_never_rises_and_ends_stationary(name):
     assert len(history) > 2
     assert (np.diff(history) <= 0).all()
     assert history[-1] < history[0]
-    value = _value(term, weight, activations, solution.codes, solution.dictionary)
+    value = float(_value(term, weight, activations, (solution.codes, solution.dictionary)))
     assert float(solution.stats.final_objective) == pytest.approx(value, rel=1e-10)
     assert history[-1] == pytest.approx(value, rel=1e-9)
     assert solution.result == RESULTS.successful, solution.result.message
@@ -234,7 +233,7 @@ def test_a_start_of_ones_own_is_where_it_starts():
     generator = np.random.default_rng(2)
     codes, dictionary = jnp.asarray(generator.random((ROWS, RANK))), jnp.asarray(generator.random((RANK, CHANNELS)))
     found = factorize(activations, RANK, objective=objective, start=Given(codes, dictionary), solver=ADMM(max_steps=1))
-    value = _value(Faithfulness(head), 2.0, activations, codes, dictionary)
+    value = float(_value(Faithfulness(head), 2.0, activations, (codes, dictionary)))
     assert float(found.stats.objective[0]) == pytest.approx(value, rel=1e-10)
 
 
@@ -250,6 +249,7 @@ def test_published_adam_is_adam_and_clamp():
         solver=PaperAdam(max_steps=30, atol=0.0),
     )  # fmt: skip
 
+    @jax.jit
     def loss(factors):
         rebuilt = factors[0] @ factors[1]
         log_p, log_q = jax.nn.log_softmax(head(activations)), jax.nn.log_softmax(head(rebuilt))
@@ -259,10 +259,15 @@ def test_published_adam_is_adam_and_clamp():
 
     optimizer, factors = optax.adam(5e-4), first
     memory = optimizer.init(factors)
-    for _ in range(30):
+
+    @jax.jit
+    def step(factors, memory):
         with jax.numpy_dtype_promotion("standard"):
             updates, memory = optimizer.update(jax.grad(loss)(factors), memory)
-        factors = jax.tree.map(lambda x, step: jnp.maximum(x + step, 0), factors, updates)
+        return jax.tree.map(lambda x, step: jnp.maximum(x + step, 0), factors, updates), memory
+
+    for _ in range(30):
+        factors, memory = step(factors, memory)
     np.testing.assert_allclose(found.codes @ found.dictionary, factors[0] @ factors[1], atol=1e-9)
     assert found.result == RESULTS.max_steps_reached
     assert float(found.stats.objective[30]) == pytest.approx(float(loss(factors)) * activations.size / 2, rel=1e-8)
@@ -350,7 +355,7 @@ def test_predictions_that_are_not_kept_are_computed_again(name):
             codes = fj.encode(activations, found.dictionary, objective=fj.SquaredError() + weight * term)
             return jnp.sum(codes * cotangent)
 
-        return jax.grad(scalar)(2.0)
+        return jax.jit(jax.grad(scalar))(2.0)
 
     assert abs(float(derivative(term))) > 1e-4
     np.testing.assert_allclose(derivative(unkept), derivative(term), rtol=1e-8)
