@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -97,7 +98,7 @@ class SurrogateCheck:
     def passed(self) -> bool:
         """Whether both are worse than the explanation, in both spaces."""
         others = (self.random_concepts, self.random_weights)
-        return all(self.own.mae < other.mae and self.own.emd < other.emd for other in others)
+        return not any(self.own.mae >= other.mae or self.own.emd >= other.emd for other in others)
 
 
 def surrogate_check(
@@ -105,6 +106,7 @@ def surrogate_check(
     presence: Float[np.ndarray, "_ concept"],
     weights: Float[np.ndarray, "_ _"],
     random_presence: Float[np.ndarray, "draw _ _"],
+    weights_of_random: Float[np.ndarray, "draw _ _"] | None = None,
     *,
     nothing: Float[np.ndarray, " class"] | None = None,
     outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)
@@ -116,12 +118,13 @@ def surrogate_check(
     **Arguments:**
 
     - `logits`, `presence`, `weights`, `nothing`, `outputs`: as for `surrogate_error`.
-    - `random_presence`: that of concepts drawn at random, under the explanation's weights; several draws of them.
+    - `random_presence`: that of concepts drawn at random; several draws of them.
+    - `weights_of_random`: what these weigh for each class; the explanation's weights if None.
     - `draws`: other orders of the weights that are tried.
     - `key`: for these, or a seed.
 
-    **Returns:** the three errors. Raises `ValueError` for shapes that don't fit, and for a single concept, whose
-    weights have no other order.
+    **Returns:** the three errors; a single concept's weights have no other order, and the third is NaN. Raises
+    `ValueError` for shapes that don't fit.
 
     **Example:**
 
@@ -132,19 +135,24 @@ def surrogate_check(
     logits, presence, weights = _checked(logits, presence, weights)
     draws, key = check_count("draws", draws, "orders"), key_of(key)
     randoms = real_array("random_presence", random_presence, "draw × image × concept")
-    if len(weights) < 2:
-        raise ValueError("weights has one concept, whose weight has no other order; give at least 2")
+    others = [weights] * len(randoms) if weights_of_random is None else weights_of_random
+    if len(others) != len(randoms):
+        raise ValueError(f"weights_of_random has {len(others)} draws and random_presence {len(randoms)}; give as many")
     random = generator(jax.random.fold_in(key, 0))
     given: dict[str, Any] = {"nothing": nothing, "outputs": outputs}
     return SurrogateCheck(
         own=surrogate_error(logits, presence, weights, **given),
-        random_concepts=_mean([surrogate_error(logits, each, weights, **given) for each in randoms]),
+        random_concepts=_mean(
+            [surrogate_error(logits, each, its, **given) for each, its in zip(randoms, others, strict=True)]
+        ),
         random_weights=_mean(
             [
                 surrogate_error(logits, presence, weights[_other_order(random, len(weights))], **given)
                 for _ in range(draws)
             ]
-        ),
+        )
+        if len(weights) > 1
+        else SurrogateError(math.nan, math.nan, math.nan),
     )
 
 

@@ -148,8 +148,14 @@ def test_a_true_surrogate_passes_the_sanity_check_and_a_random_one_does_not():
     assert found.own.mae == pytest.approx(0, abs=1e-12)
     assert found.passed
     assert not metrics.surrogate_check(logits, drawn[0], weights, presence[None], key=0).passed
-    with pytest.raises(ValueError, match="one concept"):
-        metrics.surrogate_check(logits, presence[:, :1], weights[:1], drawn[..., :1])
+    single = metrics.surrogate_check(presence[:, :1] @ weights[:1], presence[:, :1], weights[:1], drawn[..., :1])
+    assert np.isnan(single.random_weights.mae)
+    assert single.passed
+    own = metrics.surrogate_check(logits, presence, weights, drawn, np.repeat(weights[None] + 1, 5, axis=0), key=0)
+    expected = np.mean([np.abs(each @ (weights + 1) - logits).mean() for each in drawn])
+    assert own.random_concepts.mae == pytest.approx(expected)
+    with pytest.raises(ValueError, match="weights_of_random has 1 draws"):
+        metrics.surrogate_check(logits, presence, weights, drawn, weights[None])
 
 
 def _planted(seed=0):
