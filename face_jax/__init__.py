@@ -14,16 +14,18 @@ The axis words used in every signature:
 `features` is their g, `head` their h.
 
 Here is what users call, the settings that they spell, the records that they get and the errors that they catch. What
-belongs to one subject only is in its package: `attribution`, `heads`, `importance`, `layer`, `metrics`, `study`, and
-`bridges` for torch, which is imported by itself.
+belongs to one subject only is in its package: `attribution`, `evaluation`, `heads`, `importance`, `layer`, `methods`,
+`metrics`, `study`, and `bridges` for torch, which is imported by itself.
 """
 
 import importlib.metadata as _metadata
 
 from . import attribution as attribution
+from . import evaluation as evaluation
 from . import heads as heads
 from . import importance as importance
 from . import layer as layer
+from . import methods as methods
 from . import metrics as metrics
 from . import study as study
 from .activations import GridCrops as GridCrops
@@ -33,6 +35,8 @@ from .attribution.table import UnknownMethodError as UnknownMethodError
 from .attribution.views import Views as Views
 from .attribution.visualization import Visualization as Visualization
 from .attribution.visualization import visualize as visualize
+from .evaluation import compare as compare
+from .evaluation import score_bank as score_bank
 from .explanation.concepts import Concept as Concept
 from .explanation.loading import WrongModelError as WrongModelError
 from .explanation.loading import load as load

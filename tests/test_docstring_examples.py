@@ -19,7 +19,7 @@ from layered_model import layered_model, warm_pictures
 
 import face_jax as fj
 
-PACKAGES = [fj, fj.attribution, fj.heads, fj.importance, fj.metrics, fj.study]
+PACKAGES = [fj, fj.attribution, fj.evaluation, fj.heads, fj.importance, fj.methods, fj.metrics, fj.study]
 
 
 def _functions():

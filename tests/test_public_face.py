@@ -9,7 +9,9 @@ import pytest
 import face_jax as fj
 from face_jax import bridges
 
-PACKAGES = (fj, fj.attribution, fj.heads, fj.importance, fj.layer, fj.metrics, fj.study)
+PACKAGES = (
+    fj, fj.attribution, fj.evaluation, fj.heads, fj.importance, fj.layer, fj.methods, fj.metrics, fj.study,
+)  # fmt: skip
 OFFERED = {id(getattr(package, name)) for package in PACKAGES for name in vars(package)}
 FUNCTIONS = sorted(
     {

@@ -18,8 +18,8 @@ FLOORS = (
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
-    "importance", "attribution", "metrics", "faithfulness",
-    "explanation", "pipeline", "recursion", "sanity", "report", "study",
+    "importance", "attribution", "metrics", "faithfulness", "methods",
+    "explanation", "pipeline", "evaluation", "recursion", "sanity", "report", "study",
     "bridges", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..heads import Affine, Beside
+from ..heads import Beside
+from ..heads.affine import affine_map
 from ..nmf.objective import Local, Term
 from .checks import check, check_finite, check_settings, weights_as_array
 from .losses import ForwardKL, Loss
@@ -206,12 +207,7 @@ class Faithfulness(Term):
 
     def kernel(self, channels: int, dtype: Any) -> tuple[Float[Array, "channel class"], Float[Array, " class"]]:
         """The affine map behind the pooling, read off unless the head says it."""
-        if isinstance(self.head, Affine):
-            return self.head.kernel.astype(dtype), self.head.bias.astype(dtype)
-        # Maps of one place, which any pooling leaves as they are.
-        maps = jnp.concatenate([jnp.zeros((1, channels), dtype), jnp.eye(channels, dtype=dtype)])[:, None, None]
-        logits = self.head(maps).astype(dtype)
-        return logits[1:] - logits[:1], logits[0]
+        return affine_map(self.head, channels, dtype)
 
     def pool(self, rows: Float[Array, "row concept"]) -> Float[Array, "image concept"]:
         """Averages over each image's rows."""

@@ -12,5 +12,6 @@ from .families import mobilenet_v3 as mobilenet_v3
 from .families import resnet as resnet
 from .families import vgg as vgg
 from .families import vit as vit
+from .offsets import shifted as shifted
 from .one_logit import OneLogit as OneLogit
 from .one_logit import binary as binary

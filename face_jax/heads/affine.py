@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,3 +73,13 @@ class Affine:
                 "give all places of each image, one image after the other"
             )
         return jnp.mean(maps.reshape(-1, self.places, channels), axis=1)
+
+
+def affine_map(head: Any, channels: int, dtype: Any) -> tuple[Float[Array, "channel class"], Float[Array, " class"]]:
+    """Kernel and bias of a head that is affine after pooling, read off unless it says them."""
+    if isinstance(head, Affine):
+        return jnp.asarray(head.kernel).astype(dtype), jnp.asarray(head.bias).astype(dtype)
+    # Maps of one place, which any pooling leaves as they are.
+    maps = jnp.concatenate([jnp.zeros((1, channels), dtype), jnp.eye(channels, dtype=dtype)])[:, None, None]
+    logits = head(maps).astype(dtype)
+    return logits[1:] - logits[:1], logits[0]

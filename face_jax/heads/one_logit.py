@@ -14,7 +14,7 @@ from .affine import Affine
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Around:
+class Around:
     """A head that changes what another one says."""
 
     head: Any
@@ -37,7 +37,7 @@ class _Around:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class OneLogit(_Around):
+class OneLogit(Around):
     """The logits `[0, z]` of a head that gives one logit z, `image` or `image × 1`; `binary` makes it."""
 
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
@@ -54,7 +54,7 @@ class OneLogit(_Around):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _BesideSecond(_Around):
+class _BesideSecond(Around):
     """Logits less the second class's."""
 
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:

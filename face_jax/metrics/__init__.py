@@ -1,10 +1,18 @@
 """How good an explanation is, beside the best that's possible and the trivial."""
 
+from .bands import Band as Band
+from .bands import band_over_images as band_over_images
+from .bands import band_over_runs as band_over_runs
+from .bounds import Completeness as Completeness
+from .bounds import completeness as completeness
+from .bounds import completeness_bounds as completeness_bounds
 from .controls import mean_direction as mean_direction
 from .controls import random_dictionary as random_dictionary
 from .controls import unit_length as unit_length
 from .curves import Curve as Curve
 from .curves import Fidelity as Fidelity
+from .curves import c_deletion as c_deletion
+from .curves import c_insertion as c_insertion
 from .curves import deletion_ceiling as deletion_ceiling
 from .curves import fidelity as fidelity
 from .curves import gini as gini
@@ -12,10 +20,19 @@ from .curves import gini_ceiling as gini_ceiling
 from .curves import insertion_ceiling as insertion_ceiling
 from .faithfulness import Certificates as Certificates
 from .faithfulness import certificates as certificates
+from .faithfulness import mean_squared_error as mean_squared_error
 from .faithfulness import relative_squared_error as relative_squared_error
 from .pointing import Pointing as Pointing
 from .pointing import PointingCases as PointingCases
 from .pointing import pointing_cases as pointing_cases
 from .pointing import pointing_game as pointing_game
+from .refits import Stability as Stability
+from .refits import stability as stability
 from .scoring import Score as Score
 from .scoring import score as score
+from .sparsity import CodeSparsity as CodeSparsity
+from .sparsity import code_sparsity as code_sparsity
+from .surrogate import SurrogateCheck as SurrogateCheck
+from .surrogate import SurrogateError as SurrogateError
+from .surrogate import surrogate_check as surrogate_check
+from .surrogate import surrogate_error as surrogate_error

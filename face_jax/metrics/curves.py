@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from ..importance.checks import check_asked
 from ..model import Head
 from ..outputs import AnyOutputs, MultiClass, Outputs
-from ..support.arguments import Real, Whole, check_count, instance, native, real, real_array, shown
+from ..support.arguments import Real, Whole, check_count, instance, native, one_of, real, real_array, shown
 from ..support.fields import within
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
@@ -111,9 +112,59 @@ def fidelity(
     return Fidelity(
         insertion=insertion,
         deletion=deletion,
-        c_insertion=float(np.trapezoid(insertion.accuracy) / concepts),
-        c_deletion=float((deletion.accuracy[0] - deletion.accuracy[1:]).sum() / (concepts + 1)),
+        c_insertion=c_insertion(insertion.accuracy),
+        c_deletion=c_deletion(deletion.accuracy),
     )
+
+
+def c_insertion(accuracy: Float[np.ndarray, " step"]) -> float:
+    """C-Ins, the area under an insertion curve: trapezoids over 0…r, over r (FACE, section 4.2).
+
+    **Arguments:**
+
+    - `accuracy`: after 0, 1, …, r concepts.
+
+    **Example:**
+
+    >>> fj.metrics.c_insertion(np.asarray([0.0, 1.0, 1.0]))
+    0.75
+    """
+    accuracy = _curve(accuracy)
+    return float(np.trapezoid(accuracy) / (len(accuracy) - 1))
+
+
+def c_deletion(accuracy: Float[np.ndarray, " step"], definition: str = "paper") -> float:
+    """C-Del, how far accuracy falls while concepts are taken out: `Σₖ (Acc₀ − Accₖ)` over a number near r.
+
+    **Arguments:**
+
+    - `accuracy`: after 0, 1, …, r concepts were taken out.
+    - `definition`: whose number that is. `"paper"`, `r + 1` (FACE, section 4.2); `"code"`, `r + 2` (FACE's published
+        code, and its evaluation of CRAFT); `"ice"`, `r + 1`, the mean over all points of the curve (FACE's notebook of
+        ICE); `"lad"`, `r` (the code of LAD). `deletion_ceiling` has the highest values.
+
+    **Example:**
+
+    >>> fj.metrics.c_deletion(np.asarray([1.0, 0.0, 0.0])), fj.metrics.c_deletion(np.asarray([1.0, 0.0, 0.0]), "code")
+    (0.6666666666666666, 0.5)
+    """
+    accuracy = _curve(accuracy)
+    return float((accuracy[0] - accuracy[1:]).sum() / (len(accuracy) - 1 + _beyond(definition)))
+
+
+def _curve(accuracy: Any) -> Float[np.ndarray, " step"]:
+    accuracy = real_array("accuracy", accuracy, "step").astype(np.float64)
+    if len(accuracy) < 2:
+        raise ValueError(f"accuracy has {len(accuracy)} step; give those after 0, 1, …, r concepts")
+    return accuracy
+
+
+# By how much the number that C-Del is divided by exceeds that of the concepts.
+_DELETION = {"paper": 1, "code": 2, "ice": 1, "lad": 0}
+
+
+def _beyond(definition: Any) -> int:
+    return _DELETION[one_of("definition", definition, tuple(_DELETION))]
 
 
 def insertion_ceiling(concepts: Whole, accuracy_of_nothing: Real = 0.0) -> float:
@@ -129,8 +180,13 @@ def insertion_ceiling(concepts: Whole, accuracy_of_nothing: Real = 0.0) -> float
     return 1 - (1 - accuracy_of_nothing) / (2 * concepts)
 
 
-def deletion_ceiling(concepts: Whole) -> float:
+def deletion_ceiling(concepts: Whole, definition: str = "paper") -> float:
     """The highest C-Del: every image right at first, and none from the first deletion on.
+
+    **Arguments:**
+
+    - `concepts`: how many.
+    - `definition`: as for `c_deletion`.
 
     **Example:**
 
@@ -138,7 +194,7 @@ def deletion_ceiling(concepts: Whole) -> float:
     0.8
     """
     concepts = check_count("concepts", concepts, "concepts")
-    return concepts / (concepts + 1)
+    return concepts / (concepts + _beyond(definition))
 
 
 def gini_ceiling(concepts: Whole) -> float:
@@ -153,10 +209,16 @@ def gini_ceiling(concepts: Whole) -> float:
     return 1 - 1 / concepts
 
 
-def gini(importance: Float[np.ndarray, " concept"]) -> float:
+def gini(importance: Float[np.ndarray, " concept"], definition: str = "paper") -> float:
     """C-Gini, how unequally importance is shared (FACE, section 4.2): 0 is evenly; 0 too if there's none.
 
     `Σᵢ (2i − n − 1) |eᵢ| / (n Σᵢ |eᵢ|)`, the n importances e in ascending order of their sizes, i from 1.
+
+    **Arguments:**
+
+    - `importance`: one number a concept.
+    - `definition`: `"paper"`, or `"code"` for FACE's published code, which takes importances with their signs; where
+        some are below zero that isn't bounded by the ceiling, and NaN where they add up to 0.
 
     **Example:**
 
@@ -164,12 +226,14 @@ def gini(importance: Float[np.ndarray, " concept"]) -> float:
     0.75
     """
     importance = real_array("importance", importance, "concept")
+    with_signs = one_of("definition", definition, ("paper", "code")) == "code"
     # Only shares matter, and sums of the largest numbers would be infinite.
-    sizes = np.sort(np.abs(of_order_one(importance.astype(np.float64), 0)))
+    sizes = of_order_one(importance.astype(np.float64), 0)
+    sizes = np.sort(sizes if with_signs else np.abs(sizes))
     count = len(sizes)
     total = sizes.sum()
     if total == 0:
-        return 0.0
+        return math.nan if sizes.any() else 0.0
     return float(((2 * np.arange(1, count + 1) - count - 1) * sizes).sum() / (count * total))
 
 

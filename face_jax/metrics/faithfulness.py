@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -81,6 +82,20 @@ def certificates(
     )
 
 
+def mean_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
+    """`‖A − Â‖² / (n p)`, the mean over all entries (FACE, appendix L.1): in the activations' unit squared.
+
+    **Example:**
+
+    >>> fj.metrics.mean_squared_error(np.asarray([3.0, 4.0]), np.asarray([3.0, 3.0]))
+    0.5
+    """
+    activations, rebuilt = _pair(activations, rebuilt)
+    if not activations.size:
+        raise ValueError("activations is empty; give at least one")
+    return float(np.square(activations.astype(np.float64) - rebuilt).mean())
+
+
 def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
     """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero.
 
@@ -89,10 +104,7 @@ def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float
     >>> fj.metrics.relative_squared_error(np.asarray([3.0, 4.0]), np.asarray([3.0, 3.0]))
     0.04
     """
-    activations = real_array("activations", activations, finite=False)
-    rebuilt = real_array("rebuilt", rebuilt, finite=False)
-    if activations.shape != rebuilt.shape:
-        raise ValueError(f"activations have shape {activations.shape} and rebuilt {rebuilt.shape}; give the same")
+    activations, rebuilt = _pair(activations, rebuilt)
     exponent = int(np.frexp(max(np.abs(activations).max(initial=0), np.abs(rebuilt).max(initial=0)))[1])
     if abs(exponent) > _SQUARED:
         # By a power of two, which changes no digit, before squares leave the range.
@@ -100,3 +112,11 @@ def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float
     total = float(np.square(activations, dtype=np.float64).sum())
     missed = float(np.square(activations.astype(np.float64) - rebuilt).sum())
     return missed / total if total > 0 else math.nan
+
+
+def _pair(activations: Any, rebuilt: Any) -> tuple[np.ndarray, np.ndarray]:
+    activations = real_array("activations", activations, finite=False)
+    rebuilt = real_array("rebuilt", rebuilt, finite=False)
+    if activations.shape != rebuilt.shape:
+        raise ValueError(f"activations have shape {activations.shape} and rebuilt {rebuilt.shape}; give the same")
+    return activations, rebuilt

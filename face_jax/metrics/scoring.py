@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..activations import Collected
+from ..heads import shifted
 from ..model import Head
 from ..nmf.encoding import encode_maps
 from ..outputs import AnyOutputs, MultiClass
@@ -57,8 +58,11 @@ def score(
     target: Whole,
     importance: Float[np.ndarray, " concept"],
     outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)
+    *,
+    codes: Float[np.ndarray, "image y x concept"] | None = None,
+    offset: Float[np.ndarray, " channel"] | None = None,
 ) -> Score:
-    """Scores one bank of concepts: codes by non-negative least squares, for every bank alike.
+    """Scores one bank of concepts: codes by non-negative least squares, for every bank alike, unless given.
 
     **Arguments:**
 
@@ -69,6 +73,9 @@ def score(
     - `target`: the class.
     - `importance`: the concepts', found on other pictures; sets the order of insertion and deletion.
     - `outputs`: what the logits mean, `model.outputs`: `MultiClass()`, or `MultiLabel()` for labels.
+    - `codes`: how much of each concept is at each place, if by another rule.
+    - `offset`: what codes of zero stand for, such as a mean; activations are rebuilt as `offset + codes @ dictionary`,
+        and insertion begins with it. Nothing if None.
 
     **Returns:** the row.
 
@@ -84,7 +91,15 @@ def score(
     importance = real_array("importance", importance, "concept")
     if len(importance) != len(dictionary):
         raise ValueError(f"importance has {len(importance)} numbers for {len(dictionary)} concepts; give one for each")
-    head, codes = units.head(head), encode_maps(units.maps, dictionary)
+    head, maps = units.head(shifted(head, offset)), units.maps
+    if offset is not None:
+        maps = maps - real_array("offset", offset, "channel").astype(maps.dtype)
+    if codes is None:
+        codes = encode_maps(maps, dictionary)
+    elif np.shape(codes) != (*maps.shape[:3], len(dictionary)):
+        raise ValueError(f"codes has shape {np.shape(codes)}; give {(*maps.shape[:3], len(dictionary))}")
+    # As encoded or given in the maps' type, so that no program meets two.
+    codes, dictionary = np.asarray(codes, maps.dtype), np.asarray(dictionary, maps.dtype)
     rebuilt = codes @ dictionary
     logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
     certified = certificates(units.logits, logits, outputs)
@@ -92,7 +107,7 @@ def score(
     half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
     return Score(
         name=name,
-        relative_error=relative_squared_error(units.maps, rebuilt),
+        relative_error=relative_squared_error(units.maps, rebuilt if offset is None else rebuilt + (units.maps - maps)),
         kl=float(certified.kl.mean()),
         kl_quantiles=(half, most, worst),
         l1=float(certified.l1.mean()),

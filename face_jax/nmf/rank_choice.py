@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..support.fields import within
 from ..support.reprs import short_repr
 from . import magnitude, validate
 from .factorization import factorize
-from .matching import matched
+from .matching import agreements, drawn_rows
 from .objective import SquaredError
 from .settings import check_solver, usual_solver
 from .solvers.starts import Given, Random
@@ -183,19 +182,5 @@ def _stability(
         np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
         for key in jax.random.split(of_starts, starts)
     ]
-    # Rows of any length: their squares may be out of range where they aren't.
-    rows = np.asarray(activations)
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / np.where(largest > 0, largest, 1)
-    directions = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    draws = [
-        directions[np.asarray(jax.random.randint(key, (rank,), 0, len(directions)))]
-        for key in jax.random.split(of_floor, starts)
-    ]
-    return _agreement(found), _agreement(draws)
-
-
-def _agreement(dictionaries: list[Float[np.ndarray, "concept channel"]]) -> float:
-    """The mean cosine of concepts matched one to one (Hungarian method), over all pairs of dictionaries."""
-    pairs = itertools.combinations(dictionaries, 2)
-    return float(np.mean([matched(first, second)[1] for first, second in pairs]))
+    draws = drawn_rows(np.asarray(activations), rank, jax.random.split(of_floor, starts))
+    return float(agreements(found).mean()), float(agreements(draws).mean())

@@ -6,6 +6,7 @@ import pytest
 
 import face_jax as fj
 from face_jax.nmf import rank_choice as scanning
+from face_jax.nmf.matching import agreements
 
 PLANTED = 3
 
@@ -62,8 +63,8 @@ def test_values_left_out_do_not_reach_the_fit(activations):
 
 def test_agreement_matches_concepts_whatever_their_order():
     same = np.eye(3)
-    assert scanning._agreement([same, same[[2, 0, 1]]]) == 1
-    assert scanning._agreement([np.eye(4)[:2], np.eye(4)[2:]]) == 0
+    assert agreements([same, same[[2, 0, 1]]]) == 1
+    assert agreements([np.eye(4)[:2], np.eye(4)[2:]]) == 0
 
 
 def test_the_same_key_gives_the_same_table(activations):

@@ -1,0 +1,7 @@
+"""Banks of any method, scored alike: on pictures they weren't fitted on, beside controls and ceilings."""
+
+from .bank_scores import BankScore as BankScore
+from .bank_scores import score_bank as score_bank
+from .comparison import compare as compare
+from .results import Comparison as Comparison
+from .results import MethodResult as MethodResult

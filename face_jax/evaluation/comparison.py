@@ -1,0 +1,265 @@
+"""`compare`: methods and controls on folds of the same pictures, each fitted, scored and fitted again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import itertools
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from .. import metrics
+from ..activations import Collected
+from ..methods import CONTROLS, Bank, BySobol, Inference, Method, Weighing
+from ..metrics import Stability
+from ..model import SplitModel, check_model
+from ..nmf.validate import rank_of
+from ..support.arguments import Seed, Whole, flag, function, instance, key_of, real_array, several, whole
+from ..support.classes import Target as Class
+from ..support.classes import class_index
+from ..support.progress_line import Watched, progress_of
+from ..support.randomness import generator
+from .bank_scores import score_bank
+from .kept_results import Kept
+from .pictures import as_scored, pictures_of, same_pictures
+from .results import Comparison, MethodResult
+
+if TYPE_CHECKING:
+    Methods = Sequence[Method]
+    Measure = Weighing | None
+    Rule = Inference | None
+else:
+    # Whoever gives something else is told so by the checks below.
+    Methods = Measure = Rule = Any
+
+
+def compare(
+    model: SplitModel,
+    pictures: Any,
+    methods: Methods,
+    *,
+    target: Class,
+    rank: Whole = 25,
+    folds: Whole = 5,
+    starts: Whole = 2,
+    crops: Collected | None = None,
+    crop_of: Any = None,
+    controls: Methods = CONTROLS,
+    importance: Measure = BySobol(),  # noqa: B008 (settings: frozen)
+    inference: Rule = None,
+    own: bool = False,
+    folder: Any = None,
+    key: Seed = None,
+    progress: Watched = None,
+) -> Comparison:
+    """Methods and controls on folds of the same pictures: each is fitted without a fold, and scored on it.
+
+    All have the same rank, folds, inference and importance, so that numbers differ by the concepts alone.
+
+    **Arguments:**
+
+    - `model`: the split classifier.
+    - `pictures`: photographs, of which those are kept that the model puts in the class, or `Collected` activations.
+    - `methods`: any objects with a name and `fit`; see `methods.Method`.
+    - `target`: the class.
+    - `rank`: how many concepts.
+    - `folds`: how many parts the pictures are divided into, at random, at least 2.
+    - `starts`: how many fits of the first fold's pictures are compared, each with another key; 1 for none.
+    - `crops`: activations of crops, whole maps unless the head averages first; methods are fitted on them, except
+        those that take whole pictures. Without them all are fitted on pictures.
+    - `crop_of`: for each crop the number of its picture.
+    - `controls`: methods to be beaten.
+    - `importance`: the measure, for all methods.
+    - `inference`: the rule for codes, for all methods; None for non-negative least squares, and least squares where
+        codes have signs.
+    - `own`: whether each method has its own inference and importance instead, where it names such.
+    - `folder`: keeps each result in a JSON file, and takes what is there already of the same model, pictures and
+        settings: a comparison that was stopped goes on. Methods whose `repr` doesn't tell their settings are told apart
+        by their names only.
+    - `key`: for folds and fits, or a seed.
+    - `progress`: as for `explain`.
+
+    **Returns:** means and deviations over the folds, with the controls and the ceilings. Raises `ValueError` before any
+    fit for pictures that are there twice, too few pictures, methods with the same name, and objects that aren't
+    methods.
+
+    **Example:**
+
+    >>> from face_jax.methods import NMF
+    >>> found = fj.compare(model, images, [NMF()], target="warm", rank=2, folds=2, starts=1, controls=())
+    >>> [row["method"] for row in found.table()]
+    ['NMF']
+    """
+    check_model(model)
+    chosen = [*_methods("methods", methods), *_methods("controls", controls)]
+    names = [method.name for method in chosen]
+    if not chosen or (double := [name for name in names if names.count(name) > 1]):
+        said = f"has {double[0]!r} twice; give each a name of its own" if chosen else "is empty; give at least one"
+        raise ValueError(f"methods {said}")
+    rank, target, key = rank_of(rank), class_index(model.classes, target), key_of(key)
+    folds, starts = whole("folds", folds, "parts", least=2), whole("starts", starts, "fits", least=1)
+    if not flag("own", own) or importance is not None:
+        function("importance", importance, "a measure such as methods.BySobol()")
+    if inference is not None:
+        function("inference", inference, "a rule such as methods.LeastSquares()")
+    seen = pictures_of(model, pictures, target, "pictures")
+    _check_pictures(seen, folds)
+    crop_of = _check_crops(crops, crop_of, len(seen), model)
+    parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
+    kept, common = (
+        Kept(folder),
+        _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own),
+    )
+    report, results = progress_of(progress), []
+    with report("Comparing methods", len(chosen) * (folds + starts - 1)) as advance:
+        for number, method in enumerate(chosen):
+            found = []
+            for fold, repeat in [*((fold, 0) for fold in range(folds)), *((0, repeat) for repeat in range(1, starts))]:
+                of_fit = jax.random.fold_in(jax.random.fold_in(key, 1 + repeat), fold)
+
+                def computed(fold: int = fold, repeat: int = repeat, method: Any = method, of_fit: Any = of_fit) -> Any:
+                    training = np.sort(np.concatenate([part for other, part in enumerate(parts) if other != fold]))
+                    fitted, bank, seconds = _fit(model, seen, crops, crop_of, training, method, rank, of_fit)
+                    if repeat:
+                        return {"dictionary": bank.dictionary, "signed": bank.signed_codes}
+                    measured = bank.importance if own and bank.importance is not None else importance
+                    rule = bank.inference if own and bank.inference is not None else inference
+                    score = score_bank(
+                        model, seen[np.sort(parts[fold])], bank, target=target, fitted=fitted,
+                        importance=BySobol() if measured is None else measured, inference=rule, key=of_fit,
+                    )  # fmt: skip
+                    curves = score.score.fidelity
+                    return {
+                        "numbers": score.table(), "insertion": curves.insertion.accuracy,
+                        "deletion": curves.deletion.accuracy, "dictionary": bank.dictionary,
+                        "signed": bank.signed_codes, "seconds": seconds,
+                    }  # fmt: skip
+
+                depends = [*common, type(method).__qualname__, method.name, _said(method), str(fold), str(repeat)]
+                found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
+                advance(1)
+            rows = as_scored(seen, averaged=True).maps[:, 0, 0]
+            control = number >= len(chosen) - len(_methods("controls", controls))
+            results.append(_result(method.name, control, found, folds, rows, key))
+    return Comparison(tuple(results), rank, len(seen))
+
+
+def _fit(
+    model: SplitModel,
+    seen: Collected,
+    crops: Collected | None,
+    crop_of: Any,
+    training: Int[np.ndarray, " picture"],
+    method: Any,
+    rank: int,
+    key: Key[Array, ""],
+) -> tuple[Collected, Bank, float]:
+    """The pictures fitted, the bank, and how long it took."""
+    fitted = seen[training]
+    activations, of_pictures = fitted.maps, np.arange(len(fitted))
+    if crops is not None and getattr(method, "crops", True):
+        some = np.isin(crop_of, training)
+        # Numbers of pictures count those fitted.
+        activations, of_pictures = crops.maps[some], np.searchsorted(training, crop_of[some])
+    prepared = getattr(method, "prepared", None)
+    if prepared is not None:
+        method = prepared(model, fitted if not model.head.affine else as_scored(fitted, averaged=True), of_pictures)
+    begun = time.perf_counter()
+    bank = method.fit(activations, rank, key)
+    seconds = time.perf_counter() - begun
+    instance(f"{method.name}.fit's result", bank, Bank, "methods.Bank(dictionary, name)")
+    if bank.dictionary.shape != (rank, seen.maps.shape[-1]):
+        raise ValueError(
+            f"{method.name} gives a dictionary of shape {bank.dictionary.shape}; give {(rank, seen.maps.shape[-1])}"
+        )
+    return fitted, dataclasses.replace(bank, name=method.name), seconds
+
+
+def _result(
+    name: str, control: bool, found: list[dict[str, Any]], folds: int, rows: Any, key: Key[Array, ""]
+) -> MethodResult:
+    of_folds, of_starts = found[:folds], [found[0], *found[folds:]]
+
+    def likeness(some: list[dict[str, Any]]) -> Stability:
+        dictionaries = [each["dictionary"] for each in some]
+        return metrics.stability(dictionaries, rows=rows, either_sign=bool(some[0]["signed"]), key=key)
+
+    return MethodResult(
+        name=name,
+        control=control,
+        folds=tuple(each["numbers"] for each in of_folds),
+        insertion=np.stack([each["insertion"] for each in of_folds]),
+        deletion=np.stack([each["deletion"] for each in of_folds]),
+        over_folds=likeness(of_folds),
+        over_starts=likeness(of_starts) if len(of_starts) > 1 else None,
+        seconds=tuple(float(each["seconds"]) for each in of_folds),
+    )
+
+
+def _methods(name: str, given: Any) -> list[Any]:
+    found = list(several(name, given, "methods"))
+    for each in found:
+        if isinstance(each, type) or not isinstance(each, Method) or not isinstance(each.name, str):
+            raise ValueError(
+                f"{name} has {each!r}, which isn't a method; give objects with a name and fit(activations, rank, key), "
+                "such as methods.NMF()"
+            )
+    return found
+
+
+def _check_pictures(seen: Collected, folds: int) -> None:
+    if len(seen) < folds:
+        raise ValueError(
+            f"folds={folds} of {len(seen)} pictures; give at most {len(seen)}, or more pictures of the class"
+        )
+    if same := same_pictures(seen):
+        first, second = same[0]
+        raise ValueError(
+            f"{len(same)} pictures are there twice, the first two are {first} and {second}; leave one of each out, so "
+            "that none is scored on that was fitted"
+        )
+
+
+def _check_crops(crops: Any, crop_of: Any, pictures: int, model: SplitModel) -> Any:
+    if crops is None:
+        if crop_of is not None:
+            raise ValueError("crop_of is given and crops isn't; give both, or neither")
+        return None
+    instance("crops", crops, Collected, "activations of crops")
+    numbers = real_array("crop_of", np.zeros(0) if crop_of is None else crop_of)
+    if numbers.shape != (len(crops),) or (numbers != numbers.astype(np.int64)).any():
+        raise ValueError(
+            f"crop_of has shape {numbers.shape} for {len(crops)} crops; give each crop's picture, a number"
+        )
+    if not len(crops) or numbers.min() < 0 or numbers.max() >= pictures:
+        raise ValueError(f"crop_of names pictures beyond the {pictures} given; count them from 0")
+    if crops.logits.shape[1] != len(model.classes):
+        raise ValueError(f"crops has logits of {crops.logits.shape[1]} classes; give what {model.name} makes of crops")
+    return numbers.astype(np.int64)
+
+
+def _depends(model: SplitModel, seen: Collected, crops: Any, crop_of: Any, *settings: Any) -> list[str | bytes]:
+    """Everything that all results depend on."""
+    arrays = [seen.maps, seen.logits] + ([seen.kept] if seen.kept is not None else [])
+    arrays += [] if crops is None else [crops.maps, crop_of]
+    digests = [hashlib.sha256(np.ascontiguousarray(each).tobytes()).digest() for each in arrays]
+    shapes = [repr((each.shape, str(each.dtype))) for each in arrays]
+    said = [str(jax.random.key_data(each).tolist()) if _is_key(each) else _said(each) for each in settings]
+    version = importlib.metadata.version("face-jax")
+    return [version, model.fingerprint, repr(model.outputs), *itertools.chain(digests, shapes), *said]
+
+
+def _said(value: Any) -> str:
+    """An object as it says of itself, without its place in memory, which is another one next time."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)

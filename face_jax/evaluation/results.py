@@ -1,0 +1,127 @@
+"""What a comparison gives: a record a method, and all of them as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..metrics import Stability
+from ..support.arguments import several, text
+from ..support.reprs import short_repr
+
+_USUAL = ("relative_error", "kl", "accuracy", "c_insertion", "c_deletion", "c_gini")
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodResult:
+    """One method's scores.
+
+    **Arguments:**
+
+    - `name`: the method's.
+    - `control`: whether it's there to be beaten.
+    - `folds`: the numbers of `BankScore.table()`, one table a fold.
+    - `insertion`, `deletion`: accuracy after 0, 1, …, r concepts, one curve a fold.
+    - `over_folds`: how alike the concepts of fits without each of the folds are.
+    - `over_starts`: how alike the concepts of fits of the same pictures with different keys are; None for one start.
+    - `seconds`: of a fit, one a fold.
+    """
+
+    name: str
+    control: bool
+    folds: tuple[dict[str, float], ...]
+    insertion: Float[np.ndarray, "fold step"]
+    deletion: Float[np.ndarray, "fold step"]
+    over_folds: Stability
+    over_starts: Stability | None
+    seconds: tuple[float, ...]
+
+    __repr__ = short_repr
+
+    def mean(self, name: str) -> float:
+        """A number's mean over the folds."""
+        return float(np.mean([fold[name] for fold in self.folds]))
+
+    def std(self, name: str) -> float:
+        """A number's standard deviation over the folds, the sample's; folds share pictures they were fitted on."""
+        return float(np.std([fold[name] for fold in self.folds], ddof=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Methods and controls beside each other.
+
+    **Arguments:**
+
+    - `results`: one a method, the controls last.
+    - `rank`: how many concepts each has.
+    - `pictures`: how many pictures there were.
+    """
+
+    results: tuple[MethodResult, ...]
+    rank: int
+    pictures: int
+
+    __repr__ = short_repr
+
+    def __getitem__(self, name: str) -> MethodResult:
+        """A method's result."""
+        for result in self.results:
+            if result.name == name:
+                return result
+        raise ValueError(
+            f"name={name!r} isn't a method that was compared; give one of {[r.name for r in self.results]}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a method: each number's mean and, as `…_std`, its standard deviation over the folds."""
+        return [
+            {
+                "method": result.name,
+                "control": result.control,
+                **{
+                    label: value
+                    for name in result.folds[0]
+                    for label, value in ((name, result.mean(name)), (f"{name}_std", result.std(name)))
+                },
+                "stability_over_folds": result.over_folds.mean,
+                "stability_over_folds_floor": result.over_folds.floor,
+                "stability_over_starts": math.nan if result.over_starts is None else result.over_starts.mean,
+                "stability_over_starts_floor": math.nan if result.over_starts is None else result.over_starts.floor,
+                "seconds": float(np.mean(result.seconds)),
+            }
+            for result in self.results
+        ]
+
+    def markdown(self, names: Sequence[str] = _USUAL) -> str:
+        """A table of some numbers as `mean ± std`, with the ceilings in its last row, and stability with its floor."""
+        names = tuple(text("names", name, "a number's name") for name in several("names", names, "names"))
+        known = set(self.results[0].folds[0])
+        if wrong := [name for name in names if name not in known]:
+            raise ValueError(f"names has {wrong[0]!r}, which isn't measured; give some of {sorted(known)}")
+        rows = [["method", *names, "over folds (floor)", "over starts (floor)"]]
+        rows += [
+            [
+                f"*{result.name}*" if result.control else result.name,
+                *(f"{result.mean(name):.3f} ± {result.std(name):.3f}" for name in names),
+                _likeness(result.over_folds),
+                _likeness(result.over_starts),
+            ]
+            for result in self.results
+        ]
+        ceilings = [
+            max(result.mean(f"{name}_ceiling") for result in self.results) if f"{name}_ceiling" in known else None
+            for name in names
+        ]
+        rows.append(["ceiling", *("" if each is None else f"{each:.3f}" for each in ceilings), "1", "1"])
+        rows.insert(1, ["---"] * len(rows[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _likeness(found: Stability | None) -> str:
+    return "" if found is None else f"{found.mean:.3f} ({found.floor:.3f})"
