@@ -38,11 +38,14 @@ class Pulled:
     - `activations`: `image y x channel`, or `image channel` if pooled; in memory, or an array on disk.
     - `names`: the pictures' names, one a row.
     - `skipped`: the pictures that failed: name and reason.
+    - `kept`: of a transformer's layer the tokens that lie on no place of the picture (class token, registers), for
+        `split.head(activations, kept)`; in memory alone, and not beside averages: else None.
     """
 
     activations: Any
     names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    kept: Float[np.ndarray, "image token channel"] | None = None
 
 
 @interruptible()
@@ -60,7 +63,8 @@ def pull(
     Use it where they may not fit into memory, or where the work may be stopped and taken up again. The next batch
     is read while the network works on this one; on a GPU it travels through pinned memory meanwhile. A picture that
     fails (its function raises an exception, or its shape isn't the others') is left out and reported. The others' shape
-    is the most frequent one of the first batch that the network takes.
+    is the most frequent one of the first batch that the network takes. Of a transformer's layer, activations are those
+    of the patch tokens on their grid.
 
     **Arguments:**
 
@@ -86,7 +90,7 @@ def pull(
     """
     batch, pooled, progress = check_count("batch", batch, "pictures"), flag("pooled", pooled), progress_of(progress)
     path = None if store is None else path_of("store", store, "a store, which ends in .npy or .zarr")
-    forward = _Forward(split, pooled)
+    forward = _Forward(split, pooled, tokens=path is None and not pooled)
     named = _named(pictures)
     if not named:
         raise ValueError("pictures is empty; give at least one")
@@ -106,7 +110,7 @@ def pull(
                 advance(len(read.names))
         if not kept.names:
             raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")
-        return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped))
+        return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped), forward.kept())
 
 
 @contextlib.contextmanager
@@ -147,11 +151,13 @@ class _Batch:
 class _Forward:
     """Batches through the network; on a GPU with copies that don't wait.
 
-    `shape` is the pictures', once the network has taken some.
+    `shape` is the pictures', once the network has taken some. With `tokens`, those beside the maps are kept.
     """
 
-    def __init__(self, split: SplitModel, pooled: bool) -> None:
+    def __init__(self, split: SplitModel, pooled: bool, *, tokens: bool) -> None:
         self.features, self.pooled = features_of(split), pooled
+        self.layout = self.features.layout
+        self.tokens: list[np.ndarray] | None = [] if tokens and self.layout.prefix else None
         self.cuda = self.features.device.type == "cuda"
         self.own = split.preprocess.shape
         self.shape: tuple[int, ...] | None = None
@@ -186,11 +192,18 @@ class _Forward:
     def __call__(self, stack: torch.Tensor) -> Float[np.ndarray, "image ..."]:
         with torch.no_grad():
             images = stack.to(self.features.device, non_blocking=self.cuda)
-            maps = self.features.maps_of(images.movedim(-1, 1))
-            if maps.dtype in (torch.float16, torch.bfloat16):
+            tensor = self.features.tensor_of(images.movedim(-1, 1))
+            if tensor.dtype in (torch.float16, torch.bfloat16):
                 # Before averages are taken, which need the digits.
-                maps = maps.float()
+                tensor = tensor.float()
+            maps = self.layout.to_maps(tensor)
+            if self.tokens is not None:
+                self.tokens.append(self.layout.to_prefix(tensor).cpu().numpy())
             return (maps.mean(dim=(1, 2)) if self.pooled else maps).cpu().numpy()
+
+    def kept(self) -> Float[np.ndarray, "image token channel"] | None:
+        """The tokens beside all maps, if they were to be kept."""
+        return np.concatenate(self.tokens) if self.tokens else None
 
 
 def _batches(

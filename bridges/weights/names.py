@@ -192,7 +192,10 @@ def _refuse(
     last = all(own[key].shape[:1] == (classes,) for key in shapes)
     if not (missing or unexpected or types) and last and len(trained) == 1 and () not in trained:
         (count,) = trained.pop()
-        remedy = f"they were trained for {count} classes, not {classes}: give classes= with {count} names"
+        remedy = (
+            f"they were trained for {count} classes, not {classes}: give classes= with {count} names (--class-names "
+            "FILE in the command)"
+        )
     if said:
         raise WeightsError(f"weights={source!r} don't fit {name}{behind}: {'; '.join(said)}; {remedy}")
     broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]

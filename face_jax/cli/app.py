@@ -17,7 +17,7 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from .options import labels_of, rank_of
+from .options import labels_of, names_in, rank_of
 from .output import errors_in_words
 from .run import run
 
@@ -56,6 +56,14 @@ MultiLabels = Annotated[
         "--multi-label/--multi-class",
         help="Whether each of the model's outputs is a label by itself, or each picture of one class; by default told "
         "from the model.",
+    ),
+]
+ClassNames = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        help="The classes' names where the model doesn't bring them: a text file with one a line in the order of the "
+        "logits, or a .json with a list, names by numbers (id2label) or numbers by names. Their number sets the number "
+        "of logits."
     ),
 ]
 Out = Annotated[
@@ -97,6 +105,7 @@ def explain(
     model: Model = "efficientnet_lite0",
     weights: Weights = "DEFAULT",
     transform_input: TransformInput = None,
+    class_names: ClassNames = None,
     multi_label: MultiLabels = None,
     threshold: Annotated[
         float | None, typer.Option(help="With --multi-label: the probability above which a label is predicted (0.5).")
@@ -134,7 +143,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
-            multi_label=labels_of(multi_label, threshold),
+            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names),
         )  # fmt: skip
 
 
@@ -178,14 +187,18 @@ def demo(
 
 @app.command(epilog="Example: face-jax layers --model mobilenet_v2 --weights DEFAULT")
 def layers(
-    model: Model = "efficientnet_lite0", weights: Weights = "DEFAULT", transform_input: TransformInput = None
+    model: Model = "efficientnet_lite0",
+    weights: Weights = "DEFAULT",
+    transform_input: TransformInput = None,
+    class_names: ClassNames = None,
 ) -> None:
     """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
     with errors_in_words():
         from face_jax import bridges
         from face_jax.bridges.splitting.layer_table import lines_of
 
-        loaded = bridges.load(model, weights=weights, transform_input=transform_input)
+        classes = names_in(class_names)
+        loaded = bridges.load(model, weights=weights, transform_input=transform_input, classes=classes)
         places = loaded.layers()
         # Names are there to be copied: other columns are folded before these.
         names = rich.table.Column(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
 
 from ..support.arguments import check_count
+from ..support.classes import class_names
 
 # The folder of the pictures of --visualize, beside the report.
 PICTURES = "visualization"
@@ -56,6 +58,38 @@ def labels_of(multi_label: bool | None, threshold: float | None) -> Any:
     if not multi_label:
         raise ValueError(f"--threshold {threshold} is on the probability of labels; give --multi-label with it")
     return MultiLabel(threshold)
+
+
+def names_in(file: pathlib.Path | None) -> Any:
+    """What the option --class-names means to `bridges.load`: the names in a file, one a line or as JSON."""
+    if file is None:
+        return None
+    shown = f"--class-names {str(file)!r}"
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{shown} can't be read ({error.strerror}); give a file with a class's name a line") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown} isn't text in UTF-8; save it so, with a class's name a line") from error
+    given: Any = [line.strip() for line in text.strip().splitlines()]
+    if file.suffix.lower() == ".json":
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{shown} isn't valid JSON ({error}); give a list of names in the logits' order"
+            ) from error
+        if isinstance(given, dict):
+            # As Keras writes ImageNet's: {"0": ["n01440764", "tench"], …}.
+            given = {key: name[-1] if isinstance(name, list) and name else name for key, name in given.items()}
+        elif not isinstance(given, list):
+            raise ValueError(f"{shown} holds a {type(given).__name__}; give a list of names in the logits' order")
+    if not given:
+        raise ValueError(f"{shown} has no names; give a file with a class's name a line, in the logits' order")
+    try:
+        return class_names(given)
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}") from error
 
 
 def cropping_of(word: str | None, split: Any) -> Any:

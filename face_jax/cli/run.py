@@ -50,6 +50,7 @@ def run(
     transform_input: bool | None = None,
     signs: str = "mixed",
     multi_label: Any = None,
+    classes: tuple[str, ...] | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     signed = signs_of(signs)
@@ -72,7 +73,9 @@ def run(
     bridges.share_processor()
     bridges.keep_freed_memory()
 
-    loaded = bridges.load(model, weights=weights, transform_input=transform_input, multi_label=multi_label)
+    loaded = bridges.load(
+        model, weights=weights, transform_input=transform_input, multi_label=multi_label, classes=classes
+    )
     split = signed(loaded.split(layer or last_map(loaded)))
     earlier = [signed(each) for each in earlier_of(loaded, split.layer, depth, layers)]
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")

@@ -456,3 +456,20 @@ def test_names_that_are_not_utf_8_are_kept(split, tmp_path):
     for _ in range(2):
         pulled = bridges.pull(split, [(name, pixels(0))], store=tmp_path / "a.npy")
         assert pulled.names == (name,)
+
+
+def test_tokens_of_a_transformer_are_kept_beside_its_maps(tmp_path):
+    model = small.randomized(small.Tokens())
+    split = bridges.split(model, "cat", preprocess=Preprocess(size=8, resize=8))
+    pulled = bridges.pull(split, pictures(failing=(1, 8)), batch=4)
+    images = np.stack([pixels(n) for n in range(COUNT) if n not in (1, 8)])
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images).movedim(-1, 1)).numpy()
+    assert pulled.activations.shape[1:] == (2, 2, 8)
+    assert pulled.kept.shape == (9, 1, 8)
+    np.testing.assert_allclose(split.head(pulled.activations, pulled.kept), logits, rtol=1e-4, atol=1e-5)
+    averages = bridges.pull(split, pictures(), pooled=True)
+    np.testing.assert_allclose(averages.activations, expected(split, range(COUNT)).mean((1, 2)), rtol=1e-5, atol=1e-6)
+    stored = bridges.pull(split, pictures(), store=tmp_path / "a.npy")
+    np.testing.assert_allclose(stored.activations, expected(split, range(COUNT)), rtol=1e-5, atol=1e-6)
+    assert averages.kept is stored.kept is None

@@ -11,6 +11,7 @@ from face_jax.cli.options import (
     earlier_of,
     labels_of,
     last_map,
+    names_in,
     rank_of,
     strength_of,
 )
@@ -74,3 +75,44 @@ def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
         network[0].weight.neg_()
     assert loaded.layers()
     assert len(followed) == 2, "new weights have signs of their own"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "church\ngas pump\ntench\n\n"),
+        ("names", "\ufeffchurch\r\ngas pump  \r\ntench"),
+        ("names.json", '["church", "gas pump", "tench"]'),
+        ("names.json", '{"1": "gas pump", "0": "church", "2": "tench"}'),
+        ("names.JSON", '{"tench": 2, "gas pump": 1, "church": 0}'),
+        ("names.json", '{"0": ["n1", "church"], "1": ["n2", "gas pump"], "2": ["n3", "tench"]}'),
+    ],
+    ids=["lines", "of Windows", "list", "id2label", "class_to_idx", "Keras"],
+)
+def test_class_names_come_from_a_file(tmp_path, file, text):
+    (tmp_path / file).write_bytes(text.encode())
+    assert names_in(tmp_path / file) == ("church", "gas pump", "tench")
+    assert names_in(None) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("nowhere.txt", None, "No such file"),
+        (".", None, "Is a directory"),
+        ("names.txt", b"\xff\xfe\x00", "isn't text in UTF-8"),
+        ("names.json", b"{", "isn't valid JSON"),
+        ("names.json", b"[" * 100_000, "isn't valid JSON"),
+        ("names.json", b"3", "holds a int"),
+        ("names.json", b'{"a": 1, "b": 2}', "doesn't map all numbers from 0"),
+        ("names.json", b"[1, 2]", "isn't a name"),
+        ("names.txt", b"cat\n\ndog", r"classes\[1\]='' is an empty name"),
+        ("names.txt", b" \n", "has no names"),
+        ("names.json", b"[]", "has no names"),
+    ],
+)
+def test_files_without_class_names_are_refused(tmp_path, file, content, said):
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"--class-names .*{said}"):
+        names_in(tmp_path / file)
