@@ -85,8 +85,8 @@ def _config(transformers: Any, name: str, folder: pathlib.Path, classes: tuple[s
             f"weights='DEFAULT' of {name} know {config.num_labels} classes and classes has {len(classes)} names; leave "
             "classes out, or give weights=PATH of your own training"
         )
-    if config.num_labels < 2:
-        raise WeightsError(f"name={name!r} has {config.num_labels} logit; a classifier has two or more")
+    if config.num_labels < 1:
+        raise WeightsError(f"name={name!r} has no logits; give a model with a classifier")
     return config
 
 

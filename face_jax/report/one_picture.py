@@ -13,6 +13,7 @@ from ..explanation.record import Explanation
 from ..heads.beside import beside
 from ..importance import gradient_times_code
 from ..model import photographs_for
+from ..nmf.encoding import encode_maps
 from ..pictures.photographs import network_input, view_of
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
@@ -60,15 +61,16 @@ def picture(
     (photograph,) = found
     pixels = view_of(photograph, explanation.model.preprocess)
     maps = explanation.maps(photograph, method=method, key=key)[:, 0]
-    codes = jnp.asarray(explanation.encode(photograph))
-    dictionary = jnp.asarray(explanation.dictionary)
     model, target = explanation.model, explanation.target.index
     head = model.head_for(target)
-    if model.with_tokens is not None:
-        given = network_input(photograph.pixels(model.preprocess.reads), model.preprocess)
-        _, kept = model.with_tokens(jnp.asarray(given[None]))
+    given = jnp.asarray(network_input(photograph.pixels(model.preprocess.reads), model.preprocess)[None])
+    if model.with_tokens is None:
+        activations = model.features(given)
+    else:
+        activations, kept = model.with_tokens(given)
         head = beside(head, kept)
-    adds = gradient_times_code(head, codes, dictionary, target).contribution[0]
+    codes = jnp.asarray(encode_maps(np.asarray(activations), explanation.dictionary))
+    adds = gradient_times_code(head, codes, jnp.asarray(explanation.dictionary), target).contribution[0]
     numbers = [concept.number for concept in explanation.concepts]
     noun = "class" if explanation.model.outputs.exclusive else "label"
     legend = f"share of what changes\nthe {noun}'s logit"

@@ -169,7 +169,16 @@ def test_an_explanation_keeps_each_pictures_tokens_from_the_photographs_to_the_s
     fj.write_report(loaded, tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"class token alone, kept while all codes are zero, this class is predicted for {100 * share:.0f}" in page
-    fj.picture(loaded, images[0], tmp_path / "one.png")
+    # One pass for the maps, and one for codes and class token together.
+    passes = []
+
+    def counted(given):
+        passes.append(len(given))
+        return model.with_tokens(given)
+
+    counting = dataclasses.replace(model, features=lambda given: counted(given)[0], with_tokens=counted)
+    fj.picture(dataclasses.replace(loaded, model=counting), images[0], tmp_path / "one.png")
+    assert passes == [1, 1]
 
 
 def test_a_head_that_is_affine_takes_no_tokens():

@@ -122,6 +122,15 @@ def test_other_numbers_of_classes_are_for_weights_of_ones_own(folder):
     assert loaded.model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2)
 
 
+def test_one_logit_is_a_binary_network(tmp_path):
+    config = transformers.ViTConfig(**{**SMALL, "id2label": {0: "cat"}, "label2id": {"cat": 0}})
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    loaded = bridges.load(tmp_path)
+    assert loaded.classes == ("not cat", "cat")
+    assert loaded.split("vit.embeddings").halves(np.zeros((2, 32, 32, 3), np.float32))[0].shape == (2, 4, 4, 16)
+
+
 def test_models_that_classify_no_images_are_refused(tmp_path):
     transformers.ViTModel(transformers.ViTConfig(**SMALL)).save_pretrained(tmp_path / "features")
     with pytest.raises(WeightsError, match="has the weights of a ViTModel, which has no classifier"):
