@@ -13,7 +13,8 @@ from ..explanation.record import Explanation
 from ..heads.beside import beside
 from ..importance import gradient_times_code
 from ..model import photographs_for
-from ..pictures.photographs import network_input, view_of
+from ..pictures.photographs import network_input
+from ..pictures.showing import view_of
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 
