@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from face_jax.nmf import ADMM, HALS, Given, ImplicitAdjoint, SquaredError, UnrolledAdjoint, encode, factorize
-from face_jax.nmf.derivative.conditions import equations
+from face_jax.nmf.derivative.conditions import Conditions
 from face_jax.nmf.derivative.jaxopt_rootfinding import custom_root, solve_normal_cg
 
 
@@ -96,10 +96,10 @@ def generic() -> None:
     def stationary(unknowns, data):
         # CRAFT's eq. 11: stationarity, and complementarity of factors and multipliers.
         codes, dictionary, of_code, of_concept = unknowns
-        slopes = equations(SquaredError(), data, codes, dictionary)
+        slopes = Conditions(data, SquaredError()).equations((codes, dictionary))
         return slopes[0] - of_code, slopes[1] - of_concept, of_code * codes, of_concept * dictionary
 
-    slopes = equations(SquaredError(), data, start.codes, start.dictionary)
+    slopes = Conditions(data, SquaredError()).equations((start.codes, start.dictionary))
     root = (start.codes, start.dictionary, jnp.where(start.codes > 0, 0, slopes[0]),
             jnp.where(start.dictionary > 0, 0, slopes[1]))  # fmt: skip
 

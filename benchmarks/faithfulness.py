@@ -301,7 +301,7 @@ def memory(arguments) -> None:
     """What the compiled programs ask for beside their input, MiB, and seconds of a step once compiled."""
     from face_jax.nmf import ADMM, NNDSVD, factorize
     from face_jax.nmf.solvers.solver import _factorize_with_terms
-    from face_jax.nmf.terms import weighing
+    from face_jax.nmf.terms import lambda_weights
 
     print("| n | rows | one row × concept | predictions | kept | needs | s a step |")
     print("|---|---|---|---|---|---|---|")
@@ -309,8 +309,8 @@ def memory(arguments) -> None:
         for kept in (True, False):
             rows, _, _, objective, _, _ = problem(count, 1280, PUBLISHED, kept=kept)
             activations, terms = jnp.asarray(rows), objective.terms
-            prepared = weighing.prepare(terms, activations)
-            first = weighing._prepare.lower(tuple(one.term for one in terms), activations)
+            prepared = lambda_weights.prepare(terms, activations)
+            first = lambda_weights._prepare.lower(tuple(one.term for one in terms), activations)
             then = _factorize_with_terms.lower(
                 activations, RANK, objective, prepared, ADMM(max_steps=12), NNDSVD(), jax.random.key(0)
             )

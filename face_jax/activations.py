@@ -41,8 +41,6 @@ from .support.reprs import short_repr
 _USUAL_BATCH = 32
 # A network takes at least so many times the memory of its input: most have more colours behind the first layer.
 _LEAST_COPIES = 5
-# While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
-_COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,20 +205,6 @@ def _together(tokens: list[np.ndarray | None]) -> np.ndarray | None:
     """Tokens of all batches, if the layer has such."""
     found = [some for some in tokens if some is not None]
     return np.concatenate(found) if found else None
-
-
-def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
-    """Raises `NotEnoughMemoryError` for more crops than could be held, where the rule says how many there are.
-
-    `seen` is what the model makes of whole photographs, which says how many channels and classes there are.
-    """
-    count = getattr(cropping, "count", None)
-    if count is None:
-        return
-    crops = count(shapes)
-    each = _COPIES_OF_ROWS * seen.maps.shape[-1] * seen.maps.itemsize + 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
-    what = f"crops={cropping!r} of {len(shapes):,} photographs, {crops:,} crops of {seen.maps.shape[-1]:,} channels,"
-    check_memory(each * crops, what, "take fewer crops")
 
 
 def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image 1 1 channel"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,15 @@ from .activation_checks import below_zero, check_signs
 from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
 from .explanation.record import Explanation
+from .metrics.ranks import rank_correlation
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
 from .nmf import NNDSVD, factorize
 from .nmf.matching import matched
 from .nmf.options import AnySolver, AnyStart
 from .nmf.settings import solver_or, start_or, usual_solver
-from .pictures.photographs import network_input, view_of
+from .pictures.photographs import network_input
+from .pictures.showing import view_of
 from .pipeline.ranking import importance_of
 from .pipeline.selection import of_class, place_average, units
 from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
@@ -277,15 +279,6 @@ def _dictionary(
         return np.zeros((rank, rows.shape[1]), rows.dtype)
     # Untrained layers shrink activations by many orders of magnitude; concepts don't depend on their unit.
     return np.asarray(factorize(jnp.asarray(rows / largest), rank, solver=solver, start=start, key=key).dictionary)
-
-
-def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one of the two is the same everywhere."""
-    from scipy.stats import rankdata
-
-    one, two = (rankdata(values) - (len(values) + 1) / 2 for values in (np.asarray(first), np.asarray(second)))
-    lengths = float(np.sqrt((one @ one) * (two @ two)))
-    return float(one @ two) / lengths if lengths > 0 else float("nan")
 
 
 def _scaled(maps: Float[np.ndarray, "concept image y x"]) -> Float[np.ndarray, "concept image y x"]:

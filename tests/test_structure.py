@@ -12,9 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Floors, from the ground up: a module imports from its own floor and from those before it, inside functions too.
 FLOORS = (
-    "support",
-    "nmf.results", "nmf.objective", "nmf.solution", "nmf.history", "nmf.validate", "nmf.matching",
-    "nmf.linalg", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
+    "support", "linalg",
+    "nmf.shapes", "nmf.steps", "nmf.results", "nmf.objective", "nmf.solution", "nmf.history", "nmf.validate",
+    "nmf.matching", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from ..model import SplitModel, check_model
 from ..nmf import encode
-from ..support.arguments import Concepts, concepts_of, flag
+from ..support.arguments import Concepts, flag
+from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
 from .method import checked_bank, checked_images, taken_by
 

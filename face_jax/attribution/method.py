@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Key
 
 from ..model import SplitModel, check_model
 from ..nmf import FactorizationError
-from ..support.arguments import Concepts, Seed, concepts_of, flag, float_or_none, index_or_none, key_of, real, shown
+from ..support.arguments import Concepts, Seed, flag, float_or_none, index_or_none, key_of, real, shown
+from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of

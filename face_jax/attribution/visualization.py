@@ -15,8 +15,9 @@ import optax
 from jaxtyping import Array, Float, Key, UInt8
 
 from ..model import Preprocess, SplitModel, Transform, check_model
-from ..pictures.photographs import in_colours
-from ..support.arguments import Concepts, Real, Seed, Whole, check_count, concepts_of, instance, key_of, path_of, real
+from ..pictures.showing import in_colours
+from ..support.arguments import Concepts, Real, Seed, Whole, check_count, instance, key_of, path_of, real
+from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
 from ..support.interrupts import interruptible
 from ..support.progress import Progress

@@ -16,7 +16,8 @@ from ..attribution import Method, attribution_method, upsampled_codes
 from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
 from ..pictures.photographs import Photograph
-from ..support.arguments import Concepts, Seed, Whole, check_count, concepts_of, flag, whole
+from ..support.arguments import Concepts, Seed, Whole, check_count, flag, whole
+from ..support.concepts import concepts_of
 from ..support.fields import elsewhere
 from ..support.interrupts import interruptible
 from ..support.progress import Stopwatch

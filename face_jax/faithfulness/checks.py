@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from ..heads import Affine, NetworkHead, TokenHead
 from ..support.arguments import flag, index_or_none, native, shown
+from .lambda_units import Unit
 from .losses import Loss
-from .units import Unit
 
 # What is checked: a term that compares predictions. Its class is defined on these checks, so that it can't be named.
 Compared = Any

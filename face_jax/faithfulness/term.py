@@ -16,13 +16,12 @@ from ..heads import Beside
 from ..heads.affine import affine_map
 from ..nmf.objective import Local, Term
 from .checks import check, check_finite, check_settings, weights_as_array
+from .lambda_units import InSums, Unit
 from .losses import ForwardKL, Loss
-from .units import InSums, Unit
+from .prepared import Kept, Logits, Prepared, Unkept
 
 Codes = Float[Array, "row concept"]
 Dictionary = Float[Array, "concept channel"]
-Logits = Float[Array, "image class"]
-Kept = Float[Array, "image token channel"] | None
 if TYPE_CHECKING:
     Weights = Float[Array, " image"] | Float[np.ndarray, " image"] | Sequence[float] | None
 else:
@@ -30,45 +29,6 @@ else:
     Weights = Any
 _FORWARD_KL, _IN_SUMS = ForwardKL(), InSums()  # both without state
 _TOGETHER = 1024  # rows whose predictions are looked at together where they aren't kept
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """What the term remembers of the original activations.
-
-    **Arguments:**
-
-    - `target`: of their logits, as the loss wants it.
-    - `weights`: each image's factor, the unit included.
-    - `kept`: each image's tokens beside its maps, where the head is `Beside` such.
-    """
-
-    target: Logits
-    weights: Float[Array, " image"]
-    kept: Kept = None
-
-    @property
-    def finite(self) -> Bool[Array, " image"]:
-        """Whether each image's logits are."""
-        return jnp.isfinite(self.target).all(axis=1)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Unkept:
-    """What it remembers if the logits are to be computed again wherever they're needed.
-
-    **Arguments:**
-
-    - `finite`: whether each image's logits are.
-    - `weights`: each image's factor, the unit included.
-    - `kept`: each image's tokens beside its maps, where the head is `Beside` such.
-    """
-
-    finite: Bool[Array, " image"]
-    weights: Float[Array, " image"]
-    kept: Kept = None
 
 
 @jax.tree_util.register_dataclass

@@ -10,9 +10,6 @@ from .derivative.kkt import certify_codes as certify_codes
 from .derivative.kkt import kkt_residual as kkt_residual
 from .encoding import encode as encode
 from .factorization import factorize as factorize
-from .linalg.shifted_systems import Cholesky as Cholesky
-from .linalg.shifted_systems import ConjugateGradient as ConjugateGradient
-from .linalg.shifted_systems import LinearSolver as LinearSolver
 from .objective import Objective as Objective
 from .objective import SquaredError as SquaredError
 from .objective import Term as Term
@@ -24,6 +21,9 @@ from .results import Result as Result
 from .solution import Solution as Solution
 from .solution import Stats as Stats
 from .solvers.paper_adam import PaperAdam as PaperAdam
+from .solvers.shifted_systems import Cholesky as Cholesky
+from .solvers.shifted_systems import ConjugateGradient as ConjugateGradient
+from .solvers.shifted_systems import LinearSolver as LinearSolver
 from .solvers.starts import NNDSVD as NNDSVD
 from .solvers.starts import Given as Given
 from .solvers.starts import NNDSVDa as NNDSVDa

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from . import validate
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
-from .terms import codes_with_terms, weighing
+from .shapes import Codes
+from .terms import codes_with_terms, lambda_weights
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
 # encoded a part at a time.
@@ -24,7 +25,7 @@ def encode(
     dictionary: ArrayLike,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
-) -> Float[Array, "row concept"]:
+) -> Codes:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
     The one inference rule for new activations. Whatever the dictionary (dependent concepts, more concepts than
@@ -81,8 +82,8 @@ def encode(
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
     quadratic = validate.weights_of(objective, activations)
-    if terms := weighing.active(objective):
-        weighing.check_weights(objective)
+    if terms := lambda_weights.active(objective):
+        lambda_weights.check_weights(objective)
         return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
     codes, lost = _codes_of(activations, dictionary, quadratic)
     if not isinstance(lost, Tracer) and (rows := np.flatnonzero(lost)).size:

@@ -6,19 +6,20 @@ import dataclasses
 from functools import partial
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
 from .derivative.adjoints import ImplicitAdjoint
+from .derivative.conditions import Conditions
 from .objective import Objective, SquaredError
 from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
+from .shapes import Activations
 from .solution import Solution
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
-from .terms import weighing
+from .terms import lambda_weights
 
 
 def factorize(
@@ -84,7 +85,7 @@ def factorize(
     given = start.given
     if given is not None:
         validate.given(given, activations, rank, signed=solver.signed_dictionary)
-    terms = weighing.active(objective)
+    terms = lambda_weights.active(objective)
     key = key_of(key)
     if terms:
         solver.check_terms(objective)
@@ -99,16 +100,11 @@ def factorize(
             magnitude.check_penalties(quadratic, scaled)
             quadratic = scaled
 
-    def solved(activations: Float[Array, "row channel"], objective: Objective) -> Solution:
+    def solved(activations: Activations, objective: Objective) -> Solution:
         return solver.solve(activations, rank, objective, start, key, unrolled=adjoint.unrolled)
 
-    solution = adjoint.through(
-        solved,
-        activations,
-        quadratic.with_terms(terms),
-        rtol=solver.rtol,
-        signed_dictionary=solver.signed_dictionary,
-    )
+    whole = quadratic.with_terms(terms)
+    solution = adjoint.through(solved, Conditions(activations, whole, solver.rtol, solver.signed_dictionary))
     if unit is not None and not magnitude.is_one(unit):
         solution = unit.back(solution)
     if negative is not None:

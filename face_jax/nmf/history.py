@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.line_search import select
 from .results import RESULTS, Result
+from .shapes import CodesT, Dictionary, Number, Scalar
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
 
 # Ang & Gillis 2019, section 3.3: growth of the extrapolation, growth of its bound, cut at a restart.
@@ -30,10 +32,10 @@ class History:
     - `objectives`, `residuals`: of the start and of each step; 0 behind the last.
     """
 
-    objective: Float[Array, ""]
-    residual: Float[Array, ""]
-    beta: Float[Array, ""]
-    bound: Float[Array, ""]
+    objective: Number
+    residual: Number
+    beta: Number
+    bound: Number
     rejected: Int[Array, ""]
     restarts: Int[Array, ""]
     step: Int[Array, ""]
@@ -46,17 +48,17 @@ class History:
         return (self.code < 0) & (self.step < max_steps)
 
     @property
-    def extrapolation(self) -> Float[Array, ""]:
+    def extrapolation(self) -> Number:
         """How far the next step is extrapolated: not at all behind one that was taken back."""
         return jnp.where(self.rejected > 0, 0, self.beta)
 
     def after(
         self,
         accepted: Bool[Array, ""],
-        objective: Float[Array, ""],
-        residual: Float[Array, ""],
+        objective: Number,
+        residual: Number,
         *,
-        rtol: Float[Array, ""] | float,
+        rtol: Scalar,
         patience: int,
         finite: Bool[Array, ""],
         still: Bool[Array, ""] | bool = False,
@@ -73,7 +75,7 @@ class History:
 
         **Returns:** the history with this step in it.
         """
-        keep = chooser(accepted)
+        keep = partial(select, accepted)
         rejected = jnp.where(accepted, 0, self.rejected + 1).astype(jnp.int32)
         code = jnp.where(accepted & (residual <= rtol), RESULTS.successful.value, -1)
         code = jnp.where((rejected > patience) | still, RESULTS.stalled.value, code)
@@ -94,12 +96,7 @@ class History:
         )
 
     def solution(
-        self,
-        codes: Float[Array, "concept row"],
-        dictionary: Float[Array, "concept channel"],
-        value: Float[Array, ""],
-        residual: Float[Array, ""],
-        unit: Float[Array, ""] | float = 1.0,
+        self, codes: CodesT, dictionary: Dictionary, value: Number, residual: Number, unit: Scalar = 1.0
     ) -> Solution:
         """The factors at unit length with what is told about them.
 
@@ -132,19 +129,7 @@ def filled(values: Float[Array, " step"], last: Int[Array, ""]) -> Float[Array, 
     return jnp.where(jnp.arange(len(values), dtype=last.dtype) > last, values[last], values)
 
 
-def chooser(accepted: Bool[Array, ""]) -> Callable[[Array, Array], Array]:
-    """The function that takes the new of two arrays if a step was accepted, else the old."""
-    return lambda new, old: jnp.where(accepted, new, old)
-
-
-def begun(
-    objective: Float[Array, ""],
-    residual: Float[Array, ""],
-    *,
-    rtol: Float[Array, ""] | float,
-    max_steps: int,
-    extrapolate: bool,
-) -> History:
+def begun(objective: Number, residual: Number, rtol: Scalar, max_steps: int, extrapolate: bool = False) -> History:
     """The history of a start that came to this objective and residual."""
     dtype = objective.dtype
     empty = jnp.zeros((max_steps + 1,), dtype)

@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from . import validate
-from .objective import PENALTIES, Objective, Scalar, SquaredError
+from .objective import PENALTIES, Objective, SquaredError
 from .results import RESULTS, Result
+from .shapes import Activations, Number, Scalar
 from .solution import Solution
 
 ORDINARY = 16  # the binary exponents that are left alone reach from minus to plus this
@@ -36,8 +37,8 @@ class Unit:
     - `root`: its root, a power of two.
     """
 
-    whole: Float[Array, ""]
-    root: Float[Array, ""]
+    whole: Number
+    root: Number
 
     def into(self, activations: Array, objective: SquaredError) -> tuple[Array, SquaredError]:
         """Activations and penalties in this unit."""
@@ -84,7 +85,7 @@ class Unit:
         )
 
 
-def unit_of(activations: Float[Array, "row channel"], objective: Objective) -> Unit:
+def unit_of(activations: Activations, objective: Objective) -> Unit:
     """The unit in which activations are of the order of 1: 1 if they are of ordinary size, or not finite.
 
     Entries without weight don't count. It is a constant to derivatives: solutions don't depend on it.
@@ -116,7 +117,7 @@ def check_penalties(objective: SquaredError, scaled: SquaredError) -> None:
             )
 
 
-def check_beside_terms(activations: Float[Array, "row channel"], name: str = "activations") -> None:
+def check_beside_terms(activations: Activations, name: str = "activations") -> None:
     """Raise `ValueError` for activations, if known, whose squares can't stand beside further terms of an objective.
 
     A head wants the activations as they are, so that nothing can be scaled there.

@@ -13,7 +13,7 @@ import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Scalar = float | Float[Array, ""]
+from .shapes import Activations, Codes, Dictionary, Factors, Gram, Number, Scalar
 
 WEIGHTS = ("weights", "row_weights")
 PENALTIES = ("l1_codes", "l2_codes", "l1_dictionary", "l2_dictionary")
@@ -33,7 +33,7 @@ class Local:
 
     slope: Array
     product: Callable[[Array], Array]
-    gram: Float[Array, "concept concept"] | None = None
+    gram: Gram | None = None
 
 
 class Term(abc.ABC):
@@ -45,29 +45,20 @@ class Term(abc.ABC):
     """
 
     @abc.abstractmethod
-    def prepare(self, activations: Float[Array, "row channel"]) -> Any:
+    def prepare(self, activations: Activations) -> Any:
         """What the term has to know of the activations, computed once."""
 
     @abc.abstractmethod
-    def value(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
-    ) -> Float[Array, ""]:
+    def value(self, prepared: Any, codes: Codes, dictionary: Dictionary) -> Number:
         """The term at these factors."""
 
-    def gradient(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
-    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+    def gradient(self, prepared: Any, codes: Codes, dictionary: Dictionary) -> Factors:
         """Gradients with respect to codes and dictionary."""
         return jax.grad(self.value, argnums=(1, 2))(prepared, codes, dictionary)
 
     def curvature(
-        self,
-        prepared: Any,
-        codes: Float[Array, "row concept"],
-        dictionary: Float[Array, "concept channel"],
-        d_codes: Float[Array, "row concept"],
-        d_dictionary: Float[Array, "concept channel"],
-    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+        self, prepared: Any, codes: Codes, dictionary: Dictionary, d_codes: Codes, d_dictionary: Dictionary
+    ) -> Factors:
         """A positive semidefinite Gauss–Newton, or the exact Hessian's, product with a direction."""
 
         def slope(u: Array, w: Array) -> tuple[Array, Array]:
@@ -96,7 +87,7 @@ class Term(abc.ABC):
         """What has been prepared, each group's share multiplied; needed if there are several groups."""
         raise NotImplementedError(f"{type(self).__name__} has several groups of rows and doesn't say how to count them")
 
-    def recalled(self, prepared: Any, activations: Float[Array, "row channel"]) -> Any:
+    def recalled(self, prepared: Any, activations: Activations) -> Any:
         """What has been prepared, with what wasn't kept computed again from the same rows' activations.
 
         Whatever else takes `prepared` takes what this returns.
@@ -104,15 +95,11 @@ class Term(abc.ABC):
         del activations
         return prepared
 
-    def values(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
-    ) -> Float[Array, " group"]:
+    def values(self, prepared: Any, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The term's share of each group of rows."""
         return self.value(prepared, codes, dictionary)[None]
 
-    def local_codes(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
-    ) -> Local:
+    def local_codes(self, prepared: Any, codes: Codes, dictionary: Dictionary) -> Local:
         """The quadratic model in the codes."""
 
         def product(direction: Array) -> Array:
@@ -120,9 +107,7 @@ class Term(abc.ABC):
 
         return Local(self.gradient(prepared, codes, dictionary)[0], product)
 
-    def local_dictionary(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
-    ) -> Local:
+    def local_dictionary(self, prepared: Any, codes: Codes, dictionary: Dictionary) -> Local:
         """The quadratic model in the dictionary."""
 
         def product(direction: Array) -> Array:
@@ -131,7 +116,7 @@ class Term(abc.ABC):
         return Local(self.gradient(prepared, codes, dictionary)[1], product)
 
     def local_both(
-        self, prepared: Any, codes: Float[Array, "row concept"], dictionary: Float[Array, "concept channel"]
+        self, prepared: Any, codes: Codes, dictionary: Dictionary
     ) -> Callable[[Array, Array], tuple[Array, Array]]:
         """Products of a positive semidefinite curvature in both factors with a pair of directions."""
 
@@ -140,7 +125,7 @@ class Term(abc.ABC):
 
         return product
 
-    def check(self, activations: Float[Array, "row channel"]) -> None:
+    def check(self, activations: Activations) -> None:
         """Raise `ValueError` for activations that the term can't be applied to."""
         del activations
 
@@ -181,7 +166,7 @@ class Objective:
     - `squared_error`: whether a squared error has been added yet.
     """
 
-    weights: Float[Array, "row channel"] | None = None
+    weights: Activations | None = None
     row_weights: Float[Array, " row"] | None = None
     l1_codes: Scalar = 0.0
     l2_codes: Scalar = 0.0
@@ -200,6 +185,15 @@ class Objective:
         """Whether a penalty may be there: one whose value isn't known yet counts."""
         penalties = [getattr(self, name) for name in PENALTIES]
         return any(isinstance(value, jax.core.Tracer) or float(value) != 0 for value in penalties)
+
+    def in_dtype(self, dtype: jnp.dtype) -> Objective:
+        """The same with its own numbers in the activations' dtype."""
+        numbers: dict[str, Any] = {name: getattr(self, name) for name in (*WEIGHTS, *PENALTIES)}
+        cast: dict[str, Any] = {
+            name: None if value is None else jnp.asarray(value).astype(dtype) for name, value in numbers.items()
+        }
+        terms = tuple(dataclasses.replace(part, weight=jnp.asarray(part.weight).astype(dtype)) for part in self.terms)
+        return SquaredError(**cast).with_terms(terms)
 
     def with_terms(self, terms: tuple[Weighted, ...]) -> Objective:
         """The squared error beside these terms instead of its own; alone if there are none."""
@@ -250,25 +244,16 @@ class SquaredError(Objective):
     terms: tuple[Weighted, ...] = dataclasses.field(default=(), init=False, repr=False)
     squared_error: bool = dataclasses.field(default=True, init=False, repr=False, metadata={"static": True})
 
-    def value(
-        self,
-        activations: Float[Array, "row channel"],
-        codes: Float[Array, "row concept"],
-        dictionary: Float[Array, "concept channel"],
-    ) -> Float[Array, ""]:
+    def value(self, activations: Activations, codes: Codes, dictionary: Dictionary) -> Number:
         """The objective at these factors."""
-        rows = jnp.sum(self._weighted(activations - codes @ dictionary) ** 2, axis=1) / 2
+        misfit = activations - codes @ dictionary
+        rows = jnp.sum((misfit if self.weights is None else misfit * jnp.sqrt(self.weights)) ** 2, axis=1) / 2
         rows = rows + jnp.sum(self.l1_codes * codes + (self.l2_codes / 2) * codes**2, axis=1)
         if self.row_weights is not None:
             rows = rows * self.row_weights
         return jnp.sum(rows) + jnp.sum(self.l1_dictionary * dictionary + (self.l2_dictionary / 2) * dictionary**2)
 
-    def gradient(
-        self,
-        activations: Float[Array, "row channel"],
-        codes: Float[Array, "row concept"],
-        dictionary: Float[Array, "concept channel"],
-    ) -> tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]:
+    def gradient(self, activations: Activations, codes: Codes, dictionary: Dictionary) -> Factors:
         """Gradients with respect to codes and dictionary."""
         residual = codes @ dictionary - activations
         if self.weights is not None:
@@ -280,5 +265,8 @@ class SquaredError(Objective):
         d_dictionary = codes.T @ residual + self.l1_dictionary + self.l2_dictionary * dictionary
         return d_codes, d_dictionary
 
-    def _weighted(self, residual: Float[Array, "row channel"]) -> Float[Array, "row channel"]:
-        return residual if self.weights is None else residual * jnp.sqrt(self.weights)
+    def size(self, activations: Activations) -> Number:
+        """`‖A‖²`, weighted."""
+        squares = activations**2 if self.weights is None else activations**2 * self.weights
+        rows = jnp.sum(squares, axis=1)
+        return jnp.sum(rows if self.row_weights is None else rows * self.row_weights)

@@ -20,6 +20,7 @@ from .factorization import factorize
 from .matching import agreements, drawn_rows
 from .objective import SquaredError
 from .settings import check_solver, usual_solver
+from .shapes import Activations, Codes, Dictionary, Number
 from .solvers.starts import Given, Random
 from .solvers.update_rules import Solver
 
@@ -131,7 +132,7 @@ def rank_scan(
 
 
 def _fold(
-    activations: Float[Array, "row channel"], ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
+    activations: Activations, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
 ) -> list[tuple[float, float]]:
     of_mask, of_more = jax.random.split(key)
     mask = (jax.random.uniform(of_mask, activations.shape) >= left_out).astype(activations.dtype)
@@ -154,12 +155,7 @@ def _fold(
 
 
 @jax.jit
-def _ratios(
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    mask: Float[Array, "row channel"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _ratios(activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations) -> tuple[Number, Number]:
     squares, errors = activations**2, (activations - codes @ dictionary) ** 2
     seen = jnp.sum(mask * errors) / jnp.sum(mask * squares)
     return seen, jnp.sum((1 - mask) * errors) / jnp.sum((1 - mask) * squares)
@@ -171,7 +167,7 @@ def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array) ->
 
 
 def _stability(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     rank: int,
     starts: int,
     solver: Solver,

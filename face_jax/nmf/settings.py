@@ -8,9 +8,9 @@ from jax.core import Tracer
 
 from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
-from .linalg.shifted_systems import ConjugateGradient, LinearSolver
 from .options import AnySolver, AnyStart
 from .solvers.paper_adam import PaperAdam
+from .solvers.shifted_systems import ConjugateGradient, LinearSolver
 from .solvers.starts import NNDSVD, Start
 from .solvers.update_rules import ADMM, SemiNMF, Solver
 from .solvers.warmup import Warmup

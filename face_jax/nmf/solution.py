@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ..support.reprs import short_repr
 from .linalg.steps import positive
 from .results import Result
+from .shapes import Codes, CodesT, Dictionary
 
 
 @jax.tree_util.register_dataclass
@@ -65,10 +66,13 @@ class Solution:
 
     __repr__ = short_repr
 
+    def with_factors(self, codes: Codes, dictionary: Dictionary) -> Solution:
+        """The same with other factors, brought to unit length."""
+        columns, dictionary, scale = normalized(codes.T, dictionary)
+        return dataclasses.replace(self, codes=columns.T, dictionary=dictionary, scale=scale)
 
-def normalized(
-    codes: Float[Array, "concept row"], dictionary: Float[Array, "concept channel"]
-) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"], Float[Array, " concept"]]:
+
+def normalized(codes: CodesT, dictionary: Dictionary) -> tuple[CodesT, Dictionary, Float[Array, " concept"]]:
     """Concepts of unit length, their length moved to the codes; a concept of length zero points everywhere."""
     # Two steps, so that squares neither overflow nor vanish. Outside `jit` these are few programs to compile, and
     # squares are summed by one of their own: together they would be rounded otherwise.
@@ -97,12 +101,12 @@ def _of_length_one(
     return codes * scale[:, None], shrunk / length[:, None], scale
 
 
-def count_dead(codes: Float[Array, "concept row"]) -> Int[Array, ""]:
+def count_dead(codes: CodesT) -> Int[Array, ""]:
     """Concepts that no row uses."""
     return jnp.sum(~jnp.any(codes > 0, axis=1), dtype=jnp.int32)
 
 
-def count_duplicated(dictionary: Float[Array, "concept channel"]) -> Int[Array, ""]:
+def count_duplicated(dictionary: Dictionary) -> Int[Array, ""]:
     """Concepts that point where an earlier one does already."""
     cosine = jnp.tril(dictionary @ dictionary.T, k=-1)
     return jnp.sum(jnp.any(cosine > 0.999, axis=1), dtype=jnp.int32)

@@ -12,20 +12,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..support.arguments import flag, instance, several, shown
 from ..support.reprs import short_repr
+from ..support.scaling import positive
 from . import validate
 from .derivative.adjoints import ImplicitAdjoint, refined
-from .derivative.conditions import at_scale, in_dtype, targets
+from .derivative.conditions import Conditions, at_scale
 from .derivative.jaxopt_rootfinding import root_vjp
-from .derivative.root import Root
-from .linalg.steps import positive
+from .derivative.root import Root, RootFunction
 from .magnitude import unit_of
 from .objective import Objective, SquaredError
 from .results import RESULTS, Result
 from .settings import check_adjoint
+from .shapes import Activations, Columns, Factors, Number
 from .solution import Solution, normalized
-from .terms import weighing
+from .terms import lambda_weights
 
 Cotangents = tuple[Float[Array, "_ _"], Float[Array, "_ _"]]
+Pulled = tuple[tuple[Activations, Objective], "DerivativeStats"]
 
 
 @jax.tree_util.register_dataclass
@@ -50,13 +52,13 @@ class DerivativeStats:
         or `RESULTS.nonfinite`.
     """
 
-    gap: Float[Array, ""]
+    gap: Number
     degenerate_codes: Int[Array, ""]
     degenerate_dictionary: Int[Array, ""]
     free: Int[Array, ""]
     still: Int[Array, ""]
     steps: Int[Array, ""]
-    residual: Float[Array, ""]
+    residual: Number
     indefinite: Array
     result: Result
 
@@ -64,14 +66,14 @@ class DerivativeStats:
 
 
 def implicit_vjp(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     solution: Solution,
     cotangents: Cotangents,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     adjoint: ImplicitAdjoint = ImplicitAdjoint(rtol=1e-6, refinements=0),  # noqa: B008
     signed_dictionary: bool = False,
-) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
+) -> Pulled:
     """A cotangent of a solution's codes and dictionary pulled back to activations and objective, with how it went.
 
     What `jax.vjp` of `factorize` does, for those who want a result code instead of an error, or have the solution
@@ -97,100 +99,24 @@ def implicit_vjp(
     >>> of_activations.shape
     (60, 12)
     """
-    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
+    conditions, solution = _checked(activations, solution, objective, adjoint, signed_dictionary)
     pair = several("cotangents", cotangents, "cotangents, one of the codes and one of the dictionary")
     if len(pair) != 2:
         raise ValueError(f"cotangents has {len(pair)} entries; give two, one of the codes and one of the dictionary")
-    dtype = activations.dtype
-    given = (
-        validate.matrix("cotangents[0]", pair[0], "row × concept").astype(dtype),
-        validate.matrix("cotangents[1]", pair[1], "concept × channel").astype(dtype),
-    )
-    shapes, wanted = [x.shape for x in given], [solution.codes.shape, solution.dictionary.shape]
+    of_codes = validate.matrix("cotangents[0]", pair[0], "row × concept")
+    of_dictionary = validate.matrix("cotangents[1]", pair[1], "concept × channel")
+    shapes, wanted = [of_codes.shape, of_dictionary.shape], [solution.codes.shape, solution.dictionary.shape]
     if shapes != wanted:
         raise ValueError(
             f"cotangents have shapes {shapes} and the solution's codes and dictionary {wanted}; give one of the codes' "
             "shape and one of the dictionary's"
         )
-    return _pulled_back(adjoint, signed_dictionary, activations, solution, given, objective)
-
-
-def _pulled_back(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    activations: Float[Array, "row channel"],
-    solution: Solution,
-    given: Cotangents,
-    objective: Objective,
-) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
-    """What `implicit_vjp` returns for arguments that are checked."""
-    dtype = activations.dtype
-    rtol = adjoint.tolerance(1e-6, dtype)
-    if objective.terms:
-        return _refined_vjp(adjoint, signed_dictionary, rtol, activations, solution, given, objective)
-    # Where squares stay in range, and back by the chain rule.
-    unit = unit_of(activations, objective)
-    (scaled, inside), back = jax.vjp(lambda a, o: unit.into(a, o), activations, in_dtype(objective, dtype))
-    there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
-    given = (given[0] * unit.whole, given[1])
-    pulled, stats = _refined_vjp(adjoint, signed_dictionary, rtol, scaled, there, given, inside)
-    return back(pulled), stats
-
-
-def _checked(
-    activations: Any, solution: Any, objective: Any, adjoint: Any, signed_dictionary: Any
-) -> tuple[Array, Solution, Objective]:
-    """What was factorized, what came out and what was minimized; raises `ValueError` where they don't fit together."""
-    activations = validate.matrix("activations", activations, "row × channel")
-    instance("solution", solution, Solution, "the result of factorize")
-    instance("adjoint", adjoint, ImplicitAdjoint, "ImplicitAdjoint()")
-    check_adjoint(adjoint)
-    flag("signed_dictionary", signed_dictionary)
-    codes = validate.matrix("solution.codes", solution.codes, "row × concept")
-    dictionary = validate.matrix("solution.dictionary", solution.dictionary, "concept × channel")
-    if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
-        raise ValueError(
-            f"solution has codes of shape {codes.shape} and a dictionary of shape {dictionary.shape}, which don't make "
-            f"activations of shape {activations.shape}; give the solution of these activations"
-        )
-    if jnp.shape(solution.scale) != (codes.shape[1],):
-        raise ValueError(
-            f"solution.scale={shown(solution.scale)} isn't one number for each of {codes.shape[1]} concepts; give the "
-            "solution as factorize returned it"
-        )
-    validate.squared_error(objective)
-    validate.penalties(objective, both=True, signed=signed_dictionary)
-    quadratic = validate.weights_of(objective, activations)
-    for weighted in weighing.active(objective):
-        weighted.term.check(activations)
-    objective = quadratic.with_terms(objective.terms)
-    return activations, dataclasses.replace(solution, codes=codes, dictionary=dictionary), objective
-
-
-def _refined_vjp(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    activations: Float[Array, "row channel"],
-    solution: Solution,
-    cotangents: Cotangents,
-    objective: Objective,
-) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
-    """The pullback at the solution, which is refined first if the adjoint wants that."""
-    near = settled = jnp.ones((), bool)
-    if adjoint.refinements:
-        solution, near, settled = _refined(adjoint, signed_dictionary, rtol, activations, solution, objective)
-    gradients, stats = _implicit_vjp(
-        adjoint.max_steps, signed_dictionary, rtol, activations, solution, cotangents, objective
-    )
-    code = stats.result.code
-    last = (code == RESULTS.nonfinite.value) | (near & (settled | (code == RESULTS.derivative_undefined.value)))
-    code = jnp.where(last, code, RESULTS.derivative_unsettled.value).astype(jnp.int32)
-    return gradients, dataclasses.replace(stats, result=Result(code))
+    dtype = conditions.activations.dtype
+    return _pulled_back(adjoint, conditions, solution, (of_codes.astype(dtype), of_dictionary.astype(dtype)))
 
 
 def derivative_stats(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     solution: Solution,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
@@ -211,68 +137,105 @@ def derivative_stats(
     >>> int(stats.free) > 0, float(stats.residual) < 1e-3
     (True, True)
     """
-    activations, solution, objective = _checked(activations, solution, objective, adjoint, signed_dictionary)
-    key = jax.random.key(0)
-    cotangents = tuple(
-        jax.random.normal(part, x.shape, x.dtype)
-        for part, x in zip(jax.random.split(key), (solution.codes, solution.dictionary), strict=True)
-    )
-    cotangents = cotangents[0].astype(activations.dtype), cotangents[1].astype(activations.dtype)
-    return _pulled_back(adjoint, signed_dictionary, activations, solution, cotangents, objective)[1]
+    conditions, solution = _checked(activations, solution, objective, adjoint, signed_dictionary)
+    keys, factors = jax.random.split(jax.random.key(0)), (solution.codes, solution.dictionary)
+    drawn = [jax.random.normal(key, x.shape, x.dtype) for key, x in zip(keys, factors, strict=True)]
+    of_codes, of_dictionary = (x.astype(conditions.activations.dtype) for x in drawn)
+    return _pulled_back(adjoint, conditions, solution, (of_codes, of_dictionary))[1]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+def _checked(
+    activations: Any, solution: Any, objective: Any, adjoint: Any, signed_dictionary: Any
+) -> tuple[Conditions, Solution]:
+    """A solution and what it has to fulfil; raises `ValueError` where they don't fit together."""
+    activations = validate.matrix("activations", activations, "row × channel")
+    instance("solution", solution, Solution, "the result of factorize")
+    instance("adjoint", adjoint, ImplicitAdjoint, "ImplicitAdjoint()")
+    check_adjoint(adjoint)
+    flag("signed_dictionary", signed_dictionary)
+    codes = validate.matrix("solution.codes", solution.codes, "row × concept")
+    dictionary = validate.matrix("solution.dictionary", solution.dictionary, "concept × channel")
+    if codes.shape[0] != activations.shape[0] or dictionary.shape != (codes.shape[1], activations.shape[1]):
+        raise ValueError(
+            f"solution has codes of shape {codes.shape} and a dictionary of shape {dictionary.shape}, which don't make "
+            f"activations of shape {activations.shape}; give the solution of these activations"
+        )
+    if jnp.shape(solution.scale) != (codes.shape[1],):
+        raise ValueError(
+            f"solution.scale={shown(solution.scale)} isn't one number for each of {codes.shape[1]} concepts; give the "
+            "solution as factorize returned it"
+        )
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True, signed=signed_dictionary)
+    quadratic = validate.weights_of(objective, activations)
+    for weighted in lambda_weights.active(objective):
+        weighted.term.check(activations)
+    rtol = adjoint.tolerance(1e-6, activations.dtype)
+    conditions = Conditions(activations, quadratic.with_terms(objective.terms), rtol, signed_dictionary)
+    return conditions, dataclasses.replace(solution, codes=codes, dictionary=dictionary)
+
+
+def _pulled_back(adjoint: ImplicitAdjoint, conditions: Conditions, solution: Solution, cotangents: Factors) -> Pulled:
+    """What `implicit_vjp` returns for arguments that are checked."""
+    if conditions.objective.terms:
+        return _refined_vjp(adjoint, conditions, solution, cotangents)
+    # Where squares stay in range, and back by the chain rule.
+    activations, objective = conditions.activations, conditions.objective
+    unit = unit_of(activations, objective)
+    (scaled, inside), back = jax.vjp(unit.into, activations, objective.in_dtype(activations.dtype))
+    there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)
+    conditions = dataclasses.replace(conditions, activations=scaled, objective=inside)
+    pulled, stats = _refined_vjp(adjoint, conditions, there, (cotangents[0] * unit.whole, cotangents[1]))
+    return back(pulled), stats
+
+
+def _refined_vjp(adjoint: ImplicitAdjoint, conditions: Conditions, solution: Solution, cotangents: Factors) -> Pulled:
+    """The pullback at the solution, which is refined first if the adjoint wants that."""
+    near = settled = jnp.ones((), bool)
+    if adjoint.refinements:
+        solution, near, settled = _refined(adjoint, conditions, solution)
+    gradients, stats = _implicit_vjp(adjoint.max_steps, conditions, solution, cotangents)
+    code = stats.result.code
+    last = (code == RESULTS.nonfinite.value) | (near & (settled | (code == RESULTS.derivative_undefined.value)))
+    code = jnp.where(last, code, RESULTS.derivative_unsettled.value).astype(jnp.int32)
+    return gradients, dataclasses.replace(stats, result=Result(code))
+
+
+@partial(jax.jit, static_argnums=0)
 def _refined(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    activations: Float[Array, "row channel"],
-    solution: Solution,
-    objective: Objective,
+    adjoint: ImplicitAdjoint, conditions: Conditions, solution: Solution
 ) -> tuple[Solution, Bool[Array, ""], Bool[Array, ""]]:
-    objective = in_dtype(objective, activations.dtype)
     factors = at_scale(solution.codes, solution.dictionary, solution.scale)
-    (codes, dictionary), *told = refined(adjoint, signed_dictionary, rtol, factors, activations, objective)
-    codes, dictionary, scale = normalized(codes.T, dictionary)
-    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale), told[0], told[1]
+    factors, near, settled = refined(adjoint, conditions.in_dtype, factors)
+    return solution.with_factors(*factors), near, settled
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _implicit_vjp(
-    max_steps: int,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    activations: Float[Array, "row channel"],
-    solution: Solution,
-    cotangents: Cotangents,
-    objective: Objective,
-) -> tuple[tuple[Float[Array, "row channel"], Objective], DerivativeStats]:
-    objective = in_dtype(objective, activations.dtype)
-    factors = at_scale(solution.codes, solution.dictionary, solution.scale)
+@partial(jax.jit, static_argnums=0)
+def _implicit_vjp(max_steps: int, conditions: Conditions, solution: Solution, cotangents: Factors) -> Pulled:
+    conditions, factors = conditions.in_dtype, at_scale(solution.codes, solution.dictionary, solution.scale)
 
     def lengths(codes: Array, dictionary: Array) -> tuple[Array, Array]:
         codes, dictionary, _ = normalized(codes.T, dictionary)
         return codes.T, dictionary
 
     pulled = jax.vjp(lengths, *factors)[1](cotangents)
-    root = Root(factors, activations, objective, signed_dictionary)
-    told = []
+    root = Root(conditions, factors)
+    equations, told = RootFunction(conditions, root.hessian.masks), []
 
-    def solve(_: object, rhs: Cotangents) -> Cotangents:
-        x, stats = root.solve(rhs, rtol, max_steps, transposed=True)
+    def solve(_: object, rhs: Factors) -> Factors:
+        x, stats = root.solve(rhs, max_steps, transposed=True)
         told.append(stats)
         return x
 
-    moved = root_vjp(root.optimality, factors, root.parameters.parts(), pulled, solve=solve)
-    gradients = root.parameters.whole(moved, jnp.zeros_like)
+    gradients = equations.whole(root_vjp(equations, factors, equations.parts(), pulled, solve=solve), jnp.zeros_like)
     stats = told[0]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]))
     code = jnp.where(stats.solved, RESULTS.successful.value, RESULTS.derivative_inexact.value)
     code = jnp.where(stats.defined, code, RESULTS.derivative_undefined.value)
     code = jnp.where(finite, code, RESULTS.nonfinite.value).astype(jnp.int32)
-    wanted = targets(objective, activations, *factors, signed_dictionary=signed_dictionary)
+    wanted = conditions.targets(factors)
     of_codes, of_dictionary = _distances(wanted[0].T, factors[0].T), _distances(wanted[1], factors[1])
-    close = jnp.sqrt(jnp.finfo(activations.dtype).eps)
+    close = jnp.sqrt(jnp.finfo(conditions.activations.dtype).eps)
     free = [jnp.sum(mask, dtype=jnp.int32) for mask in root.hessian.masks]
     nonzero = [jnp.sum(x != 0, dtype=jnp.int32) for x in factors]
     return gradients, DerivativeStats(
@@ -288,7 +251,7 @@ def _implicit_vjp(
     )
 
 
-def _distances(wanted: Float[Array, "concept item"], x: Float[Array, "concept item"]) -> Float[Array, "concept item"]:
+def _distances(wanted: Columns, x: Columns) -> Columns:
     """From the kink, relative to the largest of each concept; infinite where a whole concept is zero."""
     largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
     return jnp.where(largest > 0, jnp.abs(wanted) / positive(largest), jnp.inf)

@@ -1,4 +1,4 @@
-"""Where crops are taken: at random places, on a grid, or out of the network's own input."""
+"""Where crops are taken: at random, on a grid, or out of the input itself; `resizing.network_input` cuts them."""
 
 from __future__ import annotations
 

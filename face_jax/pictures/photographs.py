@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,6 @@ from .image_arrays import array_of_file, as_array, images_in, is_array
 from .items import items_of, picture_of
 from .resizing import network_input as network_input
 from .resizing import resized as resized
-from .resizing import visible as visible
-from .resizing import visible_box as visible_box
 from .resizing import within as within
 
 # A folder of such a name is named among what was skipped.
@@ -300,23 +298,3 @@ def _leads_to_folder(path: pathlib.Path) -> bool:
     except OSError:
         # A broken link, one in a circle, one into a locked folder: reading it will say.
         return False
-
-
-def view_of(photograph: Photograph, preprocess: Any, finer: int = 1) -> UInt8[np.ndarray, "height width 3"]:
-    """What people are shown of the part of a photograph that the network sees, `finer` times as large as it sees it.
-
-    **Arguments:**
-
-    - `photograph`: the photograph.
-    - `preprocess`: how photographs become the network's input, a `Preprocess`.
-    - `finer`: how many times as large.
-    """
-    return in_colours(visible(photograph.pixels(preprocess.reads), preprocess, finer), preprocess.shown)
-
-
-def in_colours(
-    pixels: UInt8[np.ndarray, "y x channel"], shown: Sequence[int] | None = None
-) -> UInt8[np.ndarray, "y x 3"]:
-    """Any channels as red, green and blue for people: those chosen, else grey (of one or two), or the first three."""
-    chosen = tuple(shown) if shown is not None else ((0, 1, 2) if pixels.shape[-1] >= 3 else (0,))
-    return pixels if chosen == (0, 1, 2) and pixels.shape[-1] == 3 else pixels[..., list(chosen * (3 // len(chosen)))]

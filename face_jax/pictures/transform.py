@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..support.arguments import check_count
+from ..support.randomness import generator_states, put_back
 from .decoding import pillow
+from .function_probes import Probe
 from .preprocess import Preprocess, notes_on_shown, shown_channels
 from .resizing import Place
 
@@ -22,8 +22,6 @@ _PROBES = ((97, 131), (150, 113))
 # A function that draws from a generator of its own shows itself when it's called so often.
 _CALLS = 8
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# How far a ramp may be from a line, in steps of its 256 values or pixels of the input, whichever is more.
-_OFF_LINE = 1.5
 
 
 class Transform(Preprocess):
@@ -83,7 +81,8 @@ class Transform(Preprocess):
         digest = hashlib.sha256()
         for one in given:
             digest.update(f"{one.shape};".encode() + one.tobytes())
-        mean, std, normalized = self._normalization(_PROBES[0], colours)
+        probe = Probe(self.prepared, channels, (height, width))
+        mean, std, normalized = probe.normalization(_PROBES[0], colours)
         found = {
             "_shape": (height, width, colours), "digest": digest.hexdigest(), "interpolation": "bilinear",
             "size": height if height == width else (height, width), "resize": (height, width), "fit": "squash",
@@ -170,6 +169,12 @@ class Transform(Preprocess):
         """Where the input lies in a photograph of a height and width; all of it, resized, where that's unknown."""
         return self._place(shape) or Place(self.shape[:2], (0, 0))
 
+    def _place(self, shape: tuple[int, int]) -> Place | None:
+        """Where the input lies in photographs of a shape; None where that can't be found out."""
+        if shape not in self._places:
+            self._places[shape] = Probe(self.prepared, self.reads, self.shape[:2]).place(shape)
+        return self._places[shape]
+
     def _tried(self, probes: list[np.ndarray]) -> list[np.ndarray]:
         """What it gives for some pictures; raises `ValueError` where it gives several things, or of several shapes."""
         given = [self.prepared(probe) for probe in probes]
@@ -182,118 +187,15 @@ class Transform(Preprocess):
                 f"preprocess={self.name} gives {sizes}; let it give the same height and width for pictures of any, as "
                 "Resize and CenterCrop in a row do"
             )
-        before = _generators()
+        before = generator_states()
         again = [self.prepared(probes[0]) for _ in range(_CALLS)]
-        if before != _generators() or any(not np.array_equal(one, given[0]) for one in again):
-            _put_back(before)
+        if before != generator_states() or any(not np.array_equal(one, given[0]) for one in again):
+            put_back(before)
             raise ValueError(
                 f"preprocess={self.name} draws at random, so that one picture gives several inputs; give the "
                 "transforms of evaluation, without those that vary pictures in training"
             )
         return given
-
-    def _of_one_value(self, shape: tuple[int, int], value: int) -> Float[np.ndarray, "height width colour"]:
-        return self.prepared(np.full((*shape, self.reads), value, np.uint8))
-
-    def _normalization(self, shape: tuple[int, int], colours: int) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-        """What stands for `mean` and `std`, and whether that's what the function does, of pictures of one value."""
-        nothing = (0.0,) * colours, (1.0,) * colours, False
-        try:
-            black, middle, white = (self._of_one_value(shape, value) for value in (0, 102, 255))
-        except ValueError:
-            return nothing
-        # Borders have one value whatever the picture, and say nothing.
-        inside = np.abs(white - black).max(-1) > 0
-        if not inside.any():
-            return nothing
-        low, between, high = (values[inside].astype(np.float64) for values in (black, middle, white))
-        gain = (high - low).mean(0)
-        least = np.abs(gain).max() * 1e-3
-        flat = all(float(values.std(0).max()) <= least for values in (low, between, high))
-        affine = np.abs(between.mean(0) - (low.mean(0) + 0.4 * gain)).max() <= least
-        if not flat or not affine or gain.min() <= least:
-            return nothing
-        return tuple((0.0 - low.mean(0) / gain).tolist()), tuple((1 / gain).tolist()), True
-
-    def _place(self, shape: tuple[int, int]) -> Place | None:
-        """Where the input lies in photographs of a shape, found by ramps; None where it's no upright box of them."""
-        if shape not in self._places:
-            self._places[shape] = self._found(shape)
-        return self._places[shape]
-
-    def _found(self, shape: tuple[int, int]) -> Place | None:
-        if min(shape) < 8:
-            return None
-        try:
-            black, white = (self._of_one_value(shape, value).astype(np.float64) for value in (0, 255))
-            lines = []
-            for axis, length in enumerate(shape):
-                line = _line(self._along(shape, axis, np.linspace(0, 255, length), black, white), length)
-                if line is None:
-                    return None
-                # A function of all values, such as one that equalizes them, makes lines of other slopes of ramps.
-                begin, apart = line
-                count = self.shape[axis]
-                for share in (0.3, 0.7):
-                    edge = round(begin + apart * share * count)
-                    if not 1 <= edge <= length - 1:
-                        continue
-                    step = self._along(shape, axis, 255.0 * (np.arange(length) >= edge), black, white)
-                    if abs(int((step >= 0.5).argmax()) - (edge - begin) / apart) > 2:
-                        return None
-                lines.append(line)
-        except ValueError:
-            return None
-        (top, down), (left, across) = lines
-        return Place(
-            (max(1, round(shape[0] / down)), max(1, round(shape[1] / across))),
-            (round(top / down), round(left / across)),
-        )
-
-    def _along(
-        self,
-        shape: tuple[int, int],
-        axis: int,
-        values: Float[np.ndarray, " length"],
-        black: Float[np.ndarray, "height width colour"],
-        white: Float[np.ndarray, "height width colour"],
-    ) -> Float[np.ndarray, " place"]:
-        """What becomes of values that change along one axis only, as shares of white; NaN in borders.
-
-        Raises `ValueError` where the other axis or the channels don't agree.
-        """
-        whole = np.round(values).astype(np.uint8)
-        whole = whole[:, None, None] if axis == 0 else whole[None, :, None]
-        given = self.prepared(np.ascontiguousarray(np.broadcast_to(whole, (*shape, self.reads)))).astype(np.float64)
-        gain = white - black
-        known = np.abs(gain) > 1e-3 * max(float(np.abs(gain).max()), 1e-30)
-        share = np.where(known, (given - black) / np.where(known, gain, 1), np.nan)
-        share = np.moveaxis(share, axis, 0).reshape(given.shape[axis], -1)
-        found = np.full(len(share), np.nan)
-        for at in np.flatnonzero((~np.isnan(share)).any(1)):
-            inside = share[at][~np.isnan(share[at])]
-            if np.ptp(inside) > 2 * _OFF_LINE / 255:
-                raise ValueError("the other axis, or other channels, are others")
-            found[at] = float(np.median(inside))
-        return found
-
-
-def _line(share: Float[np.ndarray, " place"], length: int) -> tuple[float, float] | None:
-    """Of a ramp's picture: where in the photograph the input begins along an axis, and how far its pixels are apart.
-
-    None where it isn't the ramp, cut out and resized, and nothing else.
-    """
-    # At the ends of the photograph, filters look at what isn't there.
-    inside = (share > 0.04) & (share < 0.96)
-    if inside.sum() < 4:
-        return None
-    at = np.flatnonzero(inside) + 0.5
-    places = share[inside] * (length - 1) + 0.5
-    apart, begin = np.polyfit(at, places, 1)
-    off = np.abs(begin + apart * at - places).max()
-    if apart <= 0 or off > _OFF_LINE * max(length / 255, apart):
-        return None
-    return float(begin), float(apart)
 
 
 def _as_picture(pixels: UInt8[np.ndarray, "y x channel"]) -> Any:
@@ -318,21 +220,3 @@ def _name_of(function: Any) -> str:
 
 def _said(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} × {shape[0]} pixels of {shape[2]} {'channel' if shape[2] == 1 else 'channels'}"
-
-
-def _generators() -> list[Any]:
-    """The states of the generators that transforms draw from."""
-    torch = sys.modules.get("torch")
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 (the one that transforms draw from)
-    states: list[Any] = [random.getstate(), (kind, keys.tobytes(), *rest)]  # pyright: ignore[reportAttributeAccessIssue]
-    return states if torch is None else [*states, torch.get_rng_state().numpy().tobytes()]
-
-
-def _put_back(states: list[Any]) -> None:
-    """Nobody's random numbers are others because a function was refused."""
-    random.setstate(states[0])
-    kind, keys, *rest = states[1]
-    np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))  # noqa: NPY002
-    if len(states) > 2:
-        torch = sys.modules["torch"]
-        torch.set_rng_state(torch.frombuffer(bytearray(states[2]), dtype=torch.uint8))

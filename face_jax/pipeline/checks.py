@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+from ..activation_checks import check_signs
+from ..activations import Collected, Cropping
 from ..faithfulness import Faithfulness
 from ..faithfulness.losses import SoftmaxLoss
-from ..model import SplitModel
-from ..support.arguments import callable_with, check_count, float_or_none, index_or_none, share, shown
+from ..model import SplitModel, check_model
+from ..nmf.options import AnySolver, AnyStart
+from ..nmf.settings import solver_or, start_or
+from ..nmf.validate import squared_error
+from ..support.arguments import callable_with, check_count, float_or_none, function, index_or_none, share, shown
+from ..support.memory import check_memory
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
+_CACHES = "an object such as ArrayCache(folder)"
+# While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
+_COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
 
 
 def check_settings(
@@ -49,7 +58,22 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
     return found
 
 
-def check_losses(model: SplitModel, objective: Any) -> None:
+def check_objects(
+    model: Any, objective: Any, solver: Any, start: Any, cache: Any
+) -> tuple[AnySolver | None, AnyStart | None]:
+    """Refuses a model, settings and a cache that aren't valid, or don't fit together; gives solver and start."""
+    check_model(model)
+    solver, start = solver_or(None, solver), start_or(None, start)
+    check_signs(model, solver)
+    if objective is not None:
+        squared_error(objective)
+        _check_losses(model, objective)
+    function("cache", cache, _CACHES)
+    callable_with("cache", cache, f"give {_CACHES}", [], dict)
+    return solver, start
+
+
+def _check_losses(model: SplitModel, objective: Any) -> None:
     """Refuses a term that compares distributions over exclusive classes, of a model that has labels."""
     for weighted in objective.terms:
         if model.outputs.exclusive or not isinstance(weighted.term, Faithfulness):
@@ -69,3 +93,17 @@ def check_rank(rank: int | str, crops: int, channels: int) -> None:
             f"rank={least} is more than {crops} crops of {channels} channels allow; give at most "
             f"{min(crops, channels)}, or more photographs or crops"
         )
+
+
+def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
+    """Raises `NotEnoughMemoryError` for more crops than could be held, where the rule says how many there are.
+
+    `seen` is what the model makes of whole photographs, which says how many channels and classes there are.
+    """
+    count = getattr(cropping, "count", None)
+    if count is None:
+        return
+    crops = count(shapes)
+    each = _COPIES_OF_ROWS * seen.maps.shape[-1] * seen.maps.itemsize + 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
+    what = f"crops={cropping!r} of {len(shapes):,} photographs, {crops:,} crops of {seen.maps.shape[-1]:,} channels,"
+    check_memory(each * crops, what, "take fewer crops")

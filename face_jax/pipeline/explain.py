@@ -5,39 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..activation_checks import below_zero, check_signs
 from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
-from ..model import SplitModel, check_model, photographs_for
+from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
-from ..nmf.settings import solver_or, start_or
-from ..nmf.validate import squared_error
-from ..support.arguments import (
-    Real,
-    Seed,
-    Whole,
-    callable_with,
-    flag,
-    function,
-    key_of,
-)
+from ..support.arguments import Real, Seed, Whole, flag, key_of
 from ..support.cache import no_cache
 from ..support.classes import Target as Class
-from ..support.classes import class_index, other_reading
+from ..support.classes import class_index
 from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
-from .checks import check_faithfulness, check_losses, check_rank, check_settings
+from .checks import check_faithfulness, check_objects, check_rank, check_settings
 from .controls import scores_of
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
 from .provenance import fit_of, notes_on, settings_of
 from .ranking import describe, weighed
-from .selection import Activator, check_alive, choose_class
+from .selection import Activator, choose_class
 
-_CACHES = "an object such as ArrayCache(folder)"
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
 
@@ -104,16 +92,9 @@ def explain(
     keys = keys_of(key := key_of(key))
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     faithfulness = check_faithfulness(faithfulness, objective)
-    check_model(model)
-    solver, start = solver_or(None, solver), start_or(None, start)
-    check_signs(model, solver)
-    if objective is not None:
-        squared_error(objective)
-        check_losses(model, objective)
+    solver, start = check_objects(model, objective, solver, start, cache)
     flag("one_each", one_each)
     progress, stopwatch = progress_of(progress), Stopwatch()
-    function("cache", cache, _CACHES)
-    callable_with("cache", cache, f"give {_CACHES}", [], dict)
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
@@ -123,9 +104,7 @@ def explain(
         check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
         material = material_of(activator, places, seen.kept, number, keys)
         rows = material.pictures.crop_activations
-        check_alive(model, rows, material.fitted)
-        every_map = seen.kept.maps, rows, material.fitted.maps, material.scored.maps
-        signed = below_zero(*every_map) if solver is None else solver.signed_dictionary
+        signed = material.signed if solver is None else solver.signed_dictionary
         rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
         fitting = fit(
             model.head, material, rank, faithfulness=faithfulness, objective=objective, signed=signed, solver=solver,
@@ -138,8 +117,7 @@ def explain(
         with stopwatch("codes of whole photographs"):
             codes = encode_maps(seen.kept.maps, dictionary)
         concepts = describe(model, material, importance.sobol, dictionary, crop_codes, number, strongest, one_each)
-    other = other_reading(model.classes, target)
-    notes = notes_on(model, number, other, every, seen, material=material, fitting=fitting, scan=scan)
+    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan)
     settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number)
     return Explanation(
         model=model,

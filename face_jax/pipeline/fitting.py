@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..faithfulness import Path, faithful_rows, faithfulness_path
-from ..faithfulness.path import SETTINGS as FAITHFUL
+from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..nmf import NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from ..activations import Collected, Cropping, Crops, RandomCrops, Survey, check_crops
+from ..activation_checks import below_zero
+from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
 from ..explanation.parts import Pictures
 from ..pictures.crops import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
 from ..support.arguments import instance
 from ..support.progress import Stopwatch
-from .selection import Activator, of_class, place_average, split, units
+from .checks import check_crops
+from .selection import Activator, check_alive, of_class, place_average, split, units
 
 Keys = dict[str, Key[Array, ""]]
 # More at the end leave those before as they are.
@@ -70,6 +72,12 @@ class Material:
     crop_of: Int[np.ndarray, " crop"]
     crops_seen: tuple[Collected, ...]
 
+    @property
+    def signed(self) -> bool:
+        """Whether any activation of the photographs or crops is below zero."""
+        photographs, crops = self.pictures.collected.maps, self.pictures.crop_activations
+        return below_zero(photographs, crops, self.fitted.maps, self.scored.maps)
+
 
 def places_in(
     every: tuple[Photograph, ...],
@@ -113,10 +121,12 @@ def material_of(activator: Activator, places: Places, seen: Collected, target: i
     - `target`: the class.
     - `keys`: from `keys_of`.
 
-    **Returns:** them.
+    **Returns:** them. Raises `ValueError` where the layer has none.
     """
     made = _of_one if len(places.photographs) == 1 else _of_several
-    return made(activator, places, seen, target, keys, affine=activator.model.head.affine)
+    material = made(activator, places, seen, target, keys, affine=activator.model.head.affine)
+    check_alive(activator.model, material.pictures.crop_activations, material.fitted)
+    return material
 
 
 def _of_one(

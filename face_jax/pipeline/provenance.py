@@ -18,6 +18,8 @@ from ..faithfulness import Path
 from ..model import SplitModel
 from ..nmf import RankScan
 from ..pictures.photographs import Photograph
+from ..support.classes import Target as Class
+from ..support.classes import other_reading
 from ..support.sentences import counted, first_of, in_digits
 from .fitting import Fitted
 from .material import Material
@@ -30,7 +32,7 @@ FEW_HELD_OUT = 10
 def notes_on(
     model: SplitModel,
     target: int,
-    other_reading: str | None,
+    asked: Class | None,
     every: tuple[Photograph, ...],
     seen: Survey,
     *,
@@ -43,17 +45,18 @@ def notes_on(
     **Arguments:**
 
     - `model`, `target`: what is explained.
-    - `other_reading`: what else the target that was asked for could have meant.
+    - `asked`: the target in the user's words, which could have meant something else.
     - `every`, `seen`: the photographs given, and what the model made of them.
     - `material`: what concepts were found in and scored on.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
 
     **Returns:** the notes.
     """
+    other = other_reading(model.classes, asked)
     return (
         *model.notes,
         *model.preprocess.notes,
-        *([] if other_reading is None else [other_reading]),
+        *([] if other is None else [other]),
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, material),
         *_on_signs(model, seen.kept.maps, fitting),

@@ -24,7 +24,6 @@ from ..support.arguments import (
     Whole,
     callable_with,
     check_count,
-    concepts_of,
     index_or_none,
     instance,
     key_of,
@@ -34,6 +33,7 @@ from ..support.arguments import (
     whole,
 )
 from ..support.cache import no_cache
+from ..support.concepts import concepts_of
 from ..support.interrupts import interruptible
 from ..support.progress_line import Watched, progress_of
 from .dividing import Level, Settings, Task, divide

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..attribution.visualization import Visualization
-from ..pictures.photographs import in_colours
+from ..pictures.showing import in_colours
 from ..sanity import SanityCheck, SanityStage
 from . import pictures
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..explanation.record import Explanation
-from ..sanity import rank_correlation
+from ..metrics.ranks import rank_correlation
 from .pictures import concept_colour
 
 # Concepts below this total Sobol index are folded away, and shown when asked for.

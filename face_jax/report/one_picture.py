@@ -14,7 +14,8 @@ from ..heads.beside import beside
 from ..importance import gradient_times_code
 from ..model import photographs_for
 from ..nmf.encoding import encode_maps
-from ..pictures.photographs import network_input, view_of
+from ..pictures.photographs import network_input
+from ..pictures.showing import view_of
 from ..support.arguments import Seed, Whole, check_count, key_of, path_of
 from .coloured import coloured_figure
 

@@ -13,7 +13,7 @@ from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
 from ..explanation.record import Explanation
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
-from ..pictures.photographs import view_of
+from ..pictures.showing import view_of
 from ..sanity import SanityCheck
 from ..support.arguments import instance, shown
 from ..support.atomic_folder import folder_of, put_together

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ..attribution import upsampled_codes
 from ..explanation.record import Explanation
 from ..model import Head
-from ..pictures.photographs import view_of
+from ..pictures.showing import view_of
 from . import pictures
 from .coloured import AREA, apart, coloured_pixels, shown_concepts
 

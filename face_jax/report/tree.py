@@ -9,7 +9,7 @@ import numpy as np
 
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division
-from ..pictures.photographs import in_colours
+from ..pictures.showing import in_colours
 from ..recursion.recurse import suggest_recursion
 from . import pictures
 

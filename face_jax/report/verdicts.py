@@ -160,6 +160,7 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
         )
 
 
+# Long because it's a table: one entry for each number of the report.
 def meanings(explanation: Explanation) -> list[Meaning]:
     """Every score with its best possible value, a sentence on what it means, and what would be suspicious."""
     own, rank = explanation.scores.own, len(explanation.concepts)

@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 from ..explanation.concepts import overlap, strongest_crops
 from ..model import Preprocess
 from ..pictures.crops import Crops
-from ..pictures.photographs import Photograph, in_colours, resized, within
-from ..support.arguments import Concepts, concepts_of
+from ..pictures.photographs import Photograph, resized, within
+from ..pictures.showing import in_colours
+from ..support.arguments import Concepts
+from ..support.concepts import concepts_of
 from ..support.reprs import short_repr
 from .trials import Picture
 

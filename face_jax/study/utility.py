@@ -15,7 +15,8 @@ from ..attribution import upsampled_codes
 from ..explanation.record import Explanation
 from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
-from ..pictures.photographs import Photograph, view_of
+from ..pictures.photographs import Photograph
+from ..pictures.showing import view_of
 from ..report.pictures import concept_colour, spotlight
 from ..support.arguments import Seed, Whole, check_count, enough, flag, instance, key_of, several
 from .crop_pools import crop_picture

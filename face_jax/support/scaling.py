@@ -1,4 +1,4 @@
-"""Scaling by powers of two: exact, and without overflow on the way."""
+"""Safe division, and scaling by powers of two: exact, and without overflow on the way."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from jaxtyping import Array, Float, Int
 # Three factors that are powers of two in the dtype's range make any change between two of its numbers. What each takes
 # of what remains, in 32nds:
 _SHARES = (11, 16, 32)
+
+
+def positive(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x where it's above zero, else 1: a divisor for what has no say where x is 0, such as a concept of length zero."""
+    return jnp.where(x > 0, x, 1)
 
 
 def exponent(size: Float[Array, "..."]) -> Int[Array, "..."]:

@@ -16,7 +16,7 @@ import face_jax as fj
 from face_jax.explanation.codec import decode, encode
 from face_jax.explanation.parts import Target
 from face_jax.explanation.sub_concepts import Division
-from face_jax.faithfulness.path import Point
+from face_jax.faithfulness.lambda_path import Point
 from face_jax.support.fields import axes, counted, elsewhere, within
 from face_jax.support.json_values import Unfit
 

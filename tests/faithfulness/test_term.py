@@ -12,7 +12,7 @@ import face_jax as fj
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, SquaredLogits
 from face_jax.heads import Affine
 from face_jax.nmf import HALS, encode, factorize
-from face_jax.nmf.terms import weighing
+from face_jax.nmf.terms import lambda_weights
 
 ROWS, CHANNELS, CLASSES, RANK = 36, 14, 5, 4
 LOSSES = (ForwardKL(), ReverseKL(), SquaredLogits(), SigmoidKL())
@@ -216,7 +216,7 @@ def test_weights_that_are_no_numbers(weight, said):
     # Where types are checked, as here, it doesn't get so far.
     object.__setattr__(objective.terms[0], "weight", weight)
     with pytest.raises(ValueError, match=said):
-        weighing.active(objective)
+        lambda_weights.active(objective)
 
 
 def test_a_head_does_not_close_over_what_is_differentiated():

@@ -8,15 +8,9 @@ import torch
 from PIL import Image
 
 from face_jax.model import Preprocess
-from face_jax.pictures.photographs import (
-    UnreadablePhotographError,
-    in_colours,
-    network_input,
-    photographs,
-    resized,
-    view_of,
-    visible,
-)
+from face_jax.pictures.photographs import UnreadablePhotographError, network_input, photographs, resized
+from face_jax.pictures.resizing import visible
+from face_jax.pictures.showing import in_colours, view_of
 
 GENERATOR = np.random.default_rng(0)
 COLOURS = GENERATOR.integers(0, 256, (31, 43, 3), np.uint8)

@@ -13,7 +13,7 @@ from toy_model import CLASSES, Squared, colour_features, colour_model, pictures,
 import face_jax as fj
 from face_jax import attribution
 from face_jax.faithfulness import Path
-from face_jax.faithfulness.path import Point
+from face_jax.faithfulness.lambda_path import Point
 from face_jax.heads import Affine
 from face_jax.pictures.crops import Crops, NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input

@@ -17,7 +17,7 @@ from toy_model import Squared, colour_model, pictures
 
 import face_jax as fj
 from face_jax.attribution.visualization import Visualization
-from face_jax.faithfulness.path import Path, Point
+from face_jax.faithfulness.lambda_path import Path, Point
 from face_jax.pipeline.controls import WITHOUT_TERM
 from face_jax.report.figures import curve_figure, legend, path_figure
 from face_jax.report.pictures import spotlight

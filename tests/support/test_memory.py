@@ -6,9 +6,10 @@ import pytest
 from toy_model import colour_model, pictures
 
 import face_jax as fj
-from face_jax.activations import check_crops, collect_crops, pooled, survey, whole_maps
+from face_jax.activations import collect_crops, pooled, survey, whole_maps
 from face_jax.nmf.encoding import encode_maps
 from face_jax.pictures.photographs import photographs
+from face_jax.pipeline.checks import check_crops
 from face_jax.pipeline.selection import units
 from face_jax.support import memory
 from face_jax.support.memory import NotEnoughMemoryError, check_memory, exhaustion_in_words, free_memory

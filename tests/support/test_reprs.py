@@ -5,7 +5,7 @@ import numpy as np
 
 import face_jax as fj
 from face_jax.faithfulness import Path
-from face_jax.faithfulness.path import Point
+from face_jax.faithfulness.lambda_path import Point
 from face_jax.pictures.crops import Crops
 
 

@@ -9,18 +9,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from ..objective import Objective, Scalar
-from ..solution import Solution, normalized
-from .conditions import at_scale, in_dtype
+from ..objective import Objective
+from ..shapes import Activations, Factors, Number, Scalar
+from ..solution import Solution
+from .conditions import Conditions, at_scale
 from .device_errors import checked
-from .hessian import Factors
 from .jaxopt_rootfinding import root_jvp
 from .refinement import refine
-from .root import Parameters, equations_on, masks_at, solution_of
+from .root import RootFunction, masks_at, solution_of
 
-Activations = Float[Array, "row channel"]
 Solve = Callable[[Activations, Objective], Solution]
 
 _SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
@@ -35,9 +34,7 @@ class Adjoint(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def through(
-        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
-    ) -> Solution:
+    def through(self, solve: Solve, conditions: Conditions) -> Solution:
         """The solution, with derivatives attached to its codes, dictionary and scale."""
 
 
@@ -45,11 +42,9 @@ class Adjoint(abc.ABC):
 class StopGradient(Adjoint):
     """No derivative: the solution counts as constant."""
 
-    def through(
-        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
-    ) -> Solution:
+    def through(self, solve: Solve, conditions: Conditions) -> Solution:
         """The solution of constants."""
-        return solve(*jax.lax.stop_gradient((activations, objective)))
+        return solve(*jax.lax.stop_gradient((conditions.activations, conditions.objective)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +60,9 @@ class UnrolledAdjoint(Adjoint):
         """True."""
         return True
 
-    def through(
-        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
-    ) -> Solution:
+    def through(self, solve: Solve, conditions: Conditions) -> Solution:
         """The solution; what's told about it counts as constant."""
-        solution = solve(activations, objective)
+        solution = solve(conditions.activations, conditions.objective)
         return dataclasses.replace(solution, stats=jax.lax.stop_gradient(solution.stats))
 
 
@@ -120,72 +113,46 @@ class ImplicitAdjoint(Adjoint):
     throw: bool = True
     refinements: int = 150
 
-    def through(
-        self, solve: Solve, activations: Activations, objective: Objective, *, rtol: Scalar, signed_dictionary: bool
-    ) -> Solution:
+    def through(self, solve: Solve, conditions: Conditions) -> Solution:
         """The solution of constants, then the conditions' derivative attached to it."""
-        solution = solve(*jax.lax.stop_gradient((activations, objective)))
-        tolerance = self.tolerance(rtol, activations.dtype)
-        return _attach(self, signed_dictionary, tolerance, solution, activations, objective)
+        solution = StopGradient().through(solve, conditions)
+        tolerance = self.tolerance(conditions.rtol, conditions.activations.dtype)
+        return _attach(self, dataclasses.replace(conditions, rtol=jax.lax.stop_gradient(tolerance)), solution)
 
-    def tolerance(self, rtol: Scalar, dtype: jnp.dtype) -> Float[Array, ""]:
+    def tolerance(self, rtol: Scalar, dtype: jnp.dtype) -> Number:
         """Its own or the solver's, as far as the dtype allows."""
         if self.rtol is not None:
             return jnp.asarray(self.rtol).astype(dtype)
         return jnp.maximum(jnp.asarray(rtol).astype(dtype), float(jnp.finfo(dtype).eps) ** 0.6)
 
 
-def _attach(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    solution: Solution,
-    activations: Activations,
-    objective: Objective,
-) -> Solution:
+def _attach(adjoint: ImplicitAdjoint, conditions: Conditions, solution: Solution) -> Solution:
     solution = jax.lax.stop_gradient(solution)
-    objective = in_dtype(objective, activations.dtype)
     factors = at_scale(solution.codes, solution.dictionary, solution.scale)
-    codes, dictionary = _rooted(
-        adjoint, signed_dictionary, jax.lax.stop_gradient(rtol), factors, activations, objective
-    )
-    codes, dictionary, scale = normalized(codes.T, dictionary)
-    return dataclasses.replace(solution, codes=codes.T, dictionary=dictionary, scale=scale)
+    return solution.with_factors(*_rooted(adjoint, conditions.in_dtype, factors))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _rooted(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    factors: Factors,
-    activations: Activations,
-    objective: Objective,
-) -> Factors:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rooted(adjoint: ImplicitAdjoint, conditions: Conditions, factors: Factors) -> Factors:
     """The factors, as the root of the equations that they fulfil."""
-    del adjoint, signed_dictionary, rtol, activations, objective
+    del adjoint, conditions
     return factors
 
 
 @_rooted.defjvp
-def _rooted_jvp(
-    adjoint: ImplicitAdjoint, signed_dictionary: bool, primals: tuple, tangents: tuple
-) -> tuple[Factors, Factors]:
+def _rooted_jvp(adjoint: ImplicitAdjoint, primals: tuple, tangents: tuple) -> tuple[Factors, Factors]:
     # The tangents of the tolerance and of the factors themselves are zero: they come from constants.
-    rtol, factors, activations, objective = primals
+    conditions, factors = primals
     near = settled = jnp.ones((), bool)
     if adjoint.refinements:
-        factors, near, settled = refined(adjoint, signed_dictionary, *jax.lax.stop_gradient(primals))
-    factors = _rooted(adjoint, signed_dictionary, rtol, factors, activations, objective)
-    masks = masks_at(signed_dictionary, factors, activations, objective)
-    parameters = Parameters((activations, objective))
+        factors, near, settled = refined(adjoint, *jax.lax.stop_gradient(primals))
+    factors = _rooted(adjoint, conditions, factors)
+    equations = RootFunction(conditions, masks_at(conditions, factors))
 
     def solve(matvec: Callable[[Factors], Factors], rhs: Factors) -> Factors:
         def either(transposed: bool) -> Callable[[object, Factors], Factors]:
             def run(_: object, rhs: Factors) -> Factors:
-                x, stats = solution_of(
-                    adjoint.max_steps, signed_dictionary, transposed, rtol, factors, activations, objective, rhs
-                )
+                x, stats = solution_of(adjoint.max_steps, transposed, conditions, factors, rhs)
                 if adjoint.rtol is None:
                     enough = stats.residual <= float(jnp.finfo(stats.residual.dtype).eps) ** 0.5
                     stats = dataclasses.replace(stats, solved=stats.solved | (stats.defined & enough))
@@ -195,28 +162,14 @@ def _rooted_jvp(
 
         return jax.lax.custom_linear_solve(matvec, rhs, either(False), either(True))
 
-    def optimality(factors: Factors, *leaves: Array) -> Factors:
-        return equations_on(masks, factors, *parameters.whole(leaves))
-
-    return factors, root_jvp(optimality, factors, parameters.parts(), parameters.parts(tangents[2:]), solve=solve)
+    return factors, root_jvp(equations, factors, equations.parts(), equations.parts(tangents[0]), solve=solve)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
 def refined(
-    adjoint: ImplicitAdjoint,
-    signed_dictionary: bool,
-    rtol: Float[Array, ""],
-    factors: Factors,
-    activations: Activations,
-    objective: Objective,
+    adjoint: ImplicitAdjoint, conditions: Conditions, factors: Factors
 ) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
     """The factors as the derivative needs them, for this tolerance of the linear system; how far they came."""
+    rtol = jnp.asarray(conditions.rtol)
     goal = jnp.maximum(_SETTLED * rtol, 8 * float(jnp.finfo(rtol.dtype).eps))
-    return refine(
-        objective,
-        activations,
-        factors,
-        signed_dictionary=signed_dictionary,
-        goal=goal,
-        max_rounds=adjoint.refinements,
-    )
+    return refine(conditions, factors, goal=goal, max_rounds=adjoint.refinements)

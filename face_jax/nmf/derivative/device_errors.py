@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import CGStats
+from ...linalg.conjugate_gradients import CGStats
 from ..results import RESULTS, FactorizationError
 
 _check_p = Primitive("check_derivative")

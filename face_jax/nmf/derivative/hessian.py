@@ -21,33 +21,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import CGStats, conjugate_gradients
-from ..linalg.steps import positive
+from ...linalg.conjugate_gradients import CGStats, conjugate_gradients
+from ...support.scaling import positive
 from ..objective import PENALTIES, Objective, SquaredError
-from .conditions import curvatures, equations, free, is_plain, targets
+from ..shapes import Activations, Codes, CodesT, Dictionary, Factors, Masks, Number
+from ..steps import ridged
+from .conditions import Conditions, on
 
-Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
-Masks = tuple[Bool[Array, "row concept"], Bool[Array, "concept channel"]]
 Blocks = Float[Array, "item concept concept"]
 Method = Callable[..., tuple[Any, CGStats]]
 Inverses = tuple[Float[Array, "row concept concept"], Float[Array, "channel concept concept"]]
 
 
+@dataclasses.dataclass(frozen=True)
 class Hessian(abc.ABC):
-    """The equations' derivative with respect to the factors, as far as they are free, and how it's solved with."""
+    """The equations' derivative with respect to the factors, as far as they are free, and how it's solved with.
+
+    **Arguments:**
+
+    - `masks`: the entries that are free.
+    - `inverses`: of each row's and each channel's own block.
+    - `null`: the direction of each concept's length, along which nothing changes; zero where something does.
+    """
 
     masks: Masks
+    inverses: Inverses
+    null: Factors
 
     @abc.abstractmethod
     def solve(
         self,
         rhs: Factors,
         *,
-        rtol: Float[Array, ""],
+        rtol: Number,
         max_steps: int,
         transposed: bool = False,
         method: Method = conjugate_gradients,
-        damping: Float[Array, ""] | float = 0.0,
+        damping: Number | float = 0.0,
     ) -> tuple[Factors, CGStats]:
         """The solution on the free entries, zero elsewhere.
 
@@ -62,36 +72,25 @@ class Hessian(abc.ABC):
         """
 
 
-def hessian_at(
-    objective: Objective,
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    *,
-    signed_dictionary: bool,
-    masks: Masks | None = None,
-) -> Hessian:
+def hessian_at(conditions: Conditions, factors: Factors, masks: Masks | None = None) -> Hessian:
     """The Hessian at a solution of a problem, on the entries given or on those that are free."""
-    if masks is None:
-        wanted = targets(objective, activations, codes, dictionary, signed_dictionary=signed_dictionary)
-        masks = free(wanted, codes, dictionary, signed_dictionary=signed_dictionary)
-    codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)
-    inverses = _row_inverses(objective, dictionary, masks[0]), _channel_inverses(objective, codes, masks[1])
+    objective = conditions.objective
+    masks = conditions.free(factors) if masks is None else masks
+    codes, dictionary = factors = on(masks, factors)
+    inverses = _row_inverses(conditions, dictionary, masks[0]), _channel_inverses(objective, codes, masks[1])
     # Entries whose pivot is zero to rounding depend on others (dead and duplicated concepts): they stand still.
     kept = jnp.diagonal(inverses[0], axis1=1, axis2=2) > 0, jnp.diagonal(inverses[1], axis1=1, axis2=2).T > 0
     masks = masks[0] & kept[0], masks[1] & kept[1]
-    null = _scale_directions(objective, codes, dictionary, masks)
-    if is_plain(objective):
-        misfit = codes @ dictionary - activations
-        return Reduced(objective.quadratic, misfit, codes.T, dictionary, masks, inverses, null)
+    null = _scale_directions(objective, on(masks, factors))
+    if conditions.plain:
+        misfit = codes @ dictionary - conditions.activations
+        return Reduced(masks, inverses, null, objective.quadratic, misfit, codes.T, dictionary)
 
     def slopes(factors: Factors) -> Factors:
-        inside = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), masks, factors)
-        outside = equations(objective, activations, *inside)
-        return jax.tree.map(lambda mask, slope: jnp.where(mask, slope, 0), masks, outside)
+        return on(masks, conditions.equations(on(masks, factors)))
 
-    curved = curvatures(objective, codes, dictionary, rows_weighted=True)
-    return Whole(jax.linearize(slopes, (codes, dictionary))[1], curved, masks, inverses, null)
+    curved = conditions.curvatures(factors, rows_weighted=True)
+    return Whole(masks, inverses, null, jax.linearize(slopes, factors)[1], curved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,33 +105,28 @@ class Reduced(Hessian):
     """
 
     quadratic: SquaredError
-    misfit: Float[Array, "row channel"]
-    codes: Float[Array, "concept row"]
-    dictionary: Float[Array, "concept channel"]
-    masks: Masks
-    inverses: Inverses
-    null: Factors
+    misfit: Activations
+    codes: CodesT
+    dictionary: Dictionary
 
     def solve(
         self,
         rhs: Factors,
         *,
-        rtol: Float[Array, ""],
+        rtol: Number,
         max_steps: int,
         transposed: bool = False,
         method: Method = conjugate_gradients,
-        damping: Float[Array, ""] | float = 0.0,
+        damping: Number | float = 0.0,
     ) -> tuple[Factors, CGStats]:
         """By the Schur complement of the rows' blocks."""
         counts = self.quadratic.row_weights
         plain: Callable[[Array], Array] = lambda x: x  # noqa: E731
         weigh = plain if counts is None else lambda x: x * counts[None]
         before, after = (plain, weigh) if transposed else (weigh, plain)
-        of_codes = jnp.where(self.masks[0], rhs[0], 0).T
-        of_dictionary = jnp.where(self.masks[1], rhs[1], 0)
-        gram = weigh(self.codes) @ self.codes.T + self.quadratic.l2_dictionary * jnp.eye(
-            len(self.codes), dtype=self.codes.dtype
-        )
+        of_codes, of_dictionary = on(self.masks, rhs)
+        of_codes = of_codes.T
+        gram = ridged(weigh(self.codes) @ self.codes.T, self.quadratic.l2_dictionary)
 
         def product(x: Array) -> Array:
             return jnp.where(self.masks[1], (1 + damping) * (gram @ x), 0) - self.to_dictionary(
@@ -152,16 +146,16 @@ class Reduced(Hessian):
         codes = self.of_rows(of_codes - after(self.to_codes(reduced)))
         return (codes.T, reduced), stats
 
-    def of_rows(self, x: Float[Array, "concept row"]) -> Float[Array, "concept row"]:
+    def of_rows(self, x: CodesT) -> CodesT:
         """Each row's own block, inverted."""
         return jnp.einsum("nkl,ln->kn", self.inverses[0], x)
 
-    def to_codes(self, x: Float[Array, "concept channel"]) -> Float[Array, "concept row"]:
+    def to_codes(self, x: Dictionary) -> CodesT:
         """How the rows' equations change with the dictionary."""
         mixed = self.dictionary @ x.T
         return jnp.where(self.masks[0].T, mixed @ self.codes + x @ self.misfit.T, 0)
 
-    def to_dictionary(self, v: Float[Array, "concept row"]) -> Float[Array, "concept channel"]:
+    def to_dictionary(self, v: CodesT) -> Dictionary:
         """The transposed of `to_codes`."""
         mixed = self.codes @ v.T
         return jnp.where(self.masks[1], mixed @ self.dictionary + v @ self.misfit, 0)
@@ -173,23 +167,19 @@ class Whole(Hessian):
 
     product: Callable[[Factors], Factors]
     curvatures: tuple[Array, Array]
-    masks: Masks
-    inverses: Inverses
-    null: Factors
 
     def solve(
         self,
         rhs: Factors,
         *,
-        rtol: Float[Array, ""],
+        rtol: Number,
         max_steps: int,
         transposed: bool = False,
         method: Method = conjugate_gradients,
-        damping: Float[Array, ""] | float = 0.0,
+        damping: Number | float = 0.0,
     ) -> tuple[Factors, CGStats]:
         """The matrix is symmetric: `transposed` makes no difference."""
         del transposed
-        rhs = jax.tree.map(lambda mask, x: jnp.where(mask, x, 0), self.masks, rhs)
         codes, dictionary = self.null
         lengths = positive(jnp.sum(codes**2, axis=0) + jnp.sum(dictionary**2, axis=1))
 
@@ -198,16 +188,15 @@ class Whole(Hessian):
             return x[0] - codes * share[None], x[1] - dictionary * share[:, None]
 
         def precondition(x: Factors) -> Factors:
-            return (
-                jnp.einsum("nkl,nl->nk", self.inverses[0], x[0]),
-                jnp.einsum("jkl,lj->kj", self.inverses[1], x[1]),
-            )
+            return (jnp.einsum("nkl,nl->nk", self.inverses[0], x[0]), jnp.einsum("jkl,lj->kj", self.inverses[1], x[1]))
 
         def product(x: Factors) -> Factors:
             image = self.product(x)
             return image[0] + damping * self.curvatures[0] * x[0], image[1] + damping * self.curvatures[1] * x[1]
 
-        return method(product, rhs, preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps)
+        return method(
+            product, on(self.masks, rhs), preconditioner=precondition, project=project, rtol=rtol, max_steps=max_steps
+        )
 
 
 def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
@@ -243,42 +232,33 @@ def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
     return jnp.moveaxis(-swept, 2, 0)
 
 
-def _row_inverses(
-    objective: Objective, dictionary: Float[Array, "concept channel"], mask: Bool[Array, "row concept"]
-) -> Blocks:
-    ridge = objective.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
+def _row_inverses(conditions: Conditions, dictionary: Dictionary, mask: Bool[Array, "row concept"]) -> Blocks:
+    objective = conditions.objective
     if objective.weights is None:
-        gram = dictionary @ dictionary.T + ridge
-        if is_plain(objective) or objective.row_weights is None:
+        gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
+        if conditions.plain or objective.row_weights is None:
             return masked_inverse(gram, mask)
         grams = jnp.broadcast_to(gram[None], (len(mask), *gram.shape))
     else:
+        ridge = objective.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
         grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, objective.weights, optimize="optimal") + ridge[None]
     if objective.row_weights is not None:
         grams = grams * objective.row_weights[:, None, None]
     return masked_inverse(grams, mask)
 
 
-def _channel_inverses(
-    objective: Objective, codes: Float[Array, "row concept"], mask: Bool[Array, "concept channel"]
-) -> Blocks:
+def _channel_inverses(objective: Objective, codes: Codes, mask: Bool[Array, "concept channel"]) -> Blocks:
     weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
-    ridge = objective.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
     if objective.weights is None:
-        return masked_inverse(codes.T @ weighed + ridge, mask.T)
+        return masked_inverse(ridged(codes.T @ weighed, objective.l2_dictionary), mask.T)
+    ridge = objective.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
     grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, objective.weights, optimize="optimal")
     return masked_inverse(grams + ridge[None], mask.T)
 
 
-def _scale_directions(
-    objective: Objective,
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    masks: Masks,
-) -> Factors:
+def _scale_directions(objective: Objective, factors: Factors) -> Factors:
     """Along `(U D, −W D)` nothing changes without penalties; zeros if penalties, or a term, say otherwise."""
     level = jnp.all(jnp.stack([jnp.asarray(getattr(objective, name)) == 0 for name in PENALTIES]))
     if not all(part.term.scale_free for part in objective.terms):
         level = jnp.zeros_like(level)
-    codes, dictionary = jnp.where(masks[0], codes, 0), jnp.where(masks[1], dictionary, 0)
-    return jnp.where(level, codes, 0), jnp.where(level, -dictionary, 0)
+    return jnp.where(level, factors[0], 0), jnp.where(level, -factors[1], 0)

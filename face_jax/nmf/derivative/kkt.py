@@ -12,14 +12,14 @@ from jaxtyping import Array, Bool, Float
 
 from ...support.arguments import flag, real_array
 from ...support.reprs import short_repr
-from ...support.scaling import exponent, shifted
+from ...support.scaling import exponent, positive, shifted
 from .. import validate
-from ..linalg.steps import positive
 from ..magnitude import unit_of
 from ..nnls.block_pivoting import tolerance
 from ..nnls.least_squares import concept_exponents
 from ..objective import Objective, SquaredError
-from .conditions import at_scale, curvatures, gradient, in_dtype
+from ..shapes import Activations, Codes, Dictionary, Factors, Number
+from .conditions import Conditions, at_scale
 
 
 @jax.tree_util.register_dataclass
@@ -37,23 +37,23 @@ class KKTResidual:
     - `negative`: how far the lowest entry of either factor is below zero, relative to the factor's largest.
     """
 
-    codes: Float[Array, ""]
-    dictionary: Float[Array, ""]
-    complementarity: Float[Array, ""]
-    negative: Float[Array, ""]
+    codes: Number
+    dictionary: Number
+    complementarity: Number
+    negative: Number
 
     __repr__ = short_repr
 
     @property
-    def scaled(self) -> Float[Array, ""]:
+    def scaled(self) -> Number:
         """The one number that solvers stop by: `codes` and `dictionary` together."""
         return jnp.sqrt(self.codes**2 + self.dictionary**2)
 
 
 def kkt_residual(
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
+    activations: Activations,
+    codes: Codes,
+    dictionary: Dictionary,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     scale: Float[Array, " concept"] | None = None,
@@ -98,7 +98,7 @@ def kkt_residual(
         unit = unit_of(activations, objective)
         codes, dictionary = unit.factors(codes, dictionary, penalized=objective.penalized)
         activations, objective = unit.into(activations, objective.quadratic)
-    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary))
+    return _kkt_residual(Conditions(activations, objective), (codes, dictionary), jnp.asarray(signed_dictionary))
 
 
 def _matrices(activations: ArrayLike, codes: ArrayLike, dictionary: ArrayLike) -> tuple[Array, Array, Array]:
@@ -114,42 +114,28 @@ def _matrices(activations: ArrayLike, codes: ArrayLike, dictionary: ArrayLike) -
     return activations, codes, dictionary
 
 
-def scaled_residual(
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    objective: Objective,
-    *,
-    signed_dictionary: bool,
-) -> Float[Array, ""]:
+def scaled_residual(conditions: Conditions, factors: Factors) -> Number:
     """The one number of `kkt_residual`, of factors at the scale that the objective sees."""
-    return _kkt_residual(activations, codes, dictionary, objective, jnp.asarray(signed_dictionary)).scaled
+    return _kkt_residual(conditions, factors, jnp.asarray(conditions.signed_dictionary)).scaled
 
 
 @jax.jit
-def _kkt_residual(
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    objective: Objective,
-    signed_dictionary: Array,
-) -> KKTResidual:
-    dtype = activations.dtype
-    objective = in_dtype(objective, dtype)
-    slopes = gradient(objective, activations, codes, dictionary)
-    curved = curvatures(objective, codes, dictionary, rows_weighted=True)
+def _kkt_residual(conditions: Conditions, factors: Factors, signed_dictionary: Array) -> KKTResidual:
+    conditions = conditions.in_dtype
+    activations, objective = conditions.activations, conditions.objective
+    slopes, curved = conditions.gradient(factors), conditions.curvatures(factors, rows_weighted=True)
     rows, entries = objective.row_weights, objective.weights
     squares = activations**2 if entries is None else entries * activations**2
     size = positive(jnp.sum(squares if rows is None else squares * rows[:, None]))
     moves, products, lows = [], [], []
     for x, slope, curvature, signed in zip(
-        (codes, dictionary), slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
+        factors, slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
     ):
         target = x - slope / positive(curvature)
         step = x - jnp.where(signed, target, jnp.maximum(target, 0))
         moves.append(jnp.sqrt(jnp.sum(curvature * step**2) / size))
         products.append(jnp.max(jnp.abs(slope * x)) / size)
-        lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(dtype).tiny))
+        lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(x.dtype).tiny))
     return KKTResidual(moves[0], moves[1], jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))
 
 
@@ -170,7 +156,7 @@ class CodesCertificate:
 
     violation: Float[Array, " row"]
     growth: Float[Array, " row"]
-    tolerance: Float[Array, ""]
+    tolerance: Number
 
     @property
     def met(self) -> Bool[Array, " row"]:
@@ -218,10 +204,7 @@ def certify_codes(
 
 @jax.jit
 def _certify_codes(
-    activations: Float[Array, "row channel"],
-    codes: Float[Array, "row concept"],
-    dictionary: Float[Array, "concept channel"],
-    quadratic: SquaredError,
+    activations: Activations, codes: Codes, dictionary: Dictionary, quadratic: SquaredError
 ) -> CodesCertificate:
     dtype = activations.dtype
     l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.steps import positive
+from ...support.scaling import positive
 from ..objective import PENALTIES, Objective
-from .hessian import Factors, Masks
+from ..shapes import Columns, Factors, Masks, Number
+from .conditions import Conditions
 from .mixing_search import MOST_AT_ONCE, Dense, Sequential, Square, at_once, matrix_free
 
 
@@ -36,7 +37,7 @@ class Mixtures:
     search: Dense | Sequential | None
     lengths: Square
 
-    def share(self, rhs: Factors, factors: Factors) -> Float[Array, ""]:
+    def share(self, rhs: Factors, factors: Factors) -> Number:
         """The cosine between a cotangent and the nearest step that's open: zero if it doesn't see any of them.
 
         Each entry is measured in units of its concept's length, so that both factors count alike.
@@ -59,21 +60,12 @@ class Mixtures:
         return jnp.zeros_like(matrix) if self.search is None else self.search.project(matrix)
 
 
-def mixtures(
-    objective: Objective, factors: Factors, wanted: Factors, masks: Masks, *, signed_dictionary: bool
-) -> Mixtures:
-    """The mixtures that are open at a solution.
+def mixtures(conditions: Conditions, factors: Factors, masks: Masks) -> Mixtures:
+    """The mixtures that are open at a solution, `masks` being the entries that the derivative moves.
 
     An entry of zero whose multiplier is zero too holds nothing: there is a solution on its other side.
-
-    **Arguments:**
-
-    - `objective`: what was minimized.
-    - `factors`: the solution, at the scale that the objective sees.
-    - `wanted`: where each entry would be without its bound, see `targets`.
-    - `masks`: the entries that the derivative moves.
-    - `signed_dictionary`: whether the dictionary may be negative.
     """
+    wanted, objective = conditions.targets(factors), conditions.objective
     codes, dictionary = factors
     rank = codes.shape[1]
     lengths = jnp.sqrt(jnp.sum(codes**2, axis=0)), jnp.sqrt(jnp.sum(dictionary**2, axis=1))
@@ -84,20 +76,15 @@ def mixtures(
     if rank == 1:
         return Mixtures(nothing, None, pairs)
     held = _held(wanted[0].T, codes.T, masks[0].T), _held(wanted[1], dictionary, masks[1])
-    if signed_dictionary:
+    if conditions.signed_dictionary:
         held = held[0], jnp.zeros_like(held[1])
     items = _directions(codes / safe[0][None]), _directions((dictionary / safe[1][:, None]).T)
     alone, turning = _product_alone(objective), jnp.asarray(objective.l2_codes) > 0
-    if rank > MOST_AT_ONCE:
-        count, search = matrix_free(held, items, alive, pairs, alone, turning)
-    else:
-        count, search = at_once(held, items, alive, pairs, alone, turning)
-    return Mixtures(count, search, pairs)
+    look = matrix_free if rank > MOST_AT_ONCE else at_once
+    return Mixtures(*look(held, items, alive, pairs, alone, turning), pairs)
 
 
-def _held(
-    wanted: Float[Array, "concept item"], x: Float[Array, "concept item"], mask: Bool[Array, "concept item"]
-) -> Bool[Array, "concept item"]:
+def _held(wanted: Columns, x: Columns, mask: Bool[Array, "concept item"]) -> Bool[Array, "concept item"]:
     """The entries that stand still: held back by their bound, or left out of the derivative."""
     largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
     return ~mask & ((x > 0) | (wanted < -(float(jnp.finfo(x.dtype).eps) ** 0.6) * largest))

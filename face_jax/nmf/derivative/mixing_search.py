@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.conjugate_gradients import conjugate_gradients
+from ...linalg.conjugate_gradients import conjugate_gradients
+from ..shapes import Codes, Number
 
 MOST_AT_ONCE = 32  # concepts: a matrix with a row for each pair of them is taken apart
 _PROBES = 4  # random matrices whose open part is looked for
@@ -23,7 +24,7 @@ _STEPS = 2000
 Square = Float[Array, "concept concept"]
 Blocks = Float[Array, "concept concept concept"]
 Held = tuple[Bool[Array, "concept row"], Bool[Array, "concept channel"]]
-Items = tuple[Float[Array, "row concept"], Float[Array, "channel concept"]]
+Items = tuple[Codes, Float[Array, "channel concept"]]
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +63,7 @@ class Sequential:
         """The part of a matrix that's open; more than that if it couldn't be found."""
         return self.part(matrix)[0]
 
-    def part(self, matrix: Square) -> tuple[Square, Float[Array, ""]]:
+    def part(self, matrix: Square) -> tuple[Square, Number]:
         """The open part, and what's left of the system that tells it from the rest."""
         inside = self.inside(matrix)
         # Not smaller: a rest that is rounding has an open part, along which steps have no bound.

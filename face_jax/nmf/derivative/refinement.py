@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.conjugate_gradients import descend
-from ..linalg.line_search import armijo, backtrack, select
-from ..linalg.steps import sweep
-from ..objective import Objective
-from .conditions import equations, gradient, is_plain, targets
-from .hessian import Factors, hessian_at
+from ...linalg.conjugate_gradients import descend
+from ...linalg.line_search import armijo, backtrack, select
+from ..shapes import Factors, Number
+from ..steps import ridged, sweep
+from .conditions import Conditions, on
+from .hessian import hessian_at
 from .kkt import scaled_residual
-
-Activations = Float[Array, "row channel"]
 
 _TRIALS = 12  # halvings of a step
 _CG_STEPS = 300
@@ -35,39 +33,32 @@ _PATIENCE_NEAR = 4  # near it
 
 class _Run(NamedTuple):
     factors: Factors
-    residual: Float[Array, ""]
+    residual: Number
     best: Factors
-    least: Float[Array, ""]
+    least: Number
     settled: Bool[Array, ""]
-    damping: Float[Array, ""]
+    damping: Number
     waited: Int[Array, ""]
     round: Int[Array, ""]
 
 
 def refine(
-    objective: Objective,
-    activations: Activations,
-    factors: Factors,
-    *,
-    signed_dictionary: bool,
-    goal: Float[Array, ""],
-    max_rounds: int,
+    conditions: Conditions, factors: Factors, *, goal: Number, max_rounds: int
 ) -> tuple[Factors, Bool[Array, ""], Bool[Array, ""]]:
     """The stationary point nearby, as far as the dtype allows; no step raises the objective by more than rounding.
 
     **Arguments:**
 
-    - `objective`, `activations`: the problem.
+    - `conditions`: those of the problem.
     - `factors`: where a solver has ended, at the scale that the objective sees.
-    - `signed_dictionary`: whether the dictionary may be negative.
     - `goal`: the scaled KKT residual to come to; factors that are there already come back as they are.
     - `max_rounds`: Newton steps at most.
 
     **Returns:** the factors of the least residual; whether that is as small as was asked for, or about the least that
     the dtype can tell from zero; and whether it's settled besides which entries are zero.
     """
-
-    low = jnp.maximum(2 * goal, 16 * float(jnp.finfo(activations.dtype).eps))
+    eps = float(jnp.finfo(conditions.activations.dtype).eps)
+    low = jnp.maximum(2 * goal, 16 * eps)
 
     def going(run: _Run) -> Bool[Array, ""]:
         patience = jnp.where(run.least <= low, _PATIENCE_NEAR, _PATIENCE)
@@ -75,17 +66,15 @@ def refine(
         return ~done & (run.waited < patience) & (run.round < max_rounds) & jnp.isfinite(run.residual)
 
     def step(run: _Run) -> _Run:
-        begun = _swept(objective, activations, run.factors, signed=signed_dictionary)
+        begun = _swept(conditions, run.factors)
         # At the end of the dtype's accuracy no step is accepted, and what it tells is all that it's taken for.
         damping = jnp.where(run.residual <= low, jnp.minimum(run.damping, _UNDAMPED), run.damping)
-        new, residual, settled, damping = _newton(
-            objective, activations, begun, run.residual, damping, signed=signed_dictionary
-        )
+        new, residual, settled, damping = _newton(conditions, begun, run.residual, damping)
         better = residual < run.least
         return _Run(
             factors=new,
             residual=residual,
-            best=jax.tree.map(lambda a, b: jnp.where(better, a, b), new, run.best),
+            best=select(better, new, run.best),
             least=jnp.where(better, residual, run.least),
             settled=settled,
             damping=damping,
@@ -93,46 +82,40 @@ def refine(
             round=run.round + 1,
         )
 
-    first = scaled_residual(activations, *factors, objective, signed_dictionary=signed_dictionary)
+    first = scaled_residual(conditions, factors)
     zero = jnp.zeros((), jnp.int32)
     damping = jnp.asarray(_DAMPING, first.dtype)
     start = _Run(factors, first, factors, first, jnp.ones((), bool), damping, zero, zero)
     run = jax.lax.while_loop(going, step, start)
     # A term's slopes may be known no better than single entries of its predictions.
-    resolution = float(jnp.finfo(activations.dtype).eps) ** (0.8 if is_plain(objective) else 0.6)
-    near = run.least <= jnp.maximum(2 * goal, resolution)
+    near = run.least <= jnp.maximum(2 * goal, eps ** (0.8 if conditions.plain else 0.6))
     return run.best, near, near & run.settled
 
 
-def _swept(objective: Objective, activations: Activations, factors: Factors, *, signed: bool) -> Factors:
+def _swept(conditions: Conditions, factors: Factors) -> Factors:
     """One pass of coordinate descent, where it's a matter of two small matrices: it finds entries that are zero."""
-    if signed or not is_plain(objective):
+    if conditions.signed_dictionary or not conditions.plain:
         return factors
+    activations, objective = conditions.activations, conditions.objective
     codes, dictionary = factors
-    eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
-    gram, cross = dictionary @ dictionary.T + objective.l2_codes * eye, dictionary @ activations.T - objective.l1_codes
-    codes = sweep(codes.T, gram, cross).T
+    gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
+    codes = sweep(codes.T, gram, dictionary @ activations.T - objective.l1_codes).T
     weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
-    gram, cross = weighed.T @ codes + objective.l2_dictionary * eye, weighed.T @ activations - objective.l1_dictionary
-    return codes, sweep(dictionary, gram, cross)
+    gram = ridged(weighed.T @ codes, objective.l2_dictionary)
+    return codes, sweep(dictionary, gram, weighed.T @ activations - objective.l1_dictionary)
 
 
 def _newton(
-    objective: Objective,
-    activations: Activations,
-    factors: Factors,
-    residual: Float[Array, ""],
-    damping: Float[Array, ""],
-    *,
-    signed: bool,
-) -> tuple[Factors, Float[Array, ""], Bool[Array, ""], Float[Array, ""]]:
+    conditions: Conditions, factors: Factors, residual: Number, damping: Number
+) -> tuple[Factors, Number, Bool[Array, ""], Number]:
     """Factors behind a damped, projected step, and their residual; whether the zeros are left; the next damping."""
-    wanted = targets(objective, activations, *factors, signed_dictionary=signed)
+    signed = conditions.signed_dictionary
+    wanted = conditions.targets(factors)
     masks = wanted[0] > 0, wanted[1] > 0
     # Entries on their way out of the bound are put onto it; the line search sees that too.
-    inside = jnp.where(masks[0], factors[0], 0), jnp.where(masks[1], factors[1], 0)
-    hessian = hessian_at(objective, activations, *inside, signed_dictionary=signed, masks=masks)
-    slopes = equations(objective, activations, *inside)
+    inside = on(masks, factors)
+    hessian = hessian_at(conditions, inside, masks)
+    slopes = conditions.equations(inside)
     direction, stats = hessian.solve(
         (-slopes[0], -slopes[1]),
         rtol=jnp.minimum(0.1, jnp.sqrt(residual)).astype(residual.dtype),
@@ -140,44 +123,40 @@ def _newton(
         method=descend,
         damping=damping,
     )
-    steepest = gradient(objective, activations, *factors)
-    value, change_to = _changes(objective, activations, factors)
+    steepest = conditions.gradient(factors)
+    value, change_to = _changes(conditions, factors)
 
-    def at(t: Float[Array, ""]) -> Factors:
+    def at(t: Number) -> Factors:
         codes, dictionary = inside[0] + t * direction[0], inside[1] + t * direction[1]
         return jnp.maximum(codes, 0), dictionary if signed else jnp.maximum(dictionary, 0)
 
-    def falls(new: Factors, change: Float[Array, ""]) -> Bool[Array, ""]:
+    def falls(new: Factors, change: Number) -> Bool[Array, ""]:
         slope = jnp.sum(steepest[0] * (new[0] - factors[0])) + jnp.sum(steepest[1] * (new[1] - factors[1]))
         return armijo(change, jnp.minimum(slope, 0))
 
-    def trial(t: Float[Array, ""], _: Array) -> tuple[Array, Array, Factors]:
+    def trial(t: Number, _: Array) -> tuple[Array, Array, Factors]:
         new = at(t)
         return falls(new, change_to(new)), t / 2, new
-
-    def measure(factors: Factors) -> Float[Array, ""]:
-        return scaled_residual(activations, *factors, objective, signed_dictionary=signed)
 
     # Near the solution objectives are equal to rounding; slopes still tell which is nearer.
     whole = at(jnp.ones((), residual.dtype))
     eps = float(jnp.finfo(residual.dtype).eps)
     # Terms may be small differences of what they are computed from.
-    rounding = (8 * eps if is_plain(objective) else eps**0.75) * jnp.abs(value)
-    there, change = measure(whole), change_to(whole)
+    rounding = (8 * eps if conditions.plain else eps**0.75) * jnp.abs(value)
+    there, change = scaled_residual(conditions, whole), change_to(whole)
     first = falls(whole, change) | ((there < residual) & (jnp.abs(change) <= rounding))
     t, kept, none = backtrack(
         trial, select(first, whole, factors), ~first, trials=_TRIALS - 1, dtype=residual.dtype, first=0.5
     )
     good, t = ~none, jnp.where(first, 1, t)
-    there = jax.lax.cond(first, lambda: there, lambda: measure(kept))
+    there = jax.lax.cond(first, lambda: there, lambda: scaled_residual(conditions, kept))
     full = good & (t == 1) & ~stats.indefinite
     growth = jnp.where(full, 0.2, jnp.where(good & (t > 0.2), jnp.where(stats.indefinite, 2, 1), 5))
-    least = float(jnp.finfo(residual.dtype).eps)
     settled = ~stats.indefinite & (damping <= _UNDAMPED)
     settled = settled & ~jnp.any(_crosses(inside[0] + direction[0], masks[0], factors[0], axis=0))
     if not signed:
         settled = settled & ~jnp.any(_crosses(inside[1] + direction[1], masks[1], factors[1], axis=1))
-    return kept, there, settled, jnp.maximum(damping * growth, least).astype(residual.dtype)
+    return kept, there, settled, jnp.maximum(damping * growth, eps).astype(residual.dtype)
 
 
 def _crosses(
@@ -188,16 +167,15 @@ def _crosses(
     return jnp.where(mask, (new < -margin) | ((old <= 0) & (new > margin)), old > margin)
 
 
-def _changes(
-    objective: Objective, activations: Activations, old: Factors
-) -> tuple[Float[Array, ""], Callable[[Factors], Float[Array, ""]]]:
+def _changes(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Factors], Number]]:
     """The objective without penalties, and how all of it changes.
 
     The squared error's share is taken from differences: that of two values would be rounding.
     """
+    activations, objective = conditions.activations, conditions.objective
     known: list[Any] = [part.term.recalled(part.term.prepare(activations), activations) for part in objective.terms]
 
-    def terms(factors: Factors) -> Float[Array, ""]:
+    def terms(factors: Factors) -> Number:
         total = jnp.zeros((), activations.dtype)
         for part, mine in zip(objective.terms, known, strict=True):
             total = total + part.weight * part.term.value(mine, *factors)
@@ -206,7 +184,7 @@ def _changes(
     before = terms(old)
     misfit = old[0] @ old[1] - activations
 
-    def change_to(new: Factors) -> Float[Array, ""]:
+    def change_to(new: Factors) -> Number:
         v, x = new[0] - old[0], new[1] - old[1]
         # One product: two would be two matrices of the activations' size.
         move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.masked_systems import Columns, Support
-from ..linalg.steps import positive
+from ...support.scaling import positive
+from ..shapes import Columns, Gram
+from .masked_systems import Support
 
 _STEEP = 0.99  # concepts as steep as this share of the steepest count as equally steep
 _STEPS = 60  # a bound that keeps a column from going on forever; a few for each concept are usual
 
 Items = Bool[Array, " item"]
 # one for all columns, or one for each, the columns last
-Roots = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
+Roots = Gram | Float[Array, "concept concept item"]
 
 
 class _Basis(NamedTuple):

@@ -14,23 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import Columns as EachColumn
 from ...support.scaling import bound, exponent, shifted
-from ..linalg.conjugate_gradients import conjugate_gradient
-from ..linalg.inner_products import Columns as EachColumn
-from ..linalg.masked_systems import (
-    CG_STEPS,
-    Columns,
-    Grams,
-    Support,
-    by_blocks,
-    in_rounds,
-    masked_cholesky,
-    masked_solve,
-    solve_on,
-    times,
-)
-from ..linalg.steps import coordinate_step, sweep
+from ..shapes import Activations, Columns, Dictionary, Grams
+from ..steps import coordinate_step, sweep
 from .active_set import active_set
+from .masked_systems import CG_STEPS, Support, by_blocks, in_rounds, masked_cholesky, masked_solve, solve_on, times
 
 _SWEEPS = 10
 _COARSE = 1e-9
@@ -53,9 +43,9 @@ class Rows(NamedTuple):
     - `of_concepts`: with weights, those by which concepts were divided after products were formed.
     """
 
-    units: Float[Array, "concept channel"]
-    activations: Float[Array, "row channel"]
-    weights: Float[Array, "row channel"] | None
+    units: Dictionary
+    activations: Activations
+    weights: Activations | None
     ridge: Float[Array, "concept _"]
     penalty: Columns
     of_rows: Int[Array, " row"]

@@ -10,13 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...support.scaling import bound, exponent, shifted, widest
-from ..linalg.masked_systems import Columns
 from ..objective import SquaredError
+from ..shapes import Activations, Codes, Columns, Dictionary, Number
 from .block_pivoting import Rows, nnls
-
-Activations = Float[Array, "row channel"]
-Dictionary = Float[Array, "concept channel"]
-Codes = Float[Array, "row concept"]
 
 
 def codes_of(
@@ -57,9 +53,7 @@ def codes_of(
     return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)
 
 
-def repeated(
-    units: Dictionary, of_concepts: Int[Array, " concept"], l1: Float[Array, ""], l2: Float[Array, ""]
-) -> Bool[Array, " concept"]:
+def repeated(units: Dictionary, of_concepts: Int[Array, " concept"], l1: Number, l2: Number) -> Bool[Array, " concept"]:
     """Which concepts are multiples of an earlier one, to rounding in each entry, and penalized like it."""
     units, l1, l2 = jax.lax.stop_gradient((units, l1, l2))
     concepts, eps = units.shape[0], float(jnp.finfo(units.dtype).eps)
@@ -88,7 +82,7 @@ def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Arra
     return jnp.any(matters & (small | ~(codes <= float(kind.max))), axis=0)
 
 
-def concept_exponents(dictionary: Dictionary, l2: Float[Array, ""]) -> Int[Array, " concept"]:
+def concept_exponents(dictionary: Dictionary, l2: Number) -> Int[Array, " concept"]:
     """The powers of two that bring each concept, its share of the penalty included, to a length of 0.7 to 1.4."""
     dictionary, l2 = jax.lax.stop_gradient((dictionary, l2))
     largest = jnp.maximum(jnp.max(jnp.abs(dictionary), axis=1), jnp.sqrt(l2))

@@ -12,15 +12,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from ..history import History, begun, chooser
-from ..linalg.steps import positive, share
-from ..objective import SquaredError
+from ...linalg.line_search import select
+from ...support.scaling import positive
+from ..history import History, begun
+from ..objective import PENALTIES, SquaredError
+from ..shapes import Activations, CodesT, Dictionary, Number
 from ..solution import Solution
-from .passes import Codes, Dictionary, Sums
+from ..steps import share
+from .passes import Sums
 from .problem import Problem
-from .rule import UpdateRule
+from .rule import Iterate, UpdateRule
 
 _PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 
@@ -30,21 +33,17 @@ _PATIENCE = 2  # steps taken back in a row, the last two of them cautious ones
 class State:
     """Where the loop is: the accepted factors, what they are extrapolated from, and the history."""
 
-    codes: Codes
-    plain_codes: Codes
-    codes_memory: tuple[Array, ...]
-    dictionary: Dictionary
-    plain_dictionary: Dictionary
-    dictionary_memory: tuple[Array, ...]
+    codes: Iterate
+    dictionary: Iterate
     sums: Sums
     history: History
 
 
 def solve(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     objective: SquaredError,
     solver: UpdateRule,
-    codes: Codes,
+    codes: CodesT,
     dictionary: Dictionary,
     *,
     block_rows: int | None = None,
@@ -64,7 +63,7 @@ def solve(
     """
     dtype = activations.dtype
     objective, unit = _scaled(objective, dtype)
-    problem = Problem(activations, objective, solver, block_rows, _size(activations, objective))
+    problem = Problem(activations, objective, solver, block_rows, objective.size(activations))
     state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
 
     def going(state: State) -> Bool[Array, ""]:
@@ -74,25 +73,19 @@ def solve(
         state = _unrolled(going, lambda state: _step(problem, state), state, solver.max_steps)
     else:
         state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
-    objective_value, residual = problem.measure(state.codes, state.dictionary)
-    return state.history.solution(state.codes, state.dictionary, objective_value, residual, unit)
+    codes, dictionary = state.codes.x, state.dictionary.x
+    return state.history.solution(codes, dictionary, *problem.measure(codes, dictionary), unit)
 
 
-def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
+def _first(problem: Problem, codes: CodesT, dictionary: Dictionary) -> State:
     solver = problem.solver
     sums = problem.sums(codes, dictionary)
     objective, residual = problem.value(dictionary, sums), problem.residual(dictionary, sums)
     return State(
-        codes=codes,
-        plain_codes=codes,
-        codes_memory=solver.remember(codes),
-        dictionary=dictionary,
-        plain_dictionary=dictionary,
-        dictionary_memory=() if solver.signed_dictionary else solver.remember(dictionary),
+        codes=Iterate(codes, codes, solver.remember(codes)),
+        dictionary=Iterate(dictionary, dictionary, () if solver.signed_dictionary else solver.remember(dictionary)),
         sums=sums,
-        history=begun(
-            objective, residual, rtol=solver.rtol, max_steps=solver.max_steps, extrapolate=solver.extrapolate
-        ),
+        history=begun(objective, residual, solver.rtol, solver.max_steps, solver.extrapolate),
     )
 
 
@@ -102,18 +95,17 @@ def _step(problem: Problem, state: State) -> State:
     cautious = history.rejected > 1
 
     # 1. The dictionary moves on from where it is, in the direction that it came.
-    ahead = state.dictionary + beta * (state.dictionary - state.plain_dictionary)
+    old = state.dictionary
+    ahead = old.x + beta * (old.x - old.previous)
     if not solver.signed_dictionary:
         ahead = jnp.maximum(ahead, 0)
     gram, cross = problem.dictionary_problem(state.sums)
-    shift = ahead - state.dictionary
-    first = jnp.sum(shift * (gram @ (state.dictionary + shift / 2) - cross))
+    shift = ahead - old.x
+    first = jnp.sum(shift * (gram @ (old.x + shift / 2) - cross))
 
     # 2. A pass over the activations, 3. the dictionary's own update.
-    codes, plain, codes_memory, sums = problem.improve_codes(
-        ahead, state.codes, state.plain_codes, state.codes_memory, beta, cautious
-    )
-    dictionary, dictionary_memory, last = problem.improve_dictionary(ahead, sums, state.dictionary_memory, cautious)
+    codes, sums = problem.improve_codes(ahead, state.codes, beta, cautious)
+    dictionary, memory, last = problem.improve_dictionary(ahead, sums, old.memory, cautious)
     change = first + sums.change + last
     if problem.objective.weights is None:
         measured = problem.value(dictionary, sums)
@@ -128,22 +120,12 @@ def _step(problem: Problem, state: State) -> State:
     moves = problem.codes_move(ahead, sums) + problem.dictionary_move(ahead, state.sums)
     residual = share(moves, problem.size)
     accepted = change <= 0
-    keep = chooser(accepted)
     return State(
-        codes=keep(codes, state.codes),
-        plain_codes=keep(plain, state.codes),
-        codes_memory=tuple(keep(a, b) for a, b in zip(codes_memory, state.codes_memory, strict=True)),
-        dictionary=keep(dictionary, state.dictionary),
-        plain_dictionary=state.dictionary,
-        dictionary_memory=tuple(keep(a, b) for a, b in zip(dictionary_memory, state.dictionary_memory, strict=True)),
-        sums=jax.tree.map(keep, sums, state.sums),
+        codes=select(accepted, codes, state.codes.taken_back),
+        dictionary=select(accepted, Iterate(dictionary, old.x, memory), old.taken_back),
+        sums=select(accepted, sums, state.sums),
         history=history.after(
-            accepted,
-            objective,
-            residual,
-            rtol=solver.rtol,
-            patience=_PATIENCE,
-            finite=jnp.isfinite(change),
+            accepted, objective, residual, rtol=solver.rtol, patience=_PATIENCE, finite=jnp.isfinite(change)
         ),
     )
 
@@ -161,27 +143,11 @@ def _unrolled(
     return jax.lax.scan(one, state, None, length=length)[0]
 
 
-def _size(activations: Float[Array, "row channel"], objective: SquaredError) -> Float[Array, ""]:
-    squares = activations**2
-    if objective.weights is not None:
-        squares = squares * objective.weights
-    rows = jnp.sum(squares, axis=1)
-    return jnp.sum(rows if objective.row_weights is None else rows * objective.row_weights)
-
-
-def _scaled(objective: SquaredError, dtype: jnp.dtype) -> tuple[SquaredError, Float[Array, ""]]:
+def _scaled(objective: SquaredError, dtype: jnp.dtype) -> tuple[SquaredError, Number]:
     """The objective divided by the largest weight, and that weight: the passes' bound holds for weights up to 1."""
-    unit = jnp.ones((), dtype)
-    if objective.weights is not None:
-        largest = jnp.max(objective.weights)
-        unit = positive(largest)
-    part = lambda x: jnp.asarray(x, dtype) / unit  # noqa: E731
-    scaled = SquaredError(
-        weights=None if objective.weights is None else objective.weights / unit,
-        row_weights=objective.row_weights,
-        l1_codes=part(objective.l1_codes),
-        l2_codes=part(objective.l2_codes),
-        l1_dictionary=part(objective.l1_dictionary),
-        l2_dictionary=part(objective.l2_dictionary),
-    )
-    return scaled, unit
+    weights, unit = objective.weights, jnp.ones((), dtype)
+    if weights is not None:
+        unit = positive(jnp.max(weights))
+        weights = weights / unit
+    penalties = {name: jnp.asarray(getattr(objective, name), dtype) / unit for name in PENALTIES}
+    return SquaredError(weights, objective.row_weights, **penalties), unit

@@ -9,17 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ..derivative.kkt import kkt_residual
-from ..history import filled
-from ..objective import Objective, Weighted
-from ..results import RESULTS, Result
-from ..solution import Solution, Stats, count_dead, count_duplicated, normalized
-from ..terms.weighing import prepare
+from ..history import begun
+from ..objective import Objective
+from ..results import RESULTS
+from ..shapes import Activations, Factors, Number
+from ..solution import Solution
+from ..terms.lambda_weights import prepare
 from .starts import Start
-
-Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +66,7 @@ class PaperAdam:
 
     def solve(
         self,
-        activations: Float[Array, "row channel"],
+        activations: Activations,
         rank: int,
         objective: Objective,
         start: Start,
@@ -83,7 +82,7 @@ class PaperAdam:
 
 @partial(jax.jit, static_argnames="rank")
 def _paper_adam(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     rank: int,
     objective: Objective,
     prepared: tuple[Any, ...],
@@ -94,11 +93,10 @@ def _paper_adam(
     dtype = activations.dtype
     codes, dictionary = start(activations, rank, signed=False, key=key)
     unit = jnp.asarray(2 / activations.size, dtype)
-    terms = tuple(Weighted(jnp.asarray(one.weight, dtype), one.term) for one in objective.terms)
-
+    terms = objective.in_dtype(dtype).terms
     known = tuple(one.term.recalled(mine, activations) for one, mine in zip(terms, prepared, strict=True))
 
-    def loss(factors: Factors) -> Float[Array, ""]:
+    def loss(factors: Factors) -> Number:
         value = objective.quadratic.value(activations, *factors)
         for weighted, mine in zip(terms, known, strict=True):
             value = value + weighted.weight * weighted.term.value(mine, *factors)
@@ -126,18 +124,10 @@ def _paper_adam(
     (codes, dictionary), _, values, steps = jax.lax.while_loop(going, advance, begin)
     values = values.at[steps].set(loss((codes, dictionary)))
     final = loss((codes, dictionary)) / unit
-    residual = kkt_residual(activations, codes, dictionary, objective=objective.with_terms(terms))
+    residual = kkt_residual(activations, codes, dictionary, objective=objective.with_terms(terms)).scaled
     ended = jnp.where(steps < solver.max_steps, RESULTS.settled.value, RESULTS.max_steps_reached.value)
-    ended = jnp.where(jnp.isfinite(final), ended, RESULTS.nonfinite.value).astype(jnp.int32)
-    columns, dictionary, scale = normalized(codes.T, dictionary)
-    stats = Stats(
-        objective=filled(values, steps) / unit,
-        residual=jnp.full_like(values, -1),
-        steps=steps,
-        restarts=jnp.zeros((), jnp.int32),
-        final_objective=final,
-        final_residual=residual.scaled,
-        dead=count_dead(columns),
-        duplicated=count_duplicated(dictionary),
+    history = begun(final, residual, solver.rtol, solver.max_steps)
+    history = dataclasses.replace(
+        history, step=steps, code=ended, objectives=values / unit, residuals=jnp.full_like(values, -1)
     )
-    return Solution(columns.T, dictionary, scale, Result(ended), stats)
+    return history.solution(codes.T, dictionary, final, residual)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.row_blocks import RowBlocks, fold_blocks, put_columns
-from ..linalg.steps import coordinate_step
+from ...linalg.row_blocks import RowBlocks, fold_blocks, put_columns
 from ..objective import SquaredError
-from .rule import Memory
-
-Codes = Float[Array, "concept row"]
-Dictionary = Float[Array, "concept channel"]
+from ..shapes import Activations, CodesT, Dictionary, FactorsT, Gram, Number
+from ..steps import coordinate_step, ridged
+from .rule import Iterate, Memory
 
 _BLOCK_BYTES = 8 * 2**20  # of activations in a block: about what stays in a CPU's last cache
 _FEWEST_ROWS = 512  # below this the small products are all overhead
@@ -40,9 +39,9 @@ class Sums:
     """
 
     cross: Dictionary
-    gram: Float[Array, "concept concept"]
-    change: Float[Array, ""]
-    value: Float[Array, ""]
+    gram: Gram
+    change: Number
+    value: Number
     move: Float[Array, " concept"]
 
 
@@ -51,29 +50,25 @@ class Sums:
 class Block:
     """Some rows of all that has rows."""
 
-    activations: Float[Array, "row channel"]
-    weights: Float[Array, "row channel"] | None
+    activations: Activations
+    weights: Activations | None
     row_weights: Float[Array, " row"] | None
-    codes: Codes
-    previous: Codes
-    memory: Memory
+    codes: Iterate
 
 
-Update = Callable[[Codes, Float[Array, "concept concept"], Codes, Memory], tuple[Codes, Memory]]
+Update = Callable[[CodesT, Gram, CodesT, Memory], tuple[CodesT, Memory]]
 
 
 def pass_over(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     objective: SquaredError,
     update: Update | None,
     dictionary: Dictionary,
-    codes: Codes,
-    previous: Codes,
-    memory: Memory,
-    beta: Float[Array, ""],
+    codes: Iterate,
+    beta: Number | float = 0.0,
     *,
     block_rows: int | None = None,
-) -> tuple[Codes, Codes, Memory, Sums]:
+) -> tuple[Iterate, Sums]:
     """Improve all codes for a dictionary that stands still, and add up what its own update needs.
 
     **Arguments:**
@@ -81,58 +76,42 @@ def pass_over(
     - `activations`, `objective`, `dictionary`: the problem.
     - `update`: a solver's rule; None leaves the codes as they are, which measures them.
     - `codes`: where the rule starts.
-    - `previous`: the rule's last result, from which the new one is extrapolated.
-    - `memory`: what the rule remembers.
-    - `beta`: how far it's extrapolated.
+    - `beta`: how far its result is extrapolated from the one before.
     - `block_rows`: rows of a block.
 
-    **Returns:** the new extrapolated codes, the rule's own result, its memory, and the sums.
+    **Returns:** the new codes, which have the rule's own result as what's `previous` to the next step; and the sums.
     """
     blocks = _blocks(activations, block_rows)
-    l2 = jnp.asarray(objective.l2_codes, activations.dtype)
-    gram = dictionary @ dictionary.T + l2 * jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
-    whole = Block(activations, objective.weights, objective.row_weights, codes, previous, memory)
-    l1 = jnp.asarray(objective.l1_codes, activations.dtype)
-
-    def one(block: Block, fresh: Float[Array, " row"] | None) -> tuple[Codes, Codes, Memory, Sums]:
-        return _one_block(block, fresh, update, dictionary, gram, l1, l2, beta)
-
+    gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
+    whole = Block(activations, objective.weights, objective.row_weights, codes)
+    one = partial(_one_block, objective, update, dictionary, gram, beta)
     if blocks.count == 1:
         return one(whole, None)
-
-    def each(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[Codes, Codes, Memory], Sums]:
-        new, plain, memory, sums = one(_take(whole, blocks, start), fresh)
-        return (new, plain, memory), sums
-
     zero = jnp.zeros((), activations.dtype)
     sums = Sums(jnp.zeros_like(dictionary), jnp.zeros_like(gram), zero, zero, jnp.zeros_like(gram[0]))
-    out = codes, codes, memory
-    found, sums = fold_blocks(blocks, each, out, sums, dtype=activations.dtype, put=put_columns)
-    return *found, sums
+    out = Iterate(codes.x, codes.x, codes.memory)
+    each = lambda start, fresh: one(_take(whole, blocks, start), fresh)  # noqa: E731
+    return fold_blocks(blocks, each, out, sums, dtype=activations.dtype, put=put_columns)
 
 
 def squared_error(
-    activations: Float[Array, "row channel"],
-    objective: SquaredError,
-    codes: Codes,
-    dictionary: Dictionary,
-    *,
-    block_rows: int | None = None,
-) -> Float[Array, ""]:
+    activations: Activations, objective: SquaredError, factors: FactorsT, *, block_rows: int | None = None
+) -> Number:
     """`½ Σ (A − U Wᵀ)²`, rows weighted, summed from the differences without forming all of them at once."""
     blocks = _blocks(activations, block_rows)
-    whole = Block(activations, None, objective.row_weights, codes, codes, ())
+    codes, dictionary = factors
+    whole = Block(activations, None, objective.row_weights, Iterate(codes, codes))
 
-    def error(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[()], Float[Array, ""]]:
+    def error(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[()], Number]:
         block = _take(whole, blocks, start)
         counts = fresh if block.row_weights is None else fresh * block.row_weights
-        return (), jnp.sum(jnp.sum((block.activations - block.codes.T @ dictionary) ** 2, axis=1) * counts) / 2
+        return (), jnp.sum(jnp.sum((block.activations - block.codes.x.T @ dictionary) ** 2, axis=1) * counts) / 2
 
     zero = jnp.zeros((), activations.dtype)
     return fold_blocks(blocks, error, (), zero, dtype=activations.dtype)[1]
 
 
-def _blocks(activations: Float[Array, "row channel"], block_rows: int | None) -> RowBlocks:
+def _blocks(activations: Activations, block_rows: int | None) -> RowBlocks:
     rows, channels = activations.shape
     if block_rows is None:
         block_rows = rows
@@ -142,30 +121,28 @@ def _blocks(activations: Float[Array, "row channel"], block_rows: int | None) ->
 
 
 def _take(whole: Block, blocks: RowBlocks, start: Array) -> Block:
-    in_rows = blocks.take((whole.activations, whole.weights, whole.row_weights), start)
-    return Block(*in_rows, *blocks.take((whole.codes, whole.previous, whole.memory), start, axis=1))
+    activations, weights, row_weights = blocks.take((whole.activations, whole.weights, whole.row_weights), start)
+    return Block(activations, weights, row_weights, blocks.take(whole.codes, start, axis=1))
 
 
 def _one_block(
-    block: Block,
-    fresh: Float[Array, " row"] | None,
+    objective: SquaredError,
     update: Update | None,
     dictionary: Dictionary,
-    gram: Float[Array, "concept concept"],
-    l1: Float[Array, ""],
-    l2: Float[Array, ""],
-    beta: Float[Array, ""],
-) -> tuple[Codes, Codes, Memory, Sums]:
-    codes = block.codes
+    gram: Gram,
+    beta: Number | float,
+    block: Block,
+    fresh: Float[Array, " row"] | None,
+) -> tuple[Iterate, Sums]:
+    codes, l1, l2 = block.codes.x, objective.l1_codes, objective.l2_codes
     cross = dictionary @ _completed(block, codes, dictionary).T - l1
     slope = gram @ codes - cross
     diagonal = jnp.diagonal(gram)[:, None]
     steps = codes - coordinate_step(codes, slope, diagonal)
-    if update is None:
-        new, plain, memory = codes, codes, block.memory
-    else:
-        plain, memory = update(codes, gram, cross, block.memory)
-        new = jnp.maximum(plain + beta * (plain - block.previous), 0)
+    new, plain, memory = codes, codes, block.codes.memory
+    if update is not None:
+        plain, memory = update(codes, gram, cross, memory)
+        new = jnp.maximum(plain + beta * (plain - block.codes.previous), 0)
     difference = new - codes
     # From the gradient, not as a difference of two large values: a restart has to be told from rounding.
     change = jnp.sum(difference * (slope + (gram @ difference) / 2), axis=0)
@@ -187,10 +164,10 @@ def _one_block(
         value=jnp.sum(value if counts is None else value * counts),
         move=jnp.sum(steps**2 if fresh is None else steps**2 * fresh[None], axis=1),
     )
-    return new, plain, memory, sums
+    return Iterate(new, plain, memory), sums
 
 
-def _completed(block: Block, codes: Codes, dictionary: Dictionary) -> Float[Array, "row channel"]:
+def _completed(block: Block, codes: CodesT, dictionary: Dictionary) -> Activations:
     """The activations, filled by the present fit as far as an entry's weight is below 1.
 
     Least squares on it is an upper bound of the weighted error that touches it here (for weights up to 1).

@@ -3,85 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from ..linalg.steps import coordinate_step, share, sweep
 from ..objective import SquaredError
-from .passes import Codes, Dictionary, Sums, pass_over, squared_error
-from .rule import Memory, UpdateRule
+from ..shapes import Activations, CodesT, Dictionary, Gram, Number
+from ..steps import coordinate_step, ridged, share, sweep
+from .passes import Sums, Update, pass_over, squared_error
+from .rule import Iterate, Memory, UpdateRule
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Activations, objective and rule, with the steps and measures that the loop needs."""
 
-    activations: Float[Array, "row channel"]
+    activations: Activations
     objective: SquaredError
     solver: UpdateRule
     block_rows: int | None
-    size: Float[Array, ""]  # ‖A‖², weighted
+    size: Number  # ‖A‖², weighted
 
     def improve_codes(
-        self,
-        dictionary: Dictionary,
-        codes: Codes,
-        previous: Codes,
-        memory: Memory,
-        beta: Float[Array, ""],
-        cautious: Bool[Array, ""],
-    ) -> tuple[Codes, Codes, Memory, Sums]:
+        self, dictionary: Dictionary, codes: Iterate, beta: Number, cautious: Bool[Array, ""]
+    ) -> tuple[Iterate, Sums]:
         """A pass that improves all codes; see `pass_over`."""
         update = _guarded(self.solver.update, cautious)
-        return self._pass_over(update, dictionary, codes, previous, memory, beta)
+        return pass_over(self.activations, self.objective, update, dictionary, codes, beta, block_rows=self.block_rows)
 
-    def sums(self, codes: Codes, dictionary: Dictionary) -> Sums:
+    def sums(self, codes: CodesT, dictionary: Dictionary) -> Sums:
         """What a pass adds up that leaves the codes as they are."""
-        zero = jnp.zeros((), codes.dtype)
-        return self._pass_over(None, dictionary, codes, codes, (), zero)[3]
-
-    def _pass_over(self, *how: Any) -> tuple[Codes, Codes, Memory, Sums]:
-        return pass_over(self.activations, self.objective, *how, block_rows=self.block_rows)
+        still = Iterate(codes, codes)
+        return pass_over(self.activations, self.objective, None, dictionary, still, block_rows=self.block_rows)[1]
 
     def improve_dictionary(
-        self, dictionary: Dictionary, sums: Sums, memory: tuple[Array, ...], cautious: Bool[Array, ""]
-    ) -> tuple[Dictionary, tuple[Array, ...], Float[Array, ""]]:
+        self, dictionary: Dictionary, sums: Sums, memory: Memory, cautious: Bool[Array, ""]
+    ) -> tuple[Dictionary, Memory, Number]:
         """The new dictionary, the rule's memory, and how the objective changed."""
         gram, cross = self.dictionary_problem(sums)
         slope = gram @ dictionary - cross
         if self.solver.signed_dictionary:
             ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
-            factor = jsl.cho_factor(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
-            new = dictionary - jsl.cho_solve(factor, slope)
+            new = dictionary - jsl.cho_solve(jsl.cho_factor(ridged(gram, ridge)), slope)
         else:
             new, memory = _guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
         difference = new - dictionary
         return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
 
-    def dictionary_problem(self, sums: Sums) -> tuple[Float[Array, "concept concept"], Dictionary]:
+    def dictionary_problem(self, sums: Sums) -> tuple[Gram, Dictionary]:
         """G and C of the dictionary's own problem, as `UpdateRule` has them."""
-        dtype = sums.gram.dtype
-        l2 = jnp.asarray(self.objective.l2_dictionary, dtype)
-        gram = sums.gram + l2 * jnp.eye(sums.gram.shape[0], dtype=dtype)
-        return gram, sums.cross - jnp.asarray(self.objective.l1_dictionary, dtype)
+        return ridged(sums.gram, self.objective.l2_dictionary), sums.cross - self.objective.l1_dictionary
 
-    def dictionary_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def dictionary_move(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The squared change of the fit if each concept went to its own optimum."""
         gram, cross = self.dictionary_problem(sums)
         diagonal = jnp.diagonal(gram)[:, None]
         target = coordinate_step(dictionary, gram @ dictionary - cross, diagonal, signed=self.solver.signed_dictionary)
         return jnp.sum(diagonal * (dictionary - target) ** 2)
 
-    def codes_move(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def codes_move(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The squared change of the fit if each code went to its own optimum."""
         return jnp.sum(jnp.sum(dictionary**2, axis=1) * sums.move)
 
-    def measure(self, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def measure(self, codes: CodesT, dictionary: Dictionary) -> tuple[Number, Number]:
         """The objective and the scaled KKT residual, at these very factors."""
         sums = self.sums(codes, dictionary)
         value = self.value(dictionary, sums)
@@ -92,34 +78,31 @@ class Problem:
             value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
         return value, self.residual(dictionary, sums)
 
-    def residual(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def residual(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The scaled KKT residual, with sums that belong to this dictionary."""
         return share(self.codes_move(dictionary, sums) + self.dictionary_move(dictionary, sums), self.size)
 
-    def error(self, codes: Codes, dictionary: Dictionary) -> Float[Array, ""]:
+    def error(self, codes: CodesT, dictionary: Dictionary) -> Number:
         """`½‖A − U Wᵀ‖²`, rows weighted, from the differences."""
-        return squared_error(self.activations, self.objective, codes, dictionary, block_rows=self.block_rows)
+        return squared_error(self.activations, self.objective, (codes, dictionary), block_rows=self.block_rows)
 
-    def value(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def value(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The objective, with sums that belong to this dictionary."""
         value = self.penalty(dictionary, sums)
         return value + self.fit(dictionary, sums) if self.objective.weights is None else value
 
-    def penalty(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def penalty(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The part of the objective that `fit` isn't."""
-        dtype = dictionary.dtype
-        l1, l2 = jnp.asarray(self.objective.l1_dictionary, dtype), jnp.asarray(self.objective.l2_dictionary, dtype)
+        l1, l2 = self.objective.l1_dictionary, self.objective.l2_dictionary
         return sums.value + jnp.sum(l1 * dictionary + l2 / 2 * dictionary**2)
 
-    def fit(self, dictionary: Dictionary, sums: Sums) -> Float[Array, ""]:
+    def fit(self, dictionary: Dictionary, sums: Sums) -> Number:
         """`½‖A − U Wᵀ‖²` without entry weights, from sums."""
         explained = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
         return self.size / 2 + explained
 
 
-def _guarded(
-    update: Callable[..., tuple[Array, Memory]], cautious: Bool[Array, ""]
-) -> Callable[..., tuple[Array, Memory]]:
+def _guarded(update: Update, cautious: Bool[Array, ""]) -> Update:
     """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
 
     def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:

@@ -7,14 +7,35 @@ the activations, or a channel), `min ½⟨X, G X⟩ − ⟨C, X⟩` with `X ≥ 
 from __future__ import annotations
 
 import abc
+import dataclasses
 
-from jaxtyping import Array, Float
+import jax
 
-from ..objective import Scalar
+from ..shapes import Columns, Gram, Scalar
 
-Gram = Float[Array, "concept concept"]
-Columns = Float[Array, "concept item"]
 Memory = tuple[Columns, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Iterate:
+    """A factor between two steps.
+
+    **Arguments:**
+
+    - `x`: where it is, extrapolated.
+    - `previous`: where it was before, from which it's extrapolated.
+    - `memory`: what the rule remembers.
+    """
+
+    x: Columns
+    previous: Columns
+    memory: Memory = ()
+
+    @property
+    def taken_back(self) -> Iterate:
+        """After a step that isn't kept: nothing to extrapolate from."""
+        return Iterate(self.x, self.x, self.memory)
 
 
 class UpdateRule(abc.ABC):

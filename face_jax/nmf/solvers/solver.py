@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from ..linalg.steps import positive
+from ...support.scaling import positive
 from ..objective import Objective, SquaredError
+from ..shapes import Activations
 from ..solution import Solution
 from ..terms import alternation
+from ..terms.lambda_weights import check_weights, prepare
 from ..terms.problem import Settings, problem_of
-from ..terms.weighing import check_weights, prepare
 from . import loop
 from .rule import UpdateRule
 from .starts import Given, Start
@@ -50,7 +51,7 @@ class Solver(UpdateRule):
 
     def solve(
         self,
-        activations: Float[Array, "row channel"],
+        activations: Activations,
         rank: int,
         objective: Objective,
         start: Start,
@@ -76,7 +77,7 @@ class Solver(UpdateRule):
 
 @partial(jax.jit, static_argnames=("rank", "unrolled"))
 def _factorize(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     rank: int,
     objective: SquaredError,
     solver: Solver,
@@ -100,7 +101,7 @@ def _factorize(
 
 @partial(jax.jit, static_argnames="rank")
 def _factorize_with_terms(
-    activations: Float[Array, "row channel"],
+    activations: Activations,
     rank: int,
     objective: Objective,
     prepared: tuple[Any, ...],

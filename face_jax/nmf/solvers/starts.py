@@ -12,17 +12,15 @@ from jaxtyping import Array, Float, Key
 
 from ...support.arguments import native
 from ...support.reprs import short_repr
-from ..linalg.steps import positive
-
-Matrix = Float[Array, "row channel"]
-Start_ = tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]
+from ...support.scaling import positive
+from ..shapes import Activations, Codes, Dictionary, FactorsT
 
 
 class Start(abc.ABC):
     """A rule that makes the first factors."""
 
     @abc.abstractmethod
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """First codes (concepts first) and dictionary; with `signed` the dictionary may be negative."""
 
     @property
@@ -52,7 +50,7 @@ class NNDSVD(Start):
     passes: int = dataclasses.field(default=3, metadata={"static": True})
     oversample: int = dataclasses.field(default=10, metadata={"static": True})
 
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """The larger of each singular pair's positive and negative parts."""
         return _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
 
@@ -65,7 +63,7 @@ class NNDSVDa(NNDSVD):
     **Arguments:** as for `NNDSVD`.
     """
 
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """NNDSVD, then the mean where it's zero."""
         codes, dictionary = super().__call__(activations, rank, signed=signed, key=key)
         mean = jnp.abs(jnp.mean(activations))
@@ -80,7 +78,7 @@ class NNDSVDar(NNDSVD):
     **Arguments:** as for `NNDSVD`.
     """
 
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """NNDSVD, then random values of up to a hundredth of the mean where it's zero."""
         sketch, first, second = jax.random.split(key, 3)
         codes, dictionary = super().__call__(activations, rank, signed=signed, key=sketch)
@@ -95,7 +93,7 @@ class NNDSVDar(NNDSVD):
 class Random(Start):
     """Absolute values of normal numbers, scaled so that the product has the activations' mean."""
 
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """Draw both factors."""
         first, second = jax.random.split(key)
         dtype = activations.dtype
@@ -116,12 +114,12 @@ class Given(Start):
     - `dictionary`: where to start; of any length, not only unit concepts.
     """
 
-    codes: Float[Array, "row concept"]
-    dictionary: Float[Array, "concept channel"]
+    codes: Codes
+    dictionary: Dictionary
 
     __repr__ = short_repr
 
-    def __call__(self, activations: Matrix, rank: int, *, signed: bool, key: Key[Array, ""]) -> Start_:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """The factors as they are."""
         del rank, signed, key
         codes, dictionary = native("start.codes", self.codes), native("start.dictionary", self.dictionary)
@@ -139,7 +137,7 @@ class Given(Start):
 
 
 def singular_triplets(
-    activations: Matrix, count: int, passes: int, key: Key[Array, ""]
+    activations: Activations, count: int, passes: int, key: Key[Array, ""]
 ) -> tuple[Float[Array, "row count"], Float[Array, " count"], Float[Array, "count channel"]]:
     """The largest singular values and vectors by randomized subspace iteration (Halko, Martinsson & Tropp 2011).
 
@@ -159,7 +157,7 @@ def singular_triplets(
     return ((vectors.T @ image) / safe[:, None]).T, values, vectors.T @ basis.T
 
 
-def _power(activations: Matrix, basis: Float[Array, "channel count"]) -> Float[Array, "channel count"]:
+def _power(activations: Activations, basis: Float[Array, "channel count"]) -> Float[Array, "channel count"]:
     image = basis.T @ activations.T
     return jnp.linalg.qr((image @ activations).T, mode="reduced")[0]
 
@@ -168,7 +166,9 @@ def _fill(dictionary: Array, filling: Array, signed: bool) -> Array:
     return dictionary if signed else jnp.where(dictionary > 0, dictionary, filling)
 
 
-def _nndsvd(activations: Matrix, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]) -> Start_:
+def _nndsvd(
+    activations: Activations, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]
+) -> FactorsT:
     sketch, filling = jax.random.split(key)
     available = min(activations.shape)
     count = min(rank + oversample, available)

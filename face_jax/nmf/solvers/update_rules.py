@@ -7,11 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ..linalg.shifted_systems import Cholesky, ConjugateGradient, LinearSolver
-from ..linalg.steps import positive, sweep
-from ..objective import Scalar
+from ...support.scaling import positive
+from ..shapes import Columns, Gram, Scalar
+from ..steps import ridged, sweep
 from ..terms.problem import Settings
-from .rule import Columns, Gram, Memory
+from .rule import Memory
+from .shifted_systems import Cholesky, ConjugateGradient, LinearSolver
 from .solver import Solver
 
 
@@ -86,10 +87,8 @@ class ADMM(Solver):
     def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
         """ADMM iterations with `ρ = tr(G)/r`, then coordinate sweeps."""
         (dual,) = memory
-        concepts = gram.shape[0]
-        mean = jnp.trace(gram) / concepts
-        rho = positive(mean)
-        solve = self.linear.prepare(gram + rho * jnp.eye(concepts, dtype=gram.dtype))
+        rho = positive(jnp.trace(gram) / gram.shape[0])
+        solve = self.linear.prepare(ridged(gram, rho))
         for _ in range(self.inner):
             free = solve(cross + rho * (x + dual), x)
             x = jnp.maximum(free - dual, 0)

@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
-from ..linalg.steps import positive
+from ...support.scaling import positive
 from ..nnls.least_squares import codes_of
 from ..objective import SquaredError
+from ..shapes import Activations, CodesT, Dictionary, FactorsT
 from .loop import solve
 from .passes import pass_over
+from .rule import Iterate
 from .starts import NNDSVD, Given, Start
 from .update_rules import ADMM, HALS, SemiNMF, Solver
 
@@ -45,9 +47,7 @@ class Warmup(Start):
     )
     solver: Solver = ADMM()  # noqa: RUF009
 
-    def __call__(
-        self, activations: Float[Array, "row channel"], rank: int, *, signed: bool, key: Key[Array, ""]
-    ) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"]]:
+    def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """Factorize the samples, one after another, then encode the rest roughly."""
         rows = activations.shape[0]
         stages = [(int(rows * share), steps) for share, steps in self.stages]
@@ -82,22 +82,17 @@ class Warmup(Start):
         return dataclasses.replace(self, start=self.start.rescaled(rescale))
 
 
-def _exactly(
-    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
-) -> Float[Array, "concept row"]:
+def _exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
     """The codes that minimize the squared error, concepts first: concepts of either sign are so far from orthogonal
     that sweeps take dozens of times as many to come near."""
     return codes_of(activations, dictionary, SquaredError())[0].T
 
 
-def roughly(
-    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"]
-) -> Float[Array, "concept row"]:
+def roughly(activations: Activations, dictionary: Dictionary) -> CodesT:
     """Codes after some coordinate sweeps from zero, concepts first."""
     zeros = jnp.zeros((dictionary.shape[0], activations.shape[0]), activations.dtype)
-    still = jnp.zeros((), activations.dtype)
     update = HALS(sweeps=_SWEEPS).update
-    return pass_over(activations, SquaredError(), update, dictionary, zeros, zeros, (), still)[0]
+    return pass_over(activations, SquaredError(), update, dictionary, Iterate(zeros, zeros))[0].x
 
 
 def spread(rows: int, count: int) -> Int[Array, " count"]:

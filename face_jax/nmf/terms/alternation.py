@@ -9,17 +9,20 @@ together.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..history import History, begun, chooser
-from ..linalg.steps import share
+from ...linalg.line_search import select
+from ..history import History, begun
+from ..shapes import Codes, Dictionary, Gram
 from ..solution import Solution
+from ..steps import share
 from .codes_pass import codes_pass, measure
 from .moves import improve_dictionary, move_together
-from .problem import Codes, Dictionary, Problem
+from .problem import Problem
 
 _JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
 
@@ -33,7 +36,7 @@ class State:
     dictionary: Dictionary
     previous_codes: Codes
     previous_dictionary: Dictionary
-    gram: Float[Array, "concept concept"]
+    gram: Gram
     cross: Dictionary
     values: Float[Array, " group"]
     history: History
@@ -56,8 +59,7 @@ def solve(problem: Problem, codes: Codes, dictionary: Dictionary) -> Solution:
         return state.history.going(settings.max_steps)
 
     state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
-    value, residual = measure(problem, state.codes, state.dictionary)
-    return state.history.solution(state.codes.T, state.dictionary, value, residual)
+    return state.history.solution(state.codes.T, state.dictionary, *measure(problem, state.codes, state.dictionary))
 
 
 def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
@@ -74,9 +76,7 @@ def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
         gram=sums.gram,
         cross=sums.cross,
         values=values,
-        history=begun(
-            objective, residual, rtol=settings.rtol, max_steps=settings.max_steps, extrapolate=settings.extrapolate
-        ),
+        history=begun(objective, residual, settings.rtol, settings.max_steps, settings.extrapolate),
     )
 
 
@@ -88,7 +88,7 @@ def _step(problem: Problem, state: State) -> State:
     if not settings.signed:
         dictionary = jnp.maximum(dictionary, 0)
     shift = dictionary - state.dictionary
-    l1, l2 = problem.penalty("l1_dictionary"), problem.penalty("l2_dictionary")
+    l1, l2 = problem.quadratic.l1_dictionary, problem.quadratic.l2_dictionary
     middle = (state.dictionary + dictionary) / 2
     moved = jnp.sum(shift * (state.gram @ middle - state.cross + l1 + l2 * middle))
 
@@ -105,7 +105,7 @@ def _step(problem: Problem, state: State) -> State:
     residual = share(sums.moves + moves, problem.size)
 
     accepted = change <= 0
-    keep = chooser(accepted)
+    keep = partial(select, accepted)
     return State(
         codes=keep(new_codes, state.codes),
         dictionary=keep(new_dictionary, state.dictionary),

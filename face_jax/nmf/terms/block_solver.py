@@ -11,28 +11,26 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ..linalg.conjugate_gradients import conjugate_gradient
-from ..linalg.inner_products import RowGroups
-from ..linalg.steps import positive
-
-Product = Callable[[Array], Array]
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import RowGroups
+from ...support.scaling import positive
+from ..shapes import Gram
+from ..steps import inverse, ridged
+from .problem import Settings
 
 
 def minimize_model(
     x: Array,
     slope: Array,
-    product: Product,
-    like: Float[Array, "concept concept"],
-    apply: Callable[[Float[Array, "concept concept"], Array], Array],
+    product: Callable[[Array], Array],
+    like: Gram,
+    apply: Callable[[Gram, Array], Array],
     groups: RowGroups,
     *,
-    signed: bool,
-    inner: int,
-    steps: int,
-    rtol: float,
+    settings: Settings,
+    signed: bool = False,
 ) -> Array:
     """A feasible point that is close to the model's minimizer.
 
@@ -43,27 +41,24 @@ def minimize_model(
     - `like`: a `concept concept` matrix that resembles the curvature.
     - `apply`: multiplies a factor with such a matrix.
     - `groups`: what is independent of each other.
+    - `settings`: how many ADMM iterations, and bounds of each conjugate gradient solve.
     - `signed`: whether entries may be negative; then one linear solve is all.
-    - `inner`: ADMM iterations.
-    - `steps`, `rtol`: bounds of each conjugate gradient solve.
 
     **Returns:** the point; whether it is better than `x` is for a line search to see.
     """
-    concepts = like.shape[0]
-    eye = jnp.eye(concepts, dtype=like.dtype)
-    mean = positive(jnp.trace(like) / concepts)
+    mean = positive(jnp.trace(like) / like.shape[0])
     rho = mean * (jnp.asarray(10 * jnp.finfo(like.dtype).eps, like.dtype) if signed else 1)
-    inverse = jsl.cho_solve(jsl.cho_factor(like + rho * eye, lower=True), eye)
+    preconditioner = inverse(ridged(like, rho))
 
     def solve(rhs: Array, x0: Array) -> Array:
         return conjugate_gradient(
             lambda v: product(v) + rho * v,
             rhs,
             inner=groups,
-            rtol=rtol,
-            max_steps=steps,
+            rtol=settings.cg_rtol,
+            max_steps=settings.steps,
             x0=x0,
-            preconditioner=lambda v: apply(inverse, v),
+            preconditioner=lambda v: apply(preconditioner, v),
         )
 
     if signed:
@@ -77,4 +72,4 @@ def minimize_model(
 
     # The first dual is what complementarity asks for where the factor is zero already.
     first = jnp.where(x > 0, 0, -jnp.maximum(slope, 0) / rho)
-    return jax.lax.fori_loop(0, inner, iterate, (x, first, jnp.zeros_like(x)))[0]
+    return jax.lax.fori_loop(0, settings.inner, iterate, (x, first, jnp.zeros_like(x)))[0]

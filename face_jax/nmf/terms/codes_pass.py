@@ -7,12 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.inner_products import RowGroups
-from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
-from ..linalg.row_blocks import fold_blocks, put_rows
-from ..linalg.steps import coordinate_step, positive, share
+from ...linalg.inner_products import RowGroups
+from ...linalg.line_search import armijo, backtrack, shorter_by_parabola
+from ...linalg.row_blocks import fold_blocks, put_rows
+from ...support.scaling import positive
+from ..shapes import Codes, Dictionary, Number
+from ..steps import coordinate_step, share
 from .block_solver import minimize_model
-from .problem import TRIALS, Codes, Dictionary, Problem, Sums
+from .problem import TRIALS, Problem, Sums
 
 
 def codes_pass(
@@ -40,7 +42,7 @@ def codes_pass(
     return new, values, sums
 
 
-def measure(problem: Problem, codes: Codes, dictionary: Dictionary) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def measure(problem: Problem, codes: Codes, dictionary: Dictionary) -> tuple[Number, Number]:
     """The objective and its scaled KKT residual."""
     _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
     _, slope, gram = problem.dictionary_slope(sums, dictionary)
@@ -58,7 +60,7 @@ def _codes_block(
 ) -> tuple[Codes, Float[Array, " group"], Sums]:
     settings, groups = problem.settings, RowGroups(problem.group)
     weights, gram = problem.weights(codes), problem.codes_gram(dictionary)
-    cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
+    cross = problem.activations @ dictionary.T - problem.quadratic.l1_codes
     quadratic = (codes @ gram - cross) * weights[:, None]
     models = [(part.weight, part.term.local_codes(part.prepared, codes, dictionary)) for part in problem.parts]
     slope = sum((weight * model.slope for weight, model in models), quadratic)
@@ -77,10 +79,8 @@ def _codes_block(
         # Rows weigh differently and share a matrix: the mean row's.
         of_terms = (weight * model.gram for weight, model in models if model.gram is not None)
         like = sum(of_terms, jnp.mean(weights) * gram)
-        target = minimize_model(
-            codes, slope, product, like, lambda matrix, v: v @ matrix, groups,
-            signed=False, inner=settings.inner, steps=settings.steps, rtol=settings.cg_rtol,
-        )  # fmt: skip
+        by = lambda matrix, v: v @ matrix  # noqa: E731
+        target = minimize_model(codes, slope, product, like, by, groups, settings=settings)
         direction = target - codes
         linear = groups.dot(quadratic, direction)
         square = groups.dot(direction, (direction @ gram) * weights[:, None])

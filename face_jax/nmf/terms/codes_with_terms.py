@@ -8,22 +8,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from ..linalg.conjugate_gradients import conjugate_gradient
-from ..linalg.inner_products import RowGroups
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import RowGroups
 from ..nnls.least_squares import codes_of
 from ..objective import Objective
+from ..shapes import Activations, Codes, Dictionary
+from .lambda_weights import prepare
 from .problem import Settings, problem_of
 from .projected_newton import inverse_of, minimize_codes
-from .weighing import prepare
 
 _POLISHES = 2
 
 
-def encode(
-    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"], objective: Objective
-) -> Float[Array, "row concept"]:
+def encode(activations: Activations, dictionary: Dictionary, objective: Objective) -> Codes:
     """Codes for a given dictionary that weigh the terms too, the input already checked except for the terms'.
 
     Differentiable in both modes with respect to activations, dictionary, weights and what the terms hold, through
@@ -34,12 +33,7 @@ def encode(
 
 
 @jax.jit
-def _encode(
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
-    objective: Objective,
-    prepared: tuple[Any, ...],
-) -> Float[Array, "row concept"]:
+def _encode(activations: Activations, dictionary: Dictionary, objective: Objective, prepared: tuple[Any, ...]) -> Codes:
     fixed = jax.lax.stop_gradient((activations, dictionary, objective, prepared))
     problem = problem_of(fixed[0], fixed[2], fixed[3], Settings())
     codes = minimize_codes(problem, _first(*fixed[:3]), fixed[1])
@@ -82,8 +76,8 @@ def _encode(
 
 def _conditions(
     positive: Bool[Array, "row concept"],
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
+    activations: Activations,
+    dictionary: Dictionary,
     objective: Objective,
     prepared: tuple[Any, ...],
 ) -> Callable[[Array], Array]:
@@ -100,8 +94,6 @@ def _conditions(
     return conditions
 
 
-def _first(
-    activations: Float[Array, "row channel"], dictionary: Float[Array, "concept channel"], objective: Objective
-) -> Float[Array, "row concept"]:
+def _first(activations: Activations, dictionary: Dictionary, objective: Objective) -> Codes:
     """The codes without the terms."""
     return codes_of(activations, dictionary, dataclasses.replace(objective.quadratic, weights=None))[0]

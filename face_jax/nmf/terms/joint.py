@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float
 
-from ..linalg.conjugate_gradients import conjugate_gradient
-from ..linalg.inner_products import Whole
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import Whole
+from ..derivative.conditions import on
+from ..shapes import Factors, Gram
+from ..steps import damped_inverse
 
-Factors = tuple[Float[Array, "row concept"], Float[Array, "concept channel"]]
-Likes = tuple[Float[Array, "concept concept"], Float[Array, "concept concept"]]
+Likes = tuple[Gram, Gram]
 Product = Callable[[Factors], Factors]
 
 
@@ -36,24 +36,15 @@ def newton_direction(
 
     **Returns:** the direction; zero where an entry is zero and would become negative.
     """
-    free = tuple((x > 0) | (slope < 0) for x, slope in zip(factors, slopes, strict=True))
-    if signed:
-        free = (free[0], jnp.ones_like(free[1]))
-    inverses = []
-    for like in likes:
-        damping = 1e-3 * jnp.trace(like) / like.shape[0] + jnp.finfo(like.dtype).tiny
-        eye = jnp.eye(like.shape[0], dtype=like.dtype)
-        inverses.append(jsl.cho_solve(jsl.cho_factor(like + damping * eye, lower=True), eye))
-
-    def masked(pair: Factors) -> Factors:
-        return jnp.where(free[0], pair[0], 0), jnp.where(free[1], pair[1], 0)
-
-    rhs = masked((-slopes[0], -slopes[1]))
+    of_codes, of_dictionary = ((x > 0) | (slope < 0) for x, slope in zip(factors, slopes, strict=True))
+    free = of_codes, jnp.ones_like(of_dictionary) if signed else of_dictionary
+    inverses = [damped_inverse(like, 1e-3) for like in likes]
+    rhs = on(free, (-slopes[0], -slopes[1]))
     return conjugate_gradient(
-        lambda pair: masked(product(pair)),
+        lambda pair: on(free, product(pair)),
         rhs,
         inner=Whole(),
         rtol=rtol,
         max_steps=steps,
-        preconditioner=lambda pair: masked((pair[0] @ inverses[0], inverses[1] @ pair[1])),
+        preconditioner=lambda pair: on(free, (pair[0] @ inverses[0], inverses[1] @ pair[1])),
     )

@@ -5,18 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ..linalg.inner_products import RowGroups
-from ..linalg.line_search import armijo, backtrack, shorter_by_parabola
+from ...linalg.inner_products import RowGroups
+from ...linalg.line_search import armijo, backtrack, shorter_by_parabola
+from ..shapes import Codes, Dictionary, Factors, Number
+from ..steps import ridged
 from .block_solver import minimize_model
 from .joint import newton_direction
-from .problem import JOINT_STEPS, TRIALS, Codes, Dictionary, Problem, Sums
+from .problem import JOINT_STEPS, TRIALS, Problem, Sums
 
 
 def improve_dictionary(
     problem: Problem, codes: Codes, dictionary: Dictionary, sums: Sums, values: Array, offset: Array
-) -> tuple[Dictionary, Array, Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Dictionary, Array, Number, Number]:
     """The new dictionary, the terms' values there, the squared error's change, and how far the old one was off."""
     settings = problem.settings
     quadratic, slope, gram = problem.dictionary_slope(sums, dictionary)
@@ -27,10 +29,8 @@ def improve_dictionary(
         return sum((weight * model.product(v) for weight, model in models), gram @ v)
 
     groups = RowGroups(dictionary.shape[0])
-    target = minimize_model(
-        dictionary, slope, product, gram, lambda matrix, v: matrix @ v, groups,
-        signed=settings.signed, inner=settings.inner, steps=settings.steps, rtol=settings.cg_rtol,
-    )  # fmt: skip
+    by = lambda matrix, v: matrix @ v  # noqa: E731
+    target = minimize_model(dictionary, slope, product, gram, by, groups, settings=settings, signed=settings.signed)
     direction = target - dictionary
     linear, square = jnp.sum(quadratic * direction), jnp.sum(direction * (gram @ direction))
 
@@ -49,20 +49,19 @@ def improve_dictionary(
 
 def move_together(
     problem: Problem, codes: Codes, dictionary: Dictionary, values: Array
-) -> tuple[Codes, Dictionary, Array, Float[Array, ""]]:
+) -> tuple[Codes, Dictionary, Array, Number]:
     """Better codes and dictionary, the terms' values there, and the squared error's change."""
     problem = problem.recalled()
     signed = problem.settings.signed
     weights = problem.weights(codes)
-    eye = jnp.eye(codes.shape[1], dtype=codes.dtype)
-    l2_codes, l2_dictionary = problem.penalty("l2_codes"), problem.penalty("l2_dictionary")
+    l2_codes, l2_dictionary = problem.quadratic.l2_codes, problem.quadratic.l2_dictionary
     weighed = codes * weights[:, None]
     inner, outer = dictionary @ dictionary.T, weighed.T @ codes
-    slope_codes = codes @ inner - problem.activations @ dictionary.T + l2_codes * codes + problem.penalty("l1_codes")
+    slope_codes = codes @ inner - problem.activations @ dictionary.T + l2_codes * codes + problem.quadratic.l1_codes
     slope_codes = slope_codes * weights[:, None]
     slope_dictionary = outer @ dictionary - weighed.T @ problem.activations
-    slope_dictionary = slope_dictionary + l2_dictionary * dictionary + problem.penalty("l1_dictionary")
-    all_codes, all_dictionary, like = slope_codes, slope_dictionary, jnp.mean(weights) * (inner + l2_codes * eye)
+    slope_dictionary = slope_dictionary + l2_dictionary * dictionary + problem.quadratic.l1_dictionary
+    all_codes, all_dictionary, like = slope_codes, slope_dictionary, jnp.mean(weights) * ridged(inner, l2_codes)
     products = []
     for part in problem.parts:
         model = part.term.local_codes(part.prepared, codes, dictionary)
@@ -83,7 +82,7 @@ def move_together(
         return of_codes, of_dictionary
 
     direction = newton_direction(
-        (codes, dictionary), (all_codes, all_dictionary), product, (like, outer + l2_dictionary * eye),
+        (codes, dictionary), (all_codes, all_dictionary), product, (like, ridged(outer, l2_dictionary)),
         signed=signed, steps=JOINT_STEPS, rtol=problem.settings.cg_rtol,
     )  # fmt: skip
 
@@ -105,9 +104,7 @@ def move_together(
     return *moved(jnp.where(none, 0, t)), found, change
 
 
-def _squared_change(
-    problem: Problem, old: tuple[Codes, Dictionary], slopes: tuple[Codes, Dictionary], new: tuple[Codes, Dictionary]
-) -> Float[Array, ""]:
+def _squared_change(problem: Problem, old: Factors, slopes: Factors, new: Factors) -> Number:
     """How the squared error changes, from its slopes: a difference of two large values would drown in rounding."""
     (codes, dictionary), weights = old, problem.weights(old[0])[:, None]
     v, x = new[0] - codes, new[1] - dictionary
@@ -115,6 +112,6 @@ def _squared_change(
     linear = jnp.sum(slopes[0] * v) + jnp.sum(slopes[1] * x) + jnp.sum(mixed * v * weights)
     stacked, beside = jnp.concatenate([v, new[0]], axis=1), jnp.concatenate([dictionary, x])
     square = jnp.sum(((stacked * weights).T @ stacked) * (beside @ beside.T))
-    penalty = problem.penalty("l2_codes") * jnp.sum(v**2 * weights)
-    penalty = penalty + problem.penalty("l2_dictionary") * jnp.sum(x**2)
+    penalty = problem.quadratic.l2_codes * jnp.sum(v**2 * weights)
+    penalty = penalty + problem.quadratic.l2_dictionary * jnp.sum(x**2)
     return linear + (square + penalty) / 2

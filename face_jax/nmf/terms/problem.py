@@ -14,12 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg.row_blocks import RowBlocks, map_blocks, put_rows
-from ..linalg.steps import coordinate_step
+from ...linalg.row_blocks import RowBlocks, map_blocks, put_rows
 from ..objective import Objective, SquaredError, Term
-
-Codes = Float[Array, "row concept"]
-Dictionary = Float[Array, "concept channel"]
+from ..shapes import Activations, Codes, Dictionary, Gram, Number, Scalar
+from ..steps import coordinate_step, ridged
 
 BLOCK_ROWS = 1024  # rows whose predictions are held at a time
 SAMPLE_ROWS = 2048  # rows that the dictionary's curvature is taken from; gradients and values see all
@@ -53,81 +51,63 @@ class Settings:
 class Sums:
     """What a pass over the rows adds up; the codes are those that it returns."""
 
-    gram: Float[Array, "concept concept"]
+    gram: Gram
     cross: Dictionary
     slope: Dictionary
-    change: Float[Array, ""]
-    moves: Float[Array, ""]
+    change: Number
+    moves: Number
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     """A term with its weight and with what it has prepared."""
 
-    weight: Float[Array, ""]
+    weight: Scalar
     term: Term
     prepared: Any
     rows: int
+
+    def knowing(self, prepared: Any) -> Part:
+        """The same of other rows, or with more of what it has prepared."""
+        return dataclasses.replace(self, prepared=prepared)
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Activations, objective and settings, with the functions of the factors that the loop needs."""
 
-    activations: Float[Array, "row channel"]
+    activations: Activations
     quadratic: SquaredError
     parts: tuple[Part, ...]
     settings: Settings
     group: int
-    size: Float[Array, ""]
+    size: Number
 
     @property
     def rows(self) -> int:
         """How many there are."""
         return self.activations.shape[0]
 
-    def penalty(self, name: str) -> Float[Array, ""]:
-        """A penalty of the squared error, in the activations' dtype."""
-        return jnp.asarray(getattr(self.quadratic, name), self.activations.dtype)
-
     def weights(self, codes: Codes) -> Float[Array, " row"]:
         """What each row counts."""
         weights = self.quadratic.row_weights
         return jnp.ones(codes.shape[0], codes.dtype) if weights is None else weights
 
-    def codes_gram(self, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+    def codes_gram(self, dictionary: Dictionary) -> Gram:
         """The squared error's curvature in the codes of a row that counts once."""
-        eye = jnp.eye(dictionary.shape[0], dtype=dictionary.dtype)
-        return dictionary @ dictionary.T + self.penalty("l2_codes") * eye
+        return ridged(dictionary @ dictionary.T, self.quadratic.l2_codes)
 
     def take(self, start: Array | int, size: int) -> Problem:
         """Some consecutive rows."""
-        weights = self.quadratic.row_weights
-        if weights is not None:
-            weights = jax.lax.dynamic_slice_in_dim(weights, start, size)
-        parts = tuple(
-            dataclasses.replace(
-                part,
-                prepared=jax.tree.map(
-                    lambda x, rows=part.rows: jax.lax.dynamic_slice_in_dim(x, start // rows, size // rows),
-                    part.prepared,
-                ),
-            )
-            for part in self.parts
-        )
-        return dataclasses.replace(
-            self,
-            activations=jax.lax.dynamic_slice_in_dim(self.activations, start, size),
-            quadratic=dataclasses.replace(self.quadratic, row_weights=weights),
-            parts=parts,
-        )
+        weights = _some(self.quadratic.row_weights, start, size)
+        parts = tuple(part.knowing(_some(part.prepared, start // part.rows, size // part.rows)) for part in self.parts)
+        quadratic = dataclasses.replace(self.quadratic, row_weights=weights)
+        activations = _some(self.activations, start, size)
+        return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts)
 
     def recalled(self) -> Problem:
         """With all that the terms have to know of these rows."""
-        parts = tuple(
-            dataclasses.replace(part, prepared=part.term.recalled(part.prepared, self.activations))
-            for part in self.parts
-        )
+        parts = tuple(part.knowing(part.term.recalled(part.prepared, self.activations)) for part in self.parts)
         return dataclasses.replace(self, parts=parts)
 
     def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Float[Array, "some concept"], float]:
@@ -141,11 +121,11 @@ class Problem:
         def taken(x: Array) -> Array:
             return x.reshape(groups, -1, *x.shape[1:])[chosen].reshape(-1, *x.shape[1:])
 
-        parts = tuple(dataclasses.replace(part, prepared=jax.tree.map(taken, part.prepared)) for part in self.parts)
+        parts = tuple(part.knowing(jax.tree.map(taken, part.prepared)) for part in self.parts)
         some = dataclasses.replace(self, activations=taken(self.activations), parts=parts)
         return some.recalled().parts, taken(codes), groups / count
 
-    def like(self, codes: Codes, dictionary: Dictionary) -> Float[Array, "concept concept"]:
+    def like(self, codes: Codes, dictionary: Dictionary) -> Gram:
         """A matrix that resembles the curvature of a row's codes."""
         gram = self.codes_gram(dictionary)
         if self.quadratic.row_weights is not None:
@@ -183,41 +163,40 @@ class Problem:
 
     def dictionary_slope(self, sums: Sums, dictionary: Dictionary) -> tuple[Dictionary, Dictionary, Array]:
         """Slopes of the squared error and of all, and the Gram matrix."""
-        eye = jnp.eye(sums.gram.shape[0], dtype=sums.gram.dtype)
-        gram = sums.gram + self.penalty("l2_dictionary") * eye
-        quadratic = gram @ dictionary - sums.cross + self.penalty("l1_dictionary")
+        gram = ridged(sums.gram, self.quadratic.l2_dictionary)
+        quadratic = gram @ dictionary - sums.cross + self.quadratic.l1_dictionary
         return quadratic, quadratic + sums.slope, gram
 
-    def dictionary_moves(self, slope: Dictionary, gram: Array, dictionary: Dictionary) -> Float[Array, ""]:
+    def dictionary_moves(self, slope: Dictionary, gram: Array, dictionary: Dictionary) -> Number:
         """The squared change of the fit if each entry went to its own optimum."""
         diagonal = jnp.diagonal(gram)[:, None]
         target = coordinate_step(dictionary, slope, diagonal, signed=self.settings.signed)
         return jnp.sum(diagonal * (dictionary - target) ** 2)
 
-    def objective(
-        self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]
-    ) -> Float[Array, ""]:
+    def objective(self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]) -> Number:
         """The whole objective, from sums that belong to these codes."""
         fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
-        penalty = jnp.sum(self.penalty("l1_codes") * codes + self.penalty("l2_codes") / 2 * codes**2, axis=1)
+        penalty = jnp.sum(self.quadratic.l1_codes * codes + self.quadratic.l2_codes / 2 * codes**2, axis=1)
         if self.quadratic.row_weights is not None:
             penalty = penalty * self.quadratic.row_weights
-        other = self.penalty("l1_dictionary") * dictionary + self.penalty("l2_dictionary") / 2 * dictionary**2
+        other = self.quadratic.l1_dictionary * dictionary + self.quadratic.l2_dictionary / 2 * dictionary**2
         return self.size / 2 + fit + jnp.sum(penalty) + jnp.sum(other) + jnp.sum(values)
 
 
+def _some(x: Any, start: Array | int, size: int) -> Any:
+    return jax.tree.map(lambda part: jax.lax.dynamic_slice_in_dim(part, start, size), x)
+
+
 def problem_of(
-    activations: Float[Array, "row channel"], objective: Objective, prepared: tuple[Any, ...], settings: Settings
+    activations: Activations, objective: Objective, prepared: tuple[Any, ...], settings: Settings
 ) -> Problem:
     """The problem, with what its terms have prepared."""
-    dtype, rows = activations.dtype, activations.shape[0]
+    objective, rows = objective.in_dtype(activations.dtype), activations.shape[0]
     parts = tuple(
-        Part(jnp.asarray(weighted.weight, dtype), weighted.term, mine, weighted.term.rows_together(rows))
+        Part(weighted.weight, weighted.term, mine, weighted.term.rows_together(rows))
         for weighted, mine in zip(objective.terms, prepared, strict=True)
     )
     # Without terms each row stands alone.
     group = math.lcm(1, *(part.rows for part in parts))
-    squares = jnp.sum(activations**2, axis=1)
-    weights = objective.row_weights
-    size = jnp.sum(squares if weights is None else squares * weights)
+    size = dataclasses.replace(objective.quadratic, weights=None).size(activations)
     return Problem(activations, objective.quadratic, parts, settings, rows if rows % group else group, size)

@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.conjugate_gradients import conjugate_gradient
-from ..linalg.inner_products import RowGroups
-from ..linalg.line_search import armijo, backtrack
-from ..linalg.row_blocks import map_blocks
-from ..linalg.steps import coordinate_step, positive
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import RowGroups
+from ...linalg.line_search import armijo, backtrack
+from ...linalg.row_blocks import map_blocks
+from ...support.scaling import positive
 from ..objective import Local
-from .problem import Codes, Dictionary, Problem
+from ..shapes import Codes, Dictionary, Gram
+from ..steps import coordinate_step, damped_inverse
+from .problem import Problem
 
 _MAX_STEPS, _TRIALS, _HALVED = 100, 20, 8
 _LESS, _PATIENCE = 0.5, 8  # steps by slopes alone go on while every so many leave at most that share of their squares
@@ -52,14 +53,14 @@ class _Rows:
     problem: Problem
     dictionary: Dictionary
     weights: Float[Array, "row 1"]
-    gram: Float[Array, "concept concept"]
+    gram: Gram
     cross: Codes
     groups: RowGroups
 
     @staticmethod
     def of(problem: Problem, codes: Codes, dictionary: Dictionary) -> _Rows:
         """Of all rows of a problem."""
-        cross = problem.activations @ dictionary.T - problem.penalty("l1_codes")
+        cross = problem.activations @ dictionary.T - problem.quadratic.l1_codes
         weights, gram = problem.weights(codes)[:, None], problem.codes_gram(dictionary)
         return _Rows(problem, dictionary, weights, gram, cross, RowGroups(problem.group))
 
@@ -166,10 +167,7 @@ def _minimize(problem: Problem, first: Codes, dictionary: Dictionary) -> Codes:
     return jax.lax.while_loop(going, step, begun)[0]
 
 
-def inverse_of(like: Float[Array, "concept concept"]) -> Float[Array, "concept concept"]:
+def inverse_of(like: Gram) -> Gram:
     """A preconditioner: the inverse, dependent concepts set apart a little."""
-    eye = jnp.eye(like.shape[0], dtype=like.dtype)
     # Rounding can take so much off an eigenvalue, and a factor wants it positive.
-    share = max(1e-6, 10 * like.shape[0] * float(jnp.finfo(like.dtype).eps))
-    damping = share * jnp.trace(like) / like.shape[0] + jnp.finfo(like.dtype).tiny
-    return jsl.cho_solve(jsl.cho_factor(like + damping * eye, lower=True), eye)
+    return damped_inverse(like, max(1e-6, 10 * like.shape[0] * float(jnp.finfo(like.dtype).eps)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from face_jax.nmf import RESULTS, ImplicitAdjoint, SquaredError, factorize, implicit_vjp
+from face_jax.nmf.derivative.conditions import Conditions
 from face_jax.nmf.derivative.root import Root
 
 ROWS, CHANNELS, RANK = 40, 20, 5
@@ -65,7 +66,7 @@ def test_null_directions_are_lengths_and_open_mixtures(seed, share):
     activations, solution = solved(seed, share)
     values = np.linalg.eigvalsh(hessian(activations, solution)[0])
     null = int(np.sum(np.abs(values) < 1e-11 * values[-1]))
-    root = Root((solution.codes, solution.dictionary), jnp.asarray(activations), SquaredError(), False)
+    root = Root(Conditions(jnp.asarray(activations), SquaredError()), (solution.codes, solution.dictionary))
     assert null - RANK == int(root.mixtures.count)
     assert (null > RANK) == (share == 1.0), "both kinds are here"
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.optimize
 
 from face_jax import nmf as ff
-from face_jax.nmf.linalg.masked_systems import masked_cholesky, masked_solve
 from face_jax.nmf.nnls.block_pivoting import nnls
+from face_jax.nmf.nnls.masked_systems import masked_cholesky, masked_solve
 
 ROWS, CHANNELS, CONCEPTS = 40, 12, 5
 

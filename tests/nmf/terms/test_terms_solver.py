@@ -12,7 +12,7 @@ import face_jax as fj
 from face_jax.faithfulness import Faithfulness, InMeans, ReverseKL, SigmoidKL, SquaredLogits, certify, faithfulness_path
 from face_jax.heads import Affine
 from face_jax.nmf import ADMM, RESULTS, Given, PaperAdam, SemiNMF, factorize
-from face_jax.nmf.terms import alternation, problem, weighing
+from face_jax.nmf.terms import alternation, lambda_weights, problem
 
 ROWS, CHANNELS, CLASSES, RANK = 48, 12, 5, 3
 SOLVER = ADMM(max_steps=150, rtol=1e-7)
@@ -389,7 +389,7 @@ def test_nothing_of_rows_by_channels_by_classes_is_formed(kept, monkeypatch):
     activations = jnp.asarray(generator.random((rows, channels)))
     head = Affine(jnp.asarray(generator.normal(size=(channels, classes))), jnp.zeros(classes))
     objective = fj.SquaredError() + 1.0 * Faithfulness(head, keep_predictions=kept)
-    prepared = weighing.prepare(objective.terms, activations)
+    prepared = lambda_weights.prepare(objective.terms, activations)
     settings = ADMM(max_steps=2).beside_terms
 
     def run(activations, codes, dictionary):

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...support.scaling import usable_exponent
+from ..support.scaling import positive, usable_exponent
 from .inner_products import InnerProduct, Whole
 from .line_search import select
-from .steps import positive
 
 _ORDINARY = 16  # binary exponents up to which a right-hand side is left as it is
 _PATIENCE = 100  # steps without a smaller residual before a run counts as stalled

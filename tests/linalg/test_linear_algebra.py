@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from face_jax.nmf.linalg.conjugate_gradients import conjugate_gradient, conjugate_gradients
-from face_jax.nmf.linalg.inner_products import Columns, RowGroups, Whole
-from face_jax.nmf.linalg.line_search import armijo, backtrack, shorter_by_parabola
-from face_jax.nmf.linalg.row_blocks import RowBlocks, fold_blocks, map_blocks, put_columns
-from face_jax.nmf.linalg.steps import coordinate_step, positive, share, sweep
+from face_jax.linalg.conjugate_gradients import conjugate_gradient, conjugate_gradients
+from face_jax.linalg.inner_products import Columns, RowGroups, Whole
+from face_jax.linalg.line_search import armijo, backtrack, shorter_by_parabola
+from face_jax.linalg.row_blocks import RowBlocks, fold_blocks, map_blocks, put_columns
+from face_jax.nmf.steps import coordinate_step, share, sweep
+from face_jax.support.scaling import positive
 
 RANDOM = np.random.default_rng(0)
 FACTOR = RANDOM.normal(size=(7, 5))

@@ -1,4 +1,4 @@
-"""The weights of an objective's terms, and what the terms have to know of the activations."""
+"""λ: the weights of an objective's terms, checked; and what the terms have to know of the activations."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.core
 import numpy as np
-from jaxtyping import Array, Float
 
 from ..magnitude import check_beside_terms
 from ..objective import Objective, Weighted
+from ..shapes import Activations
 
 
 def active(objective: Objective) -> tuple[Weighted, ...]:
@@ -43,7 +43,7 @@ def check_weights(objective: Objective) -> None:
         )
 
 
-def prepare(terms: tuple[Weighted, ...], activations: Float[Array, "row channel"]) -> tuple[Any, ...]:
+def prepare(terms: tuple[Weighted, ...], activations: Activations) -> tuple[Any, ...]:
     """What the terms remember of the activations, checked."""
     for weighted in terms:
         weighted.term.check(activations)
@@ -56,5 +56,5 @@ def prepare(terms: tuple[Weighted, ...], activations: Float[Array, "row channel"
 
 
 @jax.jit
-def _prepare(terms: tuple[Any, ...], activations: Float[Array, "row channel"]) -> tuple[Any, ...]:
+def _prepare(terms: tuple[Any, ...], activations: Activations) -> tuple[Any, ...]:
     return tuple(term.prepare(activations) for term in terms)

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from .conjugate_gradients import conjugate_gradient
-from .inner_products import Columns as EachColumn
-from .row_blocks import RowBlocks, map_blocks, put_columns
-from .steps import Columns, Grams
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import Columns as EachColumn
+from ...linalg.row_blocks import RowBlocks, map_blocks, put_columns
+from ..shapes import Columns, Grams
 
 Support = Bool[Array, "concept item"]
 

@@ -7,21 +7,18 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float
 
-from .conjugate_gradients import conjugate_gradient
-from .inner_products import Columns as EachColumn
-
-Columns = Float[Array, "concept item"]
+from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.inner_products import Columns as EachColumn
+from ..shapes import Columns, Gram, Number
+from ..steps import inverse
 
 
 class LinearSolver(abc.ABC):
     """Solves with one small symmetric positive definite matrix and very many right-hand sides."""
 
     @abc.abstractmethod
-    def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
+    def prepare(self, matrix: Gram) -> Callable[[Columns, Columns], Columns]:
         """A function `(rhs, x0) → solutions`, x0 being where it may start."""
 
 
@@ -34,14 +31,13 @@ class Cholesky(LinearSolver):
     it is used: ADMM's `G + ρI` has a condition number of about the rank.
     """
 
-    def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
+    def prepare(self, matrix: Gram) -> Callable[[Columns, Columns], Columns]:
         """Factor once."""
-        factor = jsl.cho_factor(matrix, lower=True)
-        inverse = jsl.cho_solve(factor, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+        inverted = inverse(matrix)
 
         def solve(rhs: Columns, x0: Columns) -> Columns:
             del x0
-            return inverse @ rhs
+            return inverted @ rhs
 
         return solve
 
@@ -58,9 +54,9 @@ class ConjugateGradient(LinearSolver):
     """
 
     steps: int = dataclasses.field(default=10, metadata={"static": True})
-    rtol: float | Float[Array, ""] = 1e-6
+    rtol: float | Number = 1e-6
 
-    def prepare(self, matrix: Float[Array, "concept concept"]) -> Callable[[Columns, Columns], Columns]:
+    def prepare(self, matrix: Gram) -> Callable[[Columns, Columns], Columns]:
         """Nothing to prepare."""
 
         def solve(rhs: Columns, x0: Columns) -> Columns:

@@ -1,19 +1,30 @@
-"""Safe division, and the step of single entries to their own minimizers."""
+"""Small matrices and single entries: shifts and inverses, steps to an entry's own minimizer."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import jax.scipy.linalg as jsl
+from jaxtyping import Array
 
-Columns = Float[Array, "concept item"]
-# one matrix for all columns, or one for each (with weighted entries), the columns last
-Grams = Float[Array, "concept concept"] | Float[Array, "concept concept item"]
+from ..support.scaling import positive
+from .shapes import Columns, Gram, Grams, Number, Scalar
 
 
-def positive(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x where it's above zero, else 1: a divisor for what has no say where x is 0, such as a concept of length zero."""
-    return jnp.where(x > 0, x, 1)
+def ridged(gram: Gram, ridge: Scalar) -> Gram:
+    """`G + ρI`."""
+    return gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+
+
+def damped_inverse(like: Gram, share: float) -> Gram:
+    """A preconditioner: the inverse, its matrix damped by a share of the mean eigenvalue, as it may be singular."""
+    damping = share * jnp.trace(like) / like.shape[0] + jnp.finfo(like.dtype).tiny
+    return inverse(ridged(like, damping))
+
+
+def inverse(matrix: Gram) -> Gram:
+    """Of a symmetric positive definite matrix."""
+    return jsl.cho_solve(jsl.cho_factor(matrix, lower=True), jnp.eye(matrix.shape[0], dtype=matrix.dtype))
 
 
 def coordinate_step(x: Array, slope: Array, curvature: Array, *, signed: bool = False) -> Array:
@@ -49,6 +60,6 @@ def sweep(x: Columns, gram: Grams, cross: Columns) -> Columns:
     return jax.lax.fori_loop(0, x.shape[0], coordinate, x)
 
 
-def share(moved: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
+def share(moved: Number, size: Number) -> Number:
     """Squared moves as a share of a squared length: the scaled KKT residual."""
     return jnp.sqrt(moved / positive(size))

@@ -21,7 +21,8 @@ from ..support.progress import Progress, silent
 from .certificates import predictions
 from .checks import check_finite
 from .losses import outputs_for
-from .term import Faithfulness, Prepared, Unkept, check_weighed
+from .prepared import Prepared, Unkept
+from .term import Faithfulness, check_weighed
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
 _SHARES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -174,14 +175,8 @@ def faithfulness_path(
         candidates = [weight for weight in known if weight > 0]
     with progress("Comparing λ", len(candidates)) as advance:
         for weight in candidates:
-            solution = factorize(
-                activations,
-                rank,
-                objective=SquaredError() + weight * term,
-                solver=solver,
-                start=Given(solution.codes, solution.dictionary),
-                key=key,
-            )
+            objective, last = SquaredError() + weight * term, Given(solution.codes, solution.dictionary)
+            solution = factorize(activations, rank, objective=objective, solver=solver, start=last, key=key)
             advance(1)
             points.append(_point(weight, solution, activations, term, held_out, held_out_term, outputs))
             best = points[chosen].held_out_loss

@@ -1,0 +1,1 @@
+"""Iterative linear algebra: conjugate gradients, line searches, loops over blocks of rows."""

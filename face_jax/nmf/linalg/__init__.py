@@ -1,1 +1,0 @@
-"""Linear systems: conjugate gradients, and Cholesky factors of very many small systems at once."""
