@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from ..activations import Collected
 from ..faithfulness import InMeans, InSums, Unit, faithful_rows, faithfulness_path
-from ..faithfulness.path import SETTINGS as FAITHFUL
+from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..model import SplitModel
 from ..nmf import NNDSVD, Given, PaperAdam, SquaredError, encode, factorize
 from ..nmf.options import AnySolver, AnyStart

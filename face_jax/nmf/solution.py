@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..support.reprs import short_repr
-from .linalg.steps import positive
+from ..support.scaling import positive
 from .results import Result
 from .shapes import Codes, CodesT, Dictionary
 
