@@ -87,7 +87,9 @@ class _Way(NamedTuple):
     wrong: Float[Array, " group"]  # squared length of the steps that codes are away from optimal
 
 
-def _way(rows: _Rows, codes: Codes, slope: Codes, models: list[tuple[Scalar, Local]], count: Array, goal: Array) -> _Way:
+def _way(
+    rows: _Rows, codes: Codes, slope: Codes, models: list[tuple[Scalar, Local]], count: Array, goal: Array
+) -> _Way:
     groups, dtype, gram, weights = rows.groups, codes.dtype, rows.gram, rows.weights
     terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
     diagonal = positive(jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None])
