@@ -32,6 +32,7 @@ from factorization import planted
 
 import face_jax as fj
 from face_jax import bridges
+from face_jax.heads.beside import beside
 from face_jax.nmf.encoding import encode_maps
 from face_jax.nmf.matching import matched
 
@@ -102,13 +103,17 @@ def files_of(network: str, label: int, count: int, data: pathlib.Path) -> list[p
 
 
 def activations(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> dict[str, np.ndarray]:
-    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of."""
-    kept = KEPT / f"{network}-{layer}-{label}-{count}.npz"
+    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of.
+
+    And the tokens beside the maps, where the layer has such.
+    """
+    model = split_at(network, layer, data)
+    tokens = "-tokens" if model.with_tokens is not None else ""
+    kept = KEPT / f"{network}-{layer}-{label}-{count}{tokens}.npz"
     if kept.exists():
         return dict(np.load(kept))
     from face_jax.activations import collect_crops, pooled, survey
 
-    model = split_at(network, layer, data)
     photographs = fj.photographs(files_of(network, label, count, data))
     seen = survey(model, photographs, label)
     photographs = [photographs[number] for number in seen.index]
@@ -116,6 +121,8 @@ def activations(network: str, layer: str, label: int, count: int, data: pathlib.
     crops = fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
     rows = collect_crops(model, photographs, crops, keep=pooled).maps[:, 0, 0]
     found = {"maps": seen.kept.maps, "logits": seen.kept.logits, "crops": rows, "crop_of": np.asarray(crops.image)}
+    if seen.kept.kept is not None:
+        found["tokens"] = seen.kept.kept
     KEPT.mkdir(parents=True, exist_ok=True)
     np.savez(kept, **found)
     return found
@@ -139,7 +146,7 @@ def held_out_scores(way: str, head: Any, found: dict[str, np.ndarray], dictionar
         rebuilt = positive - negative
     else:
         rebuilt = encode_maps(maps, dictionary) @ dictionary
-    said = np.asarray(head(jnp.asarray(rebuilt)))
+    said = np.asarray(beside(head, found.get("tokens"))(jnp.asarray(rebuilt)))
     certified = fj.metrics.certificates(found["logits"], said)
     return {
         "error": fj.metrics.relative_squared_error(maps, rebuilt),
@@ -180,7 +187,7 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     every = activations(network, layer, label, arguments.count, arguments.data)
     head = split_at(network, layer, arguments.data).head
     fitting, last = arguments.fitted, arguments.fitted + arguments.held_out
-    held_out = {name: every[name][fitting:last] for name in ("maps", "logits")}
+    held_out = {name: every[name][fitting:last] for name in ("maps", "logits", "tokens") if name in every}
     mine = every["crop_of"] < fitting
     crops, of = every["crops"][mine], every["crop_of"][mine]
     if not found:
@@ -202,7 +209,8 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     place_of = np.repeat(np.arange(len(maps)), maps.shape[1] * maps.shape[2])
     found["places_stability"], found["places_floor"] = stability(way, rows, place_of, arguments.rank)
     inside = fj.signs_apart(split_at(network, layer, arguments.data)).head if way == "apart" else head
-    term = fj.Faithfulness(inside, grid=maps.shape[1:3])
+    tokens = every["tokens"][: arguments.pictures] if "tokens" in every else None
+    term = fj.Faithfulness(beside(inside, tokens), grid=maps.shape[1:3])
     A = jnp.asarray(parts(rows) if way == "apart" else rows)
     value = float(fj.certify(term, A, solution).fitted.kl.sum())
     weight = float(solution.stats.final_objective) / max(value, 1e-12)
