@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey, check_crops
 from ..explanation.parts import Pictures
@@ -69,6 +69,11 @@ class Material:
     index: Int[np.ndarray, " picture"]
     crop_of: Int[np.ndarray, " crop"]
     crops_seen: tuple[Collected, ...]
+
+    @property
+    def maps(self) -> tuple[Float[np.ndarray, "..."], ...]:
+        """All activations of crops, and of the pictures as a head sees them."""
+        return self.pictures.crop_activations, self.fitted.maps, self.scored.maps
 
 
 def places_in(
