@@ -1,6 +1,7 @@
 """Concepts of either sign, or positive and negative activations as channels of their own: which explains signed layers?
 
     python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of both ways
+    python benchmarks/signed_layers.py explained      # agreement and KL of whole explanations, beside their controls
     python benchmarks/signed_layers.py speed          # seconds of SemiNMF and of scikit-learn's NMF
 
 Two networks whose layers have activations below zero, two classes of photographs each: DeiT-tiny behind its last layer
@@ -182,7 +183,7 @@ def stability(way: str, rows: np.ndarray, of: np.ndarray, rank: int) -> tuple[fl
 def measured(network: str, layer: str, label: int, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.fitted}-{arguments.rank}-{arguments.steps}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    if "faithful" in found or (found and arguments.only == "crops"):
+    if "faithful" in found or (found and arguments.only == "crops") or ("places" in found and arguments.only):
         return found
     every = activations(network, layer, label, arguments.count, arguments.data)
     head = split_at(network, layer, arguments.data).head
@@ -208,6 +209,9 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     found["places"] = held_out_scores(way, head, held_out, dictionary)
     place_of = np.repeat(np.arange(len(maps)), maps.shape[1] * maps.shape[2])
     found["places_stability"], found["places_floor"] = stability(way, rows, place_of, arguments.rank)
+    if arguments.only:
+        kept.write_text(json.dumps(found))
+        return found
     inside = fj.signs_apart(split_at(network, layer, arguments.data)).head if way == "apart" else head
     tokens = every["tokens"][: arguments.pictures] if "tokens" in every else None
     term = fj.Faithfulness(beside(inside, tokens), grid=maps.shape[1:3])
@@ -245,6 +249,35 @@ def layers(arguments: argparse.Namespace) -> None:
                 names = ("seconds", "places_seconds", "faithful_seconds")
                 cells += [f"{one[name]:.2f}" if name in one else "" for name in names]
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def explained(arguments: argparse.Namespace) -> None:
+    """Scores of `explain` with the term and of its controls, the same without the term among them."""
+    print("| layer | class | λ | concepts | error | KL | agreement | s |\n|" + "---|" * 8)
+    for network, layer in arguments.places if arguments.layer else (PLACES[0], PLACES[3]):
+        for label in arguments.classes:
+            kept = (
+                KEPT / f"{network}-{layer}-{label}-explained-{arguments.count}-{arguments.rank}-{arguments.steps}.json"
+            )
+            if not kept.exists():
+                model = split_at(network, layer, arguments.data)
+                files = files_of(network, label, arguments.count, arguments.data)
+                settings = {"rank": arguments.rank, "key": 0, "cache": fj.ArrayCache(KEPT / "activations")}
+                begun = time.perf_counter()
+                plain = fj.explain(model, files, label, **settings)
+                # λ at which both parts of the objective are alike in the pictures fitted.
+                maps, own = plain.pictures.collected.maps[plain.pictures.fitted], plain.scores.own
+                weight = 0.5 * own.relative_error * float((maps**2).sum()) / (own.kl * len(maps))
+                solver = fj.SemiNMF(rtol=1e-3, max_steps=arguments.steps)
+                found = fj.explain(model, files, label, faithfulness=weight, solver=solver, **settings)
+                rows = [("found in crops, without the term", own), *((row.name, row) for row in found.scores.rows)]
+                scores = [[name, row.relative_error, row.kl, row.agreement] for name, row in rows]
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps([weight, time.perf_counter() - begun, scores]))
+            weight, seconds, scores = json.loads(kept.read_text())
+            for name, error, kl, agreement in scores:
+                cells = [f"{network} {layer}", label, f"{weight:.3g}", name, f"{error:.3f}", f"{kl:.2f}"]
+                print("| " + " | ".join(map(str, [*cells, f"{agreement:.2f}", f"{seconds:.0f}"])) + " |", flush=True)
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -290,7 +323,7 @@ def speed(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", nargs="?", choices=["layers", "speed"], default="layers")
+    parser.add_argument("question", nargs="?", choices=["layers", "explained", "speed"], default="layers")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--count", type=int, default=40, help="photographs of each class")
     parser.add_argument("--fitted", type=int, default=FITTED, help="those of them that concepts are found in")
@@ -299,7 +332,9 @@ def main() -> None:
     parser.add_argument("--layer", choices=[layer for _, layer in PLACES], help="this one alone")
     parser.add_argument("--rank", type=int, default=RANK)
     parser.add_argument("--steps", type=int, default=4, help="steps with the term")
-    parser.add_argument("--only", choices=["crops"], help="leave out what takes long: all places, and the term")
+    parser.add_argument(
+        "--only", choices=["crops", "places"], help="leave out what takes long: the term, or all places, too"
+    )
     parser.add_argument("--quick", action="store_true", help="one layer, one class, few photographs")
     arguments = parser.parse_args()
     arguments.places, arguments.classes = [each for each in PLACES if arguments.layer in (None, each[1])], CLASSES
