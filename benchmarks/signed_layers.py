@@ -1,6 +1,7 @@
 """Concepts of either sign, or positive and negative activations as channels of their own: which explains signed layers?
 
     python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of both ways
+    python benchmarks/signed_layers.py explained      # agreement and KL of whole explanations, beside their controls
     python benchmarks/signed_layers.py speed          # seconds of SemiNMF and of scikit-learn's NMF
 
 Two networks whose layers have activations below zero, two classes of photographs each: DeiT-tiny behind its last layer
@@ -32,6 +33,7 @@ from factorization import planted
 
 import face_jax as fj
 from face_jax import bridges
+from face_jax.heads.beside import beside
 from face_jax.nmf.encoding import encode_maps
 from face_jax.nmf.matching import matched
 
@@ -102,13 +104,17 @@ def files_of(network: str, label: int, count: int, data: pathlib.Path) -> list[p
 
 
 def activations(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> dict[str, np.ndarray]:
-    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of."""
-    kept = KEPT / f"{network}-{layer}-{label}-{count}.npz"
+    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of.
+
+    And the tokens beside the maps, where the layer has such.
+    """
+    model = split_at(network, layer, data)
+    tokens = "-tokens" if model.with_tokens is not None else ""
+    kept = KEPT / f"{network}-{layer}-{label}-{count}{tokens}.npz"
     if kept.exists():
         return dict(np.load(kept))
     from face_jax.activations import collect_crops, pooled, survey
 
-    model = split_at(network, layer, data)
     photographs = fj.photographs(files_of(network, label, count, data))
     seen = survey(model, photographs, label)
     photographs = [photographs[number] for number in seen.index]
@@ -116,6 +122,8 @@ def activations(network: str, layer: str, label: int, count: int, data: pathlib.
     crops = fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
     rows = collect_crops(model, photographs, crops, keep=pooled).maps[:, 0, 0]
     found = {"maps": seen.kept.maps, "logits": seen.kept.logits, "crops": rows, "crop_of": np.asarray(crops.image)}
+    if seen.kept.kept is not None:
+        found["tokens"] = seen.kept.kept
     KEPT.mkdir(parents=True, exist_ok=True)
     np.savez(kept, **found)
     return found
@@ -139,7 +147,7 @@ def held_out_scores(way: str, head: Any, found: dict[str, np.ndarray], dictionar
         rebuilt = positive - negative
     else:
         rebuilt = encode_maps(maps, dictionary) @ dictionary
-    said = np.asarray(head(jnp.asarray(rebuilt)))
+    said = np.asarray(beside(head, found.get("tokens"))(jnp.asarray(rebuilt)))
     certified = fj.metrics.certificates(found["logits"], said)
     return {
         "error": fj.metrics.relative_squared_error(maps, rebuilt),
@@ -175,12 +183,12 @@ def stability(way: str, rows: np.ndarray, of: np.ndarray, rank: int) -> tuple[fl
 def measured(network: str, layer: str, label: int, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.fitted}-{arguments.rank}-{arguments.steps}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    if "faithful" in found or (found and arguments.only == "crops"):
+    if "faithful" in found or (found and arguments.only == "crops") or ("places" in found and arguments.only):
         return found
     every = activations(network, layer, label, arguments.count, arguments.data)
     head = split_at(network, layer, arguments.data).head
     fitting, last = arguments.fitted, arguments.fitted + arguments.held_out
-    held_out = {name: every[name][fitting:last] for name in ("maps", "logits")}
+    held_out = {name: every[name][fitting:last] for name in ("maps", "logits", "tokens") if name in every}
     mine = every["crop_of"] < fitting
     crops, of = every["crops"][mine], every["crop_of"][mine]
     if not found:
@@ -201,8 +209,12 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     found["places"] = held_out_scores(way, head, held_out, dictionary)
     place_of = np.repeat(np.arange(len(maps)), maps.shape[1] * maps.shape[2])
     found["places_stability"], found["places_floor"] = stability(way, rows, place_of, arguments.rank)
+    if arguments.only:
+        kept.write_text(json.dumps(found))
+        return found
     inside = fj.signs_apart(split_at(network, layer, arguments.data)).head if way == "apart" else head
-    term = fj.Faithfulness(inside, grid=maps.shape[1:3])
+    tokens = every["tokens"][: arguments.pictures] if "tokens" in every else None
+    term = fj.Faithfulness(beside(inside, tokens), grid=maps.shape[1:3])
     A = jnp.asarray(parts(rows) if way == "apart" else rows)
     value = float(fj.certify(term, A, solution).fitted.kl.sum())
     weight = float(solution.stats.final_objective) / max(value, 1e-12)
@@ -237,6 +249,35 @@ def layers(arguments: argparse.Namespace) -> None:
                 names = ("seconds", "places_seconds", "faithful_seconds")
                 cells += [f"{one[name]:.2f}" if name in one else "" for name in names]
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def explained(arguments: argparse.Namespace) -> None:
+    """Scores of `explain` with the term and of its controls, the same without the term among them."""
+    print("| layer | class | λ | concepts | error | KL | agreement | s |\n|" + "---|" * 8)
+    for network, layer in arguments.places if arguments.layer else (PLACES[0], PLACES[3]):
+        for label in arguments.classes:
+            kept = (
+                KEPT / f"{network}-{layer}-{label}-explained-{arguments.count}-{arguments.rank}-{arguments.steps}.json"
+            )
+            if not kept.exists():
+                model = split_at(network, layer, arguments.data)
+                files = files_of(network, label, arguments.count, arguments.data)
+                settings = {"rank": arguments.rank, "key": 0, "cache": fj.ArrayCache(KEPT / "activations")}
+                begun = time.perf_counter()
+                plain = fj.explain(model, files, label, **settings)
+                # λ at which both parts of the objective are alike in the pictures fitted.
+                maps, own = plain.pictures.collected.maps[plain.pictures.fitted], plain.scores.own
+                weight = 0.5 * own.relative_error * float((maps**2).sum()) / (own.kl * len(maps))
+                solver = fj.SemiNMF(rtol=1e-3, max_steps=arguments.steps)
+                found = fj.explain(model, files, label, faithfulness=weight, solver=solver, **settings)
+                rows = [("found in crops, without the term", own), *((row.name, row) for row in found.scores.rows)]
+                scores = [[name, row.relative_error, row.kl, row.agreement] for name, row in rows]
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps([weight, time.perf_counter() - begun, scores]))
+            weight, seconds, scores = json.loads(kept.read_text())
+            for name, error, kl, agreement in scores:
+                cells = [f"{network} {layer}", label, f"{weight:.3g}", name, f"{error:.3f}", f"{kl:.2f}"]
+                print("| " + " | ".join(map(str, [*cells, f"{agreement:.2f}", f"{seconds:.0f}"])) + " |", flush=True)
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -282,7 +323,7 @@ def speed(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", nargs="?", choices=["layers", "speed"], default="layers")
+    parser.add_argument("question", nargs="?", choices=["layers", "explained", "speed"], default="layers")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--count", type=int, default=40, help="photographs of each class")
     parser.add_argument("--fitted", type=int, default=FITTED, help="those of them that concepts are found in")
@@ -291,7 +332,9 @@ def main() -> None:
     parser.add_argument("--layer", choices=[layer for _, layer in PLACES], help="this one alone")
     parser.add_argument("--rank", type=int, default=RANK)
     parser.add_argument("--steps", type=int, default=4, help="steps with the term")
-    parser.add_argument("--only", choices=["crops"], help="leave out what takes long: all places, and the term")
+    parser.add_argument(
+        "--only", choices=["crops", "places"], help="leave out what takes long: the term, or all places, too"
+    )
     parser.add_argument("--quick", action="store_true", help="one layer, one class, few photographs")
     arguments = parser.parse_args()
     arguments.places, arguments.classes = [each for each in PLACES if arguments.layer in (None, each[1])], CLASSES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -99,8 +100,17 @@ class TorchHead:
         """The derivative at `maps` along a tangent of the same shape.
 
         The pull is linear in its cotangent, and the push is that map's transpose: two backward passes, for which
-        every operation of torch's is equipped, where forward derivatives are missing for some.
+        nearly every operation of torch's is equipped, where forward derivatives are missing for more. What can't be
+        derived twice, such as a hard sigmoid, is derived forward.
         """
+        try:
+            return self._push_backward(maps, tangent)
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            return self._push_forward(maps, tangent)
+
+    def _push_backward(self, maps: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -112,6 +122,19 @@ class TorchHead:
             cotangent = torch.zeros_like(logits).requires_grad_()
             (gradient,) = torch.autograd.grad(logits, tensor, cotangent, create_graph=True)
             (along,) = torch.autograd.grad(gradient, cotangent, self._tensor(tangent))
+        return _host(along, maps)
+
+    def _push_forward(self, maps: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            evaluating(self.module),
+            sdpa_kernel(SDPBackend.MATH),
+            warnings.catch_warnings(),
+        ):
+            # Torch warns of itself when it first derives anything forward.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+            _, along = torch.func.jvp(self._logits, (self._tensor(maps),), (self._tensor(tangent),))
         return _host(along, maps)
 
     def _check(self, shape: tuple[int, ...]) -> None:

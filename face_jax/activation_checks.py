@@ -91,6 +91,6 @@ def check_signs(model: SplitModel, solver: AnySolver | None, *found: np.ndarray)
     raise SignedActivationsError(
         f"layer={model.layer!r} of {model.name} has activations below zero (down to {lowest:.3g}), which the "
         f"non-negative concepts of solver={type(solver).__name__}() can't represent; leave solver out, or give "
-        "SemiNMF(), whose concepts may have entries of either sign"
-        + (f", or choose a layer without such: {', '.join(others)}" if others else "")
+        "SemiNMF(), whose concepts may have entries of either sign, or signs='apart', for positive and negative parts "
+        "as channels of their own" + (f", or choose a layer without such: {', '.join(others)}" if others else "")
     )

@@ -26,6 +26,7 @@ from .pictures.photographs import network_input
 from .pictures.showing import view_of
 from .pipeline.ranking import importance_of
 from .pipeline.selection import of_class, place_average, units
+from .signs import are_apart, signs_apart
 from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
 from .support.interrupts import interruptible
 from .support.progress import Advance, Progress, silent
@@ -111,12 +112,13 @@ def sanity_check(
 
     - `explanation`: what is checked.
     - `stages`: names and models, each the explained model with some of its weights drawn again
-        (`bridges.randomized` makes them from a torch model); may be made one by one.
+        (`bridges.randomized` makes them from a torch model); may be made one by one. Where the explanation has positive
+        and negative activations as channels of their own, so have these.
     - `method`: how maps are made, a word of `face_jax.attribution.METHODS` or an object; by default the codes on the
         layer's grid.
     - `pictures`: photographs whose maps are compared.
-    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` where the explanation or a
-        stage has activations below zero, and `NNDSVD()` by default. No faithfulness term is used.
+    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` where concepts have either
+        sign, and `NNDSVD()` by default. No faithfulness term is used.
     - `batch`: pictures that go through the network together.
     - `progress`: told how far it is.
     - `key`: for starts, sampled importance and floors.
@@ -148,6 +150,8 @@ def sanity_check(
         name, model = stage
         text("stages", name, "a stage's name")
         check_model(model, f"the model of stage {name!r}")
+        if are_apart(explanation.model) and not are_apart(model):
+            model = signs_apart(model)
         check_signs(model, solver)
         with progress(f"Sanity check, {name}", steps) as advance:
             found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .heads.affine import Affine
 from .model import Head, SplitModel, check_model
+from .nmf.options import AnySolver
+from .support.arguments import shown
 
+if TYPE_CHECKING:
+    Signs = Literal["apart", "mixed"]
+else:
+    # Whoever gives something else is told so in words.
+    Signs = Any
 _MARK = ", signs apart"
 
 
@@ -80,9 +88,9 @@ def parts_of(maps: Float[Array, "*place channel"]) -> Float[Array, "*place twice
 def signs_apart(model: SplitModel) -> SplitModel:
     """The same classifier with positive and negative activations as channels of their own, all of them at least 0.
 
-    An alternative to concepts of either sign where a layer has activations below zero: `A = A⁺ − A⁻`, and concepts are
-    those of the non-negative `[A⁺, A⁻]`, twice as many channels. The logits stay what they are, and an affine head
-    stays affine. Earlier layers of `recurse` and stages of `sanity_check` are to be made of models cut apart alike.
+    An alternative to concepts of either sign where a layer has activations below zero, and what `explain` makes of it
+    for `signs="apart"`: `A = A⁺ − A⁻`, and concepts are those of the non-negative `[A⁺, A⁻]`, twice as many channels.
+    Nothing is lost: the logits stay what they are, and an affine head stays affine.
 
     **Arguments:**
 
@@ -98,7 +106,7 @@ def signs_apart(model: SplitModel) -> SplitModel:
     True
     """
     check_model(model)
-    if model.fingerprint.endswith(_MARK):
+    if are_apart(model):
         raise ValueError(f"model={model.name} at layer={model.layer!r} has its signs apart already; give it as it is")
     return dataclasses.replace(
         model,
@@ -107,17 +115,55 @@ def signs_apart(model: SplitModel) -> SplitModel:
         head=_head_apart(model.head),
         fingerprint=model.fingerprint + _MARK,
         lowest=0.0,
-        notes=(
-            *model.notes,
-            f"Positive and negative activations of layer {model.layer} are channels of their own: the first half of a "
-            "concept is what it adds, the second half what it takes away.",
-        ),
     )
+
+
+def are_apart(model: SplitModel) -> bool:
+    """Whether a model is one of `signs_apart`."""
+    return model.fingerprint.endswith(_MARK)
 
 
 def as_explained(model: SplitModel, fingerprint: str) -> SplitModel:
     """The model, or the model with its signs apart if that's the one of the fingerprint."""
     return signs_apart(model) if fingerprint == model.fingerprint + _MARK else model
+
+
+def signs_for(
+    signs: Signs | None, solver: AnySolver | None, models: Sequence[SplitModel], usual: Signs = "mixed"
+) -> Signs:
+    """How a layer with activations below zero is explained.
+
+    **Arguments:**
+
+    - `signs`: the way that was asked for, or None.
+    - `models`: those it's asked for.
+    - `solver`: the solver that was asked for, or None. `SemiNMF` finds concepts of either sign.
+    - `usual`: the way if nothing says another.
+
+    **Returns:** the way. Raises `ValueError` for another word, and for concepts of either sign in parts of one sign.
+    """
+    if signs is None:
+        return "mixed" if solver is not None and solver.signed_dictionary else usual
+    if not isinstance(signs, str) or signs not in ("apart", "mixed"):
+        raise ValueError(f"signs={shown(signs)} is neither 'apart' nor 'mixed'; give one of these, or leave it out")
+    if signs == "apart" and solver is not None and solver.signed_dictionary:
+        raise ValueError(
+            f"signs='apart' finds concepts of positive and negative parts, all at least 0, and solver="
+            f"{type(solver).__name__}() finds concepts of either sign; give one of the two"
+        )
+    for model in models if signs == "mixed" else ():
+        if are_apart(model):
+            raise ValueError(
+                f"signs='mixed' is asked for, and model={model.name} at layer={model.layer!r} has its signs apart "
+                "already; give the model that signs_apart was given"
+            )
+    return signs
+
+
+def without_negative(parts: Float[np.ndarray, "*place twice"]) -> Float[np.ndarray, "*place channel"] | None:
+    """What was put apart, if no activation was below zero; averages over places know it, too. None if any was."""
+    positive, negative = np.split(parts, 2, axis=-1)
+    return None if negative.any() else positive
 
 
 def _features_apart(features: Callable[..., Any], *, tokens: bool) -> Callable[..., Any]:

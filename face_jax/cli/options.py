@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any, Literal
 
 from ..support.arguments import check_count
@@ -124,13 +123,10 @@ def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | No
     return [loaded.split(name) for name in layers[:depth]]
 
 
-def signs_of(word: str) -> Callable[[Any], Any]:
-    """What the option --signs makes of a split model."""
+def check_signs(word: str) -> None:
+    """Refuses another word as --signs."""
     if word not in ("mixed", "apart"):
         raise ValueError(f"--signs {word!r} is neither mixed nor apart; give one of these")
-    from ..signs import signs_apart
-
-    return signs_apart if word == "apart" else lambda split: split
 
 
 def last_map(loaded: Any) -> str:
@@ -160,8 +156,8 @@ def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
     )
 
 
-def checked(explanation: Any, loaded: Any, signed: Callable[[Any], Any], batch: int, progress: Any, key: Any) -> Any:
-    """What the option --sanity asks for: the explanation of a model that forgets; `signed` is of `signs_of`."""
+def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) -> Any:
+    """What the option --sanity asks for: the explanation of a model that forgets."""
     from face_jax import bridges
 
     from ..sanity import sanity_check
@@ -175,7 +171,6 @@ def checked(explanation: Any, loaded: Any, signed: Callable[[Any], Any], batch: 
         name=loaded.name,
         multi_label=loaded.multi_label,
     )
-    stages = ((name, signed(model)) for name, model in stages)
     return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)
 
 

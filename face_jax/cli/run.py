@@ -6,7 +6,6 @@ import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import rich.markup
@@ -17,12 +16,12 @@ from .options import (
     PICTURES,
     check_counts,
     check_depth,
+    check_signs,
     checked,
     cropping_of,
     earlier_of,
     forget_extras,
     last_map,
-    signs_of,
     strength_of,
     visualized,
 )
@@ -48,12 +47,12 @@ def run(
     visualize: int = 0,
     sanity: bool = False,
     transform_input: bool | None = None,
-    signs: str = "mixed",
+    signs: Any = "mixed",
     multi_label: Any = None,
     classes: tuple[str, ...] | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
-    signed = signs_of(signs)
+    check_signs(signs)
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
@@ -76,11 +75,11 @@ def run(
     loaded = bridges.load(
         model, weights=weights, transform_input=transform_input, multi_label=multi_label, classes=classes
     )
-    split = signed(loaded.split(layer or last_map(loaded)))
-    earlier = [signed(each) for each in earlier_of(loaded, split.layer, depth, layers)]
+    split = loaded.split(layer or last_map(loaded))
+    earlier = earlier_of(loaded, split.layer, depth, layers)
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
     ready = time.perf_counter()
-    alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars}
+    alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
     crops_of = cropping_of(crops, split)
     explanation = explain(split, every, target, rank=rank, crops=crops_of, faithfulness=strength, **alike)
     more = {"starting and loading the model": ready - begun}
@@ -88,7 +87,7 @@ def run(
         explanation = recurse(explanation, earlier, **alike)
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
     _write(explanation, out, more)
-    extras: Any = {"visualize": visualize, "sanity": sanity, "signed": signed}
+    extras: Any = {"visualize": visualize, "sanity": sanity}
     _write_extras(explanation, loaded, out, more, batch=batch, key=alike["key"], **extras)
     _tell(explanation, more)
     print(out / "report.html")
@@ -120,7 +119,6 @@ def _write_extras(
     key: Any,
     visualize: int,
     sanity: bool,
-    signed: Callable[[Any], Any],
 ) -> None:
     """What takes minutes, each as soon as it's there, and the report again with it."""
     from ..report import write_sanity_check
@@ -134,7 +132,7 @@ def _write_extras(
                 pictures.save(new / PICTURES)
     if sanity:
         with timed(more, "sanity check"):
-            check = checked(explanation, loaded, signed, batch, bars, key)
+            check = checked(explanation, loaded, batch, bars, key)
             with put_together(out, claim=False) as new:
                 write_sanity_check(check, new)
     if visualize or sanity:

@@ -13,6 +13,7 @@ from ..model import SplitModel, check_model
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..nmf.validate import squared_error
+from ..signs import Signs, signs_for
 from ..support.arguments import callable_with, check_count, float_or_none, function, index_or_none, share, shown
 from ..support.memory import check_memory
 
@@ -59,18 +60,20 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
 
 
 def check_objects(
-    model: Any, objective: Any, solver: Any, start: Any, cache: Any
-) -> tuple[AnySolver | None, AnyStart | None]:
-    """Refuses a model, settings and a cache that aren't valid, or don't fit together; gives solver and start."""
+    model: Any, objective: Any, solver: Any, start: Any, signs: Any, cache: Any
+) -> tuple[AnySolver | None, AnyStart | None, Signs]:
+    """Refuses a model, settings and a cache that aren't valid, or don't fit together; gives solver, start and signs."""
     check_model(model)
     solver, start = solver_or(None, solver), start_or(None, start)
-    check_signs(model, solver)
+    signs = signs_for(signs, solver, [model])
+    if signs == "mixed":
+        check_signs(model, solver)
     if objective is not None:
         squared_error(objective)
         _check_losses(model, objective)
     function("cache", cache, _CACHES)
     callable_with("cache", cache, f"give {_CACHES}", [], dict)
-    return solver, start
+    return solver, start, signs
 
 
 def _check_losses(model: SplitModel, objective: Any) -> None:

@@ -10,6 +10,7 @@ from ..explanation.record import Explanation
 from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
+from ..signs import Signs
 from ..support.arguments import Real, Seed, Whole, flag, key_of
 from ..support.cache import no_cache
 from ..support.classes import Target as Class
@@ -24,7 +25,7 @@ from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
 from .provenance import fit_of, notes_on, settings_of
 from .ranking import describe, weighed
-from .selection import Activator, choose_class
+from .selection import Activator, apart_if_signed, choose_class
 
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
@@ -41,6 +42,7 @@ def explain(
     objective: AnyObjective | None = None,
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
+    signs: Signs | None = None,
     held_out: Real = 0.2,
     strongest: Whole = 8,
     one_each: bool = True,
@@ -57,8 +59,8 @@ def explain(
 
     **Arguments:**
 
-    - `model`: a classifier split at a layer. Where its activations have entries below zero, concepts have too, and
-        codes are at least 0 everywhere; a note says so.
+    - `model`: a classifier split at a layer. Where its activations have entries below zero, `signs` says how they are
+        explained, and a note does; codes are at least 0 everywhere.
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
     - `target`: the class, by name or number. A string that is a class's name means that class; else digits are a
         number, as integers always are. By default, the class that the model predicts most often here.
@@ -68,9 +70,12 @@ def explain(
         of the whole photographs fitted (of labels each one's); `"auto"` chooses it on some of them by a path. None: no
         such term.
     - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The solver is
-        `ADMM()` unless another one is given, or `SemiNMF()` if any activation of the photographs or crops is below
-        zero. The start is `NNDSVD()` unless another one is given: the control "no steps taken" is then the very start
-        of this fit.
+        `ADMM()` unless another one is given, or `SemiNMF()` for concepts of either sign. The start is `NNDSVD()` unless
+        another one is given: the control "no steps taken" is then the very start of this fit.
+    - `signs`: what becomes of activations below zero, if the photographs or crops have any. `"mixed"`, the default:
+        concepts have entries of either sign (`SemiNMF`), which rebuild activations and predictions more closely.
+        `"apart"`: positive and negative parts are channels of their own (`signs_apart`), and concepts are at least 0,
+        which are found again more often in other photographs.
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
@@ -92,18 +97,20 @@ def explain(
     keys = keys_of(key := key_of(key))
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     faithfulness = check_faithfulness(faithfulness, objective)
-    solver, start = check_objects(model, objective, solver, start, cache)
+    solver, start, signs = check_objects(model, objective, solver, start, signs, cache)
     flag("one_each", one_each)
     progress, stopwatch = progress_of(progress), Stopwatch()
     with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
         every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
-        activator = Activator(model, batch, cache, progress, stopwatch, solver)
+        activator = Activator(model, batch, cache, progress, stopwatch, solver if signs == "mixed" else None)
         number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
+        if signs == "apart":
+            activator, seen = apart_if_signed(activator, seen)
         places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess)
         check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
-        material = material_of(activator, places, seen.kept, number, keys)
-        rows = material.pictures.crop_activations
+        activator, seen, material = material_of(activator, places, seen, number, keys, signs)
+        model, rows = activator.model, material.pictures.crop_activations
         signed = material.signed if solver is None else solver.signed_dictionary
         rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
         fitting = fit(

@@ -16,10 +16,11 @@ from ..explanation.parts import Pictures
 from ..pictures.crops import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
+from ..signs import Signs
 from ..support.arguments import instance
 from ..support.progress import Stopwatch
 from .checks import check_crops
-from .selection import Activator, check_alive, of_class, place_average, split, units
+from .selection import Activator, apart_if_signed, check_alive, of_class, place_average, split, units
 
 Keys = dict[str, Key[Array, ""]]
 # More at the end leave those before as they are.
@@ -110,23 +111,30 @@ def places_in(
     return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
 
 
-def material_of(activator: Activator, places: Places, seen: Collected, target: int, keys: Keys) -> Material:
+def material_of(
+    activator: Activator, places: Places, seen: Survey, target: int, keys: Keys, signs: Signs
+) -> tuple[Activator, Survey, Material]:
     """Activations of what `places` names; an affine head needs averages only.
 
     **Arguments:**
 
     - `activator`: runs the model.
     - `places`: which photographs and crops.
-    - `seen`: what the model makes of the photographs.
+    - `seen`: what the model makes of the photographs, its signs apart already if they are below zero there.
     - `target`: the class.
     - `keys`: from `keys_of`.
+    - `signs`: how activations below zero are explained. They may be in crops alone.
 
-    **Returns:** them. Raises `ValueError` where the layer has none.
+    **Returns:** whoever runs the model, with its signs apart or not, what it makes of the photographs, and all
+    activations. Raises `ValueError` where the layer has none.
     """
     made = _of_one if len(places.photographs) == 1 else _of_several
-    material = made(activator, places, seen, target, keys, affine=activator.model.head.affine)
+    material = made(activator, places, seen.kept, target, keys, affine=activator.model.head.affine)
+    if signs == "apart" and material.signed:
+        activator, seen = apart_if_signed(activator, seen, known=True)
+        material = made(activator, places, seen.kept, target, keys, affine=activator.model.head.affine)
     check_alive(activator.model, material.pictures.crop_activations, material.fitted)
-    return material
+    return activator, seen, material
 
 
 def _of_one(

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..activation_checks import check_signs
+from ..activation_checks import below_zero, check_signs
 from ..activations import Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
 from ..model import SplitModel
 from ..nmf.options import AnySolver
 from ..outputs import Binary
 from ..pictures.photographs import Photograph, UnreadablePhotographError
+from ..signs import are_apart, signs_apart
 from ..support.progress import Progress, Stopwatch
 
 
@@ -190,6 +191,24 @@ def _most_often(model: SplitModel, seen: Survey, counts: list[tuple[int, int]]) 
     if len(counts) == 1:
         return target, "the model's own prediction"
     return target, f"the most probable of the {len(counts)} labels that the model predicts"
+
+
+def apart_if_signed(activator: Activator, seen: Survey, *, known: bool = False) -> tuple[Activator, Survey]:
+    """The model with its signs apart, and what it makes of the photographs, if their activations have any.
+
+    **Arguments:**
+
+    - `activator`: runs the model.
+    - `seen`: what the model makes of the photographs.
+    - `known`: that there are activations below zero elsewhere.
+
+    **Returns:** both, or what was given.
+    """
+    maps = seen.kept.maps
+    if are_apart(activator.model) or not (known or below_zero(maps)):
+        return activator, seen
+    kept = dataclasses.replace(seen.kept, maps=np.concatenate([np.maximum(maps, 0), np.maximum(-maps, 0)], axis=-1))
+    return dataclasses.replace(activator, model=signs_apart(activator.model)), dataclasses.replace(seen, kept=kept)
 
 
 def split(

@@ -19,6 +19,7 @@ from ..model import SplitModel
 from ..nmf import factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import usual_solver
+from ..signs import Signs
 from ..support.progress import Progress
 from .earlier_layers import check_same_model, crop_rows
 
@@ -34,6 +35,7 @@ class Settings:
     strongest: int
     solver: AnySolver | None
     start: AnyStart
+    signs: Signs
     batch: int
     cache: Callable[..., Any]
     progress: Progress
@@ -75,15 +77,17 @@ def divide(
         notes += [_too_few(task, 0) for task in tasks]
         return {}, {}
     model = level.cut(level.number)
-    check_signs(model, settings.solver)
+    if settings.signs == "mixed":
+        check_signs(model, settings.solver)
     check_same_model(explanation, model, level.number)
-    rows = crop_rows(
+    model, rows = crop_rows(
         explanation,
         model,
         needed.astype(np.int64),
         batch=settings.batch,
         cache=settings.cache,
         progress=settings.progress,
+        signs=settings.signs,
         solver=settings.solver,
     )
     solver = usual_solver(signed=below_zero(rows)) if settings.solver is None else settings.solver

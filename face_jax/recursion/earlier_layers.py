@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..activation_checks import below_zero
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
 from ..nmf.options import AnySolver
 from ..pictures.photographs import network_input
 from ..pipeline.selection import Activator, place_average
+from ..signs import Signs, are_apart, signs_apart, without_negative
 from ..support.progress import Progress, Stopwatch
 
 # Logits of one network through two cuts differ by rounding, relative to the largest of them, by less than this.
@@ -122,16 +124,34 @@ def crop_rows(
     batch: int,
     cache: Callable[..., Any],
     progress: Progress,
+    signs: Signs,
     solver: AnySolver | None = None,
-) -> Float[np.ndarray, "crop channel"]:
-    """Averaged activations of some of the explanation's crops at another layer."""
-    # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
-    # gives has no logits, and is kept apart from what the whole one gives.
-    headless = dataclasses.replace(
-        model, head=_NoHead(), with_tokens=None, fingerprint=f"{model.fingerprint} without a head"
-    )
-    activator = Activator(headless, batch, cache, progress, Stopwatch(), solver)
-    return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
+) -> tuple[SplitModel, Float[np.ndarray, "crop channel"]]:
+    """Averaged activations of some of the explanation's crops at another layer.
+
+    And the model that gives them: with its signs apart if any activation is below zero and `signs` says so.
+    """
+
+    def of(model: SplitModel) -> Float[np.ndarray, "crop channel"]:
+        # Nobody needs the rest of the network here, which is most of the work. Without it it's another model: what it
+        # gives has no logits, and is kept apart from what the whole one gives.
+        headless = dataclasses.replace(
+            model, head=_NoHead(), with_tokens=None, fingerprint=f"{model.fingerprint} without a head"
+        )
+        activator = Activator(headless, batch, cache, progress, Stopwatch(), solver if signs == "mixed" else None)
+        return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
+
+    if signs == "mixed" or are_apart(model):
+        return model, of(model)
+    # Signs have to be put apart before activations are averaged.
+    if model.lowest is not None and model.lowest >= 0:
+        rows = of(model)
+        if not below_zero(rows):
+            return model, rows
+    apart = signs_apart(model)
+    rows = of(apart)
+    positive = without_negative(rows)
+    return (apart, rows) if positive is None else (model, positive)
 
 
 @jax.tree_util.register_static

@@ -17,6 +17,7 @@ from ..model import SplitModel, check_model
 from ..nmf import NNDSVD
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
+from ..signs import Signs, are_apart, signs_for
 from ..support.arguments import (
     Concepts,
     Real,
@@ -56,6 +57,7 @@ def recurse(
     strongest: Whole = 8,
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
+    signs: Signs | None = None,
     batch: Whole = 32,
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
@@ -86,8 +88,10 @@ def recurse(
     - `threshold`: from which spread on a concept, or a sub-concept, is taken apart; 0 for all. Of the concepts of eight
         ImageNet classes in an EfficientNet-Lite0, 22 of the 56 that mattered reached 0.7.
     - `strongest`: strongest crops named for each sub-concept.
-    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` at layers with activations below
-        zero in these crops, and `NNDSVD()` by default.
+    - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` for concepts of either sign, and
+        `NNDSVD()` by default.
+    - `signs`: what becomes of activations below zero at the earlier layers, as for `explain`; by default as the
+        explanation has it.
     - `batch`, `cache`, `progress`: as for `explain`.
     - `key`: for starts that are random.
 
@@ -113,9 +117,11 @@ def recurse(
     batch = check_count("batch", batch, "pictures")
     callable_with("cache", cache, "give an object such as ArrayCache(folder)", [], dict)
     solver, start = solver_or(None, solver), start_or(NNDSVD(), start)
-    for model in () if callable(earlier) else earlier:
+    given = () if callable(earlier) else earlier
+    signs = signs_for(signs, solver, given, "apart" if are_apart(explanation.model) else "mixed")
+    for model in given if signs == "mixed" else ():
         check_signs(model, solver)
-    settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, batch, cache, progress)
+    settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, signs, batch, cache, progress)
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
     wanted = (

@@ -76,6 +76,33 @@ def test_linearized_and_transposed(split, maps):
     np.testing.assert_allclose(jnp.einsum("knyxc,nyxc->k", rows, direction), push(direction).ravel(), rtol=1e-9)
 
 
+def test_what_torch_derives_only_once_has_a_forward_derivative_too():
+    class Gated(torch.nn.Module):
+        """Squeeze and excitation as MobileNetV3 has it, and a rectifier that overwrites its input."""
+
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Conv2d(3, 6, 3, padding=1)
+            self.gate, self.act = torch.nn.Hardsigmoid(), torch.nn.Hardswish(inplace=True)
+            self.fc = torch.nn.Linear(6, 5)
+
+        def forward(self, x):
+            x = self.body(x)
+            return self.fc(self.act(x * self.gate(x.mean((2, 3), keepdim=True))).mean((2, 3)))
+
+    head = bridges.split(small.randomized(Gated()).double(), "body", preprocess=EIGHT).head
+    maps, direction = np.random.default_rng(0).standard_normal((2, 3, 8, 8, 6))
+    # All gates between their ends, and no value near a kink of the other.
+    assert np.abs(maps.mean((1, 2))).max() < 2.9
+    along = jax.jit(lambda a, t: jax.jvp(head, (a,), (t,))[1])(maps, direction)
+    step = 1e-6
+    np.testing.assert_allclose(
+        along, (head(maps + step * direction) - head(maps - step * direction)) / (2 * step), rtol=1e-6, atol=1e-9
+    )
+    pulled = jax.vjp(head, maps)[1](along)[0]
+    np.testing.assert_allclose(jnp.sum(along**2), jnp.sum(pulled * direction), rtol=1e-7)
+
+
 def test_attention_has_a_forward_derivative_too():
     split = bridges.split(small.randomized(small.Tokens()).double(), "cat", preprocess=EIGHT)
     maps, head = split.halves(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
