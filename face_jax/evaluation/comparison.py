@@ -71,7 +71,8 @@ def compare(
     - `target`: the class.
     - `rank`: how many concepts.
     - `folds`: how many parts the pictures are divided into, at random, at least 2.
-    - `starts`: how many fits of the first fold's pictures are compared, each with another key; 1 for none.
+    - `starts`: how many fits of the first fold's pictures are compared, each with another key, and from random starts
+        where a method begins always at the same place otherwise; 1 for none.
     - `crops`: activations of crops, whole maps unless the head averages first; methods are fitted on them, except
         those that take whole pictures. Without them all are fitted on pictures.
     - `crop_of`: for each crop the number of its picture.
@@ -111,21 +112,27 @@ def compare(
         function("inference", inference, "a rule such as methods.LeastSquares()")
     seen = pictures_of(model, pictures, target, "pictures")
     _check_pictures(seen, folds)
-    crop_of = _check_crops(crops, crop_of, len(seen), model)
+    crop_of = _check_crops(crops, crop_of, seen, model)
     parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
     kept, common = (
         Kept(folder),
         _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own),
     )
     report, results = progress_of(progress), []
-    with report("Comparing methods", len(chosen) * (folds + starts - 1)) as advance:
+    repeats = starts if starts > 1 else 0
+    with report("Comparing methods", len(chosen) * (folds + repeats)) as advance:
         for number, method in enumerate(chosen):
             found = []
-            for fold, repeat in [*((fold, 0) for fold in range(folds)), *((0, repeat) for repeat in range(1, starts))]:
+            for fold, repeat in [
+                *((fold, 0) for fold in range(folds)),
+                *((0, repeat) for repeat in range(1, repeats + 1)),
+            ]:
                 of_fit = jax.random.fold_in(jax.random.fold_in(key, 1 + repeat), fold)
 
                 def computed(fold: int = fold, repeat: int = repeat, method: Any = method, of_fit: Any = of_fit) -> Any:
                     training = np.sort(np.concatenate([part for other, part in enumerate(parts) if other != fold]))
+                    random = getattr(method, "started_at_random", None) if repeat else None
+                    method = method if random is None else random()
                     fitted, bank, seconds = _fit(model, seen, crops, crop_of, training, method, rank, of_fit)
                     if repeat:
                         return {"dictionary": bank.dictionary, "signed": bank.signed_codes}
@@ -185,7 +192,7 @@ def _fit(
 def _result(
     name: str, control: bool, found: list[dict[str, Any]], folds: int, rows: Any, key: Key[Array, ""]
 ) -> MethodResult:
-    of_folds, of_starts = found[:folds], [found[0], *found[folds:]]
+    of_folds, of_starts = found[:folds], found[folds:]
 
     def likeness(some: list[dict[str, Any]]) -> Stability:
         dictionaries = [each["dictionary"] for each in some]
@@ -227,7 +234,8 @@ def _check_pictures(seen: Collected, folds: int) -> None:
         )
 
 
-def _check_crops(crops: Any, crop_of: Any, pictures: int, model: SplitModel) -> Any:
+def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -> Any:
+    pictures, channels = len(seen), seen.maps.shape[-1]
     if crops is None:
         if crop_of is not None:
             raise ValueError("crop_of is given and crops isn't; give both, or neither")
@@ -238,6 +246,8 @@ def _check_crops(crops: Any, crop_of: Any, pictures: int, model: SplitModel) -> 
         raise ValueError(
             f"crop_of has shape {numbers.shape} for {len(crops)} crops; give each crop's picture, a number"
         )
+    if crops.maps.shape[-1] != channels:
+        raise ValueError(f"crops has {crops.maps.shape[-1]} channels and pictures {channels}; give those of one layer")
     if not len(crops) or numbers.min() < 0 or numbers.max() >= pictures:
         raise ValueError(f"crop_of names pictures beyond the {pictures} given; count them from 0")
     if crops.logits.shape[1] != len(model.classes):

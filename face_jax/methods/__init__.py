@@ -26,8 +26,8 @@ from .inference import NonNegativeLeastSquares as NonNegativeLeastSquares
 from .inference import Projection as Projection
 from .published import PUBLISHED as PUBLISHED
 from .published import Published as Published
-from .superpixels import ACE as ACE
-from .superpixels import superpixels as superpixels
+from .segments import ACE as ACE
+from .segments import superpixels as superpixels
 from .weighing import ByDirectionalDerivative as ByDirectionalDerivative
 from .weighing import ByGradientTimesCode as ByGradientTimesCode
 from .weighing import ByHaltonSobol as ByHaltonSobol

@@ -120,7 +120,8 @@ class Method(Protocol):
 
     What a method needs besides activations it may ask for by a method `prepared(model, pictures, crop_of)` that gives
     the method to be fitted: the split model, the pictures fitted (`Collected`), and for each row of the activations
-    the number of its picture. `FACE` does.
+    the number of its picture. `FACE` does. One that begins always at the same place may say by `started_at_random()`
+    what it is from a random one, which stability over starts is about.
     A method whose attribute `crops` is False is fitted on whole pictures, where others are fitted on crops of them.
     """
 

@@ -15,7 +15,7 @@ from ..activations import Collected
 from ..faithfulness import InMeans, InSums, Unit, faithful_rows, faithfulness_path
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..model import SplitModel
-from ..nmf import NNDSVD, Given, PaperAdam, SquaredError, encode, factorize
+from ..nmf import NNDSVD, Given, PaperAdam, Random, SquaredError, encode, factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import check_solver, check_start, usual_solver
 from ..outputs import AnyOutputs, MultiClass, Outputs
@@ -59,6 +59,10 @@ class NMF:
         check_start(self.start)
         flag("places", self.places)
         text("name", self.name, "a name")
+
+    def started_at_random(self) -> NMF:
+        """The same from a random start: the usual one is always the same, and would find the same again."""
+        return dataclasses.replace(self, start=Random())
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
@@ -131,6 +135,10 @@ class FACE:
         }  # fmt: skip
         return cls(faithfulness, **(given | settings))
 
+    def started_at_random(self) -> FACE:
+        """The same from a random start."""
+        return dataclasses.replace(self, start=Random())
+
     def prepared(self, model: SplitModel, pictures: Collected, crop_of: Any = None) -> FACE:
         """With the model's head and the pictures fitted, where these weren't given."""
         if self.of_crops and model.with_tokens is not None:
@@ -154,7 +162,10 @@ class FACE:
         maps = maps_of(activations)
         pictures = Collected(maps, np.zeros((len(maps), 1), maps.dtype)) if self.pictures is None else self.pictures
         head = pictures.head(self.head)
-        crops = maps[:0, 0, 0] if self.pictures is None else averages_of(maps)
+        crops = averages_of(maps)
+        if self.pictures is None or _same(crops, averages_of(pictures.maps)):
+            # Pictures are rows by themselves, and would count twice.
+            crops = crops[:0]
         rows, term = faithful_rows(head, crops, pictures.maps, self.outputs)
         term = dataclasses.replace(term, unit=self.unit)
         signed = bool((rows < 0).any())
@@ -201,6 +212,10 @@ class FACE:
         )
 
 
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool(np.allclose(first, second))
+
+
 @dataclasses.dataclass(frozen=True)
 class CRAFT:
     """CRAFT's setting: scikit-learn's NMF as it comes, on averages of crops (CRAFT, section 3.1, and its code 0.0.3).
@@ -211,17 +226,23 @@ class CRAFT:
 
     - `max_steps`: scikit-learn's `max_iter`.
     - `name`: what tables call it.
+    - `start`: scikit-learn's `init`; None as it comes, `"random"` for a random one.
     """
 
     max_steps: int = 200
     name: str = "CRAFT"
+    start: str | None = None
 
     def __post_init__(self) -> None:
-        check_count("max_steps", self.max_steps, "steps")
+        _check_settings(self)
+
+    def started_at_random(self) -> CRAFT:
+        """The same from a random start."""
+        return dataclasses.replace(self, start="random")
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
-        return Bank(_scikit_nmf(averages_of(activations), rank, self.max_steps, key, self.name), self.name)
+        return Bank(_scikit_nmf(averages_of(activations), rank, self, key), self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,9 +256,14 @@ class ICE:
 
     max_steps: int = 200
     name: str = "ICE"
+    start: str | None = None
 
     def __post_init__(self) -> None:
-        check_count("max_steps", self.max_steps, "steps")
+        _check_settings(self)
+
+    def started_at_random(self) -> ICE:
+        """The same from a random start."""
+        return dataclasses.replace(self, start="random")
 
     @property
     def crops(self) -> bool:
@@ -246,13 +272,21 @@ class ICE:
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
-        found = _scikit_nmf(places_of(activations), rank, self.max_steps, key, self.name)
+        found = _scikit_nmf(places_of(activations), rank, self, key)
         return Bank(found, self.name, importance=ByDirectionalDerivative())
 
 
+def _check_settings(method: CRAFT | ICE) -> None:
+    check_count("max_steps", method.max_steps, "steps")
+    text("name", method.name, "a name")
+    if method.start is not None:
+        one_of("start", method.start, ("random", "nndsvd", "nndsvda", "nndsvdar"))
+
+
 def _scikit_nmf(
-    rows: Float[np.ndarray, "row channel"], rank: Any, steps: int, key: Key[Array, ""], name: str
+    rows: Float[np.ndarray, "row channel"], rank: Any, method: CRAFT | ICE, key: Key[Array, ""]
 ) -> Float[np.ndarray, "concept channel"]:
+    name, steps = method.name, method.max_steps
     rank = check_count("rank", rank, "concepts")
     if (rows < 0).any():
         raise ValueError(
@@ -267,4 +301,4 @@ def _scikit_nmf(
     with warnings.catch_warnings():
         # It's published with so many steps, whether or not they are enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return decomposition.NMF(rank, max_iter=steps, random_state=seed).fit(rows).components_
+        return decomposition.NMF(rank, init=method.start, max_iter=steps, random_state=seed).fit(rows).components_

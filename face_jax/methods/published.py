@@ -50,7 +50,7 @@ class Published:
     averaged: bool
     deletion: str
 
-    def crops_of(self, preprocess: Preprocess) -> Cropping | None:
+    def crops_of(self, preprocess: Any) -> Cropping | None:
         """The paper's rule for crops, for `explain(crops=…)`; None for whole pictures.
 
         **Arguments:**

@@ -188,7 +188,7 @@ def test_folds_are_scored_on_pictures_that_were_not_fitted(compared):
 def test_a_comparison_that_was_stopped_goes_on_from_its_files(compared, monkeypatch):
     first, folder, given = compared
     files = sorted(folder.glob("*.json"))
-    assert len(files) == 5 * 4
+    assert len(files) == 5 * (3 + 2)
     damaged = next(file for file in files if file.name.startswith("k-means"))
     whole = json.loads(damaged.read_text())
     damaged.write_text(damaged.read_text()[:100])
@@ -255,6 +255,30 @@ def test_methods_that_take_crops_get_those_of_the_pictures_fitted_only():
     np.testing.assert_allclose(seen_by["crops", "pictures"][:, 0, 0], SEEN.maps[training].mean((1, 2)), rtol=1e-6)
 
 
+def test_stability_over_starts_is_about_random_starts():
+    """Fits that begin always at the same place would be the same again, whatever other starts find."""
+    begun = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Deterministic:
+        name: str = "deterministic"
+        start: str = "usual"
+
+        def started_at_random(self):
+            return dataclasses.replace(self, start="random")
+
+        def fit(self, activations, rank, key):
+            begun.append(self.start)
+            drawn = np.random.default_rng(len(begun)).random((rank, 14)) if self.start == "random" else np.eye(rank, 14)
+            return methods.Bank(drawn.astype(np.float32))
+
+    found = fj.compare(MODEL, SEEN, [Deterministic()], target=RED, rank=2, folds=2, starts=3, controls=(), key=0)
+    assert begun == ["usual"] * 2 + ["random"] * 3
+    assert found["deterministic"].over_folds.mean == pytest.approx(1)
+    assert len(found["deterministic"].over_starts.pairs) == 3
+    assert found["deterministic"].over_starts.mean < 0.99
+
+
 def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
     method = methods.FACE(1.0, solver=fj.ADMM(max_steps=5))
     found = fj.compare(MODEL, SEEN, [method], target=RED, rank=2, folds=2, starts=1, controls=(), own=True, key=0)
@@ -275,6 +299,7 @@ def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
         ({"crop_of": np.arange(3)}, "crop_of is given and crops isn't"),
         ({"crops": SEEN}, "crop_of has shape"),
         ({"crops": SEEN, "crop_of": np.full(12, 12)}, "beyond the 12"),
+        ({"crops": Collected(SEEN.maps[..., :5], SEEN.logits), "crop_of": np.arange(12)}, "5 channels and pictures 14"),
         ({"importance": "sobol"}, "importance='sobol'"),
         ({"pictures": SEEN[np.asarray([0, 1, 0])], "folds": 2}, "there twice, the first two are 0 and 2"),
         ({"methods": [dataclasses.replace(methods.RandomDirections(), name="x")], "rank": 0}, "rank=0"),

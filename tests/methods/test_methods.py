@@ -137,6 +137,14 @@ def test_nmf_is_the_factorization():
         np.testing.assert_allclose(method.fit(MAPS, RANK, KEY).dictionary, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", [methods.NMF(), methods.CRAFT(), methods.ICE()], ids=lambda method: method.name)
+def test_random_starts_find_other_concepts(method):
+    first, second = (method.started_at_random().fit(MAPS, RANK, jax.random.key(seed)).dictionary for seed in (0, 1))
+    usual = [method.fit(MAPS, RANK, jax.random.key(seed)).dictionary for seed in (0, 1)]
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(*usual, atol=1e-5)
+
+
 def test_craft_and_ice_are_scikit_learns_factorization_of_averages_and_places():
     for method, rows in ((methods.CRAFT(), MAPS.mean((1, 2))), (methods.ICE(), ROWS)):
         with warnings.catch_warnings():
@@ -224,6 +232,9 @@ def test_face_is_the_faithful_factorization_and_published_it_is_adams():
     )  # fmt: skip
     np.testing.assert_allclose(published.dictionary, adam.dictionary * adam.scale[:, None], rtol=1e-6, atol=1e-9)
     assert published.inference == methods.LeastSquares()
+    # Pictures that are fitted themselves count once.
+    given = methods.FACE(2.0, head=HEAD, solver=solver, pictures=SEEN).fit(MAPS, 2, KEY)
+    np.testing.assert_allclose(given.dictionary, bank.dictionary, atol=1e-7)
     with pytest.raises(ValueError, match="head=None"):
         methods.FACE(1.0).fit(MAPS, 2, KEY)
     with pytest.raises(ValueError, match="faithfulness"):
