@@ -35,7 +35,7 @@ from .attribution.table import UnknownMethodError as UnknownMethodError
 from .attribution.views import Views as Views
 from .attribution.visualization import Visualization as Visualization
 from .attribution.visualization import visualize as visualize
-from .evaluation import compare as compare
+from .evaluation import compare_methods as compare_methods
 from .evaluation import score_bank as score_bank
 from .explanation.concepts import Concept as Concept
 from .explanation.loading import WrongModelError as WrongModelError

@@ -2,6 +2,6 @@
 
 from .bank_scores import BankScore as BankScore
 from .bank_scores import score_bank as score_bank
-from .comparison import compare as compare
+from .comparison import compare_methods as compare_methods
 from .results import Comparison as Comparison
 from .results import MethodResult as MethodResult

@@ -1,4 +1,4 @@
-"""`compare`: methods and controls on folds of the same pictures, each fitted, scored and fitted again."""
+"""`compare_methods`: methods and controls on folds of the same pictures, each fitted, scored and fitted again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
@@ -40,7 +41,7 @@ else:
     Methods = Measure = Rule = Any
 
 
-def compare(
+def compare_methods(
     model: SplitModel,
     pictures: Any,
     methods: Methods,
@@ -94,14 +95,15 @@ def compare(
     **Example:**
 
     >>> from face_jax.methods import NMF
-    >>> found = fj.compare(model, images, [NMF()], target="warm", rank=2, folds=2, starts=1, controls=())
+    >>> found = fj.compare_methods(model, images, [NMF()], target="warm", rank=2, folds=2, starts=1, controls=())
     >>> [row["method"] for row in found.table()]
     ['NMF']
     """
     check_model(model)
     chosen = [*_methods("methods", methods), *_methods("controls", controls)]
     names = [method.name for method in chosen]
-    if not chosen or (double := [name for name in names if names.count(name) > 1]):
+    double = [name for name in names if names.count(name) > 1]
+    if double or not chosen:
         said = f"has {double[0]!r} twice; give each a name of its own" if chosen else "is empty; give at least one"
         raise ValueError(f"methods {said}")
     rank, target, key = rank_of(rank), class_index(model.classes, target), key_of(key)
@@ -272,4 +274,4 @@ def _said(value: Any) -> str:
 
 
 def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

@@ -139,6 +139,7 @@ def _trained(
         parameters, memory = carry
         some = rows[jax.random.randint(key, (batch,), 0, len(rows))]
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+            updates: Any
             updates, memory = optimizer.update(jax.grad(loss)(parameters, some), memory, parameters)
         parameters = {name: value + rates[0] * updates[name] for name, value in parameters.items()}
         lengths = jnp.linalg.norm(parameters["concepts"], axis=1, keepdims=True)

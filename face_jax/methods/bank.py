@@ -16,8 +16,8 @@ from .weighing import Weighing
 if TYPE_CHECKING:
     AnyInference = Inference | None
     AnyWeighing = Weighing | None
-    Dictionary = Float[np.ndarray, "concept channel"]
-    Offset = Float[np.ndarray, " channel"] | None
+    Dictionary = np.ndarray
+    Offset = np.ndarray | None
     Text, Flag = str, bool
 else:
     # Whoever gives something else is told so by the checks below.

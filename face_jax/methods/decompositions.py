@@ -50,7 +50,7 @@ class PCA(_OfRows):
         from sklearn import decomposition
 
         found = decomposition.PCA(rank, svd_solver="full").fit(rows)
-        return Bank(found.components_, self.name, offset=found.mean_, signed_codes=True)
+        return Bank(np.asarray(found.components_), self.name, offset=found.mean_, signed_codes=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ICA(_OfRows):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = FastICA(rank, whiten="unit-variance", max_iter=steps, random_state=seed).fit(rows)
-        return Bank(found.mixing_.T, self.name, offset=found.mean_, signed_codes=True)
+        return Bank(np.asarray(found.mixing_).T, self.name, offset=found.mean_, signed_codes=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,8 @@ def clustered(
     with warnings.catch_warnings():
         # Fewer different rows than clusters: some means are then the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = Clusters(rank, n_init=10, random_state=int(generator(key).integers(2**31))).fit(rows)
+        seed = int(generator(key).integers(2**31))
+        found = Clusters(rank, n_init=10, random_state=seed).fit(rows)  # pyright: ignore[reportArgumentType]
     return found.cluster_centers_, found.transform(rows)
 
 

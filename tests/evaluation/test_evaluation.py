@@ -144,7 +144,7 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(change, message):
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     given = {"target": RED, "rank": RANK, "folds": 3, "starts": 2, "folder": folder, "key": 0}
-    return fj.compare(MODEL, SEEN, [methods.KMeans(), Brightest()], **given), folder, given
+    return fj.compare_methods(MODEL, SEEN, [methods.KMeans(), Brightest()], **given), folder, given
 
 
 def test_a_method_of_ones_own_is_in_the_table_with_all_scores_and_controls(compared):
@@ -181,7 +181,7 @@ def test_folds_are_scored_on_pictures_that_were_not_fitted(compared):
             seen_by.append(len(activations))
             return methods.Bank(np.eye(rank, 14, dtype=np.float32))
 
-    fj.compare(model, SEEN, [Spy()], target=RED, rank=RANK, folds=3, starts=1, controls=(), key=0)
+    fj.compare_methods(model, SEEN, [Spy()], target=RED, rank=RANK, folds=3, starts=1, controls=(), key=0)
     assert seen_by == [8, 8, 8]
 
 
@@ -197,13 +197,13 @@ def test_a_comparison_that_was_stopped_goes_on_from_its_files(compared, monkeypa
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(Brightest, "fit", forbidden)
-    again = fj.compare(MODEL, SEEN, [methods.KMeans(), Brightest()], **given)
+    again = fj.compare_methods(MODEL, SEEN, [methods.KMeans(), Brightest()], **given)
     np.testing.assert_equal(again.table()[1], first.table()[1])
     assert json.loads(damaged.read_text())["dictionary"] == whole["dictionary"]
     np.testing.assert_array_equal(again["brightest places"].insertion, first["brightest places"].insertion)
     # Other settings are other results.
     with pytest.raises(AssertionError, match="fitted again"):
-        fj.compare(MODEL, SEEN, [Brightest()], **(given | {"rank": 2}), controls=())
+        fj.compare_methods(MODEL, SEEN, [Brightest()], **(given | {"rank": 2}), controls=())
 
 
 def test_kept_results_come_back_as_they_were(tmp_path):
@@ -240,7 +240,7 @@ def test_methods_that_take_crops_get_those_of_the_pictures_fitted_only():
 
     spies = [Spy(True, "crops"), Spy(False, "pictures")]
     given = {"target": RED, "rank": 2, "folds": 2, "starts": 1, "controls": (), "crops": crops, "crop_of": crop_of}
-    fj.compare(MODEL, SEEN, spies, **given, key=0)
+    fj.compare_methods(MODEL, SEEN, spies, **given, key=0)
     assert seen_by["pictures"].shape == (6, *SEEN.maps.shape[1:])
     assert seen_by["crops"].shape == (6, 2, 2, 14)
     training = [
@@ -272,7 +272,9 @@ def test_stability_over_starts_is_about_random_starts():
             drawn = np.random.default_rng(len(begun)).random((rank, 14)) if self.start == "random" else np.eye(rank, 14)
             return methods.Bank(drawn.astype(np.float32))
 
-    found = fj.compare(MODEL, SEEN, [Deterministic()], target=RED, rank=2, folds=2, starts=3, controls=(), key=0)
+    found = fj.compare_methods(
+        MODEL, SEEN, [Deterministic()], target=RED, rank=2, folds=2, starts=3, controls=(), key=0
+    )
     assert begun == ["usual"] * 2 + ["random"] * 3
     assert found["deterministic"].over_folds.mean == pytest.approx(1)
     assert len(found["deterministic"].over_starts.pairs) == 3
@@ -281,7 +283,9 @@ def test_stability_over_starts_is_about_random_starts():
 
 def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
     method = methods.FACE(1.0, solver=fj.ADMM(max_steps=5))
-    found = fj.compare(MODEL, SEEN, [method], target=RED, rank=2, folds=2, starts=1, controls=(), own=True, key=0)
+    found = fj.compare_methods(
+        MODEL, SEEN, [method], target=RED, rank=2, folds=2, starts=1, controls=(), own=True, key=0
+    )
     assert np.isfinite(found["FACE"].mean("kl"))
 
 
@@ -308,7 +312,7 @@ def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
 def test_comparisons_that_make_no_sense_are_refused_before_any_fit(change, message):
     given = {"pictures": SEEN, "methods": [Brightest()], "target": RED, "rank": 2, "folds": 3} | change
     with pytest.raises(ValueError, match=message):
-        fj.compare(MODEL, **({"controls": ()} | given))
+        fj.compare_methods(MODEL, **({"controls": ()} | given))
 
 
 def test_banks_of_another_shape_than_asked_for_are_refused():
@@ -319,4 +323,4 @@ def test_banks_of_another_shape_than_asked_for_are_refused():
             return methods.Bank(np.ones((rank + 1, 14), np.float32))
 
     with pytest.raises(ValueError, match=r"stubborn gives a dictionary of shape \(3, 14\); give \(2, 14\)"):
-        fj.compare(MODEL, SEEN, [Stubborn()], target=RED, rank=2, folds=2, controls=())
+        fj.compare_methods(MODEL, SEEN, [Stubborn()], target=RED, rank=2, folds=2, controls=())
