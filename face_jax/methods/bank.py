@@ -16,9 +16,10 @@ from .weighing import Weighing
 if TYPE_CHECKING:
     AnyInference = Inference | None
     AnyWeighing = Weighing | None
-    Dictionary = np.ndarray
-    Offset = np.ndarray | None
-    Text, Flag = str, bool
+    Dictionary = Float[np.ndarray, "concept channel"]
+    Offset = Float[np.ndarray, " channel"] | None
+    Text = str
+    Flag = bool
 else:
     # Whoever gives something else is told so by the checks below.
     AnyInference = AnyWeighing = Dictionary = Offset = Text = Flag = Any
