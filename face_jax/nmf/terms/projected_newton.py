@@ -24,6 +24,8 @@ from ..shapes import Codes, Dictionary, Gram, Scalar
 from ..steps import coordinate_step, damped_inverse
 from .problem import Problem
 
+Models = list[tuple[Scalar, Local]]
+
 _MAX_STEPS, _TRIALS, _HALVED = 100, 20, 8
 _LESS, _PATIENCE = 0.5, 8  # steps by slopes alone go on while every so many leave at most that share of their squares
 _CG_STEPS, _CG_RTOL = 100, 1e-2  # the tolerance of the first step; each halves it
@@ -64,7 +66,7 @@ class _Rows:
         weights, gram = problem.weights(codes)[:, None], problem.codes_gram(dictionary)
         return _Rows(problem, dictionary, weights, gram, cross, RowGroups(problem.group))
 
-    def slope(self, codes: Codes) -> tuple[Codes, Codes, list[tuple[Scalar, Local]]]:
+    def slope(self, codes: Codes) -> tuple[Codes, Codes, Models]:
         """The whole slope, that of the squared error, and the terms' models."""
         parts = self.problem.parts
         models = [(part.weight, part.term.local_codes(part.prepared, codes, self.dictionary)) for part in parts]
@@ -87,9 +89,7 @@ class _Way(NamedTuple):
     wrong: Float[Array, " group"]  # squared length of the steps that codes are away from optimal
 
 
-def _way(
-    rows: _Rows, codes: Codes, slope: Codes, models: list[tuple[Scalar, Local]], count: Array, goal: Array
-) -> _Way:
+def _way(rows: _Rows, codes: Codes, slope: Codes, models: Models, count: Array, goal: Array) -> _Way:
     groups, dtype, gram, weights = rows.groups, codes.dtype, rows.gram, rows.weights
     terms = sum((weight * model.gram for weight, model in models if model.gram is not None), jnp.zeros_like(gram))
     diagonal = positive(jnp.diagonal(gram)[None] * weights + jnp.diagonal(terms)[None])
