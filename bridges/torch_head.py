@@ -134,7 +134,7 @@ class TorchHead:
         ):
             # Torch warns of itself when it first derives anything forward.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-            _, along = torch.func.jvp(self._logits, (self._tensor(maps),), (self._tensor(tangent),))
+            along = torch.func.jvp(self._logits, (self._tensor(maps),), (self._tensor(tangent),))[1]
         return _host(along, maps)
 
     def _check(self, shape: tuple[int, ...]) -> None:
