@@ -104,13 +104,12 @@ def files_of(network: str, label: int, count: int, data: pathlib.Path) -> list[p
 
 
 def activations(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> dict[str, np.ndarray]:
-    """Maps and logits of photographs, crops averaged over places, and which photograph each crop is of.
+    """Maps and logits of photographs, both parts of crops averaged over places, and which photograph each crop is of.
 
     And the tokens beside the maps, where the layer has such.
     """
     model = split_at(network, layer, data)
-    tokens = "-tokens" if model.with_tokens is not None else ""
-    kept = KEPT / f"{network}-{layer}-{label}-{count}{tokens}.npz"
+    kept = KEPT / f"{network}-{layer}-{label}-{count}-parts.npz"
     if kept.exists():
         return dict(np.load(kept))
     from face_jax.activations import collect_crops, pooled, survey
@@ -120,7 +119,8 @@ def activations(network: str, layer: str, label: int, count: int, data: pathlib.
     photographs = [photographs[number] for number in seen.index]
     shapes = [photograph.pixels().shape[:2] for photograph in photographs]
     crops = fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
-    rows = collect_crops(model, photographs, crops, keep=pooled).maps[:, 0, 0]
+    # As `explain` has them: put apart first, and averaged then, which hides signs.
+    rows = collect_crops(fj.signs_apart(model), photographs, crops, keep=pooled).maps[:, 0, 0]
     found = {"maps": seen.kept.maps, "logits": seen.kept.logits, "crops": rows, "crop_of": np.asarray(crops.image)}
     if seen.kept.kept is not None:
         found["tokens"] = seen.kept.kept
@@ -156,9 +156,9 @@ def held_out_scores(way: str, head: Any, found: dict[str, np.ndarray], dictionar
     }
 
 
-def fitted(way: str, rows: np.ndarray, rank: int, **more: Any) -> tuple[np.ndarray, float, Any]:
-    """Concepts, the seconds that they took once everything was compiled, and the solution."""
-    A = jnp.asarray(parts(rows) if way == "apart" else rows)
+def fitted(rows: np.ndarray, way: str, rank: int, **more: Any) -> tuple[np.ndarray, float, Any]:
+    """Concepts of rows of a way, the seconds that they took once everything was compiled, and the solution."""
+    A = jnp.asarray(rows)
     settings = {"solver": fj.SemiNMF() if way == "mixed" else fj.ADMM(), "start": fj.NNDSVD(), **more}
     solution = None
     for _ in range(2 if "objective" not in more else 1):
@@ -169,21 +169,22 @@ def fitted(way: str, rows: np.ndarray, rank: int, **more: Any) -> tuple[np.ndarr
     return np.asarray(solution.dictionary), seconds, solution
 
 
-def stability(way: str, rows: np.ndarray, of: np.ndarray, rank: int) -> tuple[float, float]:
+def stability(rows: np.ndarray, way: str, of: np.ndarray, rank: int) -> tuple[float, float]:
     """Matched cosine of the concepts of two halves of the photographs, in the layer's channels; and of random rows."""
     first = np.isin(of, np.unique(of)[::2])
-    halves = [fitted(way, rows[mask], rank)[0] for mask in (first, ~first)]
-    if way == "apart":
-        halves = [whole(half) for half in halves]
+    halves = [fitted(rows[mask], way, rank)[0] for mask in (first, ~first)]
     generator = np.random.default_rng(0)
     drawn = [fj.metrics.unit_length(generator.permutation(rows[mask])[:rank]) for mask in (first, ~first)]
+    if way == "apart":
+        halves, drawn = [whole(half) for half in halves], [whole(some) for some in drawn]
     return matched(*halves)[1], matched(*drawn)[1]
 
 
 def measured(network: str, layer: str, label: int, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     kept = KEPT / f"{network}-{layer}-{label}-{way}-{arguments.fitted}-{arguments.rank}-{arguments.steps}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    if "faithful" in found or (found and arguments.only == "crops") or ("places" in found and arguments.only):
+    stages = {"crops": {"crops"}, "places": {"crops", "places"}, None: {"crops", "places", "faithful"}}
+    if stages[arguments.only] <= set(found):
         return found
     every = activations(network, layer, label, arguments.count, arguments.data)
     head = split_at(network, layer, arguments.data).head
@@ -191,38 +192,39 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     held_out = {name: every[name][fitting:last] for name in ("maps", "logits", "tokens") if name in every}
     mine = every["crop_of"] < fitting
     crops, of = every["crops"][mine], every["crop_of"][mine]
-    if not found:
-        dictionary, seconds, solution = fitted(way, crops, arguments.rank)
-        same, floor = stability(way, crops, of, arguments.rank)
-        found = {
+    crops = crops if way == "apart" else np.subtract(*np.split(crops, 2, axis=1))
+    if "crops" not in found:
+        dictionary, seconds, solution = fitted(crops, way, arguments.rank)
+        same, floor = stability(crops, way, of, arguments.rank)
+        found |= {
             "below": float((every["maps"] < 0).mean()), "crops": held_out_scores(way, head, held_out, dictionary),
             "stability": same, "floor": floor, "seconds": seconds, "steps": int(solution.stats.steps),
             "result": int(solution.result.code),
         }  # fmt: skip
         kept.write_text(json.dumps(found))
-    if arguments.only == "crops":
+    if stages[arguments.only] <= set(found):
         return found
     # Predictions are kept in all places of some of the same photographs.
     maps = every["maps"][: arguments.pictures]
     rows = maps.reshape(-1, maps.shape[-1])
-    dictionary, found["places_seconds"], solution = fitted(way, rows, arguments.rank)
+    rows = parts(rows) if way == "apart" else rows
+    dictionary, found["places_seconds"], solution = fitted(rows, way, arguments.rank)
     found["places"] = held_out_scores(way, head, held_out, dictionary)
     place_of = np.repeat(np.arange(len(maps)), maps.shape[1] * maps.shape[2])
-    found["places_stability"], found["places_floor"] = stability(way, rows, place_of, arguments.rank)
+    found["places_stability"], found["places_floor"] = stability(rows, way, place_of, arguments.rank)
     if arguments.only:
         kept.write_text(json.dumps(found))
         return found
     inside = fj.signs_apart(split_at(network, layer, arguments.data)).head if way == "apart" else head
     tokens = every["tokens"][: arguments.pictures] if "tokens" in every else None
     term = fj.Faithfulness(beside(inside, tokens), grid=maps.shape[1:3])
-    A = jnp.asarray(parts(rows) if way == "apart" else rows)
-    value = float(fj.certify(term, A, solution).fitted.kl.sum())
+    value = float(fj.certify(term, jnp.asarray(rows), solution).fitted.kl.sum())
     weight = float(solution.stats.final_objective) / max(value, 1e-12)
     settings = {"rtol": 1e-4, "max_steps": arguments.steps}
     faithful = fj.SemiNMF(**settings) if way == "mixed" else fj.ADMM(**settings)
     start = fj.Given(solution.codes, solution.dictionary)
     dictionary, found["faithful_seconds"], _ = fitted(
-        way, rows, arguments.rank, objective=fj.SquaredError() + weight * term, solver=faithful, start=start
+        rows, way, arguments.rank, objective=fj.SquaredError() + weight * term, solver=faithful, start=start
     )
     found["faithful"], found["weight"] = held_out_scores(way, head, held_out, dictionary), weight
     kept.write_text(json.dumps(found))
