@@ -16,13 +16,16 @@ from .tracing import Traced
 # Operations that can be affine in their input, or only rearrange it. Whether they are is left to the measurement.
 AFFINE = {
     *("adaptiveavgpool2d", "avgpool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d", "mean"),
+    *("adaptiveavgpool1d", "avgpool1d", "adaptive_avg_pool1d", "avg_pool1d"),  # of tokens in a row
     *("flatten", "view", "reshape", "squeeze", "permute", "transpose", "t", "contiguous", "clone", "identity"),
+    *("unsqueeze", "unflatten", "swapaxes", "movedim", "expand", "to", "float"),
     *("dropout", "dropout1d", "dropout2d", "size", "sym_size", "getattr"),
     *("getitem", "select", "slice", "sum", "mul", "div", "truediv", "true_divide", "add", "sub", "neg"),
     *("cat", "concat", "zeros_like"),
 }
 WITH_WEIGHTS = {
-    *("linear", "addmm", "matmul", "mm", "conv2d", "convolution", "batchnorm1d", "batchnorm2d", "batch_norm")
+    *("linear", "addmm", "matmul", "mm", "bmm", "einsum", "conv1d", "conv2d", "convolution"),
+    *("batchnorm1d", "batchnorm2d", "batch_norm"),
 }
 AFFINE |= WITH_WEIGHTS
 

@@ -201,6 +201,8 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     if maps[-1].prefix:
         blocks = [place for place in maps if place.prefix]
         blocks = [place for place in blocks if place.stage] or blocks
+        # What makes the tokens isn't one of the blocks.
+        blocks = [place for place in blocks if "embed" not in place.name.rpartition(".")[2].lower()] or blocks
         return blocks[(len(blocks) - 1) // 2]
     finest = max(min(place.shape[:2]) for place in maps)
     # Of small pictures no layer may have so many places.

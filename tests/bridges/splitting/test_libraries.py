@@ -1,15 +1,14 @@
 """Models of timm and transformers, small and from configurations: what is before and behind a layer is the network."""
 
-import numpy as np
 import pytest
 import small_models as small
 import timm
 import torch
 import transformers
+from cut_checks import check_cut
 from face_jax.bridges.splitting.surveying import example, survey
 
 from face_jax import bridges
-from face_jax.model import Preprocess
 
 # A width that two heads divide, two blocks, and five classes, whatever the family.
 TOKENS = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -61,20 +60,43 @@ MODELS = {
 }
 
 
+# The layer taken by default, its grid and channels, how many tokens lie beside it, whether its head is affine, and
+# whether it has no activations below zero.
+DEFAULTS = {
+    "ViT": ("blocks.0", (4, 4, 16), 1, False, False),
+    "ViT with registers": ("getitem_1", (4, 4, 16), 0, False, False),
+    "DeiT, distilled": ("blocks.0", (4, 4, 16), 2, False, False),
+    "ViT with a pooling by attention": ("getitem", (4, 4, 16), 0, False, False),
+    "EVA": ("getitem_1", (4, 4, 16), 0, False, False),
+    "BEiT": ("getitem_1", (4, 4, 16), 0, False, False),
+    "ConvNeXt": ("stages.3.downsample.0", (2, 2, 16), 0, False, False),
+    "Swin": ("norm", (4, 4, 16), 0, True, False),
+    "MaxViT": ("norm", (8, 8, 32), 0, True, False),
+    "EfficientNet": ("blocks.4.0.bn1", (2, 2, 192), 0, False, False),
+    "MobileNetV3": ("blocks.4.0.bn1", (2, 2, 144), 0, False, False),
+    "RegNet": ("s3", (2, 2, 152), 0, False, True),
+    "ResNet": ("layer3", (2, 2, 192), 0, False, True),
+    "transformers' ViT": ("vit.layers.0", (4, 4, 16), 1, False, False),
+    "transformers' DeiT": ("deit.layers.0", (4, 4, 16), 2, False, False),
+    "transformers' BEiT": ("beit.pooler.slice_17", (4, 4, 16), 0, False, False),
+    "transformers' DINOv2 with registers": ("dinov2_with_registers.encoder", (4, 4, 16), 5, False, False),
+    "transformers' SigLIP": ("vision_model", (4, 4, 16), 0, True, False),
+    "transformers' Swin": ("swin.transpose_20", (4, 4, 16), 0, True, False),
+    "transformers' ConvNeXt V2": ("convnextv2.encoder.stages.3.downsampling_layer.0", (2, 2, 16), 0, False, False),
+    "transformers' ResNet": ("resnet.encoder", (4, 4, 16), 0, True, True),
+}
+
+
 @pytest.mark.parametrize("family", MODELS)
 def test_a_library_s_network_is_what_is_before_a_layer_and_behind_it(family):
-    model = small.randomized(MODELS[family]())
+    model = small.randomized(MODELS[family]()).double()
     size = 64 if family == "MaxViT" else 32
     seen = survey(model, example(model, None, size))
     places = bridges.layers(model, size=size, seen=seen)
     maps = [place for place in places if place.shape[0] * place.shape[1] > 1 and place.reaches]
     assert len(maps) >= 5, [place.name for place in places]
-    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    with torch.no_grad():
-        given = model(torch.from_numpy(images).movedim(-1, 1))
-    logits = getattr(given, "logits", given).numpy()
-    for place in (maps[len(maps) // 2], maps[-1]):
-        split = bridges.split(model, place.name, preprocess=Preprocess(size=size, resize=size), seen=seen)
-        activations, head = split.halves(images)
-        assert activations.shape[1:] == place.shape
-        np.testing.assert_allclose(head(activations), logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+    default = bridges.suggest_layer(places, classes=5)
+    assert (default.name, default.shape, default.prefix, default.affine, default.non_negative) == DEFAULTS[family]
+    images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for place in (default, maps[len(maps) // 2], maps[-1]):
+        check_cut(model, seen, place, images)
