@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, certify, faithfulness_path
-from face_jax.faithfulness import path as path_module
+from face_jax.faithfulness import (
+    Faithfulness,
+    ForwardKL,
+    InMeans,
+    ReverseKL,
+    SigmoidKL,
+    certify,
+    faithfulness_path,
+    lambda_path,
+)
 from face_jax.faithfulness.checks import check, check_settings
 from face_jax.faithfulness.term import check_weighed
 from face_jax.heads import Affine, NetworkHead, layers
@@ -115,7 +123,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_factorized(name, monkey
     built = build(head)
     term = built if isinstance(built, Faithfulness) else Faithfulness(built)
     held_out = activations if change is None else change(activations)
-    monkeypatch.setattr(path_module, "factorize", lambda *_, **__: pytest.fail("it was factorized"))
+    monkeypatch.setattr(lambda_path, "factorize", lambda *_, **__: pytest.fail("it was factorized"))
     # The annotations' check would be faster than ours here too.
     with pytest.raises(ValueError, match=said):
         inspect.unwrap(faithfulness_path)(activations, RANK, term, held_out)
@@ -130,7 +138,7 @@ def _solution():
 
 def test_a_solver_without_terms_is_refused_before_anything_is_factorized(monkeypatch):
     activations, head = _arrays()
-    monkeypatch.setattr(path_module, "factorize", lambda *_, **__: pytest.fail("it was factorized"))
+    monkeypatch.setattr(lambda_path, "factorize", lambda *_, **__: pytest.fail("it was factorized"))
     with pytest.raises(ValueError, match=r"solver=HALS\(\)"):
         faithfulness_path(activations, RANK, Faithfulness(head), activations, solver=HALS())
 

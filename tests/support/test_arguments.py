@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from face_jax.support import arguments
+from face_jax.support.concepts import concepts_of
 
 ONE = [1, np.int8(1), np.uint64(1), np.array(1), jnp.asarray(1), torch.tensor(1)]
 NO_NUMBERS = [True, np.True_, jnp.asarray(True), torch.tensor(True), 1.0, np.float64(1), torch.tensor(1.0), "1", b"1",
@@ -22,7 +23,7 @@ def test_whole_numbers_of_any_package(value):
     ):
         assert type(found) is int
         assert found == 1
-    assert arguments.concepts_of(value, 3) == arguments.concepts_of([value], 3) == (1,)
+    assert concepts_of(value, 3) == concepts_of([value], 3) == (1,)
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: "object" if type(value) is object else repr(value))
@@ -84,9 +85,9 @@ def test_keys_pass_through_programs():
 
 
 def test_concepts_in_the_order_asked_for():
-    assert arguments.concepts_of(None, 3) == (0, 1, 2)
-    assert arguments.concepts_of(np.array([2, 0]), 3) == arguments.concepts_of((n for n in (2, 0)), 3) == (2, 0)
-    assert arguments.concepts_of(range(2), 3) == (0, 1)
+    assert concepts_of(None, 3) == (0, 1, 2)
+    assert concepts_of(np.array([2, 0]), 3) == concepts_of((n for n in (2, 0)), 3) == (2, 0)
+    assert concepts_of(range(2), 3) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_concepts_in_the_order_asked_for():
 )
 def test_what_is_no_list_of_concepts_is_refused(concepts):
     with pytest.raises(ValueError, match=r"^concepts=.*; give numbers from 0 to 2"):
-        arguments.concepts_of(concepts, 3)
+        concepts_of(concepts, 3)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_what_is_no_list_of_concepts_is_refused(concepts):
 )
 def test_concepts_that_are_not_there_are_refused(concepts, wrong):
     with pytest.raises(ValueError, match=rf"^concepts=\[{wrong}\] of a dictionary with 3; give numbers from 0 to 2"):
-        arguments.concepts_of(concepts, 3)
+        concepts_of(concepts, 3)
 
 
 def test_values_are_shown_without_their_contents():

@@ -26,6 +26,7 @@ from face_jax.nmf import (
     vector_products,
 )
 from face_jax.nmf.derivative import hessian
+from face_jax.nmf.derivative.conditions import Conditions
 
 ROWS, CHANNELS, RANK = 16, 12, 3
 STEP = 1e-6
@@ -190,8 +191,8 @@ def _without_residual(self, x):
     return jnp.where(self.masks[0].T, mixed.T @ self.codes, 0)
 
 
-def _all_free(wanted, codes, dictionary, *, signed_dictionary):
-    return jnp.ones_like(codes, bool), jnp.ones_like(dictionary, bool)
+def _all_free(self, factors):
+    return tuple(jnp.ones_like(factor, bool) for factor in factors)
 
 
 @pytest.mark.parametrize("wrong", [None, "no cross term", "no active set"])
@@ -199,11 +200,11 @@ def test_wrong_derivatives_are_caught(monkeypatch, wrong):
     if wrong == "no cross term":
         monkeypatch.setattr(hessian.Reduced, "to_codes", _without_residual)
     if wrong == "no active set":
-        monkeypatch.setattr(hessian, "free", _all_free)
+        monkeypatch.setattr(Conditions, "free", _all_free)
     solution = factorize(A, RANK, solver=SOLVER)
     # A function of its own: `jit` would know the right derivative of the other one from before.
-    by_hand = jax.jit(lambda *arrays: vector_products._implicit_vjp.__wrapped__(200, False, *arrays))
-    (gradient, _), _ = by_hand(jnp.asarray(1e-13), A, solution, (CODES, DICTIONARY), PLAIN)
+    by_hand = jax.jit(lambda *arrays: vector_products._implicit_vjp.__wrapped__(200, *arrays))
+    (gradient, _), _ = by_hand(Conditions(A, PLAIN, jnp.asarray(1e-13)), solution, (CODES, DICTIONARY))
     expected = central(loss_from(solution), A, PLAIN, directions(PLAIN))
     error = abs(jnp.sum(gradient * DIRECTION) - expected) / abs(expected)
     assert error <= 1e-7 if wrong is None else error > 1e-3
