@@ -91,8 +91,11 @@ def unit_of(activations: Activations, objective: Objective) -> Unit:
     Entries without weight don't count. It is a constant to derivatives: solutions don't depend on it.
     """
     weights = objective.weights
-    counted = activations if weights is None else jnp.where(jnp.asarray(weights) > 0, activations, 0)
-    exponent = _exponent(jax.lax.stop_gradient(counted))
+    if weights is None and not isinstance(activations, Tracer):
+        exponent = _known_exponent(activations)
+    else:
+        counted = activations if weights is None else jnp.where(jnp.asarray(weights) > 0, activations, 0)
+        exponent = _exponent(jax.lax.stop_gradient(counted))
     exponent = jnp.where(jnp.abs(exponent) <= ORDINARY, 0, exponent)
     most = int(jnp.finfo(activations.dtype).maxexp) - 4
     half = jnp.clip(exponent, -most, most) // 2
@@ -131,6 +134,14 @@ def check_beside_terms(activations: Activations, name: str = "activations") -> N
             f"{name} is of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
             f"term of the objective; multiply it by 2.0**{-exponent} and let the head multiply by 2.0**{exponent}"
         )
+
+
+def _known_exponent(x: Array) -> Array:
+    """As `_exponent`, by the program that has looked for NaN in numbers of this shape already."""
+    largest = max(map(abs, validate.value_range(x)))
+    if float(jnp.finfo(x.dtype).tiny) <= largest < math.inf:
+        return jnp.asarray(math.frexp(largest)[1] - 1, jnp.int32)
+    return _exponent(x)
 
 
 @jax.jit

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..support.reprs import short_repr
-from ..support.scaling import positive
 from .results import Result
 from .shapes import Codes, CodesT, Dictionary
 
@@ -86,7 +85,9 @@ def _of_order_one(
 ) -> tuple[Float[Array, "concept channel"], Float[Array, " concept"]]:
     # Only a unit to measure in: it cancels, and so takes no part in derivatives.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(dictionary), axis=1))
-    return jnp.where((largest > 0)[:, None], dictionary / positive(largest)[:, None], 1), largest
+    alive = largest > 0
+    safe = jnp.where(alive, largest, 1)
+    return jnp.where(alive[:, None], dictionary / safe[:, None], 1), jnp.where(alive, largest, 0)
 
 
 @jax.jit
@@ -97,7 +98,7 @@ def _of_length_one(
     squares: Float[Array, " concept"],
 ) -> tuple[Float[Array, "concept row"], Float[Array, "concept channel"], Float[Array, " concept"]]:
     length = jnp.sqrt(squares)
-    scale = jnp.where(unit > 0, positive(unit) * length, 0)
+    scale = unit * length
     return codes * scale[:, None], shrunk / length[:, None], scale
 
 
