@@ -44,7 +44,7 @@ import face_jax as fj
 from face_jax import bridges
 from face_jax.heads import Affine
 from face_jax.importance import Sobol, contributions, exact_total_sobol, total_sobol
-from face_jax.pictures.crops import GridCrops
+from face_jax.pictures.crop_rules import GridCrops
 from face_jax.support.progress import Stopwatch
 
 DATA = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "data"

@@ -102,8 +102,8 @@ from .nmf import rank_scan as rank_scan
 from .outputs import Binary as Binary
 from .outputs import MultiClass as MultiClass
 from .outputs import MultiLabel as MultiLabel
-from .pictures.crops import Crops as Crops
-from .pictures.crops import NativeCrops as NativeCrops
+from .pictures.crop_rules import Crops as Crops
+from .pictures.crop_rules import NativeCrops as NativeCrops
 from .pictures.decoding import UnreadablePhotographError as UnreadablePhotographError
 from .pictures.photographs import NoPhotographsError as NoPhotographsError
 from .pictures.photographs import Photograph as Photograph

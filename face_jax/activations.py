@@ -24,10 +24,10 @@ from .activation_checks import (
 from .heads.beside import Beside, beside
 from .model import SplitModel
 from .nmf.options import AnySolver
-from .pictures.crops import Cropping as Cropping
-from .pictures.crops import Crops as Crops
-from .pictures.crops import GridCrops as GridCrops
-from .pictures.crops import RandomCrops as RandomCrops
+from .pictures.crop_rules import Cropping as Cropping
+from .pictures.crop_rules import Crops as Crops
+from .pictures.crop_rules import GridCrops as GridCrops
+from .pictures.crop_rules import RandomCrops as RandomCrops
 from .pictures.photographs import Photograph, network_input
 from .pictures.reading import Gathered
 from .pictures.reading import Readable as Readable

@@ -13,7 +13,7 @@ from face_jax.activations import collect_crops, pooled
 from face_jax.cli.demo_photograph import embedded_photograph
 from face_jax.model import SplitModel
 from face_jax.nmf import factorize
-from face_jax.pictures.crops import Crops, GridCrops
+from face_jax.pictures.crop_rules import Crops, GridCrops
 from face_jax.pictures.photographs import network_input
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from face_jax.pictures.resizing import pair_of
+from face_jax.pictures.crop_and_resize import pair_of
 
 from .outputs import Path, at, path_of_logits
 from .tracing import UnsuitableModelError, evaluating

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..model import Preprocess, Transform
+from ..pictures.crop_and_resize import pair_of, visible
 from ..pictures.photographs import photographs as read
-from ..pictures.resizing import pair_of, visible
 
 # A square root of the correlation of red, green and blue in photographs (ImageNet), scaled to a largest column of 1:
 # what the parameters call the first colour is lightness, the others are what's left. From Lucid, Olah et al. 2017.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..nmf.encoding import encode_maps
-from ..pictures.resizing import pair_of
+from ..pictures.crop_and_resize import pair_of
 from ..support.arguments import Count
 from .method import Asked, CheckedMethod, at_least, parts
 

@@ -93,7 +93,7 @@ def names_in(file: pathlib.Path | None) -> Any:
 
 def cropping_of(word: str | None, split: Any) -> Any:
     """What the option --crops means to `explain`."""
-    from ..pictures.crops import GridCrops, NativeCrops, RandomCrops
+    from ..pictures.crop_rules import GridCrops, NativeCrops, RandomCrops
 
     if word is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from ..pictures.crops import Cropping, GridCrops, NativeCrops
+from ..pictures.crop_rules import Cropping, GridCrops, NativeCrops
 from ..pictures.preprocess import Preprocess
 from ..support.arguments import instance
 from .bank import Method

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ..activations import Crops
 from ..model import Preprocess
-from ..pictures.resizing import pair_of, place_of
+from ..pictures.crop_and_resize import pair_of, place_of
 from ..support.arguments import real_array
 from ..support.reprs import short_repr
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from .resizing import Place
+from .crop_and_resize import Place
 
 # How far a ramp may be from a line, in steps of its 256 values or pixels of the input, whichever is more.
 _OFF_LINE = 1.5

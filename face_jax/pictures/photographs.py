@@ -15,6 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..support.arguments import Whole, check_count
+from .crop_and_resize import network_input as network_input
+from .crop_and_resize import resized as resized
+from .crop_and_resize import within as within
 from .decoding import (
     Decoded,
     content_of,
@@ -30,9 +33,6 @@ from .decoding import (
 from .decoding import UnreadablePhotographError as UnreadablePhotographError
 from .image_arrays import array_of_file, as_array, images_in, is_array
 from .items import items_of, picture_of
-from .resizing import network_input as network_input
-from .resizing import resized as resized
-from .resizing import within as within
 
 # A folder of such a name is named among what was skipped.
 _PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..support.arguments import check_count, index_or_none, one_of, real, shown
+from .crop_and_resize import INTERPOLATIONS, pair_of
 from .photographs import network_input, photographs
-from .resizing import INTERPOLATIONS, pair_of
 
 if TYPE_CHECKING:
     Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

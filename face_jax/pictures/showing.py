@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from .crop_and_resize import visible
 from .photographs import Photograph
-from .resizing import visible
 
 
 def view_of(photograph: Photograph, preprocess: Any, finer: int = 1) -> UInt8[np.ndarray, "height width 3"]:

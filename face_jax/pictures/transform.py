@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 
 from ..support.arguments import check_count
 from ..support.randomness import generator_states, put_back
+from .crop_and_resize import Place
 from .decoding import pillow
 from .function_probes import Probe
 from .preprocess import Preprocess, notes_on_shown, shown_channels
-from .resizing import Place
 
 # Heights and widths of the pictures that a function is tried on: a wide one and a tall one.
 _PROBES = ((97, 131), (150, 113))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key
 from ..activation_checks import below_zero
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
 from ..explanation.parts import Pictures
-from ..pictures.crops import proportioned
+from ..pictures.crop_rules import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
 from ..signs import Signs

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ..explanation.concepts import overlap, strongest_crops
 from ..model import Preprocess
-from ..pictures.crops import Crops
+from ..pictures.crop_rules import Crops
 from ..pictures.photographs import Photograph, resized, within
 from ..pictures.showing import in_colours
 from ..support.arguments import Concepts

@@ -122,8 +122,8 @@ def test_a_start_from_photographs_has_their_colour_and_spectrum():
     keys = jax.random.split(jax.random.key(2), count)
     parameters = mean_spectrum(spectrum, images, preprocess, FLOAT, keys=keys)
     start = np.asarray(to_picture(spectrum, parameters))
+    from face_jax.pictures.crop_and_resize import visible
     from face_jax.pictures.photographs import photographs
-    from face_jax.pictures.resizing import visible
 
     real = np.stack([visible(photograph.pixels(), preprocess) for photograph in photographs(images)]) / 255
     logit = lambda values: np.log(np.clip(values, 0.02, 0.98) / (1 - np.clip(values, 0.02, 0.98)))  # noqa: E731

@@ -9,7 +9,7 @@ import torchvision
 from face_jax import bridges
 from face_jax.activations import collect_crops, pooled, survey
 from face_jax.model import Preprocess
-from face_jax.pictures.crops import NativeCrops
+from face_jax.pictures.crop_rules import NativeCrops
 from face_jax.pictures.photographs import Photograph, network_input
 
 PREPROCESS = Preprocess(size=128, resize=128)

@@ -15,7 +15,7 @@ from face_jax.cli.options import (
     rank_of,
     strength_of,
 )
-from face_jax.pictures.crops import NativeCrops
+from face_jax.pictures.crop_rules import NativeCrops
 
 
 def test_words_become_options():

@@ -7,7 +7,7 @@ import pytest
 from face_jax.activations import Crops, GridCrops, RandomCrops
 from face_jax.explanation.concepts import coverage, overlap, strongest_crops
 from face_jax.model import Preprocess
-from face_jax.pictures.crops import NativeCrops
+from face_jax.pictures.crop_rules import NativeCrops
 
 KEY = jax.random.key(5)
 

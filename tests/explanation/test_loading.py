@@ -20,7 +20,7 @@ import face_jax as fj
 from face_jax.explanation.loading import SavedFilesError, WrongModelError
 from face_jax.explanation.saving import text_digest
 from face_jax.faithfulness.lambda_path import Path, Point
-from face_jax.pictures.crops import NativeCrops
+from face_jax.pictures.crop_rules import NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError
 from face_jax.pictures.preprocess import LATER_SETTINGS
 from face_jax.support.atomic_folder import FolderInUseError

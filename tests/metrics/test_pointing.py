@@ -6,7 +6,7 @@ import pytest
 from face_jax import metrics
 from face_jax.activations import Crops
 from face_jax.model import Preprocess
-from face_jax.pictures.resizing import visible
+from face_jax.pictures.crop_and_resize import visible
 
 
 def test_hits_and_chances_by_hand():

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from face_jax.model import Preprocess
+from face_jax.pictures.crop_and_resize import visible
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input, photographs, resized
-from face_jax.pictures.resizing import visible
 from face_jax.pictures.showing import in_colours, view_of
 
 GENERATOR = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from face_jax.model import Preprocess
-from face_jax.pictures.crops import MOST_CROPS, GridCrops, NativeCrops, RandomCrops
+from face_jax.pictures.crop_rules import MOST_CROPS, GridCrops, NativeCrops, RandomCrops
 
 KEY = jax.random.key(0)
 SHAPES = [(30, 40), (1, 900), (900, 1), (1, 1), (7, 3)]

@@ -14,7 +14,7 @@ from PIL import Image
 from face_jax.activations import survey
 from face_jax.heads import Affine
 from face_jax.model import Preprocess, SplitModel
-from face_jax.pictures import resizing
+from face_jax.pictures import crop_and_resize
 from face_jax.pictures.photographs import (
     NoPhotographsError,
     Photograph,
@@ -252,7 +252,7 @@ def test_of_long_photographs_only_what_is_kept_is_resized_to_the_same(monkeypatc
         preprocess = Preprocess(size=size, resize=resize, interpolation=interpolation)
         of_the_whole = visible(pixels, preprocess)
         with monkeypatch.context() as patch:
-            patch.setattr(resizing, "_LARGE", 0)
+            patch.setattr(crop_and_resize, "_LARGE", 0)
             of_the_box = visible(pixels, preprocess)
         # Where a pixel lies is rounded otherwise.
         different = np.abs(of_the_box.astype(int) - of_the_whole)

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 import face_jax as fj
 from face_jax.metrics import pointing_cases
-from face_jax.pictures.crops import Crops, GridCrops, NativeCrops, proportioned
+from face_jax.pictures.crop_and_resize import Place, place_of, visible
+from face_jax.pictures.crop_rules import Crops, GridCrops, NativeCrops, proportioned
 from face_jax.pictures.photographs import network_input, photographs
-from face_jax.pictures.resizing import Place, place_of, visible
 from face_jax.pictures.showing import view_of
 
 KEY = jax.random.key(0)

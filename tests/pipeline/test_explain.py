@@ -15,7 +15,7 @@ from face_jax import attribution
 from face_jax.faithfulness import Path
 from face_jax.faithfulness.lambda_path import Point
 from face_jax.heads import Affine
-from face_jax.pictures.crops import Crops, NativeCrops
+from face_jax.pictures.crop_rules import Crops, NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input
 from face_jax.pipeline import checks, fitting, provenance, ranking
 from face_jax.pipeline.checks import check_settings

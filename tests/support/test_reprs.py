@@ -6,7 +6,7 @@ import numpy as np
 import face_jax as fj
 from face_jax.faithfulness import Path
 from face_jax.faithfulness.lambda_path import Point
-from face_jax.pictures.crops import Crops
+from face_jax.pictures.crop_rules import Crops
 
 
 def test_a_solution_prints_its_shapes_and_numbers():

@@ -14,8 +14,8 @@ from jaxtyping import Array, Int, Key
 from ..support.arguments import Count, Number, check_count, instance, real
 from ..support.fields import within
 from ..support.reprs import short_repr
+from .crop_and_resize import pair_of, scale_and_margin
 from .preprocess import Preprocess
-from .resizing import pair_of, scale_and_margin
 
 # Crops of one photograph that a grid may have.
 MOST_CROPS = 10_000
