@@ -192,18 +192,23 @@ class _Forward:
     def __call__(self, stack: torch.Tensor) -> Float[np.ndarray, "image ..."]:
         with torch.no_grad():
             images = stack.to(self.features.device, non_blocking=self.cuda)
-            tensor = self.features.tensor_of(images.movedim(-1, 1))
-            if tensor.dtype in (torch.float16, torch.bfloat16):
-                # Before averages are taken, which need the digits.
-                tensor = tensor.float()
-            maps = self.layout.to_maps(tensor)
-            if self.tokens is not None:
+            images = images.movedim(-1, 1)
+            if self.tokens is None:
+                maps = _with_digits(self.features.maps_of(images))
+            else:
+                tensor = _with_digits(self.features.tensor_of(images))
+                maps = self.layout.to_maps(tensor)
                 self.tokens.append(self.layout.to_prefix(tensor).cpu().numpy())
             return (maps.mean(dim=(1, 2)) if self.pooled else maps).cpu().numpy()
 
     def kept(self) -> Float[np.ndarray, "image token channel"] | None:
         """The tokens beside all maps, if they were to be kept."""
         return np.concatenate(self.tokens) if self.tokens else None
+
+
+def _with_digits(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision as single: averages need the digits, and NumPy hasn't all of these types."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _batches(
