@@ -106,7 +106,7 @@ def surrogate_check(
     presence: Float[np.ndarray, "_ concept"],
     weights: Float[np.ndarray, "_ _"],
     random_presence: Float[np.ndarray, "draw _ _"],
-    weights_of_random: Float[np.ndarray, "draw _ _"] | None = None,
+    weights_of_random: Float[np.ndarray, "_ _ _"] | None = None,
     *,
     nothing: Float[np.ndarray, " class"] | None = None,
     outputs: AnyOutputs = MultiClass(),  # noqa: B008 (settings: frozen)

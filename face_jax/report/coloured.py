@@ -133,7 +133,7 @@ def coloured_figure(
 
     **Arguments:**
 
-    - `picture`: what the network sees (`face_jax.photographs.visible`), of the maps' size.
+    - `picture`: what the network sees (`face_jax.pictures.crop_and_resize.visible`), of the maps' size.
     - `title`: above the figure.
     - `legend`: what the legend's shares are shares of; say so if `strengths` are given.
     - the others: as for `shown_concepts`.
@@ -143,7 +143,7 @@ def coloured_figure(
     if picture.shape[:2] != maps.shape[1:]:
         raise ValueError(
             f"picture has {picture.shape[:2]} pixels and maps {maps.shape[1:]}; give what the network sees, "
-            "as face_jax.photographs.visible cuts it"
+            "as face_jax.pictures.crop_and_resize.visible cuts it"
         )
     try:
         from matplotlib import patheffects

@@ -15,14 +15,13 @@ from face_jax.activations import survey
 from face_jax.heads import Affine
 from face_jax.model import Preprocess, SplitModel
 from face_jax.pictures import crop_and_resize
+from face_jax.pictures.crop_and_resize import visible, visible_box
 from face_jax.pictures.photographs import (
     NoPhotographsError,
     Photograph,
     UnreadablePhotographError,
     network_input,
     photographs,
-    visible,
-    visible_box,
 )
 
 
