@@ -16,6 +16,7 @@ from ..heads import shifted
 from ..heads.affine import affine_map
 from ..methods import Bank, BySobol, Inference, LeastSquares, NonNegativeLeastSquares, Projection, Weighing
 from ..metrics import CodeSparsity, Completeness, Score, SurrogateCheck
+from ..metrics.predictions import logits_of
 from ..model import SplitModel, check_model
 from ..pipeline.ranking import looked_at
 from ..support.arguments import Seed, flag, function, key_of, real_array
@@ -199,8 +200,8 @@ def score_bank(
     score = metrics.score(
         bank.name, model.head, scored, dictionary, number, weights, model.outputs, codes=codes, offset=bank.offset
     )
-    projected = _said(own, (maps @ dictionary.T) @ dictionary)
-    nothing = _said(own, np.zeros_like(maps))
+    projected = logits_of(own, (maps @ dictionary.T) @ dictionary)
+    nothing = logits_of(own, np.zeros_like(maps))
     surrogate, from_offset = _surrogates(
         model, bank, scored, scored if seen is None else seen, inference, codes, nothing.mean(axis=0), key
     )
@@ -281,12 +282,3 @@ def _along(
         return jnp.mean(jax.jvp(head, (maps,), (jnp.broadcast_to(concept, maps.shape),))[1], axis=0)
 
     return jax.lax.map(one, dictionary)
-
-
-@jax.jit
-def _apply(head: Any, maps: Float[Array, "image y x channel"]) -> Float[Array, "image class"]:
-    return head(maps)
-
-
-def _said(head: Any, maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image class"]:
-    return np.asarray(_apply(head, jnp.asarray(maps)))

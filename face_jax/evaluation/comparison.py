@@ -100,7 +100,8 @@ def compare_methods(
     ['NMF']
     """
     check_model(model)
-    chosen = [*_methods("methods", methods), *_methods("controls", controls)]
+    compared, controlled = _methods("methods", methods), _methods("controls", controls)
+    chosen = [*compared, *controlled]
     names = [method.name for method in chosen]
     double = [name for name in names if names.count(name) > 1]
     if double or not chosen:
@@ -116,19 +117,16 @@ def compare_methods(
     _check_pictures(seen, folds)
     crop_of = _check_crops(crops, crop_of, seen, model)
     parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
-    kept, common = (
-        Kept(folder),
-        _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own),
-    )
+    kept = Kept(folder)
+    common = _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own)
     report, results = progress_of(progress), []
-    repeats = starts if starts > 1 else 0
-    with report("Comparing methods", len(chosen) * (folds + repeats)) as advance:
+    repeats = range(1, starts + 1) if starts > 1 else ()
+    fits = [*((fold, 0) for fold in range(folds)), *((0, repeat) for repeat in repeats)]
+    rows = as_scored(seen, averaged=True).maps[:, 0, 0]
+    with report("Comparing methods", len(chosen) * len(fits)) as advance:
         for number, method in enumerate(chosen):
             found = []
-            for fold, repeat in [
-                *((fold, 0) for fold in range(folds)),
-                *((0, repeat) for repeat in range(1, repeats + 1)),
-            ]:
+            for fold, repeat in fits:
                 of_fit = jax.random.fold_in(jax.random.fold_in(key, 1 + repeat), fold)
 
                 def computed(fold: int = fold, repeat: int = repeat, method: Any = method, of_fit: Any = of_fit) -> Any:
@@ -154,9 +152,7 @@ def compare_methods(
                 depends = [*common, type(method).__qualname__, method.name, _said(method), str(fold), str(repeat)]
                 found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
                 advance(1)
-            rows = as_scored(seen, averaged=True).maps[:, 0, 0]
-            control = number >= len(chosen) - len(_methods("controls", controls))
-            results.append(_result(method.name, control, found, folds, rows, key))
+            results.append(_result(method.name, number >= len(compared), found, folds, rows, key))
     return Comparison(tuple(results), rank, len(seen))
 
 

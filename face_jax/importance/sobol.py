@@ -73,7 +73,7 @@ def total_sobol(
         # Masks are the same at all places, so that averages of masked codes are masked averages.
         codes = codes.mean((1, 2), keepdims=True)
     return sampled_total_sobol(
-        jax.tree_util.Partial(_masked_logit, head, codes, dictionary, jnp.asarray(target)),
+        jax.tree_util.Partial(masked_logit, head, codes, dictionary, jnp.asarray(target)),
         dictionary.shape[0],
         designs=designs,
         scrambles=scrambles,
@@ -127,11 +127,12 @@ def contributions(
     return found
 
 
-def _masked_logit(
+def masked_logit(
     head: Any,
     codes: Float[Array, "image y x concept"],
     dictionary: Float[Array, "concept channel"],
     target: Int[Array, ""],
     mask: Float[Array, " concept"],
 ) -> Float[Array, " image"]:
+    """A class's logit with codes multiplied by a mask of concepts."""
     return head((codes * mask[None, None, None, :]) @ dictionary)[:, target]

@@ -12,16 +12,32 @@ from jaxtyping import Array, Float, Key
 from ..metrics import mean_direction, random_dictionary, unit_length
 from ..nmf import NNDSVD
 from ..nmf.validate import rank_of
+from ..support.arguments import flag
 from .bank import Bank, averages_of
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomDirections:
-    """Directions drawn at random, `metrics.random_dictionary`; with entries below zero where activations have such.
+class _Control:
+    name: str = "control"
+    signed: Any = None
+
+    def __post_init__(self) -> None:
+        if self.signed is not None:
+            flag("signed", self.signed)
+
+    def _signed(self, rows: Float[np.ndarray, "row channel"]) -> bool:
+        """Whether entries may be below zero."""
+        return bool((rows < 0).any()) if self.signed is None else self.signed
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomDirections(_Control):
+    """Directions drawn at random, `metrics.random_dictionary`.
 
     **Arguments:**
 
     - `name`: what tables call it.
+    - `signed`: whether entries may be below zero; where activations are if None.
     """
 
     name: str = "random directions"
@@ -29,12 +45,12 @@ class RandomDirections:
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Draw."""
         rows = averages_of(activations)
-        drawn = random_dictionary(rows.shape[1], rank, key=key, signed=bool((rows < 0).any()))
+        drawn = random_dictionary(rows.shape[1], rank, key=key, signed=self._signed(rows))
         return Bank(drawn.astype(rows.dtype), self.name)
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanDirection:
+class MeanDirection(_Control):
     """The mean activation, and noise: `metrics.mean_direction`.
 
     **Arguments:** as for `RandomDirections`.
@@ -45,11 +61,11 @@ class MeanDirection:
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """The mean, then draw."""
         rows = averages_of(activations)
-        return Bank(mean_direction(rows, rank, key=key, signed=bool((rows < 0).any())), self.name)
+        return Bank(mean_direction(rows, rank, key=key, signed=self._signed(rows)), self.name)
 
 
 @dataclasses.dataclass(frozen=True)
-class NNDSVDStart:
+class NNDSVDStart(_Control):
     """The start of a factorization, of which no step was taken.
 
     **Arguments:** as for `RandomDirections`.
@@ -60,8 +76,7 @@ class NNDSVDStart:
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """The non-negative double SVD alone."""
         rows = averages_of(activations)
-        signed: Any = bool((rows < 0).any())
-        begun = NNDSVD()(jnp.asarray(rows), rank_of(rank), signed=signed, key=key)[1]
+        begun = NNDSVD()(jnp.asarray(rows), rank_of(rank), signed=self._signed(rows), key=key)[1]
         return Bank(unit_length(np.asarray(begun)), self.name)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..support.arguments import Count, Number, check_count, flag, real, text
-from ..support.randomness import generator
+from ..support.randomness import seed_from
 from .bank import Bank, averages_of, check_few, places_of
 from .inference import NearestConcept
 from .packages import scikit_learn
@@ -77,7 +77,7 @@ class ICA(_OfRows):
         from sklearn.decomposition import FastICA
         from sklearn.exceptions import ConvergenceWarning
 
-        seed = int(generator(key).integers(2**31))
+        seed = seed_from(key)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = FastICA(rank, whiten="unit-variance", max_iter=steps, random_state=seed).fit(rows)
@@ -115,7 +115,7 @@ def clustered(
     with warnings.catch_warnings():
         # Fewer different rows than clusters: some means are then the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        seed = int(generator(key).integers(2**31))
+        seed = seed_from(key)
         found = Clusters(rank, n_init=10, random_state=seed).fit(rows)  # pyright: ignore[reportArgumentType]
     return found.cluster_centers_, found.transform(rows)
 

@@ -12,15 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..activations import Collected
-from ..faithfulness import InMeans, InSums, Unit, faithful_rows, faithfulness_path
+from ..faithfulness import InMeans, InSums, Unit, faithful_rows
+from ..faithfulness.chosen_lambda import path_judged_on, start_along
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..model import SplitModel
-from ..nmf import NNDSVD, Given, PaperAdam, Random, SquaredError, encode, factorize
+from ..nmf import NNDSVD, PaperAdam, Random, SquaredError, factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import check_solver, check_start, usual_solver
 from ..outputs import AnyOutputs, MultiClass, Outputs
 from ..support.arguments import check_count, flag, instance, one_of, real, text
-from ..support.randomness import generator
+from ..support.randomness import generator, seed_from
 from .bank import AnyInference, Bank, averages_of, maps_of, places_of
 from .inference import ByObjective, LeastSquares
 from .packages import scikit_learn
@@ -173,10 +174,7 @@ class FACE:
         start = self.start
         if self.faithfulness == "auto":
             path = self._path(crops, pictures, rank, solver, key)
-            weight = path.weight
-            if path.solution is not None and weight > 0:
-                known = path.solution.dictionary
-                start = Given(encode(jnp.asarray(rows), known), known)
+            weight, start = path.weight, start_along(path, rows, start)
         else:
             weight = float(self.faithfulness)
         objective = SquaredError() + weight * term
@@ -196,19 +194,9 @@ class FACE:
         judged, learned = np.sort(order[:judges]), np.sort(order[judges:])
         # Of the pictures that judge not even crops are learned from.
         others = crops if self.crop_of is None or not len(crops) else crops[~np.isin(self.crop_of, judged)]
-        fitting, judging = pictures[learned], pictures[judged]
-        rows, term = faithful_rows(fitting.head(self.head), others, fitting.maps, self.outputs)
-        held_out, held_out_term = faithful_rows(judging.head(self.head), crops[:0], judging.maps, self.outputs)
-        return faithfulness_path(
-            jnp.asarray(rows),
-            rank,
-            dataclasses.replace(term, unit=self.unit),
-            jnp.asarray(held_out),
-            held_out_term=dataclasses.replace(held_out_term, unit=self.unit),
-            solver=solver,
-            start=self.start,
-            key=key,
-            outputs=self.outputs,
+        settings: dict[str, Any] = {"solver": solver, "start": self.start, "key": key}
+        return path_judged_on(
+            pictures, learned, judged, self.head, others, rank, outputs=self.outputs, unit=self.unit, **settings
         )
 
 
@@ -217,10 +205,29 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class CRAFT:
+class _ScikitNMF:
+    """What CRAFT and ICE have in common: scikit-learn's NMF as it comes."""
+
+    max_steps: int = 200
+    name: str = "NMF of scikit-learn"
+    start: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("max_steps", self.max_steps, "steps")
+        text("name", self.name, "a name")
+        if self.start is not None:
+            one_of("start", self.start, ("random", "nndsvd", "nndsvda", "nndsvdar"))
+
+    def started_at_random(self) -> _ScikitNMF:
+        """The same from a random start."""
+        return dataclasses.replace(self, start="random")
+
+
+@dataclasses.dataclass(frozen=True)
+class CRAFT(_ScikitNMF):
     """CRAFT's setting: scikit-learn's NMF as it comes, on averages of crops (CRAFT, section 3.1, and its code 0.0.3).
 
-    The crops are whatever is given; `presets.CRAFT` says which are the paper's.
+    The crops are whatever is given; `PUBLISHED["craft"]` says which its code takes.
 
     **Arguments:**
 
@@ -229,16 +236,7 @@ class CRAFT:
     - `start`: scikit-learn's `init`; None as it comes, `"random"` for a random one.
     """
 
-    max_steps: int = 200
     name: str = "CRAFT"
-    start: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_settings(self)
-
-    def started_at_random(self) -> CRAFT:
-        """The same from a random start."""
-        return dataclasses.replace(self, start="random")
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
@@ -246,7 +244,7 @@ class CRAFT:
 
 
 @dataclasses.dataclass(frozen=True)
-class ICE:
+class ICE(_ScikitNMF):
     """ICE's setting: scikit-learn's NMF as it comes, on all places of whole pictures (Zhang et al. 2021, and its code).
 
     Its own importance is the derivative of the logit along each concept.
@@ -254,16 +252,7 @@ class ICE:
     **Arguments:** as for `CRAFT`.
     """
 
-    max_steps: int = 200
     name: str = "ICE"
-    start: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_settings(self)
-
-    def started_at_random(self) -> ICE:
-        """The same from a random start."""
-        return dataclasses.replace(self, start="random")
 
     @property
     def crops(self) -> bool:
@@ -276,15 +265,8 @@ class ICE:
         return Bank(found, self.name, importance=ByDirectionalDerivative())
 
 
-def _check_settings(method: CRAFT | ICE) -> None:
-    check_count("max_steps", method.max_steps, "steps")
-    text("name", method.name, "a name")
-    if method.start is not None:
-        one_of("start", method.start, ("random", "nndsvd", "nndsvda", "nndsvdar"))
-
-
 def _scikit_nmf(
-    rows: Float[np.ndarray, "row channel"], rank: Any, method: CRAFT | ICE, key: Key[Array, ""]
+    rows: Float[np.ndarray, "row channel"], rank: Any, method: _ScikitNMF, key: Key[Array, ""]
 ) -> Float[np.ndarray, "concept channel"]:
     name, steps = method.name, method.max_steps
     rank = check_count("rank", rank, "concepts")
@@ -297,7 +279,7 @@ def _scikit_nmf(
     from sklearn import decomposition
     from sklearn.exceptions import ConvergenceWarning
 
-    seed = int(generator(key).integers(2**31))
+    seed = seed_from(key)
     with warnings.catch_warnings():
         # It's published with so many steps, whether or not they are enough.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..importance import gradient_times_code, tcav, total_sobol
 from ..importance.checks import check_asked
+from ..importance.sobol import masked_logit
 from ..support.arguments import Count, check_count, flag, real_array, whole
 from ..support.reprs import short_repr
 
@@ -193,4 +194,4 @@ def _masked(
     target: Int[Array, ""],
     masks: Float[Array, "mask concept"],
 ) -> Float[Array, "mask image"]:
-    return jax.lax.map(lambda mask: head((codes * mask[None, None, None, :]) @ dictionary)[:, target], masks)
+    return jax.lax.map(lambda mask: masked_logit(head, codes, dictionary, target, mask), masks)

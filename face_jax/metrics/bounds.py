@@ -6,15 +6,15 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..heads.affine import affine_map
 from ..importance.checks import check_asked
 from ..model import Head
 from ..support.arguments import Real, Whole, native, real, real_array
+from .predictions import logits_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +139,4 @@ def _additivity(
 
 
 def _logits(head: Any, maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image class"]:
-    return np.asarray(_apply(head, jnp.asarray(maps)), np.float64)
-
-
-@jax.jit
-def _apply(head: Any, maps: Float[Array, "image y x channel"]) -> Float[Array, "image class"]:
-    return head(maps)
+    return logits_of(head, maps).astype(np.float64)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..activations import Collected
 from ..heads import shifted
@@ -20,6 +18,7 @@ from ..support.arguments import Whole, instance, real_array
 from ..support.fields import within
 from .curves import Fidelity, fidelity, gini
 from .faithfulness import certificates, relative_squared_error
+from .predictions import logits_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def score(
     # As encoded or given in the maps' type, so that no program meets two.
     codes, dictionary = np.asarray(codes, maps.dtype), np.asarray(dictionary, maps.dtype)
     rebuilt = codes @ dictionary
-    logits = np.asarray(_apply(head, jnp.asarray(rebuilt)))
+    logits = logits_of(head, rebuilt)
     certified = certificates(units.logits, logits, outputs)
     changed = collections.Counter(outputs.becomes(units.logits, logits))
     half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
@@ -118,8 +117,3 @@ def score(
             head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable"), outputs
         ),
     )
-
-
-@jax.jit
-def _apply(head: Any, maps: Float[Array, "image y x channel"]) -> Float[Array, "image class"]:
-    return head(maps)

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from .. import metrics
 from ..explanation.parts import Scores
 from ..importance import Sobol
+from ..methods import MeanDirection, NNDSVDStart, RandomDirections
 from ..model import SplitModel
-from ..nmf import NNDSVD, factorize
+from ..nmf import factorize
 from ..support.progress import Progress, silent
 from .fitting import Fitted
 from .material import Keys, Material
@@ -30,12 +31,8 @@ def control_banks(fitting: Fitted, rank: int, keys: Keys) -> dict[str, Float[np.
         banks[WITHOUT_TERM] = np.asarray(plain.dictionary)
     # Beside concepts of either sign random ones have signs, too: they'd be at a loss else, not without knowledge.
     signed = fitting.solver.signed_dictionary
-    begun = np.asarray(NNDSVD()(activations, rank, signed=signed, key=keys["start"])[1])
-    banks["NNDSVD start, no steps taken"] = metrics.unit_length(begun)
-    banks["mean activation and noise"] = metrics.mean_direction(rows, rank, key=first, signed=signed)
-    drawn = metrics.random_dictionary(rows.shape[1], rank, key=second, signed=signed)
-    banks["random directions"] = drawn.astype(rows.dtype)
-    return banks
+    drawn = (NNDSVDStart, keys["start"]), (MeanDirection, first), (RandomDirections, second)
+    return banks | {kind.name: kind(signed=signed).fit(rows, rank, key).dictionary for kind, key in drawn}
 
 
 def scores_of(

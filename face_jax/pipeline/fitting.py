@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..faithfulness import Path, faithful_rows, faithfulness_path
+from ..faithfulness import Path, faithful_rows
+from ..faithfulness.chosen_lambda import path_judged_on, start_along
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
-from ..nmf import NNDSVD, Given, RankScan, Solution, SquaredError, encode, factorize, rank_scan
+from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
 from ..nmf.settings import usual_solver
@@ -88,10 +89,7 @@ def fit(
             if faithfulness == "auto":
                 with stopwatch("choice of the faithfulness"):
                     path = _path(head, material, rank, solver, start, keys, progress, outputs)
-                if path.solution is not None and path.weight > 0:
-                    # At a large λ it is a long way from anywhere else.
-                    known = path.solution.dictionary
-                    first = Given(encode(jnp.asarray(rows), known), known)
+                first = start_along(path, rows, start)
             objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
         solution = factorize(
             jnp.asarray(rows), rank, objective=objective, solver=solver, start=first, key=keys["start"]
@@ -145,18 +143,5 @@ def _path(
     # Of the pictures that judge not even crops are learned from.
     crops = material.pictures.crop_activations
     others = crops[~np.isin(material.crop_of, material.index[judged])]
-    fitting, judging = pictures[learned], pictures[judged]
-    rows, term = faithful_rows(fitting.head(head), others, fitting.maps, outputs)
-    held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
-    return faithfulness_path(
-        jnp.asarray(rows),
-        rank,
-        term,
-        jnp.asarray(held_out),
-        held_out_term=held_out_term,
-        solver=solver,
-        start=start,
-        key=keys["start"],
-        progress=progress,
-        outputs=outputs,
-    )
+    settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"], "progress": progress}
+    return path_judged_on(pictures, learned, judged, head, others, rank, outputs=outputs, **settings)

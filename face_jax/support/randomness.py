@@ -16,6 +16,11 @@ def generator(key: Key[Array, ""]) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
 
+def seed_from(key: Key[Array, ""]) -> int:
+    """A seed for a package that takes a whole number."""
+    return int(generator(key).integers(2**31))
+
+
 def generator_states() -> list[Any]:
     """The states of the generators that transforms draw from."""
     torch = sys.modules.get("torch")

@@ -9,8 +9,8 @@ import pytest
 from toy_model import colour_model
 
 import face_jax as fj
+from face_jax.faithfulness import chosen_lambda
 from face_jax.heads import Affine
-from face_jax.pipeline import fitting
 
 SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
 
@@ -70,7 +70,7 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
         seen.append((np.asarray(rows), np.asarray(held_out), np.asarray(term.weights)))
         return fj.faithfulness_path(rows, rank, term, held_out, held_out_term=held_out_term, **others)
 
-    monkeypatch.setattr(fitting, "faithfulness_path", looked_at)
+    monkeypatch.setattr(chosen_lambda, "faithfulness_path", looked_at)
     found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
     [(rows, judged, weights)] = seen
     averages = found.pictures.collected.maps[found.pictures.fitted].mean(axis=(1, 2))
