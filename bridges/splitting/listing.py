@@ -197,7 +197,7 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     ]
     affine = [place for place in maps if place.affine]
     if affine or not maps:
-        return ([place for place in affine if place.non_negative] or affine or [None])[-1]
+        return _best(affine) if affine else None
     if maps[-1].prefix:
         blocks = [place for place in maps if place.prefix]
         blocks = [place for place in blocks if place.stage] or blocks
@@ -209,11 +209,19 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     fine = [place for place in maps if min(place.shape[:2]) >= min(_FINE, -(-finest // 8))]
     # As late as the last of them, and never negative if there is such a place on the same grid.
     late = [place for place in fine if place.shape[:2] == fine[-1].shape[:2]]
-    return ([place for place in late if place.non_negative] or late)[-1]
+    return _best(late)
+
+
+def _best(places: list[Layer]) -> Layer:
+    """The last one that is never negative, if there is such a place, and has a name that says what it is."""
+    same = [place for place in places if place.non_negative] or places
+    # What only takes tokens away or turns axes has none of its own; what it's given has one.
+    return ([place for place in same if place.stage or place.kind not in _REARRANGES] or same)[-1]
 
 
 # Coarser grids say little of where a concept is.
 _FINE = 7
+_REARRANGES = ("getitem", "slice", "reshape", "view", "flatten", "unflatten", "permute", "transpose")
 
 
 def _kind(node: fx.Node, root: nn.Module) -> str:

@@ -191,6 +191,7 @@ def layers(
     weights: Weights = "DEFAULT",
     transform_input: TransformInput = None,
     class_names: ClassNames = None,
+    multi_label: MultiLabels = None,
 ) -> None:
     """List where a model can be split: name, shape, sign, and what kind of head is behind it."""
     with errors_in_words():
@@ -198,7 +199,9 @@ def layers(
         from face_jax.bridges.splitting.layer_table import lines_of
 
         classes = names_in(class_names)
-        loaded = bridges.load(model, weights=weights, transform_input=transform_input, classes=classes)
+        loaded = bridges.load(
+            model, weights=weights, transform_input=transform_input, multi_label=multi_label, classes=classes
+        )
         places = loaded.layers()
         # Names are there to be copied: other columns are folded before these.
         names = rich.table.Column(

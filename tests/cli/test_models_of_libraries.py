@@ -76,6 +76,7 @@ def test_weights_for_other_classes_are_read_with_their_names(tmp_path):
     assert without.exit_code == 2
     assert "they were trained for 3 classes, not 1000" in without.output
     assert "--class-names FILE" in without.output
-    done = CliRunner().invoke(app.app, [*words, "--class-names", str(tmp_path / "names.json")])
-    assert done.exit_code == 0, done.output
-    assert "× 3" in done.output
+    for labels in ([], ["--multi-label"]):
+        done = CliRunner().invoke(app.app, [*words, "--class-names", str(tmp_path / "names.json"), *labels])
+        assert done.exit_code == 0, done.output
+        assert "× 3" in done.output

@@ -64,11 +64,11 @@ MODELS = {
 # whether it has no activations below zero.
 DEFAULTS = {
     "ViT": ("blocks.0", (4, 4, 16), 1, False, False),
-    "ViT with registers": ("getitem_1", (4, 4, 16), 0, False, False),
+    "ViT with registers": ("blocks", (4, 4, 16), 4, False, False),
     "DeiT, distilled": ("blocks.0", (4, 4, 16), 2, False, False),
-    "ViT with a pooling by attention": ("getitem", (4, 4, 16), 0, False, False),
-    "EVA": ("getitem_1", (4, 4, 16), 0, False, False),
-    "BEiT": ("getitem_1", (4, 4, 16), 0, False, False),
+    "ViT with a pooling by attention": ("norm", (4, 4, 16), 0, False, False),
+    "EVA": ("blocks.1", (4, 4, 16), 1, False, False),
+    "BEiT": ("blocks.1", (4, 4, 16), 1, False, False),
     "ConvNeXt": ("stages.3.downsample.0", (2, 2, 16), 0, False, False),
     "Swin": ("norm", (4, 4, 16), 0, True, False),
     "MaxViT": ("norm", (8, 8, 32), 0, True, False),
@@ -78,10 +78,10 @@ DEFAULTS = {
     "ResNet": ("layer3", (2, 2, 192), 0, False, True),
     "transformers' ViT": ("vit.layers.0", (4, 4, 16), 1, False, False),
     "transformers' DeiT": ("deit.layers.0", (4, 4, 16), 2, False, False),
-    "transformers' BEiT": ("beit.pooler.slice_17", (4, 4, 16), 0, False, False),
+    "transformers' BEiT": ("beit.layers.1", (4, 4, 16), 1, False, False),
     "transformers' DINOv2 with registers": ("dinov2_with_registers.encoder", (4, 4, 16), 5, False, False),
     "transformers' SigLIP": ("vision_model", (4, 4, 16), 0, True, False),
-    "transformers' Swin": ("swin.transpose_20", (4, 4, 16), 0, True, False),
+    "transformers' Swin": ("swin.layernorm", (4, 4, 16), 0, True, False),
     "transformers' ConvNeXt V2": ("convnextv2.encoder.stages.3.downsampling_layer.0", (2, 2, 16), 0, False, False),
     "transformers' ResNet": ("resnet.encoder", (4, 4, 16), 0, True, True),
 }
