@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= face-jax-report
 
-.PHONY: demo test lint types wheel notebooks clean
+.PHONY: demo test lint types wheel docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/face-jax demo --out $(OUT)
@@ -25,6 +25,11 @@ types: $(VENV)/.test
 wheel: $(VENV)/.test
 	.ci/wheel $(BIN)/python
 
+# Built as it must be to land, then served on this machine until Ctrl-C.
+docs: $(VENV)/.docs
+	.ci/docs $(BIN)/python
+	$(BIN)/python -m http.server --bind localhost --directory build/docs 8000
+
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "face_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
@@ -40,6 +45,10 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --group test --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(BIN)/pip install --quiet --constraint constraints.txt --group docs
 	@touch $@
 
 clean:

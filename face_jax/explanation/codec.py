@@ -16,6 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import cattrs
 import numpy as np
 
 from ..pictures.photographs import Photograph
@@ -41,11 +42,6 @@ class _Given:
     """A value that was in no file, among those that were."""
 
     value: Any
-
-
-def missing(doing: str, package: str) -> ImportError:
-    """What to raise where a package that files need isn't installed."""
-    return ImportError(f"{doing} needs {package}: pip install face-jax[torch], or face-jax[report] without torch")
 
 
 def encode(record: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -267,10 +263,6 @@ def _as_saved(record: Any) -> dict[str, Any]:
 
 @functools.cache
 def _converter() -> Any:
-    try:
-        import cattrs
-    except ImportError as error:
-        raise missing("an explanation in files", "cattrs") from error
     made = cattrs.Converter()
     for kind, check in ((str, Words()), (int, Whole()), (bool, YesOrNo())):
         made.register_structure_hook(kind, functools.partial(_checked, check))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import safetensors
 
 from ..model import SplitModel
 from ..support.atomic_folder import placed
@@ -18,7 +19,7 @@ from ..support.fields import within
 from ..support.json_values import Unfit
 from . import old_formats
 from .agreement import check_agreement
-from .codec import decode, missing
+from .codec import decode
 from .record import Explanation
 from .saving import ACTIVATIONS, BANK, FORMAT, SECONDS, TEXT, arrays_digest, text_digest
 
@@ -73,10 +74,6 @@ def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> E
 
 def _opened(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, Any]:
     """Both files with arrays, of which only the headers are read yet."""
-    try:
-        import safetensors
-    except ImportError as error:
-        raise missing("loading an explanation", "safetensors") from error
     opened: dict[str, Any] = {}
     for name in (BANK, ACTIVATIONS):
         try:

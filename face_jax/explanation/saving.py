@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save as dumped_tensors
 
 from ..support.atomic_folder import folder_of, put_together
-from .codec import encode, missing
+from .codec import encode
 from .record import Explanation
 from .summary import plain, summary
 
@@ -44,10 +45,6 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     >>> sorted(file.name for file in fj.save(explanation, folder / "saved").iterdir())
     ['activations.safetensors', 'bank.safetensors', 'explanation.json', 'seconds.json']
     """
-    try:
-        from safetensors.numpy import save as dumped_tensors
-    except ImportError as error:
-        raise missing("saving an explanation", "safetensors") from error
     folder, model = folder_of(folder), explanation.model
     record, arrays = encode(explanation)
     stores: dict[str, dict[str, np.ndarray]] = {BANK: {}, ACTIVATIONS: {}}
