@@ -20,7 +20,7 @@ FLOORS = (
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness", "methods",
     "explanation", "pipeline", "evaluation", "recursion", "sanity", "report", "study",
-    "bridges", "cli",
+    "bridges", "cli", "__main__",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")
 
