@@ -121,7 +121,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "title": explanation.target_name,
         "noun": noun_of(explanation),
         "major": major,
-        "minor": cards[len(major) :],
+        "minor": [card for card in cards if card not in major],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
         "measures": measures(explanation),
