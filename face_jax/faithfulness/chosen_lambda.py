@@ -11,17 +11,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Collected
-from ..nmf import Given, Solution, SquaredError, factorize
+from ..nmf import Solution, SquaredError, factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..outputs import Outputs
 from ..support.arguments import Seed
-from .lambda_path import Part, Path, path_over
+from .lambda_path import Part, Path, going_on, path_over
 from .lambda_units import InSums, Unit
 from .rows import faithful_rows
 from .term import Faithfulness
 
-# So many parts of the pictures judge in turn the concepts that were learned without them.
-FOLDS = 4
+# The pictures are divided into so many parts, of which one judges the concepts that were learned without it; each in
+# its turn where a part has fewer pictures than this.
+FOLDS, _FEW = 4, 10
 
 
 def path_judged_on(
@@ -32,11 +33,12 @@ def path_judged_on(
     rank: int,
     *,
     shuffled: Int[np.ndarray, " picture"],
+    single: bool,
     outputs: Outputs,
     unit: Unit = InSums(),  # noqa: B008 (settings: frozen)
     **settings: Any,
 ) -> Path:
-    """Solutions along λ, each judged on pictures that nothing is learned from, a quarter at a time.
+    """Solutions along λ, each judged on pictures that nothing is learned from: a quarter, or each quarter in its turn.
 
     **Arguments:**
 
@@ -47,24 +49,37 @@ def path_judged_on(
         from at all times.
     - `rank`: how many concepts.
     - `shuffled`: the numbers of the pictures, in the order in which they are divided.
+    - `single`: whether these are crops of one photograph, which aren't independent however many judge.
     - `outputs`: what the logits mean.
     - `unit`: what λ means.
     - `settings`: others of `path_over`.
 
     **Returns:** the path.
     """
-    parts = []
-    # Behind another head a fit takes many times as long, and one part judges.
-    turns = FOLDS if getattr(head, "affine", False) else 1
-    for judged in folds_of(shuffled)[:turns]:
-        fitting, judging = pictures[np.setdiff1d(shuffled, judged)], pictures[judged]
-        # Of the pictures that judge not even crops are learned from.
-        others = crops if crop_of is None else crops[~np.isin(crop_of, judged)]
-        rows, term = faithful_rows(fitting.head(head), others, fitting.maps, outputs)
+    parts, affine = [], getattr(head, "affine", False)
+    for judged in folds_of(shuffled)[: turns_of(head, len(pictures), single=single)]:
+        judging = pictures[judged]
+        if affine:
+            # Of the pictures that judge not even crops are learned from.
+            left_out = np.zeros(len(crops), bool) if crop_of is None else np.isin(crop_of, judged)
+            left_out = np.concatenate([left_out, np.isin(np.arange(len(pictures)), judged)])
+            rows, term = faithful_rows(head, crops, pictures.maps, outputs)
+            # Rows of zeros that weigh nothing teach nothing, and all fits are one program.
+            rows = np.where(left_out[:, None], 0, rows)
+            term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, term.weights))
+        else:
+            fitting = pictures[np.setdiff1d(shuffled, judged)]
+            rows, term = faithful_rows(fitting.head(head), crops[:0], fitting.maps, outputs)
         held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
         term, held_out_term = (dataclasses.replace(each, unit=unit) for each in (term, held_out_term))
         parts.append(Part(jnp.asarray(rows), term, jnp.asarray(held_out), held_out_term))
     return path_over(parts, rank, outputs=outputs, **settings)
+
+
+def turns_of(head: Any, pictures: int, *, single: bool) -> int:
+    """How many parts judge in turn. Behind a head that isn't affine one does: a fit takes many times as long."""
+    few = pictures < FOLDS * _FEW and not single
+    return FOLDS if few and getattr(head, "affine", False) else 1
 
 
 def folds_of(shuffled: Int[np.ndarray, " picture"]) -> list[Int[np.ndarray, " judge"]]:
@@ -97,8 +112,7 @@ def fit_along(
     activations = jnp.asarray(rows)
     solution = factorize(activations, rank, solver=solver, start=start, key=key)
     for weight in weights:
-        last = Given(solution.codes, solution.dictionary)
-        objective = SquaredError() + weight * term
+        objective, last = SquaredError() + weight * term, going_on(solution)
         solution = factorize(activations, rank, objective=objective, solver=solver, start=last, key=key)
     return solution
 

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..heads import Beside
 from ..metrics import relative_squared_error
-from ..nmf import NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
+from ..nmf import NNDSVD, Given, Solution, SquaredError, factorize, magnitude
+from ..nmf.encoding import encode_maps
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or, usual_solver
 from ..nmf.validate import matrix, rank_of, value_range
@@ -221,8 +224,7 @@ def path_over(
     with progress("Comparing λ", len(candidates)) as advance:
         for weight in candidates:
             for at, part in enumerate(parts):
-                last = Given(solutions[at].codes, solutions[at].dictionary)
-                objective = SquaredError() + weight * part.term
+                objective, last = SquaredError() + weight * part.term, going_on(solutions[at])
                 solutions[at] = factorize(
                     part.activations, rank, objective=objective, solver=solver, start=last, key=key
                 )
@@ -238,6 +240,12 @@ def path_over(
             if weights is None and worse >= _WORSE:
                 break
     return Path(tuple(points), chosen, kept, most_error)
+
+
+def going_on(solution: Solution) -> Given:
+    """The start at another solution."""
+    # Results of heads whose numbers lie on a device for good do so too, and would be compiled for anew.
+    return Given(*(jnp.asarray(np.asarray(each)) for each in (solution.codes, solution.dictionary)))
 
 
 def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
@@ -281,13 +289,19 @@ def _measured(
     outputs: Outputs,
 ) -> tuple[float, float, float]:
     """Relative squared error, mean loss and agreement, of the images that the term weighs."""
-    codes = encode(activations, dictionary)
+    weights = None if term.weights is None else np.asarray(term.weights, np.float64)
+    if weights is not None and term.places == 1 and not isinstance(term.head, Beside):
+        # Others count for nothing below.
+        activations, weights = activations[np.flatnonzero(weights > 0)], weights[weights > 0]
+    rows, concepts = np.asarray(activations), np.asarray(dictionary)
+    # As explanations have it, so that no more programs are compiled.
+    codes = jnp.asarray(encode_maps(rows[:, None, None], concepts)[:, 0, 0])
     original, rebuilt = predictions(term, activations, codes, dictionary)
     losses = np.asarray(term.loss.values(term.loss.target(original), rebuilt), np.float64)
     same = outputs.agreement(np.asarray(original), np.asarray(rebuilt))
-    weights = np.ones_like(losses) if term.weights is None else np.asarray(term.weights, np.float64)
+    weights = np.ones_like(losses) if weights is None else weights
     counted = np.repeat(weights > 0, term.places)
-    error = relative_squared_error(np.asarray(activations)[counted], np.asarray(codes @ dictionary)[counted])
+    error = relative_squared_error(rows[counted], (np.asarray(codes) @ concepts)[counted])
     return error, float(np.average(losses, weights=weights)), float(np.average(same, weights=weights))
 
 

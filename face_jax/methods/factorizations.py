@@ -191,8 +191,8 @@ class FACE:
             )
         return path_judged_on(
             pictures, self.head, crops, None if self.crop_of is None else np.asarray(self.crop_of), rank,
-            shuffled=generator(jax.random.fold_in(key, 1)).permutation(len(pictures)), outputs=self.outputs,
-            unit=self.unit, solver=solver, start=self.start, key=key,
+            shuffled=generator(jax.random.fold_in(key, 1)).permutation(len(pictures)), single=False,
+            outputs=self.outputs, unit=self.unit, solver=solver, start=self.start, key=key,
         )  # fmt: skip
 
 

@@ -179,6 +179,6 @@ def _path(
     of_pictures = np.where(np.isin(crop_of, index), np.searchsorted(index, crop_of), -1)
     return path_judged_on(
         pictures, head, material.pictures.crop_activations, of_pictures, rank,
-        shuffled=np.asarray(shuffled).astype(np.int64), outputs=outputs,
+        shuffled=np.asarray(shuffled).astype(np.int64), outputs=outputs, single=len(material.pictures.photographs) == 1,
         solver=solver, start=start, key=keys["start"], progress=progress,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
 from ..explanation.record import Explanation
+from ..faithfulness.chosen_lambda import turns_of
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..pictures.showing import view_of
 from ..sanity import SanityCheck
@@ -138,6 +139,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
             "deletion": deletion_ceiling(len(cards)),
             "gini": gini_ceiling(len(cards)),
         },
+        "turns": turns_of(explanation.model.head, len(explanation.pictures.fitted), single=explanation.single),
         "meanings": meanings(explanation),
         "of_nothing": of_nothing(explanation),
         "verdicts": [verdict for verdict in said if not verdict.of_scores],

@@ -92,10 +92,13 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
     for rows, judged, weights in seen:
         judging = found.pictures.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
         assert len(judging) == len(judged) == len(found.pictures.fitted) // 4
-        learned = ~np.isin(found.crops.image, judging)
-        np.testing.assert_array_equal(rows[weights == 0], found.pictures.crop_activations[learned])
-        others = averages[~np.isin(found.pictures.fitted, judging)]
-        np.testing.assert_array_equal(rows[weights > 0], others)
+        learned, crops = ~np.isin(found.crops.image, judging), found.pictures.crop_activations
+        # What isn't learned from is there as zeros.
+        np.testing.assert_array_equal(rows[: len(crops)], crops * learned[:, None])
+        others = ~np.isin(found.pictures.fitted, judging)
+        np.testing.assert_array_equal(rows[len(crops) :], averages * others[:, None])
+        np.testing.assert_array_equal(weights[len(crops) :], others)
+        assert not np.asarray(weights[: len(crops)]).any()
         judges.extend(judging.tolist())
     assert len(seen) == 4
     assert len(set(judges)) == len(judges)
