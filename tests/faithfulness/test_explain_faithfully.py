@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from face_jax.faithfulness import chosen_lambda
 from face_jax.faithfulness.chosen_lambda import fit_along
 from face_jax.heads import Affine
 from face_jax.nmf.matching import matched
+from face_jax.pipeline.fitting import why_plain
 
 SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
 
@@ -121,10 +123,6 @@ def test_it_is_faithful_by_default_where_there_are_photographs_enough():
         ({"images": PICTURES[:1], "crops": fj.RandomCrops(per_image=12)}, r"some of the crops of the class, of which"),
         ({"model": _hard_model(Squared)}, r"behind a head that doesn't average first"),
         ({"solver": fj.HALS()}, r"HALS can't fit it"),
-        (
-            {"crops": fj.GridCrops(size=1.0), "rank": 12},
-            r"three in four of the \d+ crops, which don't allow 12 concepts",
-        ),
     ],
 )
 def test_where_it_cannot_be_had_by_default_a_note_says_why(given, said):
@@ -132,6 +130,19 @@ def test_where_it_cannot_be_had_by_default_a_note_says_why(given, said):
     assert found.provenance.settings.faithfulness is False
     (note,) = [note for note in found.notes if "without the faithfulness term, which is there by default" in note]
     assert re.search(said, note)
+
+
+def test_it_is_not_had_by_default_where_a_fit_of_three_quarters_has_too_few_crops():
+    def material(crops):
+        pictures = SimpleNamespace(crop_activations=range(crops), photographs=range(25))
+        return SimpleNamespace(fitted=range(20), pictures=pictures)
+
+    head = colour_model().head
+    assert why_plain(head, material(20), 16, None) == (
+        "λ is chosen by fits of three in four of the 20 crops, which don't allow 16 concepts"
+    )
+    assert not why_plain(head, material(20), 15, None)
+    assert not why_plain(head, material(20), 15, fj.PaperAdam())
 
 
 def test_the_way_to_a_weight_leads_over_those_before_it():
