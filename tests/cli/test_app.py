@@ -82,7 +82,7 @@ def test_the_demo_explains_the_cat(demo):
     assert own["kl"] < min(row["kl"] for row in controls)
     # It's faithful by default.
     assert without["name"].startswith("λ = 0")
-    assert own["kl"] < 0.5 * without["kl"]
+    assert own["kl"] < 0.9 * without["kl"]
     assert own["agreement"] > 0.8 > 0.6 > without["agreement"]
     assert any("Faithfulness with λ=" in note for note in text["notes"])
     # What the concepts leave out of a cat still is a cat.
