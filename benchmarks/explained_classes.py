@@ -41,11 +41,16 @@ class Network:
         self._places = bridges.layers(self._loaded.model, size=224)
         self.layer = bridges.suggest_layer(self._places, classes=1000).name
 
+    def split(self) -> fj.SplitModel:
+        return self._loaded.split(self.layer)
+
     def earlier(self) -> list[fj.SplitModel]:
         return [self._loaded.split(name) for name in earlier_layers(self._places, self.layer, 1)]
 
     def explanations(self, data: pathlib.Path, targets: Sequence[int], photographs: int) -> Iterator[fj.Explanation]:
         """Of each class in turn; activations are kept between runs."""
-        model = self._loaded.split(self.layer)
+        model = self.split()
         for target in targets:
-            yield fj.explain(model, files_of(data, target, photographs), target, rank=25, cache=CACHE)
+            yield fj.explain(
+                model, files_of(data, target, photographs), target, rank=25, faithfulness=None, cache=CACHE
+            )

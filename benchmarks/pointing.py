@@ -77,7 +77,9 @@ def main() -> None:
     bridges.share_processor()
     loaded = bridges.load("efficientnet_lite0")
     place = bridges.suggest_layer(bridges.layers(loaded.model, size=224), classes=1000)
-    explanation = fj.explain(loaded.split(place.name), arguments.images, arguments.target, cache=ArrayCache(KEPT))
+    explanation = fj.explain(
+        loaded.split(place.name), arguments.images, arguments.target, faithfulness=None, cache=ArrayCache(KEPT)
+    )
     shapes = [photograph.pixels().shape[:2] for photograph in explanation.photographs]
     strongest = [concept.strongest for concept in explanation.concepts]
     cases = metrics.pointing_cases(strongest, explanation.crops, shapes, explanation.model.preprocess)

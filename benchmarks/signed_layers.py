@@ -266,7 +266,7 @@ def explained(arguments: argparse.Namespace) -> None:
                 files = files_of(network, label, arguments.count, arguments.data)
                 settings = {"rank": arguments.rank, "key": 0, "cache": fj.ArrayCache(KEPT / "activations")}
                 begun = time.perf_counter()
-                plain = fj.explain(model, files, label, **settings)
+                plain = fj.explain(model, files, label, faithfulness=None, **settings)
                 # λ at which both parts of the objective are alike in the pictures fitted.
                 maps, own = plain.pictures.collected.maps[plain.pictures.fitted], plain.scores.own
                 weight = 0.5 * own.relative_error * float((maps**2).sum()) / (own.kl * len(maps))

@@ -18,13 +18,14 @@ from .explanation.record import Explanation
 from .metrics.ranks import rank_correlation
 from .metrics.ssim import structural_similarity
 from .model import SplitModel, check_model
-from .nmf import NNDSVD, factorize
+from .nmf import NNDSVD
 from .nmf.matching import matched
 from .nmf.options import AnySolver, AnyStart
-from .nmf.settings import solver_or, start_or, usual_solver
+from .nmf.settings import solver_or, start_or
 from .pictures.photographs import network_input
 from .pictures.showing import view_of
 from .pipeline.ranking import importance_of
+from .pipeline.refit import refitted
 from .pipeline.selection import of_class, place_average, units
 from .signs import are_apart, signs_apart
 from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
@@ -118,7 +119,8 @@ def sanity_check(
         layer's grid.
     - `pictures`: photographs whose maps are compared.
     - `solver`, `start`: for `factorize`; as `explain` has it, `ADMM()`, or `SemiNMF()` where concepts have either
-        sign, and `NNDSVD()` by default. No faithfulness term is used.
+        sign, and `NNDSVD()` by default. The faithfulness term is used as the explanation has it (not that of an
+        `objective` of your own, nor a preset's).
     - `batch`: pictures that go through the network together.
     - `progress`: told how far it is.
     - `key`: for starts, sampled importance and floors.
@@ -240,16 +242,15 @@ def _stage(
         )
     start_key, importance_key = jax.random.split(key)
     seen = survey(model, explanation.photographs, batch=batch, progress=inside, solver=solver).kept
-    if solver is None:
-        # The explanation's own rule at all stages, too.
-        own = explanation.dictionary, explanation.pictures.collected.maps
-        solver = usual_solver(signed=below_zero(*own, seen.maps, rows))
-    dictionary = _dictionary(rows, len(explanation.dictionary), solver, start, start_key)
+    # The explanation's own rule at all stages, too.
+    own = explanation.dictionary, explanation.pictures.collected.maps
+    signed = below_zero(*own, seen.maps, rows)
     fitted = (
         crops[of_class(model, crops, explanation.target.index)]
         if explanation.single
         else units(seen, explanation.pictures.fitted, affine=model.head.affine)
     )
+    dictionary = refitted(explanation, model, rows, fitted, solver=solver, signed=signed, start=start, key=start_key)
     importance = importance_of(model, fitted, dictionary, explanation.target.index, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)
     own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])
@@ -272,17 +273,6 @@ def _part_of(advance: Advance) -> Progress:
         yield advance
 
     return progress
-
-
-def _dictionary(
-    rows: Float[np.ndarray, "row channel"], rank: int, solver: AnySolver, start: AnyStart, key: Key[Array, ""]
-) -> Float[np.ndarray, "concept channel"]:
-    """Concepts of a model's crops. A model that forgot may answer nothing at all; it then has none."""
-    largest = np.abs(rows).max(initial=0)
-    if not largest > 0:
-        return np.zeros((rank, rows.shape[1]), rows.dtype)
-    # Untrained layers shrink activations by many orders of magnitude; concepts don't depend on their unit.
-    return np.asarray(factorize(jnp.asarray(rows / largest), rank, solver=solver, start=start, key=key).dictionary)
 
 
 def _scaled(maps: Float[np.ndarray, "concept image y x"]) -> Float[np.ndarray, "concept image y x"]:

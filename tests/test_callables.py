@@ -20,7 +20,7 @@ KERNEL = np.random.default_rng(0).random((14, 3)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), RED, 0, rank=2, progress=False)
+    return fj.explain(colour_model(), RED, 0, rank=2, faithfulness=None, progress=False)
 
 
 def network(function):

@@ -60,7 +60,7 @@ def names(tmp_path_factory):
         "model": model,
         "images": images,
         "rows": model.features(jnp.asarray(model.preprocess(images[:12]))).mean((1, 2)),
-        "explanation": fj.explain(model, images, "warm", rank=4, key=0),
+        "explanation": fj.explain(model, images, "warm", rank=4, faithfulness=None, key=0),
         "earlier": layered_model("middle"),
         "folder": tmp_path_factory.mktemp("examples"),
     }

@@ -21,7 +21,16 @@ SHARP = fj.ADMM(rtol=1e-6, max_steps=5000)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, solver=SHARP, key=jax.random.key(0))
+    return fj.explain(
+        colour_model(),
+        pictures(14, 0),
+        "reddish",
+        rank=4,
+        batch=8,
+        faithfulness=None,
+        solver=SHARP,
+        key=jax.random.key(0),
+    )
 
 
 def forgot_features(images):
@@ -102,7 +111,9 @@ def test_a_key_fixes_the_check_and_any_method_makes_its_maps(explanation):
 
 def test_a_single_photograph_is_checked_by_its_crops():
     crops = fj.RandomCrops(per_image=60)
-    one = fj.explain(colour_model(), pictures(1, 0), rank=3, crops=crops, batch=8, key=jax.random.key(1))
+    one = fj.explain(
+        colour_model(), pictures(1, 0), rank=3, crops=crops, batch=8, faithfulness=None, key=jax.random.key(1)
+    )
     told, progress = recorded_progress()
     found = sanity_check(one, [("as trained", colour_model())], batch=8, progress=progress, key=jax.random.key(1))
     assert found.stages[0].importance == pytest.approx(1)

@@ -95,7 +95,11 @@ Signs = Annotated[
     ),
 ]
 Faithfulness = Annotated[
-    str, typer.Option(help="How much the predictions must be kept: none, auto, or a number (FACE's λ).")
+    str | None,
+    typer.Option(
+        help="How much the predictions must be kept: none, auto, or a number (FACE's λ); by default auto, where there "
+        "are photographs enough to choose it on."
+    ),
 ]
 Depth = Annotated[
     int,
@@ -133,7 +137,9 @@ def explain(
     target: Annotated[
         str | None, typer.Option(help="The class, by name or number; what the model predicts most often, by default.")
     ] = None,
-    rank: Annotated[str, typer.Option(help="Number of concepts, or auto: by the error on what is left out.")] = "25",
+    rank: Annotated[
+        str | None, typer.Option(help="Number of concepts (25), or auto: by the error on what is left out.")
+    ] = None,
     crops: Annotated[
         str | None,
         typer.Option(
@@ -141,7 +147,14 @@ def explain(
         ),
     ] = None,
     signs: Signs = "mixed",
-    faithfulness: Faithfulness = "none",
+    faithfulness: Faithfulness = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A paper's settings from crops to scores: face, craft or ice. Options given beside it win, and the "
+            "report says so."
+        ),
+    ] = None,
     depth: Depth = 0,
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
@@ -160,7 +173,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
-            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names),
+            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset,
         )  # fmt: skip
 
 
@@ -173,7 +186,7 @@ def demo(
         int | None, typer.Option(help="Number of concepts; 6 for one photograph, 25 for a class, by default.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The class; by default what the model predicts.")] = None,
-    faithfulness: Faithfulness = "none",
+    faithfulness: Faithfulness = None,
     depth: Depth = 0,
     visualize: Visualize = 0,
     sanity: Sanity = False,

@@ -18,26 +18,28 @@ _SAME = 1e-3
 _STEPS = 4
 
 
-def rank_of(word: str) -> int | Literal["auto"]:
+def rank_of(word: str | None) -> int | Literal["auto"] | None:
     """What the option --rank means to `explain`."""
-    if word == "auto":
-        return "auto"
+    if word is None or word == "auto":
+        return word
     if not word.strip().isdigit():
         raise ValueError(f"--rank {word!r} isn't a number of concepts; give one, such as 25, or auto")
     return int(word)
 
 
-def check_counts(rank: int | str, batch: int, visualize: int) -> None:
+def check_counts(rank: int | str | None, batch: int, visualize: int) -> None:
     """Refuses options that are no numbers of anything, before models and photographs are loaded."""
-    if rank != "auto":
+    if rank is not None and rank != "auto":
         check_count("--rank", rank, "concepts")
     check_count("--batch", batch, "pictures")
     if visualize < 0:
         raise ValueError(f"--visualize {visualize} isn't a number of concepts; give 0 or more")
 
 
-def strength_of(word: str) -> Any:
+def strength_of(word: str | None) -> Any:
     """What the option --faithfulness means to `explain`."""
+    if word is None:
+        return "usual"
     if word in ("none", "auto"):
         return None if word == "none" else "auto"
     try:
@@ -121,6 +123,14 @@ def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | No
     if layers is None:
         layers = earlier_layers(loaded.layers(), layer, depth)
     return [loaded.split(name) for name in layers[:depth]]
+
+
+def check_preset(word: str | None) -> None:
+    """Refuses another word as --preset."""
+    from ..methods import PUBLISHED
+
+    if word is not None and word not in PUBLISHED:
+        raise ValueError(f"--preset {word!r} is no paper's settings; give one of {', '.join(PUBLISHED)}")
 
 
 def check_signs(word: str) -> None:

@@ -16,6 +16,7 @@ from .options import (
     PICTURES,
     check_counts,
     check_depth,
+    check_preset,
     check_signs,
     checked,
     cropping_of,
@@ -32,7 +33,7 @@ def run(
     images: Any,
     *,
     target: str | None,
-    rank: int | Literal["auto"],
+    rank: int | Literal["auto"] | None,
     out: pathlib.Path,
     seed: int,
     no_cache: bool,
@@ -41,7 +42,7 @@ def run(
     layer: str | None = None,
     crops: str | None = None,
     batch: int = 32,
-    faithfulness: str = "none",
+    faithfulness: str | None = None,
     depth: int = 0,
     layers: tuple[str, ...] | None = None,
     visualize: int = 0,
@@ -50,9 +51,11 @@ def run(
     signs: Any = "mixed",
     multi_label: Any = None,
     classes: tuple[str, ...] | None = None,
+    preset: Any = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     check_signs(signs)
+    check_preset(preset)
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
@@ -81,7 +84,9 @@ def run(
     ready = time.perf_counter()
     alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
     crops_of = cropping_of(crops, split)
-    explanation = explain(split, every, target, rank=rank, crops=crops_of, faithfulness=strength, **alike)
+    explanation = explain(
+        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, **alike
+    )
     more = {"starting and loading the model": ready - begun}
     if earlier:
         explanation = recurse(explanation, earlier, **alike)

@@ -38,7 +38,10 @@ def check_agreement(explanation: Explanation) -> None:
         _check_strongest(f"bank.concepts[{at}]", concept.strongest, bank.crop_codes[:, at])
     for number, row in enumerate(explanation.scores.rows):
         _check_areas(f"scores.rows[{number}]", row, len(bank.concepts))
-    _check_same("scores.rows[0].gini", explanation.scores.own.gini, gini(sobol.total.mean(0)))
+    deciding = np.asarray(explanation.importance.deciding, np.float64)
+    if explanation.importance.by_paper is not None and (np.diff(deciding) > 0).any():
+        raise Unfit("importance.by_paper: concepts aren't in its order")
+    _check_same("scores.rows[0].gini", explanation.scores.own.gini, gini(explanation.importance.deciding))
     if explanation.recursion is not None:
         for division in explanation.recursion.divisions:
             if len(division.path) != 1 or division.path[0] > len(bank.concepts):

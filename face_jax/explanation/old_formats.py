@@ -177,8 +177,8 @@ def check_text(text: dict[str, Any], explanation: Explanation) -> None:
     # Where the photographs are may be said otherwise here, and classes may have other names.
     for name in ("files", "digests"):
         known["photographs"][name] = text["photographs"][name]
-    # These had nothing but exclusive classes.
-    del known["settings"]["outputs"]
+    # These had nothing but exclusive classes, and no presets.
+    del known["settings"]["outputs"], known["settings"]["preset"]
     known["target"]["name"] = decode(str, text["target"].get("name"), {})
     for row, said in zip(known["scores"], text["scores"], strict=True):
         row["becomes"] = decode(dict[str, int], said.get("becomes"), {})

@@ -81,6 +81,22 @@ class Bank:
 
 
 @dataclasses.dataclass(frozen=True)
+class PaperImportance:
+    """What a paper's own measure of importance says, where its preset was asked for: concepts are in its order.
+
+    **Arguments:**
+
+    - `measure`: which it is.
+    - `per_class`: one number a concept, in the measure's own unit.
+    """
+
+    measure: str
+    per_class: Float[np.ndarray, " concept"] = dataclasses.field(metadata=within())
+
+    __repr__ = short_repr
+
+
+@dataclasses.dataclass(frozen=True)
 class Importance:
     """What each concept weighs in the pictures fitted; behind a head that isn't affine, in some of them.
 
@@ -90,12 +106,20 @@ class Importance:
     - `index`: which pictures the rows are of: numbers in the photographs, or in the crops if a single photograph is
         explained.
     - `tcav`, `gradient_times_code`: what these say of the concepts in the same pictures, to compare.
+    - `by_paper`: what the measure of a preset says, by which concepts are ordered, put in and taken out; None without a
+        preset, where `sobol` does.
     """
 
     sobol: Sobol = dataclasses.field(metadata=axes(image="looked_at"))
     index: Int[np.ndarray, " looked_at"] = dataclasses.field(metadata=within(0))
     tcav: TCAV = dataclasses.field(metadata=axes(image="looked_at"))
     gradient_times_code: GradientTimesCode = dataclasses.field(metadata=axes(image="looked_at"))
+    by_paper: PaperImportance | None = dataclasses.field(default=None, metadata=lately())
+
+    @property
+    def deciding(self) -> Float[np.ndarray, " concept"]:
+        """The numbers by which concepts are ordered."""
+        return self.sobol.per_class if self.by_paper is None else self.by_paper.per_class
 
     __repr__ = short_repr
 
@@ -168,6 +192,7 @@ class Settings:
     - `preprocess`: the settings of the model's `Preprocess`, or of a class made from it.
     - `versions`, `python`, `device`: what it was made with.
     - `outputs`: what the model's logits mean, in words.
+    - `preset`: the paper whose settings these are, if any's.
     """
 
     model: str
@@ -187,6 +212,7 @@ class Settings:
     python: str
     device: str
     outputs: str = dataclasses.field(default="MultiClass()", metadata=lately())
+    preset: str | None = dataclasses.field(default=None, metadata=lately())
 
     def table(self) -> dict[str, Any]:
         """All of them by name."""

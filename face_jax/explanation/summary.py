@@ -17,7 +17,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
     """What an explanation says, in plain numbers and words; NaN becomes null."""
     pictures, fit, measured = explanation.pictures, explanation.fit, explanation.importance
     path, scan = fit.path, fit.rank_scan
-    tcav, gradients = measured.tcav, measured.gradient_times_code.per_class
+    tcav, gradients, by_paper = measured.tcav, measured.gradient_times_code.per_class, measured.by_paper
     return plain(
         {
             "target": {
@@ -42,6 +42,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "tcav": tcav.per_class[concept.index],
                     "tcav_p_value": tcav.p_value[concept.index],
                     "gradient_times_code": gradients[concept.index],
+                    **({} if by_paper is None else {"importance_by_preset": by_paper.per_class[concept.index]}),
                     "coverage": concept.coverage,
                     "strongest": _strongest(explanation, concept.strongest, explanation.crop_codes[:, concept.index]),
                 }

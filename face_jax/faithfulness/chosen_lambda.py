@@ -1,8 +1,9 @@
-"""λ chosen on some of the pictures fitted, by a path on the others, and where to begin with it."""
+"""λ chosen on some of the pictures fitted, by a path on the others, and the way to it on all of them."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,57 +11,112 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Collected
-from ..nmf import Given, encode
-from ..nmf.options import AnyStart
+from ..nmf import Solution, SquaredError, factorize
+from ..nmf.options import AnySolver, AnyStart
 from ..outputs import Outputs
-from .lambda_path import Path, faithfulness_path
+from ..support.arguments import Seed
+from .lambda_path import Part, Path, going_on, path_over
 from .lambda_units import InSums, Unit
 from .rows import faithful_rows
+from .term import Faithfulness
+
+# The pictures are divided into so many parts, of which one judges the concepts that were learned without it; each in
+# its turn where a part has fewer pictures than this.
+FOLDS, _FEW = 4, 10
 
 
 def path_judged_on(
     pictures: Collected,
-    learned: Int[np.ndarray, " learned"],
-    judged: Int[np.ndarray, " judged"],
     head: Any,
     crops: Float[np.ndarray, "crop channel"],
+    crop_of: Int[np.ndarray, " crop"] | None,
     rank: int,
     *,
+    shuffled: Int[np.ndarray, " picture"],
+    single: bool,
     outputs: Outputs,
     unit: Unit = InSums(),  # noqa: B008 (settings: frozen)
     **settings: Any,
 ) -> Path:
-    """Solutions along λ, judged on pictures that nothing is learned from.
+    """Solutions along λ, each judged on pictures that nothing is learned from: a quarter, or each quarter in its turn.
 
     **Arguments:**
 
-    - `pictures`: those fitted; `learned` and `judged` number them.
+    - `pictures`: those fitted, at least two.
     - `head`: from activations to logits.
-    - `crops`: averaged activations of crops of the pictures that are learned from.
+    - `crops`: averaged activations of their crops.
+    - `crop_of`: for each crop the number of its picture, −1 if that isn't among them; if None, all crops are learned
+        from at all times.
     - `rank`: how many concepts.
+    - `shuffled`: the numbers of the pictures, in the order in which they are divided.
+    - `single`: whether these are crops of one photograph, which aren't independent however many judge.
     - `outputs`: what the logits mean.
     - `unit`: what λ means.
-    - `settings`: others of `faithfulness_path`.
+    - `settings`: others of `path_over`.
 
     **Returns:** the path.
     """
-    fitting, judging = pictures[learned], pictures[judged]
-    rows, term = faithful_rows(fitting.head(head), crops, fitting.maps, outputs)
-    held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
-    return faithfulness_path(
-        jnp.asarray(rows),
-        rank,
-        dataclasses.replace(term, unit=unit),
-        jnp.asarray(held_out),
-        held_out_term=dataclasses.replace(held_out_term, unit=unit),
-        outputs=outputs,
-        **settings,
-    )
+    parts, affine = [], getattr(head, "affine", False)
+    for judged in folds_of(shuffled)[: turns_of(head, len(pictures), single=single)]:
+        judging = pictures[judged]
+        if affine:
+            # Of the pictures that judge not even crops are learned from.
+            left_out = np.zeros(len(crops), bool) if crop_of is None else np.isin(crop_of, judged)
+            left_out = np.concatenate([left_out, np.isin(np.arange(len(pictures)), judged)])
+            rows, term = faithful_rows(head, crops, pictures.maps, outputs)
+            # Rows of zeros that weigh nothing teach nothing, and all fits are one program.
+            rows = np.where(left_out[:, None], 0, rows)
+            term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, term.weights))
+        else:
+            fitting = pictures[np.setdiff1d(shuffled, judged)]
+            rows, term = faithful_rows(fitting.head(head), crops[:0], fitting.maps, outputs)
+        held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
+        term, held_out_term = (dataclasses.replace(each, unit=unit) for each in (term, held_out_term))
+        parts.append(Part(jnp.asarray(rows), term, jnp.asarray(held_out), held_out_term))
+    return path_over(parts, rank, outputs=outputs, **settings)
 
 
-def start_along(path: Path, rows: Float[np.ndarray, "row channel"], usual: AnyStart) -> AnyStart:
-    """The path's solution as a start for all rows: at a large λ it's a long way from anywhere else."""
-    if path.solution is None or path.weight <= 0:
-        return usual
-    known = path.solution.dictionary
-    return Given(encode(jnp.asarray(rows), known), known)
+def turns_of(head: Any, pictures: int, *, single: bool) -> int:
+    """How many parts judge in turn. Behind a head that isn't affine one does: a fit takes many times as long."""
+    few = pictures < FOLDS * _FEW and not single
+    return FOLDS if few and getattr(head, "affine", False) else 1
+
+
+def folds_of(shuffled: Int[np.ndarray, " picture"]) -> list[Int[np.ndarray, " judge"]]:
+    """Which pictures judge together; of the same number, so that programs are compiled once, and some judge never."""
+    folds = min(FOLDS, len(shuffled))
+    each = len(shuffled) // folds
+    return [np.sort(shuffled[fold * each : (fold + 1) * each]) for fold in range(folds)]
+
+
+def fit_along(
+    weights: Sequence[float],
+    rows: Float[np.ndarray, "row channel"],
+    rank: int,
+    term: Faithfulness,
+    *,
+    solver: AnySolver,
+    start: AnyStart,
+    key: Seed,
+) -> Solution:
+    """The solution at the last of some λ: without the term first, then from each to the next.
+
+    At a large λ it's a long way from anywhere else.
+
+    **Arguments:**
+
+    - `weights`: λ, ascending, such as `leading_to(path)`.
+    - `rows`, `rank`, `term`: the problem.
+    - `solver`, `start`, `key`: for `factorize`.
+    """
+    activations = jnp.asarray(rows)
+    solution = factorize(activations, rank, solver=solver, start=start, key=key)
+    for weight in weights:
+        objective, last = SquaredError() + weight * term, going_on(solution)
+        solution = factorize(activations, rank, objective=objective, solver=solver, start=last, key=key)
+    return solution
+
+
+def leading_to(path: Path) -> list[float]:
+    """The λ of a path above 0, up to the one that was chosen."""
+    return [point.weight for point in path.points[: path.chosen + 1] if point.weight > 0]

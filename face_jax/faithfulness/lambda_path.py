@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..heads import Beside
 from ..metrics import relative_squared_error
-from ..nmf import NNDSVD, Given, Solution, SquaredError, encode, factorize, magnitude
+from ..nmf import NNDSVD, Given, Solution, SquaredError, factorize, magnitude
+from ..nmf.encoding import encode_maps
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or, usual_solver
 from ..nmf.validate import matrix, rank_of, value_range
@@ -145,50 +148,104 @@ def faithfulness_path(
     >>> [point.weight for point in path.points]
     [0.0, 10.0]
     """
-    rank, solver = rank_of(rank), solver_or(None, solver)
     instance("term", term, Faithfulness, "Faithfulness(model.head)")
+    activations = matrix("activations", activations, "row × channel")
+    held_out = matrix("held_out", held_out, "row × channel")
+    held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
+    return path_over(
+        [Part(activations, term, held_out, held_out_term)], rank, weights=weights, most_error=most_error,
+        solver=solver, start=start, key=key, progress=progress, outputs=outputs,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is fitted, and what judges it.
+
+    **Arguments:**
+
+    - `activations`, `term`: the rows that are learned from, and their faithfulness.
+    - `held_out`, `held_out_term`: rows of other images, and theirs.
+    """
+
+    activations: Float[Array, "row channel"]
+    term: Faithfulness
+    held_out: Float[Array, "other channel"]
+    held_out_term: Faithfulness
+
+
+def path_over(
+    parts: Sequence[Part],
+    rank: Whole,
+    *,
+    weights: Sequence[float] | None = None,
+    most_error: Real = 1.1,
+    solver: AnySolver | None = None,
+    start: AnyStart | None = None,
+    key: Seed = None,
+    progress: Progress = silent,
+    outputs: AnyOutputs | None = None,
+) -> Path:
+    """`faithfulness_path` by several fits, which are judged together: each λ by the means over the parts.
+
+    **Arguments:**
+
+    - `parts`: what is fitted and what judges; parts of about the same size.
+    - the others: as there.
+
+    **Returns:** the path; the solution is that of the last part.
+    """
+    rank, solver = rank_of(rank), solver_or(None, solver)
     most_error = real("most_error", most_error, "factor")
     if most_error < 1:
         raise ValueError(f"most_error={most_error} allows no solution; give a factor of at least 1, such as 1.1")
     known = None if weights is None else _ascending(weights)
-    activations = matrix("activations", activations, "row × channel")
-    held_out = matrix("held_out", held_out, "row × channel")
-    prepared = _prepared(term, activations, "activations")
-    held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
-    _prepared(held_out_term, held_out, "held_out")
+    prepared = [_prepared(part.term, part.activations, "activations") for part in parts]
+    for part in parts:
+        _prepared(part.held_out_term, part.held_out, "held_out")
     if solver is None:
-        signed = min(value_range(activations)[0], value_range(held_out)[0]) < 0
-        solver = usual_solver(signed=signed, **SETTINGS)
-    solver.check_terms(SquaredError() + term)
-    outputs = outputs_for(term.loss) if outputs is None else outputs
+        lowest = min(value_range(rows)[0] for part in parts for rows in (part.activations, part.held_out))
+        solver = usual_solver(signed=lowest < 0, **SETTINGS)
+    solver.check_terms(SquaredError() + parts[0].term)
+    outputs = outputs_for(parts[0].term.loss) if outputs is None else outputs
     instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
     key, start = key_of(key), start_or(NNDSVD(), start)
 
-    solution = factorize(activations, rank, solver=solver, start=start, key=key)
-    points = [_point(0.0, solution, activations, term, held_out, held_out_term, outputs)]
-    chosen, kept, worse = 0, solution, 0
+    solutions = [factorize(part.activations, rank, solver=solver, start=start, key=key) for part in parts]
+    points = [_point(0.0, solutions, parts, outputs)]
+    chosen, kept, worse = 0, solutions[-1], 0
     if known is None:
-        balance = float(solution.stats.final_objective) / max(_total(term, prepared, activations, solution), 1e-12)
+        totals = [_total(*each) for each in zip(parts, prepared, solutions, strict=True)]
+        balance = sum(float(each.stats.final_objective) for each in solutions) / max(sum(totals), 1e-12)
         candidates = [share * balance for share in _SHARES]
     else:
         balance = 0.0
         candidates = [weight for weight in known if weight > 0]
     with progress("Comparing λ", len(candidates)) as advance:
         for weight in candidates:
-            objective, last = SquaredError() + weight * term, Given(solution.codes, solution.dictionary)
-            solution = factorize(activations, rank, objective=objective, solver=solver, start=last, key=key)
+            for at, part in enumerate(parts):
+                objective, last = SquaredError() + weight * part.term, going_on(solutions[at])
+                solutions[at] = factorize(
+                    part.activations, rank, objective=objective, solver=solver, start=last, key=key
+                )
             advance(1)
-            points.append(_point(weight, solution, activations, term, held_out, held_out_term, outputs))
+            points.append(_point(weight, solutions, parts, outputs))
             best = points[chosen].held_out_loss
             gained = best - points[-1].held_out_loss
             if gained > 0 and points[-1].held_out_error <= most_error * points[0].held_out_error:
-                chosen, kept = len(points) - 1, solution
+                chosen, kept = len(points) - 1, solutions[-1]
                 worse = worse + 1 if weight >= _FELT * balance and gained < _GAIN * best else 0
             else:
                 worse += 1
             if weights is None and worse >= _WORSE:
                 break
     return Path(tuple(points), chosen, kept, most_error)
+
+
+def going_on(solution: Solution) -> Given:
+    """The start at another solution."""
+    # Results of heads whose numbers lie on a device for good do so too, and would be compiled for anew.
+    return Given(*(jnp.asarray(np.asarray(each)) for each in (solution.codes, solution.dictionary)))
 
 
 def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
@@ -199,24 +256,19 @@ def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name
     return prepared
 
 
-def _total(
-    term: Faithfulness, prepared: Prepared | Unkept, activations: Float[Array, "row channel"], solution: Solution
-) -> float:
-    known = term.recalled(prepared, activations)
-    return float(term.value(known, solution.codes, solution.dictionary))
+def _total(part: Part, prepared: Prepared | Unkept, solution: Solution) -> float:
+    known = part.term.recalled(prepared, part.activations)
+    return float(part.term.value(known, solution.codes, solution.dictionary))
 
 
-def _point(
-    weight: float,
-    solution: Solution,
-    activations: Float[Array, "row channel"],
-    term: Faithfulness,
-    held_out: Float[Array, "other channel"],
-    held_out_term: Faithfulness,
-    outputs: Outputs,
-) -> Point:
-    error, loss, _ = _measured(term, activations, solution.dictionary, outputs)
-    other_error, other_loss, agreement = _measured(held_out_term, held_out, solution.dictionary, outputs)
+def _point(weight: float, solutions: Sequence[Solution], parts: Sequence[Part], outputs: Outputs) -> Point:
+    """What was measured of one λ: means over the parts, and of the solver's the worst."""
+    measured = []
+    for part, solution in zip(parts, solutions, strict=True):
+        error, loss, _ = _measured(part.term, part.activations, solution.dictionary, outputs)
+        measured.append((error, loss, *_measured(part.held_out_term, part.held_out, solution.dictionary, outputs)))
+    error, loss, other_error, other_loss, agreement = np.mean(measured, axis=0).tolist()
+    stats = [solution.stats for solution in solutions]
     return Point(
         weight=weight,
         error=error,
@@ -224,9 +276,9 @@ def _point(
         held_out_error=other_error,
         held_out_loss=other_loss,
         agreement=agreement,
-        objective=float(solution.stats.final_objective),
-        residual=float(solution.stats.final_residual),
-        steps=int(solution.stats.steps),
+        objective=float(np.mean([float(each.final_objective) for each in stats])),
+        residual=max(float(each.final_residual) for each in stats),
+        steps=max(int(each.steps) for each in stats),
     )
 
 
@@ -237,13 +289,19 @@ def _measured(
     outputs: Outputs,
 ) -> tuple[float, float, float]:
     """Relative squared error, mean loss and agreement, of the images that the term weighs."""
-    codes = encode(activations, dictionary)
+    weights = None if term.weights is None else np.asarray(term.weights, np.float64)
+    if weights is not None and term.places == 1 and not isinstance(term.head, Beside):
+        # Others count for nothing below.
+        activations, weights = activations[np.flatnonzero(weights > 0)], weights[weights > 0]
+    rows, concepts = np.asarray(activations), np.asarray(dictionary)
+    # As explanations have it, so that no more programs are compiled.
+    codes = jnp.asarray(encode_maps(rows[:, None, None], concepts)[:, 0, 0])
     original, rebuilt = predictions(term, activations, codes, dictionary)
     losses = np.asarray(term.loss.values(term.loss.target(original), rebuilt), np.float64)
     same = outputs.agreement(np.asarray(original), np.asarray(rebuilt))
-    weights = np.ones_like(losses) if term.weights is None else np.asarray(term.weights, np.float64)
+    weights = np.ones_like(losses) if weights is None else weights
     counted = np.repeat(weights > 0, term.places)
-    error = relative_squared_error(np.asarray(activations)[counted], np.asarray(codes @ dictionary)[counted])
+    error = relative_squared_error(rows[counted], (np.asarray(codes) @ concepts)[counted])
     return error, float(np.average(losses, weights=weights)), float(np.average(same, weights=weights))
 
 

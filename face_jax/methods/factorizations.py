@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from ..activations import Collected
 from ..faithfulness import InMeans, InSums, Unit, faithful_rows
-from ..faithfulness.chosen_lambda import path_judged_on, start_along
+from ..faithfulness.chosen_lambda import fit_along, leading_to, path_judged_on
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..model import SplitModel
 from ..nmf import NNDSVD, PaperAdam, Random, SquaredError, factorize
@@ -171,14 +171,14 @@ class FACE:
         term = dataclasses.replace(term, unit=self.unit)
         signed = bool((rows < 0).any())
         solver = usual_solver(signed=signed, **FAITHFUL) if self.solver is None else self.solver
-        start = self.start
+        settings: dict[str, Any] = {"solver": solver, "start": self.start, "key": key}
         if self.faithfulness == "auto":
             path = self._path(crops, pictures, rank, solver, key)
-            weight, start = path.weight, start_along(path, rows, start)
+            objective = SquaredError() + path.weight * term
+            found = fit_along(leading_to(path), rows, rank, term, **settings)
         else:
-            weight = float(self.faithfulness)
-        objective = SquaredError() + weight * term
-        found = factorize(jnp.asarray(rows), rank, objective=objective, solver=solver, start=start, key=key)
+            objective = SquaredError() + float(self.faithfulness) * term
+            found = factorize(jnp.asarray(rows), rank, objective=objective, **settings)
         # Where the solver has lengths of its own, `A W Wᵀ` is about these.
         scale = found.scale if isinstance(solver, PaperAdam) else jnp.ones_like(found.scale)
         inference = ByObjective(objective) if self.inference is None else self.inference
@@ -189,15 +189,11 @@ class FACE:
             raise ValueError(
                 'faithfulness="auto" chooses λ on some of the pictures, and there is only one; give a number'
             )
-        order = generator(jax.random.fold_in(key, 1)).permutation(len(pictures))
-        judges = max(1, round(len(pictures) / 4))
-        judged, learned = np.sort(order[:judges]), np.sort(order[judges:])
-        # Of the pictures that judge not even crops are learned from.
-        others = crops if self.crop_of is None or not len(crops) else crops[~np.isin(self.crop_of, judged)]
-        settings: dict[str, Any] = {"solver": solver, "start": self.start, "key": key}
         return path_judged_on(
-            pictures, learned, judged, self.head, others, rank, outputs=self.outputs, unit=self.unit, **settings
-        )
+            pictures, self.head, crops, None if self.crop_of is None else np.asarray(self.crop_of), rank,
+            shuffled=generator(jax.random.fold_in(key, 1)).permutation(len(pictures)), single=False,
+            outputs=self.outputs, unit=self.unit, solver=solver, start=self.start, key=key,
+        )  # fmt: skip
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
@@ -240,7 +236,7 @@ class CRAFT(_ScikitNMF):
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
-        return Bank(_scikit_nmf(averages_of(activations), rank, self, key), self.name)
+        return Bank(scikit_nmf(averages_of(activations), rank, self, key).components_, self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,13 +257,12 @@ class ICE(_ScikitNMF):
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Factorize."""
-        found = _scikit_nmf(places_of(activations), rank, self, key)
+        found = scikit_nmf(places_of(activations), rank, self, key).components_
         return Bank(found, self.name, importance=ByDirectionalDerivative())
 
 
-def _scikit_nmf(
-    rows: Float[np.ndarray, "row channel"], rank: Any, method: _ScikitNMF, key: Key[Array, ""]
-) -> Float[np.ndarray, "concept channel"]:
+def scikit_nmf(rows: Float[np.ndarray, "row channel"], rank: Any, method: _ScikitNMF, key: Key[Array, ""]) -> Any:
+    """Scikit-learn's estimator, fitted: its `components_` are the concepts, and it took `n_iter_` steps."""
     name, steps = method.name, method.max_steps
     rank = check_count("rank", rank, "concepts")
     if (rows < 0).any():
@@ -283,4 +278,4 @@ def _scikit_nmf(
     with warnings.catch_warnings():
         # It's published with so many steps, whether or not they are enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return decomposition.NMF(rank, init=method.start, max_iter=steps, random_state=seed).fit(rows).components_
+        return decomposition.NMF(rank, init=method.start, max_iter=steps, random_state=seed).fit(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from ..pictures.crop_and_resize import pair_of
 from ..pictures.crop_rules import Cropping, GridCrops, NativeCrops
 from ..pictures.preprocess import Preprocess
 from ..support.arguments import instance
@@ -39,6 +40,8 @@ class Published:
     - `inference`, `importance`: its rules.
     - `averaged`: whether pictures are averaged over their places before they are encoded.
     - `deletion`: whose definition of C-Del its numbers have, for `metrics.c_deletion`.
+    - `source`: where that is from.
+    - `differs`: what it does, and where `explain` does something else by default, in words.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Published:
     importance: Weighing
     averaged: bool
     deletion: str
+    source: str = ""
+    differs: str = ""
 
     def crops_of(self, preprocess: Any) -> Cropping | None:
         """The paper's rule for crops, for `explain(crops=…)`; None for whole pictures.
@@ -56,9 +61,18 @@ class Published:
         **Arguments:**
 
         - `preprocess`: the model's.
+
+        Raises `ValueError` for a network's input smaller than the paper's crops.
         """
         instance("preprocess", preprocess, Preprocess, "model.preprocess")
         if self.cropping == "native":
+            height, width = pair_of(preprocess.size)
+            if min(height, width) < _SIDE:
+                raise ValueError(
+                    f"crops of {_SIDE} × {_SIDE} pixels are the setting of {self.name!r}, and the network's input has "
+                    f"{height} × {width}; give crops, such as NativeCrops(model.preprocess, size="
+                    f"{max(1, round(min(height, width) * _SIDE / _INPUT))})"
+                )
             return NativeCrops(preprocess, size=_SIDE, overlap=_OVERLAP)
         return GridCrops(size=_SIDE / _INPUT, overlap=_OVERLAP) if self.cropping == "resized" else None
 
@@ -67,14 +81,37 @@ class Published:
         return {"inference": self.inference, "importance": self.importance, "averaged": self.averaged}
 
 
+_SCIKIT = "by scikit-learn's NMF as it comes, where the default goes on until it converges; no faithfulness term"
+_HALTON = "importance is estimated by total Sobol indices on 32 Halton points, where the default's are exact or closer"
+
 PUBLISHED = {
     each.name: each
     for each in (
         # arXiv 2510.11675, section 4 and appendix B, and its code for what these don't say.
-        Published("face", FACE.published(), 25, "native", LeastSquares(), ByHaltonSobol(), True, "code"),
+        Published(
+            "face", FACE.published(), 25, "native", LeastSquares(), ByHaltonSobol(), True, "code",
+            source="FACE (NeurIPS 2025, arXiv 2510.11675, and its code)",
+            differs="crops of 64 × 64 pixels of the network's input at their own size, where the default takes random "
+            "ones and enlarges them; Adam from NNDSVD until the loss changes by less than 1e-3 a step, where the "
+            "default goes on until it converges; a small λ, in means, on the predictions of crops, where the default "
+            "chooses λ so that those of whole photographs are kept; codes by least squares, which may be below zero, "
+            f"where the default's may not; {_HALTON}",
+        ),
         # CVPR 2023; crops as in its code 0.0.3, where the paper draws them at random. Codes at every place.
-        Published("craft", CRAFT(), 25, "resized", NonNegativeLeastSquares(), ByHaltonSobol(), False, "code"),
+        Published(
+            "craft", CRAFT(), 25, "resized", NonNegativeLeastSquares(), ByHaltonSobol(), False, "code",
+            source="CRAFT (CVPR 2023, and its code 0.0.3)",
+            differs="crops of a grid, two sevenths of the photograph's short side wide and enlarged to the network's "
+            f"input, where the default takes random ones; {_SCIKIT}; codes of photographs at every place, where the "
+            f"default encodes averages if the head averages first; {_HALTON}",
+        ),
         # AAAI 2021; the rank is that of FACE's comparison.
-        Published("ice", ICE(), 25, None, NonNegativeLeastSquares(), ByDirectionalDerivative(), False, "ice"),
+        Published(
+            "ice", ICE(), 25, None, NonNegativeLeastSquares(), ByDirectionalDerivative(), False, "ice",
+            source="ICE (AAAI 2021), with the number of concepts that FACE compares it at",
+            differs="every place of whole photographs is factorized, where the default takes averages of crops; "
+            f"{_SCIKIT}; codes of photographs at every place; importance is the size of the class score's derivative "
+            "along each concept, where the default's is the total Sobol index",
+        ),
     )
-}
+}  # fmt: skip

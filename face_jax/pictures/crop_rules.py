@@ -246,15 +246,51 @@ class NativeCrops:
         del key
         top, left = (each.ravel() for each in np.meshgrid(*self._corners(), indexing="ij"))
         window = np.stack([top, left, top + self.size, left + self.size], axis=1)
-        box = []
-        for shape in shapes:
-            scale, beside = (np.asarray(pair * 2) for pair in scale_and_margin(shape, self.preprocess))
-            box.append(np.clip(np.round((window + beside) * scale), 0, [*shape, *shape]))
         return Crops(
             image=np.repeat(np.arange(len(shapes)), len(window)),
-            box=np.concatenate(box).astype(np.int64),
+            box=np.concatenate([_in_photograph(window, shape, self.preprocess) for shape in shapes]),
             window=np.tile(window, (len(shapes), 1)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class WholePictures:
+    """What the network sees of each photograph, as one crop of it (ICE).
+
+    **Arguments:**
+
+    - `preprocess`: how photographs become the network's input: the model's `preprocess`.
+    """
+
+    preprocess: Preprocess
+
+    def __post_init__(self) -> None:
+        instance("preprocess", self.preprocess, Preprocess, "model.preprocess")
+
+    def __repr__(self) -> str:
+        """Without the settings of `preprocess`, which are the model's."""
+        return "WholePictures(preprocess=model.preprocess)"
+
+    def count(self, shapes: list[tuple[int, int]]) -> int:
+        """One for each photograph."""
+        return len(shapes)
+
+    def __call__(self, shapes: list[tuple[int, int]], *, key: Key[Array, ""]) -> Crops:
+        """Nothing is random."""
+        del key
+        window = np.asarray([(0, 0, *pair_of(self.preprocess.size))])
+        return Crops(
+            image=np.arange(len(shapes)),
+            box=np.concatenate([_in_photograph(window, shape, self.preprocess) for shape in shapes]),
+        )
+
+
+def _in_photograph(
+    window: Int[np.ndarray, "crop 4"], shape: tuple[int, int], preprocess: Preprocess
+) -> Int[np.ndarray, "crop 4"]:
+    """The nearest boxes in a photograph to windows of a network's input."""
+    scale, beside = (np.asarray(pair * 2) for pair in scale_and_margin(shape, preprocess))
+    return np.clip(np.round((window + beside) * scale), 0, [*shape, *shape]).astype(np.int64)
 
 
 def _check_overlap(overlap: Any) -> None:

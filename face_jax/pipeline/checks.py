@@ -42,10 +42,13 @@ def check_settings(
     return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
 
 
-def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto"] | None:
+def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto", "usual"] | None:
     """Refuses a λ that isn't valid, or beside an objective of one's own; gives it as a plain number."""
     if faithfulness is None:
         return None
+    if isinstance(faithfulness, str) and faithfulness == "usual":
+        # An objective of one's own has the terms that were wanted.
+        return "usual" if objective is None else None
     if isinstance(faithfulness, str) and faithfulness == "auto" and objective is None:
         return "auto"
     if objective is not None:
@@ -55,7 +58,7 @@ def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["au
         )
     found = float_or_none(faithfulness)
     if found is None or not (math.isfinite(found) and found >= 0):
-        raise ValueError(f"faithfulness={shown(faithfulness)} isn't a λ; give a number of at least 0, or 'auto'")
+        raise ValueError(f"faithfulness={shown(faithfulness)} isn't a λ; give a number of at least 0, 'auto' or None")
     return found
 
 

@@ -8,15 +8,16 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import metrics
-from ..explanation.parts import Scores
-from ..importance import Sobol
+from ..explanation.parts import Importance, Scores
 from ..methods import MeanDirection, NNDSVDStart, RandomDirections
+from ..metrics import Score
 from ..model import SplitModel
 from ..nmf import factorize
 from ..support.progress import Progress, silent
 from .fitting import Fitted
 from .material import Keys, Material
-from .ranking import importance_of
+from .presets import Preset
+from .ranking import codes_by, importance_by, importance_of
 
 WITHOUT_TERM = "λ = 0: the same without the faithfulness term"
 
@@ -40,20 +41,25 @@ def scores_of(
     material: Material,
     fitting: Fitted,
     dictionary: Float[np.ndarray, "concept channel"],
-    importance: Sobol,
+    importance: Importance,
     target: int,
     keys: Keys,
     progress: Progress,
+    preset: Preset | None = None,
 ) -> Scores:
-    """The explanation's scores, and those of its controls, each with an importance of its own."""
+    """The explanation's scores, and those of its controls, each with an importance of its own; all by one rule."""
     scored, banks = material.scored, control_banks(fitting, len(dictionary), keys)
-    rows = [
-        metrics.score("this explanation", model.head, scored, dictionary, target, importance.per_class, model.outputs)
-    ]
+
+    def row(name: str, bank: Float[np.ndarray, "concept channel"], weights: Float[np.ndarray, " concept"]) -> Score:
+        codes = None if preset is None else codes_by(preset, model, scored, bank)
+        return metrics.score(name, model.head, scored, bank, target, weights, model.outputs, codes=codes)
+
+    rows = [row("this explanation", dictionary, importance.deciding)]
     with progress("Controls", len(banks)) as advance:
         for name, bank in banks.items():
-            weights = importance_of(model, material.fitted, bank, target, keys["importance"], silent).per_class
-            rows.append(metrics.score(name, model.head, scored, bank, target, weights, model.outputs))
+            given = (model, material.fitted, bank, target, keys["importance"])
+            measured = importance_of(*given, silent) if preset is None else importance_by(preset, *given)
+            rows.append(row(name, bank, measured.per_class))
             advance(1)
     # Tokens that are kept beside the maps say something of each picture even then.
     some = scored[:1] if scored.kept is None else scored

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..explanation.parts import Bank, Provenance, Target
 from ..explanation.record import Explanation
+from ..methods import Published
+from ..methods.bank import places_of
 from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
@@ -23,10 +26,17 @@ from .checks import check_faithfulness, check_objects, check_rank, check_setting
 from .controls import scores_of
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
+from .presets import fit_by_scikit, note_on, preset_of
 from .provenance import fit_of, notes_on, settings_of
 from .ranking import describe, weighed
 from .selection import Activator, apart_if_signed, choose_class
 
+if TYPE_CHECKING:
+    PresetName = Literal["face", "craft", "ice"] | Published | None
+else:
+    # Whoever gives something else is told so in words.
+    PresetName = Any
+_RANK = 25
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
 
@@ -36,13 +46,14 @@ def explain(
     images: Any,
     target: Class | None = None,
     *,
-    rank: Whole | Literal["auto"] = 25,
+    rank: Whole | Literal["auto"] | None = None,
     crops: Any = None,
-    faithfulness: Real | Literal["auto"] | None = None,
+    faithfulness: Real | Literal["auto", "usual"] | None = "usual",
     objective: AnyObjective | None = None,
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
     signs: Signs | None = None,
+    preset: PresetName = None,
     held_out: Real = 0.2,
     strongest: Whole = 8,
     one_each: bool = True,
@@ -64,11 +75,12 @@ def explain(
     - `images`: anything that `face_jax.photographs` takes: a folder, files, an `.npz`, arrays.
     - `target`: the class, by name or number. A string that is a class's name means that class; else digits are a
         number, as integers always are. By default, the class that the model predicts most often here.
-    - `rank`: number of concepts. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
+    - `rank`: number of concepts, 25 by default. `"auto"` scans ranks by the error on entries left out (`rank_scan`).
     - `crops`: which crops are taken; by default `RandomCrops`, at least ten a photograph and 300 in all.
     - `faithfulness`: λ of FACE's term, in the formula's unit (`½ ‖A − U Wᵀ‖² + λ Σ KL`), which keeps the predictions
-        of the whole photographs fitted (of labels each one's); `"auto"` chooses it on some of them by a path. None: no
-        such term.
+        of the whole photographs fitted (of labels each one's); `"auto"` chooses it on parts of them by a path. None: no
+        such term. `"usual"`, the default: as `"auto"` where the head is affine and there are photographs enough to
+        choose λ on (12 that are fitted, or as many crops of a single one), else none; a note says why.
     - `objective`, `solver`, `start`: for `factorize`; an objective of your own excludes `faithfulness`. The solver is
         `ADMM()` unless another one is given, or `SemiNMF()` for concepts of either sign. The start is `NNDSVD()` unless
         another one is given: the control "no steps taken" is then the very start of this fit.
@@ -76,6 +88,9 @@ def explain(
         concepts have entries of either sign (`SemiNMF`), which rebuild activations and predictions more closely.
         `"apart"`: positive and negative parts are channels of their own (`signs_apart`), and concepts are at least 0,
         which are found again more often in other photographs.
+    - `preset`: a paper's settings from end to end, `"face"`, `"craft"` or `"ice"`: crops, number of concepts, solver, λ
+        and its unit, codes, importance and scores; or a `methods.Published`. What is given beside it wins, λ in its
+        unit; notes say so, and in what it differs from the default. Photographs are held out, as always.
     - `held_out`: share of the photographs that is only scored on. A single one is scored on as many other crops.
     - `strongest`: strongest crops named for each concept, one of each photograph if `one_each`.
     - `batch`: pictures that go through the network together.
@@ -95,37 +110,68 @@ def explain(
     (3, 'warm')
     """
     keys = keys_of(key := key_of(key))
+    paper = preset_of(
+        preset, rank=rank, crops=crops, faithfulness=faithfulness, objective=objective, solver=solver, start=start
+    )
+    if rank is None:
+        rank = _RANK if paper is None else paper.paper.rank
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     faithfulness = check_faithfulness(faithfulness, objective)
-    solver, start, signs = check_objects(model, objective, solver, start, signs, cache)
     flag("one_each", one_each)
     progress, stopwatch = progress_of(progress), Stopwatch()
-    with stopwatch("everything else"), exhaustion_in_words(f"images, crops and rank={rank}", _LESS):
+    with (
+        stopwatch("everything else"),
+        exhaustion_in_words(f"images, crops and rank={rank}", _LESS),
+        nullcontext() if paper is None else paper.refusing_signs(),
+    ):
+        if paper is not None:
+            solver, start, faithfulness = paper.solver, paper.start, paper.faithfulness
+        solver, start, signs = check_objects(model, objective, solver, start, signs, cache)
+        if paper is not None:
+            paper.check(model)
         every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
         activator = Activator(model, batch, cache, progress, stopwatch, solver if signs == "mixed" else None)
         number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
         if signs == "apart":
             activator, seen = apart_if_signed(activator, seen)
+        if paper is not None:
+            paper.check_photographs(len(seen.index))
+            crops = paper.cropping(model.preprocess)
         places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess)
-        check_rank(rank, len(places.crops), seen.kept.maps.shape[-1])
-        activator, seen, material = material_of(activator, places, seen, number, keys, signs)
+        maps = seen.kept.maps
+        each = maps.shape[1] * maps.shape[2]
+        count = len(places.fitted) * each if paper is not None and paper.of_places else len(places.crops)
+        check_rank(rank, count, maps.shape[-1])
+        averaged = None if paper is None or not model.head.affine else paper.paper.averaged
+        activator, seen, material = material_of(activator, places, seen, number, keys, signs, averaged=averaged)
         model, rows = activator.model, material.pictures.crop_activations
+        whole = None
+        if paper is not None and paper.of_places:
+            rows = whole = places_of(seen.kept.maps[places.fitted])
         signed = material.signed if solver is None else solver.signed_dictionary
         rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
-        fitting = fit(
-            model.head, material, rank, faithfulness=faithfulness, objective=objective, signed=signed, solver=solver,
-            start=start, keys=keys, progress=progress, stopwatch=stopwatch, outputs=model.outputs,
-        )  # fmt: skip
+        if paper is not None and paper.by_scikit:
+            with stopwatch("factorization"), progress("Factorizing", 1) as advance:
+                fitting = fit_by_scikit(paper.method, rows, material.pictures.crop_activations, rank, keys["start"])
+                advance(1)
+        else:
+            fitting = fit(
+                model.head, material, rank, faithfulness=faithfulness, signed=signed, solver=solver, start=start,
+                objective=objective if paper is None else paper.objective(model.head, model.outputs), keys=keys,
+                progress=progress, stopwatch=stopwatch, outputs=model.outputs, rows=whole,
+            )  # fmt: skip
         with stopwatch("importance"):
-            importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress)
+            importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress, paper)
         with stopwatch("scores and controls"):
-            scores = scores_of(model, material, fitting, dictionary, importance.sobol, number, keys, progress)
+            scores = scores_of(model, material, fitting, dictionary, importance, number, keys, progress, paper)
         with stopwatch("codes of whole photographs"):
             codes = encode_maps(seen.kept.maps, dictionary)
         concepts = describe(model, material, importance.sobol, dictionary, crop_codes, number, strongest, one_each)
-    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan)
-    settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number)
+    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper)
+    if paper is not None:
+        notes = (note_on(paper, scores.own), *notes)
+    settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number, paper)
     return Explanation(
         model=model,
         target=Target(number, chosen),

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..faithfulness import Path, faithful_rows
-from ..faithfulness.chosen_lambda import path_judged_on, start_along
+from ..faithfulness.chosen_lambda import FOLDS, fit_along, leading_to, path_judged_on
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
@@ -21,7 +21,9 @@ from ..outputs import MultiClass, Outputs
 from ..support.progress import Progress, Stopwatch
 from . import checks
 from .material import Keys, Material
-from .selection import split
+
+# Pictures that are needed at least for λ to be chosen by default.
+ENOUGH = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Fitted:
     - `solution`: the factors.
     - `crop_codes`: of the crops.
     - `path`: how λ was chosen, if it was.
+    - `plain`: why there is no faithfulness term where there is one by default; nothing if there is, or if it wasn't
+        wanted.
+    - `method`: what fitted, if not `solver`.
     """
 
     rows: Float[np.ndarray, "row channel"]
@@ -44,6 +49,8 @@ class Fitted:
     solution: Solution
     crop_codes: Float[np.ndarray, "crop concept"]
     path: Path | None
+    plain: str = ""
+    method: str = ""
 
 
 def fit(
@@ -51,7 +58,7 @@ def fit(
     material: Material,
     rank: int,
     *,
-    faithfulness: float | Literal["auto"] | None,
+    faithfulness: float | Literal["auto", "usual"] | None,
     objective: AnyObjective | None,
     signed: bool,
     solver: AnySolver | None,
@@ -60,6 +67,7 @@ def fit(
     progress: Progress,
     stopwatch: Stopwatch,
     outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
+    rows: Float[np.ndarray, "row channel"] | None = None,
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
@@ -68,38 +76,64 @@ def fit(
     - `head`: from activations to logits.
     - `material`: the crops, and the pictures whose predictions are kept.
     - `rank`: how many concepts.
-    - `faithfulness`: λ, or `"auto"`, or None for none.
+    - `faithfulness`: λ, or `"auto"`, or None for none; `"usual"`: as for `"auto"` where that can be had soon.
     - `signed`: whether concepts may have entries below zero.
     - `objective`, `solver`, `start`: for `factorize`; the usual ones if None.
     - `keys`: from `keys_of`.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
     - `outputs`: what the logits mean.
+    - `rows`: what is factorized; the crops if None.
 
     **Returns:** the factorization.
     """
-    objective = SquaredError() if objective is None else objective
+    objective, plain = SquaredError() if objective is None else objective, ""
+    if faithfulness == "usual":
+        plain = why_plain(head, material, rank, solver)
+        faithfulness = None if plain else "auto"
     if solver is None:
         solver = usual_solver(signed=signed, **({} if faithfulness is None else FAITHFUL))
-    start = first = NNDSVD() if start is None else start
+    start = NNDSVD() if start is None else start
+    settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"]}
     crops = material.pictures.crop_activations
-    rows, path = crops, None
+    others, path = rows is not None, None
+    rows = crops if rows is None else rows
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
             rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
             if faithfulness == "auto":
                 with stopwatch("choice of the faithfulness"):
                     path = _path(head, material, rank, solver, start, keys, progress, outputs)
-                first = start_along(path, rows, start)
             objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
-        solution = factorize(
-            jnp.asarray(rows), rank, objective=objective, solver=solver, start=first, key=keys["start"]
-        )
+            if path is not None:
+                solution = fit_along(leading_to(path), rows, rank, term, **settings)
+        if path is None:
+            solution = factorize(jnp.asarray(rows), rank, objective=objective, **settings)
         crop_codes = np.asarray(solution.codes)[: len(crops)]
-        if not (getattr(head, "affine", False) or faithfulness is None):
+        if others or not (getattr(head, "affine", False) or faithfulness is None):
             # The rows were places of pictures, in the crops' place.
             crop_codes = np.asarray(encode(jnp.asarray(crops), solution.dictionary))
         advance(1)
-    return Fitted(rows, objective, solver, start, solution, crop_codes, path)
+    return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain)
+
+
+def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None) -> str:
+    """Why there's no faithfulness by default, in words; nothing if there is."""
+    pictures, crops = len(material.fitted), len(material.pictures.crop_activations)
+    what = "crops of the class" if len(material.pictures.photographs) == 1 else "photographs fitted"
+    if not getattr(head, "affine", False):
+        return (
+            "behind a head that doesn't average first it takes minutes to hours (faithfulness='auto', or "
+            "--faithfulness auto, takes them)"
+        )
+    if solver is not None and getattr(solver, "beside_terms", solver) is None:
+        return f"{type(solver).__name__} can't fit it (leave solver out, or give ADMM())"
+    if pictures < ENOUGH:
+        return (
+            f"λ is chosen on some of the {what}, of which there should be {ENOUGH} at least, and there are {pictures}"
+        )
+    if rank > crops * (FOLDS - 1) // FOLDS:
+        return f"λ is chosen by fits of three in four of the {crops} crops, which don't allow {rank} concepts"
+    return ""
 
 
 def choose_rank(
@@ -132,16 +166,19 @@ def _path(
     progress: Progress,
     outputs: Outputs,
 ) -> Path:
-    """Solutions along λ, judged on a quarter of the pictures fitted; those held out are for the scores alone."""
+    """Solutions along λ, judged on parts of the pictures fitted; those held out are for the scores alone."""
     pictures = material.fitted
     if len(pictures) < 2:
         raise ValueError(
             'faithfulness="auto" chooses λ on some of the pictures, and there is only one; give λ as a number, such as '
             "faithfulness=1e3, or more photographs"
         )
-    learned, judged = split(len(pictures), 0.25, key=jax.random.fold_in(keys["controls"], 1))
-    # Of the pictures that judge not even crops are learned from.
-    crops = material.pictures.crop_activations
-    others = crops[~np.isin(material.crop_of, material.index[judged])]
-    settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"], "progress": progress}
-    return path_judged_on(pictures, learned, judged, head, others, rank, outputs=outputs, **settings)
+    shuffled = jax.random.permutation(jax.random.fold_in(keys["controls"], 1), len(pictures))
+    index, crop_of = material.index, material.crop_of
+    # Crops of a single photograph that aren't of the class judge nothing.
+    of_pictures = np.where(np.isin(crop_of, index), np.searchsorted(index, crop_of), -1)
+    return path_judged_on(
+        pictures, head, material.pictures.crop_activations, of_pictures, rank,
+        shuffled=np.asarray(shuffled).astype(np.int64), outputs=outputs, single=len(material.pictures.photographs) == 1,
+        solver=solver, start=start, key=keys["start"], progress=progress,
+    )  # fmt: skip

@@ -112,7 +112,14 @@ def places_in(
 
 
 def material_of(
-    activator: Activator, places: Places, seen: Survey, target: int, keys: Keys, signs: Signs
+    activator: Activator,
+    places: Places,
+    seen: Survey,
+    target: int,
+    keys: Keys,
+    signs: Signs,
+    *,
+    averaged: bool | None = None,
 ) -> tuple[Activator, Survey, Material]:
     """Activations of what `places` names; an affine head needs averages only.
 
@@ -124,26 +131,28 @@ def material_of(
     - `target`: the class.
     - `keys`: from `keys_of`.
     - `signs`: how activations below zero are explained. They may be in crops alone.
+    - `averaged`: whether photographs are averaged over their places; None: where the head averages first.
 
     **Returns:** whoever runs the model, with its signs apart or not, what it makes of the photographs, and all
     activations. Raises `ValueError` where the layer has none.
     """
     made = _of_one if len(places.photographs) == 1 else _of_several
-    material = made(activator, places, seen.kept, target, keys, affine=activator.model.head.affine)
+    averaged = activator.model.head.affine if averaged is None else averaged
+    material = made(activator, places, seen.kept, target, keys, averaged=averaged)
     if signs == "apart" and material.signed:
         activator, seen = apart_if_signed(activator, seen, known=True)
-        material = made(activator, places, seen.kept, target, keys, affine=activator.model.head.affine)
+        material = made(activator, places, seen.kept, target, keys, averaged=averaged)
     check_alive(activator.model, material.pictures.crop_activations, material.fitted)
     return activator, seen, material
 
 
 def _of_one(
-    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, affine: bool
+    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, averaged: bool
 ) -> Material:
     """A single photograph: its crops are the pictures, and other crops of it are scored on."""
-    crops = activator.crops(places.photographs, places.crops, maps=not affine)
+    crops = activator.crops(places.photographs, places.crops, maps=not averaged)
     others = _crops_of(places.cropping, places.shapes, places.held_out, keys["more crops"])
-    other_crops = activator.crops(places.photographs, others, maps=not affine)
+    other_crops = activator.crops(places.photographs, others, maps=not averaged)
     index = of_class(activator.model, crops, target)
     return Material(
         pictures=_pictures(places, seen, crops),
@@ -156,10 +165,10 @@ def _of_one(
 
 
 def _of_several(
-    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, affine: bool
+    activator: Activator, places: Places, seen: Collected, target: int, keys: Keys, *, averaged: bool
 ) -> Material:
     """Several photographs: concepts are found in crops of some, and scored on the others."""
-    fitted, scored = (units(seen, index, affine=affine) for index in (places.fitted, places.held_out))
+    fitted, scored = (units(seen, index, affine=averaged) for index in (places.fitted, places.held_out))
     return Material(
         pictures=_pictures(places, seen, activator.crops(places.photographs, places.crops, maps=False)),
         fitted=fitted,

@@ -24,6 +24,7 @@ from ..support.classes import other_reading
 from ..support.sentences import counted, first_of, in_digits
 from .fitting import Fitted
 from .material import Material
+from .presets import Preset
 from .selection import hardly_any
 
 # Below this many pictures held out, a score's last digit is one picture.
@@ -40,6 +41,7 @@ def notes_on(
     material: Material,
     fitting: Fitted,
     scan: RankScan | None,
+    preset: Preset | None = None,
 ) -> tuple[str, ...]:
     """What should be known before the explanation is believed.
 
@@ -50,6 +52,7 @@ def notes_on(
     - `every`, `seen`: the photographs given, and what the model made of them.
     - `material`: what concepts were found in and scored on.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
+    - `preset`: the paper's settings, if these were asked for.
 
     **Returns:** the notes.
     """
@@ -61,7 +64,7 @@ def notes_on(
         *_on_photographs(model, target, every, seen),
         *_on_pictures(model, target, material),
         *_on_signs(model, seen.kept.maps, fitting),
-        *_on_fitting(fitting, scan),
+        *_on_fitting(fitting, scan, preset),
     )
 
 
@@ -154,7 +157,7 @@ def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], f
     )
 
 
-def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
+def _on_fitting(fitting: Fitted, scan: RankScan | None, preset: Preset | None) -> Iterator[str]:
     if scan is not None and len(scan.ranks) > 1 and scan.suggested == scan.ranks[-1]:
         yield (
             f"The error on what is left out still falls at {scan.suggested} concepts, the largest number that was "
@@ -170,17 +173,26 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None) -> Iterator[str]:
             f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
         )
     if not bool(solution.result.successful):
-        asked = getattr(fitting.solver, "rtol", None)
+        asked = None if preset is not None else getattr(fitting.solver, "rtol", None)
         residual = float(solution.stats.final_residual)
         yield (
             "The factorization stopped before it converged: its scaled KKT residual, which is 0 where no small change "
             f"of the concepts would be better, is {residual:.1e}"
             + ("" if asked is None else f" instead of at most {asked:.1e}")
-            + ". All numbers are of the concepts as they are; "
-            + _on_residual(residual, getattr(fitting.solver, "max_steps", None))
+            + (
+                f". Preset {preset.paper.name} ends it there; without preset and solver, explain goes on."
+                if preset is not None
+                else ". All numbers are of the concepts as they are; "
+                + _on_residual(residual, getattr(fitting.solver, "max_steps", None))
+            )
         )
     if fitting.path is not None:
         yield _on_path(fitting.path)
+    if fitting.plain:
+        yield (
+            "These concepts were fitted without the faithfulness term, which is there by default, so that predictions "
+            f"may be lost when activations are rebuilt: {fitting.plain}."
+        )
 
 
 def _on_residual(residual: float, steps: int | None) -> str:
@@ -222,6 +234,7 @@ def settings_of(
     held_out: float,
     key: Key[Array, ""],
     target: int,
+    preset: Preset | None = None,
 ) -> Settings:
     """Everything that the explanation depends on besides the photographs."""
     packages = ("face-jax", "jax", "jaxlib", "numpy", "flax", "torch", "torchvision")
@@ -234,8 +247,8 @@ def settings_of(
         crops=repr(crops),
         objective=repr(fitting.objective),
         faithfulness=_weights_of(fitting.objective),
-        solver=repr(fitting.solver),
-        start=repr(fitting.start),
+        solver=fitting.method or repr(fitting.solver),
+        start="as the method has it" if fitting.method else repr(fitting.start),
         held_out=held_out,
         key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
         preprocess=model.preprocess.settings(),
@@ -243,6 +256,7 @@ def settings_of(
         python=platform.python_version(),
         device=str(jax.devices()[0]),
         outputs=repr(model.outputs),
+        preset=None if preset is None else preset.paper.name,
     )
 
 

@@ -11,13 +11,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..activations import Collected
 from ..explanation.concepts import Concept, coverage, strongest_crops
-from ..explanation.parts import Importance
+from ..explanation.parts import Importance, PaperImportance
 from ..importance import Sobol, contributions, gradient_times_code, tcav, total_sobol
 from ..model import SplitModel
 from ..nmf.encoding import encode_maps
 from ..support.progress import Progress
 from .fitting import Fitted
 from .material import Keys, Material
+from .presets import Preset
 
 # Behind a head that isn't affine, importance takes thousands of calls of the head for each picture.
 _SAMPLED_PICTURES = 12
@@ -46,6 +47,29 @@ def importance_of(
         return total_sobol(head, codes, jnp.asarray(dictionary), target, scrambles=scrambles, advance=advance, key=key)
 
 
+def codes_by(
+    preset: Preset, model: SplitModel, pictures: Collected, dictionary: Float[np.ndarray, "concept channel"]
+) -> Float[np.ndarray, "image y x concept"]:
+    """Codes of pictures by the paper's rule; they may be below zero."""
+    found = preset.paper.inference(pictures.maps, dictionary, pictures.head(model.head))
+    return np.asarray(found, pictures.maps.dtype)
+
+
+def importance_by(
+    preset: Preset,
+    model: SplitModel,
+    pictures: Collected,
+    dictionary: Float[np.ndarray, "concept channel"],
+    target: int,
+    key: Key[Array, ""],
+) -> PaperImportance:
+    """What the paper's measure says of concepts in the pictures that are looked at."""
+    some, measure = pictures[looked_at(model, len(pictures))], preset.paper.importance
+    codes = codes_by(preset, model, some, dictionary)
+    head = some.head(model.head_for(target))
+    return PaperImportance(repr(measure), np.asarray(measure(head, some.maps, codes, dictionary, target, key)))
+
+
 def weighed(
     model: SplitModel,
     material: Material,
@@ -53,13 +77,20 @@ def weighed(
     target: int,
     keys: Keys,
     progress: Progress,
+    preset: Preset | None = None,
 ) -> tuple[Importance, Float[np.ndarray, "concept channel"], Float[np.ndarray, "crop concept"]]:
     """What each concept weighs, with what else is called importance: one gradient of the head a picture.
+
+    With a preset its own measure says in which order they are.
 
     **Returns:** that, the concepts and the crops' codes, all in the order of importance.
     """
     pictures, dictionary = material.fitted, np.asarray(fitting.solution.dictionary)
-    order, sobol = by_importance(importance_of(model, pictures, dictionary, target, keys["importance"], progress))
+    sobol = importance_of(model, pictures, dictionary, target, keys["importance"], progress)
+    by_paper = None
+    if preset is not None:
+        by_paper = importance_by(preset, model, pictures, dictionary, target, keys["importance"])
+    order, sobol, by_paper = in_order(sobol, by_paper)
     dictionary, crop_codes = dictionary[order], fitting.crop_codes[:, order]
     codes, bank = _codes(model, pictures, dictionary), jnp.asarray(dictionary)
     head = _head(model, pictures, target)
@@ -68,6 +99,7 @@ def weighed(
         index=material.index[looked_at(model, len(material.index))],
         tcav=tcav(head, codes, bank, target, key=keys["directions"]),
         gradient_times_code=gradient_times_code(head, codes, bank, target),
+        by_paper=by_paper,
     )
     return measured, dictionary, crop_codes
 
@@ -84,11 +116,16 @@ def _head(model: SplitModel, units: Collected, target: int) -> Any:
     return units[looked_at(model, len(units))].head(model.head_for(target))
 
 
-def by_importance(importance: Sobol) -> tuple[Int[np.ndarray, " concept"], Sobol]:
-    """The order of concepts, the most important for the class first, and their indices in it."""
-    order = np.argsort(-importance.per_class, kind="stable")
-    sorted_ = {name: getattr(importance, name)[:, order] for name in ("total", "low", "high")}
-    return order, dataclasses.replace(importance, **sorted_)
+def in_order(
+    sobol: Sobol, by_paper: PaperImportance | None
+) -> tuple[Int[np.ndarray, " concept"], Sobol, PaperImportance | None]:
+    """The order of concepts, the most important for the class first, and what both measures say in it."""
+    deciding = sobol.per_class if by_paper is None else by_paper.per_class
+    order = np.argsort(-deciding, kind="stable")
+    sorted_ = {name: getattr(sobol, name)[:, order] for name in ("total", "low", "high")}
+    if by_paper is not None:
+        by_paper = dataclasses.replace(by_paper, per_class=by_paper.per_class[order])
+    return order, dataclasses.replace(sobol, **sorted_), by_paper
 
 
 def describe(

@@ -61,10 +61,10 @@ def measures(explanation: Explanation) -> dict[str, Any]:
         )
         for at, concept in enumerate(explanation.concepts)
     ]
-    count = max(1, sum(row.sobol >= MINOR for row in rows))
+    major = [row for row in rows if row.sobol >= MINOR] or rows[:1]
     return {
-        "major": rows[:count],
-        "minor": rows[count:],
+        "major": major,
+        "minor": [row for row in rows if row not in major],
         "affine": explanation.model.head.affine,
         "pictures": len(explanation.importance.index),
         "every": len(explanation.crops if explanation.single else explanation.pictures.fitted),

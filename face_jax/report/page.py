@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
 from ..explanation.record import Explanation
+from ..faithfulness.chosen_lambda import turns_of
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..pictures.showing import view_of
 from ..sanity import SanityCheck
@@ -121,7 +122,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "title": explanation.target_name,
         "noun": noun_of(explanation),
         "major": major,
-        "minor": cards[len(major) :],
+        "minor": [card for card in cards if card not in major],
         "largest": max(max(concept.high for concept in explanation.concepts), 1e-12),
         "top_share": sum(concept.importance for concept in explanation.concepts[:3]),
         "measures": measures(explanation),
@@ -138,6 +139,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
             "deletion": deletion_ceiling(len(cards)),
             "gini": gini_ceiling(len(cards)),
         },
+        "turns": turns_of(explanation.model.head, len(explanation.pictures.fitted), single=explanation.single),
         "meanings": meanings(explanation),
         "of_nothing": of_nothing(explanation),
         "verdicts": [verdict for verdict in said if not verdict.of_scores],

@@ -15,7 +15,15 @@ RED, GREEN = pictures(14, 0), pictures(4, 1)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), np.concatenate([RED, GREEN]), "reddish", rank=4, batch=8, key=jax.random.key(0))
+    return fj.explain(
+        colour_model(),
+        np.concatenate([RED, GREEN]),
+        "reddish",
+        rank=4,
+        batch=8,
+        faithfulness=None,
+        key=jax.random.key(0),
+    )
 
 
 def test_words_and_objects_are_the_same(explanation):

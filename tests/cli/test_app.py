@@ -77,9 +77,14 @@ def test_the_demo_explains_the_cat(demo):
     assert text["target"]["name"] in ("tabby", "tiger cat", "Egyptian cat")
     assert len(text["concepts"]) == 6
     assert text["concepts"][0]["importance"] > 0.3
-    own, *controls = text["scores"]
+    own, without, *controls = text["scores"]
     assert own["relative_squared_error"] < min(row["relative_squared_error"] for row in controls)
     assert own["kl"] < min(row["kl"] for row in controls)
+    # It's faithful by default.
+    assert without["name"].startswith("λ = 0")
+    assert own["kl"] < 0.9 * without["kl"]
+    assert own["agreement"] > 0.8 > 0.6 > without["agreement"]
+    assert any("Faithfulness with λ=" in note for note in text["notes"])
     # What the concepts leave out of a cat still is a cat.
     assert set(own["becomes"]) <= {"tabby", "tiger cat", "Egyptian cat"}
 
@@ -280,6 +285,24 @@ def test_a_number_is_the_weight_of_faithfulness(tiny):
     assert "fitted with a faithfulness term" in (out / "report.html").read_text()
 
 
+def test_faithfulness_is_left_out_where_it_is_not_wanted(tiny):
+    # Ten photographs are fitted, too few to choose λ on.
+    for words, said in (((), True), (("--faithfulness", "none"), False)):
+        text = json.loads((tiny(*words)[0] / "explanation.json").read_text())
+        assert text["settings"]["faithfulness"] is False
+        assert any("without the faithfulness term, which is there by default" in note for note in text["notes"]) == said
+
+
+def test_a_preset_is_said_in_the_report_with_what_is_given_beside_it(tiny):
+    out, done = tiny("--preset", "craft")
+    settings = json.loads((out / "explanation.json").read_text())["settings"]
+    assert settings["preset"] == "craft"
+    assert settings["solver"].startswith("CRAFT(")
+    said = "taken in its place: rank=3, crops=RandomCrops(per_image=6"
+    assert said in " ".join(done.output.split())
+    assert said in (out / "report.html").read_text()
+
+
 def test_help_has_an_example_for_every_command():
     for command in ("explain", "demo", "layers"):
         done = invoked(command, "--help")
@@ -330,6 +353,11 @@ MISTAKES = [
     (["explain", "--images", "photos", "--model", "resnet18"], ".pth"),
     (["demo", "--photos", "imagenette"], "internet"),
     (["explain", "--images", "photos", "--faithfulness", "much"], "neither none nor auto nor a number"),
+    (["explain", "--images", "nowhere", "--preset", "lad"], "--preset 'lad' is no paper's settings; give one of face"),
+    (
+        ["explain", "--images", "photos", "--preset", "ice", "--faithfulness", "auto"],
+        "preset='ice' has no faithfulness",
+    ),
     (["explain", "--images", "photos", "--visualize", "-1"], "--visualize -1"),
     (["explain", "--images", "nowhere", "--rank", "0"], "--rank=0 isn't a number of concepts"),
     (["explain", "--images", "nowhere", "--batch", "0"], "--batch=0 isn't a number of pictures"),

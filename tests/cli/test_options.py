@@ -7,6 +7,7 @@ import face_jax as fj
 from face_jax.cli.options import (
     check_counts,
     check_depth,
+    check_preset,
     cropping_of,
     earlier_of,
     labels_of,
@@ -25,7 +26,10 @@ def test_words_become_options():
     assert cropping_of("12", model) == fj.RandomCrops(per_image=12)
     assert cropping_of("grid", model) == fj.GridCrops()
     assert cropping_of("native", model) == NativeCrops(model.preprocess)
-    assert (rank_of("7"), rank_of("auto")) == (7, "auto")
+    assert (rank_of("7"), rank_of("auto"), rank_of(None)) == (7, "auto", None)
+    check_preset(None)
+    check_preset("face")
+    assert strength_of(None) == "usual"
     assert (strength_of("none"), strength_of("auto"), strength_of("1e3")) == (None, "auto", 1000.0)
     assert (labels_of(None, None), labels_of(True, None), labels_of(False, None)) == (None, True, False)
     assert labels_of(True, 0.3) == fj.MultiLabel(0.3)
@@ -41,6 +45,7 @@ def test_words_become_options():
         (lambda: rank_of("many"), "--rank 'many'"),
         (lambda: check_counts(0, 32, 0), "--rank=0 isn't a number of concepts"),
         (lambda: check_counts("auto", 0, 0), "--batch=0 isn't a number of pictures"),
+        (lambda: check_preset("lad"), "--preset 'lad' is no paper's settings; give one of face, craft, ice"),
         (lambda: strength_of("much"), "--faithfulness 'much'"),
         (lambda: labels_of(None, 0.3), "--threshold 0.3 is on the probability of labels"),
         (lambda: labels_of(True, 2.0), "threshold=2.0 isn.t a probability"),

@@ -41,7 +41,7 @@ class Brightest:
 
 
 def test_scores_are_those_of_an_explanation():
-    explanation = fj.explain(MODEL, IMAGES, "reddish", rank=RANK, key=0)
+    explanation = fj.explain(MODEL, IMAGES, "reddish", rank=RANK, faithfulness=None, key=0)
     of = explanation.pictures
     fitted, held_out = of.collected[of.fitted], of.collected[of.held_out]
     found = fj.score_bank(MODEL, held_out, explanation.dictionary, target="reddish", fitted=fitted)

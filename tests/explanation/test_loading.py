@@ -38,7 +38,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explanation(files):
-    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(0))
+    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0))
     earlier = [layered_model("middle"), layered_model("pixels")]
     return fj.recurse(found, earlier, concepts=[0, 1], rank=2, threshold=0.3, batch=8)
 
@@ -127,7 +127,7 @@ def test_choices_come_back(explanation, tmp_path):
 def test_native_crops_come_back(files, tmp_path):
     model = layered_model("last")
     crops = NativeCrops(model.preprocess, size=8, overlap=0.5)
-    found = fj.explain(model, files, "warm", rank=3, batch=8, crops=crops)
+    found = fj.explain(model, files, "warm", rank=3, batch=8, faithfulness=None, crops=crops)
     loaded = fj.load(fj.save(found, tmp_path), model)
     np.testing.assert_array_equal(loaded.crops.window, found.crops.window)
 
@@ -215,7 +215,9 @@ def test_photographs_are_found_again_by_their_content(folder, files, tmp_path):
 
 def test_an_explanation_is_saved_when_its_photographs_are_gone(files, tmp_path):
     shutil.copytree(files, tmp_path / "moving")
-    found = fj.explain(layered_model("last"), tmp_path / "moving", "warm", rank=3, batch=8, key=jax.random.key(0))
+    found = fj.explain(
+        layered_model("last"), tmp_path / "moving", "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
     (tmp_path / "moving").rename(tmp_path / "moved")
     saved = fj.save(found, tmp_path / "saved")
     loaded = fj.load(saved, layered_model("last"), images=tmp_path / "moved")
@@ -228,7 +230,7 @@ def test_names_that_are_not_utf8_are_saved(files, tmp_path):
     for file in files.iterdir():
         shutil.copy(file, os.fsencode(odd) + b"/caf\xe9 " + os.fsencode(file.name))
     model, cache = layered_model("last"), fj.ArrayCache(tmp_path / "cache")
-    found = fj.explain(model, odd, "warm", rank=3, batch=8, key=jax.random.key(0), cache=cache)
+    found = fj.explain(model, odd, "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0), cache=cache)
     loaded = fj.load(fj.save(found, tmp_path / "saved"), model)
     assert loaded.photographs[0].name == r"caf\xe9 00.png"
     assert loaded.photographs[0].source == found.photographs[0].source
@@ -237,7 +239,7 @@ def test_names_that_are_not_utf8_are_saved(files, tmp_path):
 
 def test_photographs_that_were_arrays_are_given_again(tmp_path):
     model, pixels = layered_model("last"), warm_pictures()
-    saved = fj.save(fj.explain(model, pixels, "warm", rank=3, batch=8), tmp_path)
+    saved = fj.save(fj.explain(model, pixels, "warm", rank=3, batch=8, faithfulness=None), tmp_path)
     loaded = fj.load(saved, model)
     with pytest.raises(UnreadablePhotographError, match="in no file"):
         loaded.photographs[0].pixels()
@@ -251,7 +253,7 @@ def test_photographs_that_were_arrays_are_given_again(tmp_path):
 @pytest.fixture(scope="module")
 def another(files, tmp_path_factory):
     # The same network and layer, other concepts.
-    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(1))
+    found = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(1))
     return found, fj.save(found, tmp_path_factory.mktemp("another"))
 
 
@@ -317,7 +319,7 @@ def test_the_stopped_steps_are_all_there_are(explanation, folder, monkeypatch):
 
 
 def test_the_same_explained_again_gives_the_same_bytes(explanation, files, tmp_path):
-    again = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, key=jax.random.key(0))
+    again = fj.explain(layered_model("last"), files, "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0))
     again = fj.recurse(
         again, [layered_model("middle"), layered_model("pixels")], concepts=[0, 1], rank=2, threshold=0.3, batch=8
     )

@@ -1,6 +1,8 @@
 """Explanations that keep the model's predictions: by a number, by a path, for any head."""
 
 import dataclasses
+import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,10 @@ from toy_model import colour_model
 
 import face_jax as fj
 from face_jax.faithfulness import chosen_lambda
+from face_jax.faithfulness.chosen_lambda import fit_along
 from face_jax.heads import Affine
+from face_jax.nmf.matching import matched
+from face_jax.pipeline.fitting import why_plain
 
 SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
 
@@ -24,6 +29,19 @@ def _colourful(count):
         for top, left in generator.integers(0, 24, (4, 2)):
             picture[top : top + 10, left : left + 12] = generator.integers(0, 255, 3)
     return found
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Squared:
+    """A head that isn't affine."""
+
+    kernel: jax.Array
+    bias: jax.Array
+    affine = False
+
+    def __call__(self, maps):
+        return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel + self.bias[None]
 
 
 def _hard_model(head=Affine):
@@ -64,33 +82,100 @@ def test_auto_chooses_along_a_path_that_comes_with_it():
 
 
 def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkeypatch):
-    seen = []
+    seen, along = [], chosen_lambda.path_over
 
-    def looked_at(rows, rank, term, held_out, *, held_out_term, **others):
-        seen.append((np.asarray(rows), np.asarray(held_out), np.asarray(term.weights)))
-        return fj.faithfulness_path(rows, rank, term, held_out, held_out_term=held_out_term, **others)
+    def looked_at(parts, rank, **others):
+        seen.extend((np.asarray(one.activations), np.asarray(one.held_out), one.term.weights) for one in parts)
+        return along(parts, rank, **others)
 
-    monkeypatch.setattr(chosen_lambda, "faithfulness_path", looked_at)
+    monkeypatch.setattr(chosen_lambda, "path_over", looked_at)
     found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
-    [(rows, judged, weights)] = seen
-    averages = found.pictures.collected.maps[found.pictures.fitted].mean(axis=(1, 2))
-    judging = found.pictures.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
-    assert len(judging) == len(judged) == round(len(found.pictures.fitted) / 4)
-    learned = ~np.isin(found.crops.image, judging)
-    np.testing.assert_array_equal(rows[weights == 0], found.pictures.crop_activations[learned])
+    averages, judges = found.pictures.collected.maps[found.pictures.fitted].mean(axis=(1, 2)), []
+    for rows, judged, weights in seen:
+        judging = found.pictures.fitted[(averages[:, None] == judged[None]).all(-1).any(1)]
+        assert len(judging) == len(judged) == len(found.pictures.fitted) // 4
+        learned, crops = ~np.isin(found.crops.image, judging), found.pictures.crop_activations
+        # What isn't learned from is there as zeros.
+        np.testing.assert_array_equal(rows[: len(crops)], crops * learned[:, None])
+        others = ~np.isin(found.pictures.fitted, judging)
+        np.testing.assert_array_equal(rows[len(crops) :], averages * others[:, None])
+        np.testing.assert_array_equal(weights[len(crops) :], others)
+        assert not np.asarray(weights[: len(crops)]).any()
+        judges.extend(judging.tolist())
+    assert len(seen) == 4
+    assert len(set(judges)) == len(judges)
+
+
+def test_it_is_faithful_by_default_where_there_are_photographs_enough():
+    found, asked = (fj.explain(_hard_model(), PICTURES, **SETTINGS, **more) for more in ({}, {"faithfulness": "auto"}))
+    assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0
+    np.testing.assert_array_equal(found.dictionary, asked.dictionary)
+    assert not any("without the faithfulness term" in note for note in found.notes)
+    plain = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=None)
+    assert plain.provenance.settings.faithfulness is False
+    assert not any("without the faithfulness term" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"images": PICTURES[:12]}, r"some of the photographs fitted, of which there should be 12 at least"),
+        ({"images": PICTURES[:1], "crops": fj.RandomCrops(per_image=12)}, r"some of the crops of the class, of which"),
+        ({"model": _hard_model(Squared)}, r"behind a head that doesn't average first"),
+        ({"solver": fj.HALS()}, r"HALS can't fit it"),
+    ],
+)
+def test_where_it_cannot_be_had_by_default_a_note_says_why(given, said):
+    found = fj.explain(**({"model": _hard_model(), "images": PICTURES} | SETTINGS | given))
+    assert found.provenance.settings.faithfulness is False
+    (note,) = [note for note in found.notes if "without the faithfulness term, which is there by default" in note]
+    assert re.search(said, note)
+
+
+def test_it_is_not_had_by_default_where_a_fit_of_three_quarters_has_too_few_crops():
+    def material(crops):
+        pictures = SimpleNamespace(crop_activations=range(crops), photographs=range(25))
+        return SimpleNamespace(fitted=range(20), pictures=pictures)
+
+    head = colour_model().head
+    assert why_plain(head, material(20), 16, None) == (
+        "λ is chosen by fits of three in four of the 20 crops, which don't allow 16 concepts"
+    )
+    assert not why_plain(head, material(20), 15, None)
+    assert not why_plain(head, material(20), 15, fj.PaperAdam())
+
+
+def test_the_way_to_a_weight_leads_over_those_before_it():
+    rows = _colourful(3)[:, ::8, ::8].reshape(-1, 3) / 255
+    term = fj.Faithfulness(Affine(jnp.asarray(np.eye(3)), jnp.zeros(3)))
+    given = {"solver": fj.ADMM(max_steps=8), "start": fj.NNDSVD(), "key": jax.random.key(0)}
+    found = fit_along([1.0, 9.0], rows, 2, term, **given)
+    last = fj.factorize(jnp.asarray(rows), 2, **given)
+    for weight in (1.0, 9.0):
+        start = fj.Given(last.codes, last.dictionary)
+        last = fj.factorize(
+            jnp.asarray(rows), 2, objective=fj.SquaredError() + weight * term, **(given | {"start": start})
+        )
+    np.testing.assert_allclose(found.dictionary, last.dictionary, rtol=1e-6)
+    assert fit_along([], rows, 2, term, **given).stats.final_objective >= 0
+
+
+def test_the_sanity_check_finds_a_faithful_explanation_again_in_any_unit():
+    model = _hard_model()
+    small = dataclasses.replace(
+        model,
+        features=lambda images: model.features(images) / 300,
+        head=dataclasses.replace(model.head, kernel=300 * model.head.kernel),
+    )
+    plain = fj.explain(model, PICTURES, **SETTINGS, faithfulness=None).dictionary
+    for faithfulness in (30.0, "auto"):
+        found = fj.explain(model, PICTURES, **SETTINGS, faithfulness=faithfulness)
+        assert matched(found.dictionary, plain)[1] < 0.995, "there's nothing that could be missed"
+        check = fj.sanity_check(found, [("as trained", model), ("in another unit", small)], pictures=1, batch=8, key=0)
+        assert [stage.dictionary for stage in check.stages] == pytest.approx([1, 1], abs=2e-3)
 
 
 def test_heads_that_are_not_affine():
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Squared:
-        kernel: jax.Array
-        bias: jax.Array
-        affine = False
-
-        def __call__(self, maps):
-            return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel + self.bias[None]
-
     found = fj.explain(_hard_model(Squared), PICTURES, **SETTINGS, faithfulness=10.0)
     assert found.scores.rows[0].kl < found.scores.rows[1].kl
     assert len(found.crop_codes) == len(found.crops)

@@ -146,7 +146,13 @@ def tokens_model():
 def test_an_explanation_keeps_each_pictures_tokens_from_the_photographs_to_the_saved_files(tmp_path):
     model = tokens_model()
     images = (255 * np.random.Generator(np.random.PCG64(1)).random((8, 16, 16, 3))).astype(np.uint8)
-    given = {"rank": 2, "crops": fj.RandomCrops(per_image=4), "batch": 3, "cache": fj.ArrayCache(tmp_path / "cache")}
+    given = {
+        "rank": 2,
+        "faithfulness": None,
+        "crops": fj.RandomCrops(per_image=4),
+        "batch": 3,
+        "cache": fj.ArrayCache(tmp_path / "cache"),
+    }
     found = fj.explain(model, list(images), **given)
     kept = found.pictures.collected.kept
     assert kept is not None

@@ -24,7 +24,7 @@ from face_jax.report.verdicts import verdicts
 from face_jax.support.classes import UnknownClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
-SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
+SETTINGS = {"rank": 4, "batch": 8, "faithfulness": None, "key": jax.random.key(0)}
 
 
 def inputs(images):

@@ -18,7 +18,7 @@ from face_jax.pipeline.selection import NoneOfTheClassError
 from face_jax.report.verdicts import verdicts
 
 LABELS = ("has red", "has green", "has blue")
-SETTINGS = {"rank": 4, "batch": 8, "key": jax.random.key(0)}
+SETTINGS = {"rank": 4, "batch": 8, "faithfulness": None, "key": jax.random.key(0)}
 _KERNEL = np.zeros((14, 3), np.float32)
 _KERNEL[:3] = 8 * np.eye(3)
 
@@ -120,8 +120,8 @@ def test_the_most_probable_label_of_a_single_photograph_is_explained():
 
 
 def test_faithfulness_keeps_the_labels():
-    few = SETTINGS | {"rank": 2, "solver": fj.ADMM(max_steps=5)}
-    chosen = fj.explain(label_model(), PHOTOGRAPHS, "has red", faithfulness="auto", **few)
+    few = SETTINGS | {"rank": 2, "solver": fj.ADMM(max_steps=5), "faithfulness": "auto"}
+    chosen = fj.explain(label_model(), PHOTOGRAPHS, "has red", **few)
     assert "SigmoidKL" in chosen.provenance.settings.objective
     path = chosen.fit.path
     assert path.points[path.chosen].held_out_loss <= path.points[0].held_out_loss

@@ -20,7 +20,7 @@ from face_jax.heads import Affine
 from face_jax.pictures.photographs import network_input
 
 HEIGHT, WIDTH, LAYER = 24, 40, 12
-SETTINGS = {"rank": 2, "crops": fj.RandomCrops(per_image=6), "key": 0}
+SETTINGS = {"rank": 2, "crops": fj.RandomCrops(per_image=6), "faithfulness": None, "key": 0}
 
 
 def model_of(channels: int, preprocess=None, **changes) -> fj.SplitModel:

@@ -17,7 +17,7 @@ from face_jax.heads import Affine
 from face_jax.signs import Difference, parts_of
 
 RED = pictures(14, 0)
-SETTINGS = {"batch": 8, "key": 0, "progress": False}
+SETTINGS = {"batch": 8, "key": 0, "faithfulness": None, "progress": False}
 
 
 def signed_features(images):
@@ -189,7 +189,7 @@ def test_ranks_and_faithfulness_are_chosen_where_only_places_are_below_zero(sign
         return jnp.where(maps < 0.05, -0.02, maps)
 
     model = colour_model(features=features, fingerprint="colours-hard")
-    found = fj.explain(model, RED, "reddish", rank="auto", faithfulness="auto", signs=signs, **SETTINGS)
+    found = fj.explain(model, RED, "reddish", rank="auto", signs=signs, **(SETTINGS | {"faithfulness": "auto"}))
     assert (found.pictures.collected.maps.min() < 0) == (signs == "mixed")
     assert found.provenance.settings.solver.startswith(solver)
     assert found.fit.rank_scan is not None

@@ -21,7 +21,9 @@ RANK = {"rank": 2, "threshold": 0.3}
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, key=jax.random.key(0))
+    return fj.explain(
+        layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,16 @@ from face_jax.sanity import SanityCheck, SanityStage
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+    return fj.explain(
+        colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
 
 
 @pytest.fixture(scope="module")
 def squared():
     """An explanation of a model whose head isn't affine."""
     model = colour_model(head=Squared(colour_model().head.kernel))
-    return fj.explain(model, pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+    return fj.explain(model, pictures(14, 0), "reddish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -452,7 +454,9 @@ def test_labels_of_a_path_have_room():
 
 @pytest.fixture(scope="module")
 def recursive():
-    found = fj.explain(layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, key=jax.random.key(0))
+    found = fj.explain(
+        layered_model("last"), warm_pictures(), "warm", rank=3, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
     earlier = [layered_model("middle"), layered_model("pixels")]
     return fj.recurse(found, earlier, concepts=[0], rank=2, threshold=0.1, batch=8)
 

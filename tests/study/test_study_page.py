@@ -17,7 +17,9 @@ from face_jax.study import BeforeAndAfter, Lesson, Trial, score, write_page
 
 @pytest.fixture(scope="module")
 def entries():
-    explanation = fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+    explanation = fj.explain(
+        colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
     new = np.concatenate([pictures(10, 0, seed=1), pictures(10, 1, seed=1)])
     return [
         *fj.study.intruder_trials(explanation, trials=3, key=jax.random.key(1)),

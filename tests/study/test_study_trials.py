@@ -15,7 +15,9 @@ from face_jax.study import BeforeAndAfter, Lesson, OneCondition, Trial
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, key=jax.random.key(0))
+    return fj.explain(
+        colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +212,9 @@ def test_groups_of_people_are_asked_about_the_same_photographs(explanation, new_
 
 
 def test_several_classes_are_named(explanation, new_pictures):
-    other = fj.explain(colour_model(), pictures(14, 1), "greenish", rank=4, batch=8, key=jax.random.key(0))
+    other = fj.explain(
+        colour_model(), pictures(14, 1), "greenish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0)
+    )
     entries = fj.study.utility_trials([explanation, other], new_pictures, **SMALL)
     trials = [entry for entry in entries if isinstance(entry, Trial)]
     assert all([option.label for option in trial.options] == ["reddish", "greenish"] for trial in trials)

@@ -163,7 +163,7 @@ def test_copies_are_left_out_and_named(tmp_path):
     seen = survey(colour_model(), photographs(tmp_path), batch=8)
     assert seen.copies == ("b.png (of 1.png)", "c.bmp (of 2.png)")
     np.testing.assert_array_equal(seen.readable, range(6))
-    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8, cache=_twice)
+    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8, faithfulness=None, cache=_twice)
     assert len(found.photographs) == 6
     (note,) = [note for note in found.notes if "once more" in note]
     assert note.startswith("2 photographs took no part, because pixel for pixel they are another one once more")
@@ -183,7 +183,7 @@ def test_faint_pictures_are_named(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "twelve.png")
     for number, pixels in enumerate(GREEN):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8, cache=_twice)
+    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8, faithfulness=None, cache=_twice)
     (note,) = [note for note in found.notes if "16 bits" in note]
     assert "1 picture of 16 bits a value" in note
     assert note.endswith("twelve.png")
@@ -196,7 +196,7 @@ def test_skipped_files_are_counted_and_the_first_named(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     for number in range(13):
         (tmp_path / f"x{number:02}.txt").write_text("words")
-    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8)
+    found = fj.explain(colour_model(), tmp_path, rank=2, batch=8, faithfulness=None)
     (note,) = [note for note in found.notes if "skipped" in note]
     assert note.startswith("13 of 16 files were skipped, because they can't be read: x00.txt: not a picture; ")
     assert note.endswith("x09.txt: not a picture; and 3 more")

@@ -272,7 +272,7 @@ def test_a_binary_network_has_the_explanation_of_the_one_with_two_logits(layer):
     with torch.no_grad():
         # Three quarters of the photographs are cats.
         model.fc.bias.sub_(float(np.quantile(answers(model, EIGHT(photographs)), 0.25)))
-    settings = {"rank": 2, "batch": 12, "crops": fj.RandomCrops(per_image=3), "key": 0}
+    settings = {"rank": 2, "batch": 12, "crops": fj.RandomCrops(per_image=3), "faithfulness": None, "key": 0}
     one = fj.explain(bridges.split(model, layer, preprocess=EIGHT, classes=["cat"]), photographs, **settings)
     names = ["not cat", "cat"]
     written = bridges.split(TwoLogits(model), f"model.{layer}", preprocess=EIGHT, classes=names)

@@ -145,7 +145,7 @@ def test_other_colours_than_three_are_refused_with_the_layer(colours, remedy):
     example = np.zeros((2, 8, 8, colours), np.float32)
     split = bridges.split(model, "relu", preprocess=EIGHT, example_inputs=example)
     with pytest.raises(ValueError, match=r"doesn't take pictures of 8 × 8 pixels and 3 colours .*put a module"):
-        explain(split, PICTURES, rank=2)
+        explain(split, PICTURES, rank=2, faithfulness=None)
 
 
 def test_the_remedy_for_grey_networks_works():
@@ -256,13 +256,13 @@ def test_signs_of_noise_alone_refuse_nothing():
     preprocess = Preprocess(size=8, resize=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     split = bridges.split(model, "body.0", preprocess=preprocess)
     assert split.lowest < 0
-    assert explain(split, PICTURES, rank=2).dictionary.shape == (2, 4)
+    assert explain(split, PICTURES, rank=2, faithfulness=None).dictionary.shape == (2, 4)
 
 
 def test_networks_without_non_negative_layers_are_explained():
     split = bridges.split(small.randomized(small.Tokens()), "cat", preprocess=EIGHT)
     assert split.lowest < 0
-    found = explain(split, PICTURES, rank=2)
+    found = explain(split, PICTURES, rank=2, faithfulness=None)
     assert found.dictionary.min() < 0 <= found.codes.min()
 
 
