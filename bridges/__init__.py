@@ -11,6 +11,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 | `pull` | activations of many pictures, in memory or in a store on disk |
 | `as_torch` | a JAX function inside torch's autograd |
 | `ConceptModule` | a `torch.nn.Module` from images to concept codes, for autograd and Captum |
+| `edited_module` | a classifier without some of its concepts as a torch module |
 | `concept_gradients` | where each concept is in an image, for all concepts at once |
 | `randomized` | a classifier that forgets its weights from the top, for the sanity check |
 | `to_flax` | a torch module as a Flax module |
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from face_jax.support.freed_memory import keep_freed_memory as keep_freed_memory
 
     from .concept_module import ConceptModule as ConceptModule
+    from .editing import EditedNetwork as EditedNetwork
+    from .editing import edited_module as edited_module
     from .flax_import import to_flax as to_flax
     from .flax_import.errors import ExportError as ExportError
     from .flax_import.errors import ImportMismatchError as ImportMismatchError
@@ -69,12 +72,14 @@ _HOMES = {
     "ImportMismatchError": "flax_import.errors",
     "ImagenetteError": "imagenette_photographs",
     "ConceptModule": "concept_module",
+    "EditedNetwork": "editing",
     "Layer": "splitting.listing",
     "LoadedModel": "models",
     "Pulled": "pulling",
     "TorchFeatures": "torch_features",
     "TorchHead": "torch_head",
     "as_torch": "functions",
+    "edited_module": "editing",
     "concept_gradients": "face_jax.attribution",
     "keep_freed_memory": "face_jax.support.freed_memory",
     "known_models": "models",

@@ -28,6 +28,12 @@ from . import layer as layer
 from . import methods as methods
 from . import metrics as metrics
 from . import study as study
+from .action.comparing import Comparison as Comparison
+from .action.comparing import compare as compare
+from .action.edits import edit as edit
+from .action.measured import EditEffect as EditEffect
+from .action.measured import measure_edit as measure_edit
+from .action.misled import misled as misled
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
 from .activations import SignedActivationsError as SignedActivationsError
@@ -40,6 +46,7 @@ from .evaluation import score_bank as score_bank
 from .explanation.concepts import Concept as Concept
 from .explanation.loading import WrongModelError as WrongModelError
 from .explanation.loading import load as load
+from .explanation.reasons import Why as Why
 from .explanation.record import Explanation as Explanation
 from .explanation.saved_files import SavedFilesError as SavedFilesError
 from .explanation.saving import save as save
@@ -114,8 +121,11 @@ from .recursion.recurse import recurse as recurse
 from .recursion.recurse import suggest_recursion as suggest_recursion
 from .report import picture as picture
 from .report import sanity_figure as sanity_figure
+from .report import write_comparison as write_comparison
+from .report import write_edit as write_edit
 from .report import write_report as write_report
 from .report import write_sanity_check as write_sanity_check
+from .report import write_why as write_why
 from .sanity import SanityCheck as SanityCheck
 from .sanity import sanity_check as sanity_check
 from .signs import signs_apart as signs_apart

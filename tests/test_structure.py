@@ -19,7 +19,7 @@ FLOORS = (
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness", "methods",
-    "explanation", "pipeline", "evaluation", "recursion", "sanity", "report", "study",
+    "explanation", "pipeline", "evaluation", "recursion", "sanity", "action", "report", "study",
     "bridges", "cli", "__main__",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "PIL", "jinja2", "typer", "tensorflow", "captum")

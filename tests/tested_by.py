@@ -4,6 +4,9 @@ A name that ends in a point is that of all modules in a package. A test compares
 """
 
 TESTED_BY = {
+    "action.intervals": "action/test_measured.py",
+    "action.variants": "action/test_measured.py",
+    "action.misled": "report/test_action_pages.py",
     "activation_checks": "bridges/splitting/test_unsuitable_models.py",
     "activations": "pipeline/test_explain.py",
     "attribution.": "attribution/test_every_method.py",
@@ -13,6 +16,8 @@ TESTED_BY = {
     "attribution.averaged": "attribution/test_white_box.py",
     "attribution.perturbed": "attribution/test_black_box.py",
     "attribution.regions": "attribution/test_black_box.py",
+    "report.actions": "report/test_action_pages.py",
+    "cli.actions": "cli/test_action_commands.py",
     "bridges.flax_import.": "bridges/flax_import/test_import_operators.py",
     "bridges.flax_import.convert": "bridges/flax_import/test_imported_network.py",
     "bridges.flax_import.check": "bridges/flax_import/test_imported_network.py",
@@ -93,6 +98,7 @@ TESTED_BY = {
     "pictures.image_arrays": "pictures/test_items.py",
     "pipeline.": "pipeline/test_explain.py",
     "pipeline.refit": "faithfulness/test_explain_faithfully.py",
+    "pipeline.effects": "metrics/test_removal.py",
     "recursion.dividing": "recursion/test_recurse.py",
     "recursion.earlier_layers": "recursion/test_recurse.py",
     "report.": "report/test_report.py",

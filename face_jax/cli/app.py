@@ -18,6 +18,7 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
+from .actions import register
 from .options import labels_of, names_in, rank_of
 from .output import errors_in_words
 from .run import run
@@ -247,6 +248,9 @@ def layers(
             # In a pipe nothing needs to be folded.
             console.width = 10_000
         console.print(table)
+
+
+register(app)
 
 
 @contextlib.contextmanager

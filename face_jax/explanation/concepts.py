@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..activations import Crops
-from ..support.fields import within
+from ..importance import Reading
+from ..metrics import Removal
+from ..support.fields import lately, within
 
 # Two crops of one photograph that overlap more than this (intersection over union) show the same thing twice.
 _SAME_PLACE = 0.25
@@ -27,6 +29,10 @@ class Concept:
         behind a head that isn't affine.
     - `coverage`: share of photographs that have it; for a single photograph, of its crops.
     - `strongest`: its strongest crops, strongest first.
+    - `speaks_for`, `speaks_against`: the classes that the model's own head reads in it by itself, strongest first, and
+        those that it speaks against; empty where it says nothing of any.
+    - `without`: what its removal does to photographs of the class. None in explanations that were made before there
+        was such.
     """
 
     number: int = dataclasses.field(metadata=within(1, "concept"))
@@ -36,6 +42,9 @@ class Concept:
     contribution: float | None
     coverage: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
     strongest: tuple[int, ...] = dataclasses.field(metadata=within(0, "crop"))
+    speaks_for: tuple[Reading, ...] = dataclasses.field(default=(), metadata=lately())
+    speaks_against: tuple[Reading, ...] = dataclasses.field(default=(), metadata=lately())
+    without: Removal | None = dataclasses.field(default=None, metadata=lately())
 
     @property
     def index(self) -> int:

@@ -94,6 +94,14 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
         ) from error
 
 
+def saved_settings(folder: str | pathlib.Path) -> Settings:
+    """The settings of an explanation in a folder, which say what model it is of; raises `SavedFilesError`."""
+    try:
+        return decode(Settings, _settings_of(read_text(folder_of(folder))), {})
+    except Unfit as error:
+        raise SavedFilesError(f"folder={str(folder)!r} has no settings ({error}); explain again") from error
+
+
 def _settings_of(text: dict[str, Any]) -> Any:
     """The settings in a text of any format, unchecked; None where there are none."""
     way = ("record", "provenance", "settings") if text["format"] == FORMAT else ("settings",)

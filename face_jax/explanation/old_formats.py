@@ -179,6 +179,9 @@ def check_text(text: dict[str, Any], explanation: Explanation) -> None:
         known["photographs"][name] = text["photographs"][name]
     # These had nothing but exclusive classes, and no presets.
     del known["settings"]["outputs"], known["settings"]["preset"]
+    for concept in known["concepts"]:
+        for name in ("speaks_for", "speaks_against", "without"):
+            del concept[name]
     known["target"]["name"] = decode(str, text["target"].get("name"), {})
     for row, said in zip(known["scores"], text["scores"], strict=True):
         row["becomes"] = decode(dict[str, int], said.get("becomes"), {})

@@ -17,6 +17,7 @@ from ..model import SplitModel, photographs_for
 from ..nmf.encoding import encode_maps
 from ..pictures.photographs import Photograph
 from ..support.arguments import Concepts, Seed, Whole, check_count, flag, whole
+from ..support.classes import Target as Class
 from ..support.concepts import concepts_of
 from ..support.fields import elsewhere
 from ..support.interrupts import interruptible
@@ -25,6 +26,7 @@ from ..support.progress_line import Watched, progress_of
 from ..support.sentences import first_of
 from .concepts import Concept
 from .parts import Bank, Fit, Importance, Pictures, Provenance, Scores, Target
+from .reasons import Why, why
 from .sub_concepts import Recursion
 
 
@@ -182,6 +184,40 @@ class Explanation:
         inputs = jnp.asarray(np.stack(list(readable)))
         maps = chosen(self.model, self.dictionary, inputs, concepts=wanted, pooled=False, key=key, progress=progress)
         return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)
+
+    @interruptible()
+    def why(
+        self,
+        image: Any,
+        instead_of: Class | None = None,
+        *,
+        target: Class | None = None,
+        permutations: Whole = 64,
+        most: Whole = 3,
+        key: Seed = None,
+    ) -> Why:
+        """Why the classifier says this of a picture and not that, concept by concept.
+
+        The difference of two logits, `logit[target] − logit[instead_of]`, is divided among the concepts, what they
+        leave out, and what the head says of no activations at all. Behind an affine head that is exact; behind any
+        other parts are Shapley values over the concepts and what they leave out, exact where ten parts are there at
+        most, else sampled, with their standard errors. The parts' sum is the difference either way.
+
+        **Arguments:**
+
+        - `image`: one photograph: anything that `face_jax.photographs` takes.
+        - `instead_of`: the other class, by name or number; by default the one with the largest other logit.
+        - `target`: the class; by default the explanation's.
+        - `permutations`: orders that are drawn for sampled values.
+        - `most`: for so many concepts that decide most there are maps.
+        - `key`: for the orders, or a seed.
+
+        **Returns:** the parts. Raises `ValueError` for several photographs and for the same class twice,
+        `UnknownClassError` for a class that the model doesn't have, `UnreadablePhotographError`.
+        """
+        of = self.target.index if target is None else target
+        options: Any = {"permutations": permutations, "most": most, "key": key}
+        return why(self.model, self.dictionary, image, of, instead_of, **options)
 
     def maps_of(self, number: Whole) -> Float[np.ndarray, "concept y x"]:
         """The enlarged codes of one of the explanation's own photographs, by its place in `photographs`."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..importance import Reading
+from ..metrics import Removal
 from .photograph_files import digest_of, file_of
 from .record import Explanation
 from .sub_concepts import Division, Recursion
@@ -44,6 +46,9 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "gradient_times_code": gradients[concept.index],
                     **({} if by_paper is None else {"importance_by_preset": by_paper.per_class[concept.index]}),
                     "coverage": concept.coverage,
+                    "speaks_for": _readings(explanation, concept.speaks_for),
+                    "speaks_against": _readings(explanation, concept.speaks_against),
+                    "without": _without(explanation, concept.without),
                     "strongest": _strongest(explanation, concept.strongest, explanation.crop_codes[:, concept.index]),
                 }
                 for concept in explanation.concepts
@@ -75,6 +80,19 @@ def summary(explanation: Explanation) -> dict[str, Any]:
             "settings": explanation.provenance.settings.table(),
         }
     )
+
+
+def _readings(explanation: Explanation, readings: tuple[Reading, ...]) -> list[dict[str, Any]]:
+    classes = explanation.model.classes
+    return [{"class": classes[one.index], "index": one.index, "score": one.score} for one in readings]
+
+
+def _without(explanation: Explanation, removal: Removal | None) -> dict[str, Any] | None:
+    """What the removal of a concept does, in words."""
+    if removal is None:
+        return None
+    become = {explanation.model.classes[number]: count for number, count in removal.becomes}
+    return {**dataclasses.asdict(removal), "becomes": become, "becomes_index": removal.becomes}
 
 
 def _strongest(explanation: Explanation, crops: tuple[int, ...], codes: np.ndarray) -> list[dict[str, Any]]:

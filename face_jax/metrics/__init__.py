@@ -28,6 +28,7 @@ from .pointing import pointing_cases as pointing_cases
 from .pointing import pointing_game as pointing_game
 from .refits import Stability as Stability
 from .refits import stability as stability
+from .removal import Removal as Removal
 from .scoring import Score as Score
 from .scoring import score as score
 from .sparsity import CodeSparsity as CodeSparsity

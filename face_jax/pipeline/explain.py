@@ -24,6 +24,7 @@ from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings
 from .controls import scores_of
+from .effects import with_effects
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
 from .presets import fit_by_scikit, note_on, preset_of
@@ -168,6 +169,8 @@ def explain(
         with stopwatch("codes of whole photographs"):
             codes = encode_maps(seen.kept.maps, dictionary)
         concepts = describe(model, material, importance.sobol, dictionary, crop_codes, number, strongest, one_each)
+        with stopwatch("what each concept does"):
+            concepts = with_effects(concepts, model, seen.kept, codes, dictionary, number, keys["removals"])
     notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper)
     if paper is not None:
         notes = (note_on(paper, scores.own), *notes)

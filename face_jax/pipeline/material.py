@@ -24,7 +24,7 @@ from .selection import Activator, apart_if_signed, check_alive, of_class, place_
 
 Keys = dict[str, Key[Array, ""]]
 # More at the end leave those before as they are.
-_STAGES = ("split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions")
+_STAGES = ("split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions", "removals")
 
 
 def keys_of(key: Key[Array, ""]) -> Keys:

@@ -1,0 +1,343 @@
+"""Two explanations beside each other: which concepts go together over the same photographs, and which are one-sided."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, Float, Key
+
+from ..activations import Readable, activations_of
+from ..explanation.record import Explanation
+from ..metrics import random_dictionary
+from ..model import SplitModel, photographs_for
+from ..nmf.encoding import encode_maps
+from ..pictures.photographs import Photograph, UnreadablePhotographError
+from ..support.arguments import Real, Seed, Whole, check_count, enough, instance, key_of, real
+from ..support.interrupts import interruptible
+from ..support.progress import Stopwatch
+from ..support.progress_line import Watched, progress_of
+from ..support.randomness import generator
+from ..support.reprs import short_repr
+
+_FEWEST = 8
+# Copies differ by rounding.
+_EQUAL = 0.999
+_RANDOM_BANKS, _PREDICTION_SHUFFLES, _FOLDS = 3, 20, 5
+_REGION = ("size", "resize", "fit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A concept of each explanation, matched one to one.
+
+    **Arguments:**
+
+    - `first`, `second`: their numbers, from 0.
+    - `correlation`: of their codes over the same places.
+    - `floor`: what both have to beat: the correlation that either reaches, at best, with a bank of random directions in
+        the other's activations.
+    - `shared`: whether the correlation is above the floor, above what shuffled photographs give, and above `least`.
+    """
+
+    first: int
+    second: int
+    correlation: float
+    floor: float
+    shared: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What two explanations have in common.
+
+    **Arguments:**
+
+    - `first`, `second`: the explanations.
+    - `photographs`: those that both were looked at in.
+    - `places`: what codes are compared at: the places of the coarser grid, or whole photographs where the models don't
+        see the same part of a photograph.
+    - `correlation`: of each concept's codes with each of the other's.
+    - `silent`: concepts, of the first and of the second, whose codes are the same everywhere in these photographs:
+        nothing can be said of them.
+    - `matches`: concepts matched one to one, the highest correlation first.
+    - `null`: for each shuffle of the photographs the highest correlation of concepts that are matched anew.
+    - `threshold`: its 95 % quantile, or `least` if that's higher.
+    - `predicts_second`, `predicts_first`: which share of the variance of one's codes (all of them, and of each concept)
+        the other's predict, by linear regression, in photographs left out.
+    - `null_predicts`: the 95 % quantile of the same with shuffled photographs, for the second's and the first's.
+    """
+
+    first: Explanation
+    second: Explanation
+    photographs: tuple[Photograph, ...]
+    places: Literal["grid", "photographs"]
+    correlation: Float[np.ndarray, "first second"]
+    silent: tuple[tuple[int, ...], tuple[int, ...]]
+    matches: tuple[Match, ...]
+    null: Float[np.ndarray, " shuffle"]
+    threshold: float
+    predicts_second: tuple[float, Float[np.ndarray, " second"]]
+    predicts_first: tuple[float, Float[np.ndarray, " first"]]
+    null_predicts: tuple[float, float]
+
+    __repr__ = short_repr
+
+    @property
+    def shared(self) -> tuple[Match, ...]:
+        """The matches that are shared."""
+        return tuple(match for match in self.matches if match.shared)
+
+    @property
+    def only_first(self) -> tuple[int, ...]:
+        """Concepts of the first that no concept of the second shares."""
+        found = set(range(self.correlation.shape[0])) - set(self.silent[0])
+        return tuple(sorted(found - {match.first for match in self.shared}))
+
+    @property
+    def only_second(self) -> tuple[int, ...]:
+        """Concepts of the second that no concept of the first shares."""
+        found = set(range(self.correlation.shape[1])) - set(self.silent[1])
+        return tuple(sorted(found - {match.second for match in self.shared}))
+
+    @property
+    def equal(self) -> bool:
+        """Whether both have the same concepts: as many, and each goes with one of the other's as closely as a copy."""
+        rows, columns = self.correlation.shape
+        heard = [match for match in self.matches if match.first not in self.silent[0]]
+        same = rows == columns and len(self.silent[0]) == len(self.silent[1])
+        return same and all(match.correlation >= _EQUAL for match in heard)
+
+    def table(self) -> dict[str, Any]:
+        """All of it in plain numbers; concepts by the numbers that reports give them."""
+        importance = [[one.importance for one in each.concepts] for each in (self.first, self.second)]
+        return {
+            "first": _name(self.first),
+            "second": _name(self.second),
+            "photographs": [photograph.name for photograph in self.photographs],
+            "compared_at": self.places,
+            "equal": self.equal,
+            "silent": [[at + 1 for at in each] for each in self.silent],
+            "threshold": self.threshold,
+            "null": self.null.tolist(),
+            "matches": [
+                {
+                    "first": match.first + 1,
+                    "second": match.second + 1,
+                    "correlation": match.correlation,
+                    "floor": match.floor,
+                    "shared": match.shared,
+                    "importance": [importance[0][match.first], importance[1][match.second]],
+                    "importance_change": importance[1][match.second] - importance[0][match.first],
+                }
+                for match in self.matches
+            ],
+            "only_first": [at + 1 for at in self.only_first],
+            "only_second": [at + 1 for at in self.only_second],
+            "first_predicts_second": {"all": self.predicts_second[0], "each": self.predicts_second[1].tolist()},
+            "second_predicts_first": {"all": self.predicts_first[0], "each": self.predicts_first[1].tolist()},
+            "by_chance": {
+                "first_predicts_second": self.null_predicts[0],
+                "second_predicts_first": self.null_predicts[1],
+            },
+        }
+
+
+def _name(explanation: Explanation) -> dict[str, str]:
+    model = explanation.model
+    return {"model": model.name, "layer": model.layer, "class": explanation.target_name}
+
+
+@interruptible()
+def compare(
+    first: Explanation,
+    second: Explanation,
+    images: Any = None,
+    *,
+    shuffles: Whole = 200,
+    least: Real = 0.5,
+    batch: Whole = 32,
+    key: Seed = None,
+    progress: Watched = None,
+) -> Comparison:
+    """Two explanations over the same photographs: of two models, two layers, two checkpoints, before and after an edit.
+
+    Concepts are matched by how their codes go together over the same places, so that channels and layers may differ.
+    A pair is shared where its correlation is above what shuffled photographs give (95 %), above what either concept
+    reaches with random directions in the other's activations, which know the picture but learned no concept, and above
+    `least`.
+
+    **Arguments:**
+
+    - `first`, `second`: the explanations.
+    - `images`: photographs to compare them in; by default those that both explain, found by their content.
+    - `shuffles`: of the photographs.
+    - `least`: the least correlation of concepts that are called shared.
+    - `batch`: photographs that go through a network together.
+    - `key`: for shuffles and random directions, or a seed.
+    - `progress`: whom to tell how far it is.
+
+    **Returns:** what both have in common. Raises `ValueError` for fewer than eight photographs.
+
+    **Example:**
+
+    >>> found = fj.compare(explanation, explanation, key=0)
+    >>> found.equal, found.only_first
+    (True, ())
+    """
+    for name, each in (("first", first), ("second", second)):
+        instance(name, each, Explanation, "the result of face_jax.explain")
+    shuffles, batch = enough("shuffles", shuffles, 20), check_count("batch", batch, "pictures")
+    least = real("least", least, "correlation", least=0, below=1)
+    random = generator(key := key_of(key))
+    photographs, maps = _together(first, second, images, batch, progress)
+    if len(photographs) < _FEWEST:
+        raise ValueError(
+            f"first and second have {len(photographs)} photographs in common, and shuffling so few says nothing; give "
+            f"at least {_FEWEST} as images"
+        )
+    settings = [each.model.preprocess.settings() for each in (first, second)]
+    same_region = all(settings[0].get(name) == settings[1].get(name) for name in _REGION)
+    grid = tuple(min(each.shape[axis] for each in maps) for axis in (1, 2)) if same_region else (1, 1)
+    banks = [each.dictionary for each in (first, second)]
+    codes = [_on(encode_maps(each, bank), grid) for each, bank in zip(maps, banks, strict=True)]
+    correlation = _correlated(*codes)
+    silent = tuple(
+        tuple(np.flatnonzero(~_standard(each.reshape(-1, each.shape[-1])).any(0)).tolist()) for each in codes
+    )
+    floors = [_floor(codes[at], maps[1 - at], banks[1 - at], grid, jax.random.fold_in(key, at)) for at in (0, 1)]
+    orders = [random.permutation(len(photographs)) for _ in range(shuffles)]
+    null = np.asarray([_best(_correlated(codes[0], codes[1][order])) for order in orders])
+    threshold = max(least, float(np.quantile(null, 0.95)))
+    matches = []
+    for one, other in zip(*scipy.optimize.linear_sum_assignment(correlation, maximize=True), strict=True):
+        value, floor = float(correlation[one, other]), float(max(floors[0][one], floors[1][other]))
+        shared = value > threshold and (value > floor or value >= _EQUAL)
+        matches.append(Match(int(one), int(other), value, floor, shared))
+    folds = np.arange(len(photographs)) % min(_FOLDS, len(photographs))
+    folds = folds[random.permutation(len(photographs))]
+    predicted = [_predicted(codes[at], codes[1 - at], folds) for at in (0, 1)]
+    some = orders[:_PREDICTION_SHUFFLES]
+    chance = [
+        float(np.quantile([_predicted(codes[at], codes[1 - at][order], folds)[0] for order in some], 0.95))
+        for at in (0, 1)
+    ]
+    return Comparison(
+        first, second, photographs, "grid" if same_region else "photographs", correlation, (silent[0], silent[1]),
+        tuple(sorted(matches, key=lambda match: -match.correlation)), null, threshold, predicted[0], predicted[1],
+        (chance[0], chance[1]),
+    )  # fmt: skip
+
+
+def _together(
+    first: Explanation, second: Explanation, images: Any, batch: int, progress: Watched
+) -> tuple[tuple[Photograph, ...], list[Float[np.ndarray, "image y x channel"]]]:
+    """Photographs that both can be looked at in, and both layers' activations of them."""
+    if images is not None:
+        every = photographs_for(first.model, images)
+        found = [_activations(each.model, every, batch, progress) for each in (first, second)]
+        readable = [at for at in found[0][0] if at in set(found[1][0])]
+        maps = [each[[index.index(at) for at in readable]] for index, each in found]
+        return tuple(every[at] for at in readable), maps
+    where = [{_content(one): at for at, one in enumerate(each.photographs)} for each in (first, second)]
+    both = [content for content in where[0] if content in where[1]]
+    maps = [
+        each.pictures.collected.maps[[places[content] for content in both]]
+        for each, places in zip((first, second), where, strict=True)
+    ]
+    return tuple(first.photographs[where[0][content]] for content in both), maps
+
+
+def _content(photograph: Photograph) -> bytes:
+    if photograph.expected is not None:
+        return photograph.expected
+    try:
+        return photograph.digest()
+    except UnreadablePhotographError:
+        return photograph.name.encode()
+
+
+def _activations(
+    model: SplitModel, photographs: tuple[Photograph, ...], batch: int, progress: Watched
+) -> tuple[list[int], Float[np.ndarray, "image y x channel"]]:
+    readable = Readable(photographs, model.preprocess)
+    count, stage = len(photographs), "Photographs through the network"
+    batches = activations_of(model, iter(readable), count, stage, min(batch, count), progress_of(progress), Stopwatch())
+    maps = [each for _, each, _ in batches]
+    return list(readable.index), np.concatenate(maps) if maps else np.zeros((0, 1, 1, 1), np.float32)
+
+
+def _on(
+    codes: Float[np.ndarray, "image y x concept"], grid: tuple[int, ...]
+) -> Float[np.ndarray, "image place concept"]:
+    """Codes averaged onto a coarser grid."""
+    down, across = (_averaging(old, new) for old, new in zip(codes.shape[1:3], grid, strict=True))
+    found = np.einsum("ay,bx,iyxc->iabc", down, across, codes.astype(np.float64))
+    return found.reshape(len(codes), -1, codes.shape[-1])
+
+
+def _averaging(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """Shares of old cells in each new cell."""
+    edges = np.arange(new + 1) * old / new
+    low, high = np.maximum(edges[:-1, None], np.arange(old)), np.minimum(edges[1:, None], np.arange(old) + 1)
+    share = np.maximum(high - low, 0)
+    return share / share.sum(1, keepdims=True)
+
+
+def _correlated(
+    first: Float[np.ndarray, "image place first"], second: Float[np.ndarray, "image place second"]
+) -> Float[np.ndarray, "first second"]:
+    """Correlation of each concept's codes with each of the other's; 0 where a concept is nowhere."""
+    one, other = (_standard(each.reshape(-1, each.shape[-1])) for each in (first, second))
+    return one.T @ other
+
+
+def _standard(values: Float[np.ndarray, "sample concept"]) -> Float[np.ndarray, "sample concept"]:
+    centred = values - values.mean(0)
+    length = np.linalg.norm(centred, axis=0)
+    # What rounding leaves of a constant is no variation.
+    there = length > 1e-6 * np.linalg.norm(values, axis=0)
+    return np.where(there, centred / np.where(there, length, 1), 0)
+
+
+def _best(correlation: Float[np.ndarray, "first second"]) -> float:
+    pairs = scipy.optimize.linear_sum_assignment(correlation, maximize=True)
+    return float(correlation[pairs].max())
+
+
+def _floor(
+    codes: Float[np.ndarray, "image place concept"],
+    maps: Float[np.ndarray, "image y x channel"],
+    bank: Float[np.ndarray, "other channel"],
+    grid: tuple[int, ...],
+    key: Key[Array, ""],
+) -> Float[np.ndarray, " concept"]:
+    """The best correlation of each concept with any of a random bank in another layer's activations, averaged."""
+    signed = bool((bank < 0).any())
+    best = []
+    for draw in range(_RANDOM_BANKS):
+        drawn = random_dictionary(bank.shape[1], len(bank), key=jax.random.fold_in(key, draw), signed=signed)
+        best.append(_correlated(codes, _on(encode_maps(maps, drawn.astype(maps.dtype)), grid)).max(1))
+    return np.mean(best, axis=0)
+
+
+def _predicted(
+    given: Float[np.ndarray, "image place given"], wanted: Float[np.ndarray, "image place wanted"], folds: np.ndarray
+) -> tuple[float, Float[np.ndarray, " wanted"]]:
+    """Share of the variance of codes that others predict, in photographs left out: of all, and of each concept."""
+    lost = np.zeros(wanted.shape[-1])
+    total = np.zeros(wanted.shape[-1])
+    for fold in np.unique(folds):
+        parts = []
+        for some in (folds != fold, folds == fold):
+            rows = given[some].reshape(-1, given.shape[-1])
+            parts.append((np.concatenate([rows, np.ones((len(rows), 1))], axis=1), wanted[some].reshape(-1, len(lost))))
+        (rows, targets), (left_rows, left) = parts
+        weights = np.linalg.lstsq(rows, targets, rcond=1e-10)[0]
+        lost += ((left - left_rows @ weights) ** 2).sum(0)
+        total += ((left - targets.mean(0)) ** 2).sum(0)
+    each = 1 - np.divide(lost, total, out=np.ones_like(lost), where=total > 0)
+    return float(1 - lost.sum() / total.sum()) if total.sum() > 0 else 0.0, each

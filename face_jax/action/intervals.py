@@ -1,0 +1,50 @@
+"""Means over photographs with their intervals, each group as much as any other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..pictures.labels import Labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A number, and its 95 % interval over photographs (bootstrap)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Resampled:
+    """Means over photographs, each group as much as any other, with intervals of a bootstrap within groups."""
+
+    def __init__(self, labels: Labels, resamples: int, random: np.random.Generator) -> None:
+        self.labels, self.random, self.resamples = labels, random, resamples
+        members = [np.flatnonzero(labels.group == group) for group in np.unique(labels.group)]
+        self.weights = np.zeros(len(labels.group))
+        drawn = np.zeros((resamples, len(labels.group)))
+        for some in members:
+            self.weights[some] = 1 / (len(members) * len(some))
+            drawn[:, some] = self._counts(len(some)) * self.weights[some]
+        self.drawn = drawn
+
+    def _counts(self, size: int) -> Float[np.ndarray, "resample member"]:
+        return self.random.multinomial(size, np.full(size, 1 / size), self.resamples).astype(np.float64)
+
+    def mean(self, values: Float[np.ndarray, " image"]) -> Interval:
+        """The mean of values, one a photograph."""
+        return _interval(float(self.weights @ values), self.drawn @ values)
+
+    def of_some(self, values: Float[np.ndarray, " image"], some: Bool[np.ndarray, " image"]) -> Interval:
+        """The plain mean over some of the photographs."""
+        inside = values[some]
+        return _interval(float(inside.mean()), self._counts(len(inside)) @ inside / len(inside))
+
+
+def _interval(value: float, resampled: Float[np.ndarray, " resample"]) -> Interval:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(value, float(low), float(high))

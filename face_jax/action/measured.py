@@ -1,0 +1,258 @@
+"""What an edit does on labelled photographs: accuracy by class and by group, beside controls, with intervals."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..explanation.record import Explanation
+from ..model import SplitModel, photographs_for
+from ..pictures.labels import labels_of
+from ..pictures.photographs import Photograph
+from ..support.arguments import Seed, Whole, check_count, enough, key_of
+from ..support.interrupts import interruptible
+from ..support.progress_line import Watched
+from ..support.randomness import generator
+from ..support.reprs import short_repr
+from .edits import Codes, Factors, edit_of, in_words
+from .intervals import Interval, Resampled
+from .variants import least_important, logits_under, other_concepts, random_banks, through
+
+Kind = Literal["before", "edit", "other concepts", "least important", "random directions"]
+CONTROLS: dict[str, str] = {
+    "other concepts": "other concepts, as much taken out",
+    "least important": "the least important concept",
+    "random directions": "random directions, as much at the same places",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How accurate the model is after one change.
+
+    **Arguments:**
+
+    - `kind`: what was done; of controls that are drawn, numbers are means over the draws.
+    - `accuracy`: share of the photographs for which their label is predicted; where there are groups, the mean of
+        the groups' accuracies.
+    - `gain`: how far that is above the accuracy before.
+    - `per_class`, `per_group`: the accuracy of each class that is there, by its number, and of each group by its name.
+    - `changed`: share of the photographs whose prediction changes.
+    - `draws`: the gain of each draw.
+    """
+
+    kind: Kind
+    accuracy: Interval
+    gain: Interval
+    per_class: dict[int, Interval]
+    per_group: dict[str, Interval]
+    changed: float
+    draws: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class EditEffect:
+    """What an edit does on labelled photographs.
+
+    **Arguments:**
+
+    - `edit`: what was done, in words.
+    - `photographs`, `labels`, `groups`: which were looked at, the class of each, and the group if there are any.
+    - `before`, `after`: accuracy without and with the edit.
+    - `controls`: the same for changes that know nothing of it.
+    - `above`: how far the edit's gain is above that of each kind of control, photograph by photograph.
+    - `predicted`: of exclusive classes what is predicted for each photograph, before and after.
+    - `moves`: predictions that change: from which class to which, and how many; of labels the label, twice.
+    - `amounts`: which share of each concept's codes is taken out.
+    - `strength`: how much of the edited concepts each photograph has.
+    - `unread`: why photographs couldn't be read.
+    """
+
+    edit: str
+    photographs: tuple[Photograph, ...]
+    labels: Int[np.ndarray, " image"]
+    groups: tuple[str, ...]
+    before: Outcome
+    after: Outcome
+    controls: tuple[Outcome, ...]
+    above: dict[str, Interval]
+    predicted: Int[np.ndarray, "image 2"]
+    moves: tuple[tuple[int, int, int], ...]
+    amounts: Float[np.ndarray, " concept"]
+    strength: Float[np.ndarray, " image"]
+    unread: tuple[str, ...]
+
+    __repr__ = short_repr
+
+    @property
+    def recommended(self) -> bool:
+        """Whether the edit helps here: its gain is above zero, above each kind of control, and above every draw."""
+        return (
+            self.after.gain.low > 0
+            and all(each.low > 0 for each in self.above.values())
+            and all(draw < self.after.gain.value for control in self.controls for draw in control.draws)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """What to make of it, in a sentence or two."""
+        gain, before, after = self.after.gain, self.before.accuracy, self.after.accuracy
+        said = (
+            f"accuracy goes from {100 * before.value:.1f} to {100 * after.value:.1f} % ({_points(gain.value)} points, "
+            f"95 % interval {_points(gain.low)} to {_points(gain.high)})"
+        )
+        if self.recommended:
+            return f"The model {self.edit} is recommended for photographs such as these: {said}, more than any control."
+        why = "that isn't above zero beyond what chance among photographs gives"
+        if gain.low > 0:
+            rivals = [
+                CONTROLS[control.kind]
+                for control in self.controls
+                if self.above[control.kind].low <= 0 or max(control.draws) >= gain.value
+            ]
+            why = f"a control does as much: {'; '.join(rivals)}"
+        return f"The model {self.edit} isn't recommended: {said}, and {why}."
+
+
+def _points(gain: float) -> str:
+    return f"{100 * gain:+.1f}".replace("-", "−")
+
+
+@interruptible()
+def measure_edit(
+    explanation: Explanation,
+    images: Any,
+    labels: Any,
+    *,
+    remove: Any = (),
+    scale: Factors = None,
+    codes: Codes = "exact",
+    draws: Whole = 10,
+    resamples: Whole = 2000,
+    batch: Whole = 32,
+    key: Seed = None,
+    progress: Watched = None,
+) -> EditEffect:
+    """What an edit does on labelled photographs, beside controls that know nothing of it.
+
+    Controls are other concepts of which as much is taken out (drawn; the same root mean square of activations), the
+    least important concept, and random directions of which as much is taken out as of the edited concepts, at the same
+    places. Intervals are over photographs, paired, by a bootstrap that draws within groups.
+
+    **Arguments:**
+
+    - `explanation`: whose model and concepts are meant; the model of an edit isn't needed.
+    - `images`: anything that `face_jax.photographs` takes, also photographs that weren't explained.
+    - `labels`: the path of a CSV file with the columns `file`, `label` and, if wanted, `group`; `"folders"` where the
+        photographs lie in folders named as their classes; a mapping from their names; or a list with one for each.
+    - `remove`, `scale`, `codes`: as for `face_jax.edit`.
+    - `draws`: of each control that is drawn.
+    - `resamples`: of the bootstrap.
+    - `batch`: photographs that go through the network together.
+    - `key`: for controls and bootstrap, or a seed.
+    - `progress`: whom to tell how far it is.
+
+    **Returns:** accuracies, what changes into what, and whether the edit is to be recommended. Raises `ValueError` for
+    labels that aren't valid and for fewer than two photographs.
+
+    **Example:**
+
+    >>> effect = fj.measure_edit(explanation, images, ["warm"] * 14, remove=[0], key=0)
+    >>> effect.before.accuracy.value, effect.recommended
+    (1.0, False)
+    """
+    change = edit_of(explanation, remove, scale, codes)
+    draws, resamples, batch = (
+        check_count("draws", draws, "draws"),
+        enough("resamples", resamples, 100),
+        check_count("batch", batch, "pictures"),
+    )
+    random = generator(key := key_of(key))
+    model = explanation.model
+    photographs = photographs_for(model, images)
+    seen = through(model, labels_of(photographs, labels, model.classes), change, batch, progress)
+    apply = logits_under(model, seen)
+    before = seen.collected.logits
+    amounts, bank = change.amounts, change.dictionary
+    after = apply(amounts, bank)
+    changes: dict[str, list[np.ndarray]] = {
+        "other concepts": [apply(each, bank) for each in other_concepts(seen, change, draws, random)],
+        "least important": [apply(each, bank) for each in least_important(change)],
+        "random directions": [apply(amounts, each) for each in random_banks(change, draws, key)],
+    }
+    resampled = Resampled(seen.labels, resamples, random)
+    measured = {
+        kind: _outcome(resampled, kind, before, logits, model)  # pyright: ignore[reportArgumentType]
+        for kind, logits in {"before": [before], "edit": [after], **changes}.items()
+        if logits
+    }
+    right = {
+        kind: _right(model, logits, seen.labels.index)
+        for kind, logits in {"edit": [after], **changes}.items()
+        if logits
+    }
+    predicted = np.stack([before.argmax(1), after.argmax(1)], axis=1)
+    return EditEffect(
+        edit=in_words(change),
+        photographs=seen.labels.photographs,
+        labels=seen.labels.index,
+        groups=tuple(seen.labels.groups[at] for at in seen.labels.group) if seen.labels.groups else (),
+        before=measured["before"],
+        after=measured["edit"],
+        controls=tuple(measured[kind] for kind in CONTROLS if kind in measured),
+        above={kind: resampled.mean(right["edit"] - right[kind]) for kind in CONTROLS if kind in measured},
+        predicted=predicted,
+        moves=_moves(model, before, after),
+        amounts=amounts,
+        strength=np.linalg.norm(seen.codes * amounts, axis=-1).mean((1, 2)),
+        unread=seen.unread,
+    )
+
+
+def _right(
+    model: SplitModel, logits: list[Float[np.ndarray, "image class"]], labels: Int[np.ndarray, " image"]
+) -> Float[np.ndarray, " image"]:
+    """For each photograph the share of draws for which its label is predicted."""
+    at = np.arange(len(labels))
+    return np.mean([model.outputs.predicted(each)[at, labels] for each in logits], axis=0)
+
+
+def _outcome(
+    resampled: Resampled,
+    kind: Kind,
+    before: Float[np.ndarray, "image class"],
+    logits: list[np.ndarray],
+    model: SplitModel,
+) -> Outcome:
+    labels = resampled.labels
+    was, right = (_right(model, each, labels.index) for each in ([before], logits))
+    changed = [(model.outputs.predicted(before) != model.outputs.predicted(each)).any(1).mean() for each in logits]
+    each_gain = [
+        float(resampled.weights @ (_right(model, [each], labels.index) - was))
+        for each in (logits if kind != "before" else [])
+    ]
+    return Outcome(
+        kind=kind,
+        accuracy=resampled.mean(right),
+        gain=resampled.mean(right - was),
+        per_class={int(at): resampled.of_some(right, labels.index == at) for at in np.unique(labels.index)},
+        per_group={name: resampled.of_some(right, labels.group == at) for at, name in enumerate(labels.groups)},
+        changed=float(np.mean(changed)),
+        draws=tuple(each_gain),
+    )
+
+
+def _moves(
+    model: SplitModel, before: Float[np.ndarray, "image class"], after: Float[np.ndarray, "image class"]
+) -> tuple[tuple[int, int, int], ...]:
+    if model.outputs.exclusive:
+        pairs = [
+            pair for pair in zip(before.argmax(1).tolist(), after.argmax(1).tolist(), strict=True) if len(set(pair)) > 1
+        ]
+    else:
+        pairs = [(label, label) for label in model.outputs.becomes(before, after)]
+    return tuple((first, second, count) for (first, second), count in collections.Counter(pairs).most_common())

@@ -1,0 +1,324 @@
+"""Pages of what is asked, done and compared: why, an edit, a comparison; each needs no other file, and has JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..action.comparing import Comparison
+from ..action.measured import CONTROLS, EditEffect, Outcome
+from ..attribution import upsampled_codes
+from ..explanation.concepts import Concept
+from ..explanation.reasons import Why
+from ..explanation.record import Explanation
+from ..explanation.summary import plain
+from ..pictures.showing import view_of
+from ..support.arguments import instance
+from ..support.atomic_folder import folder_of, put_together
+from . import pictures
+from .policy import with_policy
+from .tree import Pictures, crop_pictures
+
+_CASES, _MOVES, _CROPS, _ROWS = 12, 15, 4, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A part of a sum: a concept by its number, or something else by its name."""
+
+    number: int | None
+    name: str
+    colour: str
+    adds: float
+    error: float
+    share: float
+
+
+def write_why(
+    explanation: Explanation, reasons: Why | Sequence[Why], folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+) -> pathlib.Path:
+    """Write `why.html` and `why.json`: what each concept adds to the difference of two class scores, with maps.
+
+    **Arguments:**
+
+    - `explanation`: whose concepts were asked.
+    - `reasons`: the result of `explanation.why`, or several, as `face_jax.misled` gives them.
+    - `folder`: where they go; made if need be.
+    - `notes`: what the page says besides.
+
+    **Returns:** the page.
+
+    **Example:**
+
+    >>> fj.write_why(explanation, explanation.why(images[0], "cold"), folder / "why").name
+    'why.html'
+    """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
+    every = (reasons,) if isinstance(reasons, Why) else tuple(reasons)
+    for each in every:
+        instance("reasons", each, Why, "the result of explanation.why")
+    misread = len(every) > 1 or not every
+    title = f"Why {every[0].names[0]}, and not {every[0].names[1]}?" if not misread else "What misleads the classifier"
+    content = {
+        "title": title,
+        "explanation": explanation,
+        "notes": tuple(notes),
+        "exact": all(each.parts.exact for each in every),
+        "groups": _groups(explanation, every) if misread else [],
+        "cases": [_case(explanation, each) for each in every[:_CASES]],
+    }
+    data = {"explanation": _about(explanation), "photographs": [each.table() for each in every], "notes": list(notes)}
+    return _write("why", content, data, folder)
+
+
+def _about(explanation: Explanation) -> dict[str, Any]:
+    model = explanation.model
+    return {"model": model.name, "layer": model.layer, "class": explanation.target_name}
+
+
+def _rows(adds: np.ndarray, error: np.ndarray, left_out: float, nothing: float, most: int) -> list[_Row]:
+    """The largest parts, the others together."""
+    order = np.argsort(-np.abs(adds), kind="stable")
+    shown, rest = np.sort(order[:most]), order[most:]
+    found = [(int(at) + 1, "", pictures.concept_colour(int(at) + 1), float(adds[at]), float(error[at])) for at in shown]
+    grey = "var(--muted)"
+    if len(rest):
+        found.append((None, f"the other {len(rest)} concepts", grey, float(adds[rest].sum()), 0.0))
+    found.append((None, "what the concepts leave out", grey, left_out, float(error[-1])))
+    found.append((None, "no activations at all", grey, nothing, 0.0))
+    longest = max(*(abs(entry[3]) for entry in found), 1e-30)
+    return [_Row(*entry, abs(entry[3]) / longest) for entry in found]
+
+
+def _case(explanation: Explanation, why: Why) -> dict[str, Any]:
+    pixels, parts = view_of(why.photograph, explanation.model.preprocess), why.parts
+    maps = []
+    for at, strength in zip(why.deciding, why.maps, strict=True):
+        colour = pictures.concept_colour(at + 1)
+        lit = pictures.spotlight(pixels, strength / max(float(strength.max()), 1e-30), colour)
+        maps.append((at + 1, colour, pictures.data_uri(lit)))
+    rows = _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
+    return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps}
+
+
+def _groups(explanation: Explanation, every: tuple[Why, ...]) -> list[dict[str, Any]]:
+    """Means over the photographs that are taken for the class, and over those that aren't."""
+    target, name = explanation.target.index, explanation.target_name
+    found = []
+    for taken, words in ((True, f"taken for {name}"), (False, f"{name} that isn't recognized")):
+        some = [each.parts for each in every if (each.target == target) == taken]
+        if some:
+            adds = np.mean([each.concepts for each in some], axis=0)
+            left, nothing = (
+                float(np.mean([getattr(each, field) for each in some])) for field in ("left_out", "nothing")
+            )
+            rows = _rows(adds, np.zeros(len(adds) + 1), left, nothing, _ROWS)
+            found.append({"title": f"{len(some)} photograph{'s' if len(some) > 1 else ''} {words}", "rows": rows})
+    return found
+
+
+def write_edit(
+    explanation: Explanation, effect: EditEffect, folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+) -> pathlib.Path:
+    """Write `edit.html` and `edit.json`: what an edit does to labelled photographs, beside its controls.
+
+    **Arguments:**
+
+    - `explanation`: whose concepts were edited.
+    - `effect`: the result of `face_jax.measure_edit`.
+    - `folder`: where they go; made if need be.
+    - `notes`: what the page says besides.
+
+    **Returns:** the page.
+
+    **Example:**
+
+    >>> effect = fj.measure_edit(explanation, images, ["warm"] * 14, remove=[0], key=0)
+    >>> fj.write_edit(explanation, effect, folder / "edit").name
+    'edit.html'
+    """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
+    instance("effect", effect, EditEffect, "the result of face_jax.measure_edit")
+    classes = explanation.model.classes
+    exclusive = explanation.model.outputs.exclusive
+    moves = [
+        (classes[first], classes[second] if exclusive else "is predicted otherwise", count)
+        for first, second, count in effect.moves[:_MOVES]
+    ]
+    counts = {name: effect.groups.count(name) for name in effect.after.per_group}
+    numbers = {at: int((effect.labels == at).sum()) for at in effect.after.per_class}
+    by_class = [
+        {"name": classes[at], "count": count, **_sides(effect, lambda each, at=at: each.per_class[at])}
+        for at, count in numbers.items()
+    ]
+    by_group = [
+        {"name": name, "count": count, **_sides(effect, lambda each, name=name: each.per_group[name])}
+        for name, count in counts.items()
+    ]
+    unread = [f"{len(effect.unread)} photographs can't be read: {effect.unread[0]}"] if effect.unread else []
+    breakdowns = [("By group", by_group), ("By class", by_class)]
+    content = {
+        "explanation": explanation,
+        "effect": effect,
+        "notes": [*unread, *notes],
+        "controls": CONTROLS,
+        "draws": max((len(each.draws) for each in effect.controls), default=0),
+        "breakdowns": [(title, rows) for title, rows in breakdowns if rows],
+        "moves": moves,
+        "cases": _changed(explanation, effect),
+    }
+    return _write("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
+
+
+def _sides(effect: EditEffect, of: Any) -> dict[str, Any]:
+    return {
+        "before": of(effect.before),
+        "after": of(effect.after),
+        "controls": [of(each) for each in effect.controls],
+    }
+
+
+def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]) -> dict[str, Any]:
+    """An edit's effect in plain numbers and words."""
+    classes = explanation.model.classes
+
+    def told(outcome: Outcome) -> dict[str, Any]:
+        found = dataclasses.asdict(outcome)
+        found["per_class"] = {classes[at]: value for at, value in found["per_class"].items()}
+        return found
+
+    return {
+        "explanation": _about(explanation),
+        "edit": effect.edit,
+        "recommended": effect.recommended,
+        "verdict": effect.verdict,
+        "before": told(effect.before),
+        "after": told(effect.after),
+        "controls": [told(each) for each in effect.controls],
+        "gain_above_controls": {name: dataclasses.asdict(value) for name, value in effect.above.items()},
+        "changes": [
+            {"before": classes[first], "after": classes[second], "photographs": count}
+            for first, second, count in effect.moves
+        ],
+        "photographs": [
+            {"file": photograph.name, "label": classes[label], "before": classes[was], "after": classes[now]}
+            | ({"group": effect.groups[at]} if effect.groups else {})
+            for at, (photograph, label, (was, now)) in enumerate(
+                zip(effect.photographs, effect.labels, effect.predicted, strict=True)
+            )
+        ],
+        "notes": notes,
+    }
+
+
+def _changed(explanation: Explanation, effect: EditEffect) -> list[dict[str, Any]]:
+    """Photographs whose prediction changes, those with most of the concepts first."""
+    model, classes = explanation.model, explanation.model.classes
+    changed = np.flatnonzero(effect.predicted[:, 0] != effect.predicted[:, 1])
+    chosen = changed[np.argsort(-effect.strength[changed], kind="stable")][:_CASES]
+    if not len(chosen):
+        return []
+    codes = explanation.encode([effect.photographs[at] for at in chosen], progress=False)
+    strength = np.linalg.norm(codes * effect.amounts, axis=-1)[..., None]
+    maps = upsampled_codes(jnp.asarray(strength), model.preprocess.size)[..., 0]
+    found = []
+    for at, lit in zip(chosen, maps, strict=True):
+        pixels = view_of(effect.photographs[at], model.preprocess)
+        lit = pictures.spotlight(pixels, lit / max(float(lit.max()), 1e-30), pictures.concept_colour(1))
+        was, now = (classes[number] for number in effect.predicted[at])
+        name, label = effect.photographs[at].name, classes[effect.labels[at]]
+        picture, shown = pictures.data_uri(pixels), pictures.data_uri(lit)
+        found.append({"name": name, "picture": picture, "map": shown, "before": was, "after": now, "label": label})
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """One of two explanations, as the page asks for it."""
+
+    letter: str
+    explanation: Explanation
+    best: np.ndarray
+
+    def concept(self, number: int) -> Concept:
+        return self.explanation.concepts[number - 1]
+
+    def colour(self, number: int) -> str:
+        return pictures.concept_colour(number)
+
+    def crops(self, number: int) -> Pictures:
+        return crop_pictures(self.explanation, self.concept(number).strongest[:_CROPS])
+
+    def nearest(self, at: int) -> str:
+        other = "B" if self.letter == "A" else "A"
+        number, value = int(self.best[at].argmax()) + 1, float(self.best[at].max())
+        return f"nearest in {other}: concept {number}, correlation {value:.3f}"
+
+
+def write_comparison(comparison: Comparison, folder: str | pathlib.Path) -> pathlib.Path:
+    """Write `comparison.html` and `comparison.json`: the concepts of two explanations side by side.
+
+    **Arguments:**
+
+    - `comparison`: the result of `face_jax.compare`.
+    - `folder`: where they go; made if need be.
+
+    **Returns:** the page.
+
+    **Example:**
+
+    >>> fj.write_comparison(fj.compare(explanation, explanation, key=0), folder / "compared").name
+    'comparison.html'
+    """
+    instance("comparison", comparison, Comparison, "the result of face_jax.compare")
+    content = {
+        "comparison": comparison,
+        "a": _Side("A", comparison.first, comparison.correlation),
+        "b": _Side("B", comparison.second, comparison.correlation.T),
+        "verdicts": _said(comparison),
+    }
+    return _write("comparison", content, comparison.table(), folder)
+
+
+def _said(comparison: Comparison) -> list[tuple[str, str]]:
+    shared = len(comparison.shared)
+    first, second = (shared + len(each) for each in (comparison.only_first, comparison.only_second))
+    said = (
+        ("good", "A and B have the same concepts: each goes with one of the other as a copy does.")
+        if comparison.equal
+        else ("warn", "A and B share no concept beyond what chance gives.")
+        if not shared
+        else ("note", f"A and B share {shared} concepts; {first - shared} are only in A, {second - shared} only in B.")
+    )
+    (forth, _), (back, _) = comparison.predicts_second, comparison.predicts_first
+    predicted = (
+        f"A's codes predict {100 * max(forth, 0):.0f} % of the variance of B's in photographs left out (shuffled "
+        f"{100 * max(comparison.null_predicts[0], 0):.0f} %), and B's {100 * max(back, 0):.0f} % of A's (shuffled "
+        f"{100 * max(comparison.null_predicts[1], 0):.0f} %)."
+    )
+    return [said, ("note", predicted)]
+
+
+def _write(name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path) -> pathlib.Path:
+    try:
+        import jinja2
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError("drawing a page needs more packages: pip install face-jax[report]") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    folder = folder_of(folder)
+    page = with_policy(environment.get_template(f"{name}.html").render(**content), attributes=True)
+    with put_together(folder) as new:
+        (new / f"{name}.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+        (new / f"{name}.json").write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+    return folder / f"{name}.html"

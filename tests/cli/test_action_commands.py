@@ -1,0 +1,90 @@
+"""The commands why, edit and compare, on a small explanation in files."""
+
+import json
+
+import PIL.Image
+import pytest
+from toy_model import colour_model, pictures
+from typer.testing import CliRunner
+
+import face_jax as fj
+from face_jax.cli import actions
+from face_jax.cli.app import app
+
+IMAGES = pictures(12, 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("commands")
+    lines, files = ["file,label"], [found / f"{number}.png" for number in range(len(IMAGES))]
+    for number, file in enumerate(files):
+        PIL.Image.fromarray(IMAGES[number]).save(file)
+        lines.append(f"{file.name},{'bluish' if number == 0 else 'reddish'}")
+    fj.save(fj.explain(colour_model(), files, "reddish", rank=3, batch=8, key=0), found / "explained")
+    (found / "labels.csv").write_text("\n".join(lines))
+    return found
+
+
+@pytest.fixture
+def command(folder, monkeypatch):
+    def loaded(where, *_):
+        return fj.load(where, colour_model()), None
+
+    monkeypatch.setattr(actions, "_loaded", loaded)
+    monkeypatch.chdir(folder)
+
+    def run(*words):
+        return CliRunner().invoke(app, list(words))
+
+    return run
+
+
+def test_why(command, folder):
+    done = command("why", "3.png", "--instead-of", "bluish", "--explanation", "explained", "--out", "why")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip().endswith("why/why.html")
+    told = json.loads((folder / "why" / "why.json").read_text())["photographs"][0]
+    assert told["instead_of"]["class"] == "bluish"
+
+
+def test_why_of_photographs_that_are_misread(command, folder):
+    done = command("why", "--labels", "labels.csv", "--explanation", "explained", "--out", "misread")
+    assert done.exit_code == 0, done.output
+    told = json.loads((folder / "misread" / "why.json").read_text())["photographs"]
+    assert [each["photograph"] for each in told] == ["0.png"]
+
+
+def test_edit_counts_concepts_as_the_report_does(command, folder):
+    words = ["edit", "--remove", "1", "--scale", "2=0.5", "--labels", "labels.csv", "--explanation", "explained"]
+    done = command(*words, "--draws", "2", "--out", "edited")
+    assert done.exit_code == 0, done.output
+    told = json.loads((folder / "edited" / "edit.json").read_text())
+    assert told["edit"] == "without concept 1, concept 2 × 0.5"
+    assert len(told["photographs"]) == 12
+
+
+def test_compare(command, folder):
+    done = command("compare", "explained", "explained", "--out", "compared")
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "compared" / "comparison.json").read_text())["equal"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["why"], "either a photograph, or --labels"),
+        (["why", "3.png", "--labels", "labels.csv"], "either a photograph, or --labels"),
+        (["why", "3.png", "--instead-of", "purple", "--explanation", "explained"], "instead_of='purple'"),
+        (["edit", "--remove", "1"], "--labels is needed"),
+        (["edit", "--remove", "0", "--labels", "labels.csv"], "--remove 0 isn't a concept's number"),
+        (["edit", "--scale", "2", "--labels", "labels.csv"], "isn't a concept and a factor"),
+        (["edit", "--labels", "labels.csv", "--explanation", "explained"], "change no concept"),
+        (["edit", "--remove", "1", "--labels", "folders", "--explanation", "explained"], "--images is needed"),
+        (["why", "3.png", "--explanation", "nothing"], "has no explanation.json"),
+    ],
+)
+def test_what_isnt_valid_is_told_in_a_line(command, words, said):
+    done = command(*words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())

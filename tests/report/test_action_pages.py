@@ -1,0 +1,92 @@
+"""Pages of why, of an edit and of a comparison: self-contained, under their policy, on any screen; their JSON."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from browser import browser_only, chromium, dark, overflow, screen, undecoded
+from toy_model import colour_model, pictures
+
+import face_jax as fj
+
+REDDISH, GREENISH = pictures(12, 0), pictures(4, 1)
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return fj.explain(colour_model(), REDDISH, "reddish", rank=4, batch=8, key=0)
+
+
+@pytest.fixture(scope="module")
+def misread(explanation):
+    labels = ["reddish"] * 9 + ["bluish"] * 3 + ["reddish"] * 2 + ["greenish"] * 2
+    return fj.misled(explanation, np.concatenate([REDDISH, GREENISH]), labels, batch=8)
+
+
+@pytest.fixture(scope="module")
+def pages(explanation, misread, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    images, labels = np.concatenate([REDDISH, GREENISH]), ["reddish"] * 12 + ["greenish"] * 4
+    effect = fj.measure_edit(explanation, images, labels, remove=[0, 1, 2, 3], batch=8, draws=2, key=0)
+    return {
+        "why": fj.write_why(explanation, explanation.why(REDDISH[0], "bluish"), folder / "why"),
+        "misled": fj.write_why(explanation, misread, folder / "misled", notes=["<b>&"]),
+        "edit": fj.write_edit(explanation, effect, folder / "edit"),
+        "comparison": fj.write_comparison(fj.compare(explanation, explanation, key=0), folder / "compared"),
+    }
+
+
+def test_they_need_no_other_file_and_run_nothing(pages):
+    for page in pages.values():
+        text = page.read_text()
+        addresses = re.findall(r'(?:src|href)="([^"#]{1,40})', text)
+        assert all(address.startswith("data:") for address in addresses)
+        (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+        assert "default-src 'none'" in policy
+        assert "script-src 'none'" in policy
+
+
+def test_photographs_that_are_misread_say_what_misleads(misread, explanation, pages):
+    # Three that are taken for the class wrongly, and two of the class that aren't recognized.
+    assert sorted(each.names for each in misread) == [("greenish", "reddish")] * 2 + [("reddish", "bluish")] * 3
+    for each in misread:
+        assert each.parts.difference > 0
+        assert each.parts.total == pytest.approx(each.parts.difference, rel=1e-4)
+    text = pages["misled"].read_text()
+    assert "3 photographs taken for reddish" in text
+    assert "2 photographs reddish that isn" in text
+    assert "&lt;b&gt;&amp;" in text
+
+
+def test_the_json_says_what_the_page_says(pages, explanation):
+    why = json.loads((pages["why"].parent / "why.json").read_text())["photographs"][0]
+    assert why["sum"] == pytest.approx(why["difference"], rel=1e-4)
+    assert f"{why['difference']:+.3f}" in pages["why"].read_text()
+    edit = json.loads((pages["edit"].parent / "edit.json").read_text())
+    assert edit["verdict"].partition(":")[0] in pages["edit"].read_text().replace("&#39;", "'")
+    assert len(edit["photographs"]) == 16
+    assert edit["recommended"] is False
+    compared = json.loads((pages["comparison"].parent / "comparison.json").read_text())
+    assert compared["equal"] is True
+    assert "the same concepts" in pages["comparison"].read_text()
+
+
+@browser_only
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 400)])
+def test_a_browser_shows_them(pages, theme, width):
+    with chromium() as browser:
+        for page in pages.values():
+            with screen(browser, color_scheme=theme, viewport={"width": width, "height": 900}) as view:
+                view.goto(page.as_uri())
+                assert view.complaints == []
+                assert undecoded(view, "img") == 0
+                assert overflow(view) == 0
+                assert dark(view) == (theme == "dark")
+
+
+def test_labels_are_not_mistaken_for_each_other(explanation):
+    labels = dataclasses.replace(explanation, model=colour_model(outputs=fj.MultiLabel()))
+    with pytest.raises(ValueError, match="aren't mistaken for each other"):
+        fj.misled(labels, REDDISH, ["reddish"] * 12)
