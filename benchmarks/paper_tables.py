@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -33,6 +34,8 @@ from papers.runs import Asked
 from papers.written import Made, write
 
 import face_jax as fj
+from face_jax import bridges
+from face_jax.recursion.earlier_layers import earlier_layers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLES: dict[str, tuple[str, Callable[..., Made]]] = {
@@ -85,7 +88,7 @@ def run(
     )
     for name in names:
         title, build = TABLES[name]
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), time.process_time()
         made = build(asked, materials, seen) if name == "kl-term" else build(asked, materials)
         settings = {
             "said": said,
@@ -96,7 +99,8 @@ def run(
         }
         stem = f"{first.setting.lower().replace(' ', '-')}-{first.network.name}-{name}"
         found.append(write(out, stem, title, made, settings))
-        print(f"{stem}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+        seconds = f"{time.perf_counter() - begun:.0f} s, {time.process_time() - spent:.0f} s of them computing"
+        print(f"{stem}: {seconds}", file=sys.stderr, flush=True)
     return found
 
 
@@ -146,25 +150,24 @@ def _target(taken: Network, labelled: photographs.Labelled, label: str, number: 
     return int(np.bincount(np.asarray(said).argmax(axis=1)).argmax())
 
 
-def seen_by(
-    arguments: argparse.Namespace, name: str, labelled: photographs.Labelled
-) -> Callable[[Material], np.ndarray]:
-    """Averaged activations of crops in another network, or in an earlier layer where there is none."""
+def beside_it(arguments: argparse.Namespace, name: str) -> Network:
+    """Another network, or an earlier layer of the same where there is none."""
     other = "mnv2" if name != "mnv2" else "lite0"
     if name in KNOWN and (arguments.data / "weights").is_dir():
-        beside = network(other, arguments.data)
-    else:
-        from face_jax import bridges
-        from face_jax.recursion.earlier_layers import earlier_layers
+        return network(other, arguments.data)
+    own = network(name, arguments.data, weights=arguments.weights, layer=arguments.layer)
+    places = bridges.layers(own.module, size=own.model.preprocess.size)
+    layer = earlier_layers(places, own.model.layer, 1)[0]
+    split = bridges.split(own.module, layer, preprocess=own.model.preprocess, classes=own.model.classes)
+    return dataclasses.replace(own, model=split)
 
-        own = network(name, arguments.data, weights=arguments.weights, layer=arguments.layer)
-        places = bridges.layers(own.module, size=own.model.preprocess.size)
-        layer = earlier_layers(places, own.model.layer, 1)[0]
-        split = bridges.split(own.module, layer, preprocess=own.model.preprocess, classes=own.model.classes)
-        beside = dataclasses.replace(own, model=split)
+
+def seen_by(arguments: argparse.Namespace, name: str) -> Callable[[Material], np.ndarray]:
+    """Averaged activations of crops elsewhere, loaded when they are asked for."""
+    beside = functools.cache(lambda: beside_it(arguments, name))
 
     def seen(one: Material) -> np.ndarray:
-        run = activator(beside.model, one.cache)
+        run = activator(beside().model, one.cache)
         return run.crops(one.photographs, one.boxes, maps=False).maps[:, 0, 0]
 
     return seen
@@ -208,6 +211,7 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--share", type=float, help="FACE's λ over its balance, in place of a search for each fit")
     parser.add_argument("--method", action="append", default=[], metavar="FILE.py:NAME", help="a method of one's own")
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / ".cache" / "benchmarks" / "papers")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results" / "papers")
@@ -219,8 +223,9 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(arguments, name) is not None and name not in arguments.settings:
             arguments.settings.append(name)
     if arguments.quick:
-        arguments.classes, arguments.photographs, arguments.crops = 1, 20, 4
-        arguments.rank, arguments.starts, arguments.seeds = 6, 2, [0]
+        arguments.classes, arguments.photographs, arguments.crops = 1, 12, 3
+        arguments.share = 1.0
+        arguments.rank, arguments.folds, arguments.starts, arguments.seeds = 4, 2, 2, [0, 1]
     return arguments
 
 
@@ -229,13 +234,13 @@ def main() -> None:
     fj.keep_compilations()
     asked = Asked(
         arguments.cache, arguments.rank, arguments.folds, arguments.starts, tuple(arguments.seeds), arguments.quick,
-        own_methods(arguments.method),
+        arguments.share, own_methods(arguments.method),
     )  # fmt: skip
     names = arguments.tables or list(TABLES)
     for labelled in settings_of(arguments):
         for name in arguments.network:
             if materials := prepared(arguments, name, labelled):
-                seen = seen_by(arguments, name, labelled)
+                seen = seen_by(arguments, name)
                 print("\n".join(run(names, asked, materials, arguments.out, seen=seen, source=labelled.source)))
 
 

@@ -17,8 +17,10 @@ import face_jax as fj
 from face_jax import methods
 from face_jax.evaluation import Comparison
 from face_jax.evaluation.kept_results import Kept
+from face_jax.nmf import NNDSVD
 
 from .materials import Material
+from .own_methods import AtShare
 
 # What tables show besides: beaten by anything that learned something.
 CONTROLS = (*methods.CONTROLS, methods.FACE(0.0, name="FACE with λ = 0"))
@@ -35,6 +37,7 @@ class Asked:
     - `folder`: where everything is kept, so that a run that was stopped goes on.
     - `rank`, `folds`, `starts`, `seeds`: of every comparison; a seed draws folds, starts and controls.
     - `quick`: whether tables take their short forms.
+    - `share`: λ of FACE as a share of its balance, instead of a search that takes several times as long; None for that.
     - `methods`: further methods for the tables of methods.
     - `progress`: as for `compare_methods`.
     """
@@ -45,14 +48,23 @@ class Asked:
     starts: int = 2
     seeds: tuple[int, ...] = (0, 1)
     quick: bool = False
+    share: float | None = None
     methods: tuple[Any, ...] = ()
     progress: Any = None
+
+
+def face(asked: Asked, start: Any = None, name: str = "FACE") -> Any:
+    """FACE as face_jax has it by default, or at a share of the balance."""
+    start = NNDSVD() if start is None else start
+    if asked.share is None:
+        return methods.FACE(start=start, name=name)
+    return AtShare(asked.share, methods.FACE(0.0, start=start), name)
 
 
 def family(materials: Sequence[Material], asked: Asked) -> list[Any]:
     """All methods that can represent the activations, and those of one's own."""
     found: list[Any] = [
-        methods.FACE(), methods.FACE.published(), methods.NMF(), methods.CRAFT(), methods.ICE(), methods.ACE(),
+        face(asked), methods.FACE.published(), methods.NMF(), methods.CRAFT(), methods.ICE(), methods.ACE(),
         methods.PCA(), methods.ICA(), methods.KMeans(), methods.RobustPCA(), methods.SparseAutoencoder(),
     ]  # fmt: skip
     if any(material.signed for material in materials):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.stats
 
@@ -14,8 +15,8 @@ from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, S
 from face_jax.nmf import NNDSVD, Random, SquaredError
 
 from .materials import Material
-from .own_methods import AtShare, ByLoss, balance
-from .runs import Asked, Runs, compared, family, rows
+from .own_methods import AtShare, balance
+from .runs import Asked, Runs, compared, face, family, rows
 from .tables_of_scores import (
     AGREEMENT,
     DELETION,
@@ -32,7 +33,7 @@ from .tables_of_scores import (
 )
 from .written import Column, Curve, Made, Panel
 
-SHARES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+SHARES = (0.0, 0.1, 0.3, 1.0, 3.0)
 PUBLISHED = (1e-25, 1e-5, 1e-1, 1e1, 1e3, 1e5)
 _STRONGEST = 5
 _BALANCE = (
@@ -85,19 +86,19 @@ def _line(name: str, x: Sequence[float], some: Sequence[dict[str, Any]], number:
 
 
 def starts(asked: Asked, materials: Sequence[Material]) -> Made:
-    chosen = [
-        methods.FACE(start=NNDSVD(), name="FACE from NNDSVD"), methods.FACE(start=Random(), name="FACE from random"),
-        methods.NMF(start=NNDSVD(), name="NMF from NNDSVD"), methods.NMF(start=Random(), name="NMF from random"),
-    ]  # fmt: skip
+    places = {"NNDSVD": NNDSVD(), "random": Random()}
+    chosen: list[Any] = [face(asked, start, f"FACE from {name}") for name, start in places.items()]
+    chosen += [methods.NMF(start=start, name=f"NMF from {name}") for name, start in places.items()]
     found = rows(compared(dataclasses.replace(asked, starts=max(asked.starts, 3)), materials, chosen))
     note = "Stability over folds is the paper's W-Stab; over starts, all begin at random."
     return Made(found, (MSE, KL, OVER_FOLDS, OVER_STARTS, INSERTION, DELETION, GINI, NOTHING), notes=(ONE_RULE, note))
 
 
 def losses(asked: Asked, materials: Sequence[Material]) -> Made:
-    chosen = [ByLoss(ForwardKL(), "forward KL"), ByLoss(ReverseKL(), "reverse KL"), ByLoss(SquaredLogits(), "logits")]
+    every = {"forward KL": ForwardKL(), "reverse KL": ReverseKL(), "squared logits": SquaredLogits()}
+    chosen = [AtShare(asked.share or 1.0, label=name, loss=loss) for name, loss in every.items()]
     found = rows(compared(asked, materials, chosen))
-    note = "Each loss has its own λ, chosen by it on a quarter of the pictures fitted."
+    note = f"λ is {asked.share or 1.0:g} of each loss's own balance."
     return Made(found, (INSERTION, DELETION, GINI, MSE, KL, AGREEMENT, NOTHING), notes=(ONE_RULE, note))
 
 
@@ -107,7 +108,7 @@ def inference(asked: Asked, materials: Sequence[Material]) -> Made:
         chosen = [each for each in chosen if each.name in ("FACE", "NMF", "PCA", "k-means")] + list(asked.methods)
     asked = dataclasses.replace(asked, starts=1)
     found = []
-    for name, rule in _rules().items():
+    for name, rule in _rules(asked).items():
         for row in rows(compared(asked, materials, chosen, rule)):
             row["method"] += f", {name}"
             found.append(row)
@@ -119,26 +120,20 @@ def inference(asked: Asked, materials: Sequence[Material]) -> Made:
     return Made(found, SCORES, notes=(note,))
 
 
-def _rules() -> dict[str, Callable[[Material], dict[str, Any]]]:
+def _rules(asked: Asked) -> dict[str, Callable[[Material], dict[str, Any]]]:
     def by(share: float) -> Callable[[Material], dict[str, Any]]:
         def settings(material: Material) -> dict[str, Any]:
-            face = methods.FACE(0.0).prepared(material.model, material.pictures)
-            rows = material.pictures.maps
-            rows = rows.mean(axis=(1, 2)) if material.model.head.affine else rows.reshape(-1, rows.shape[-1])
-            bank = methods.NMF().fit(rows, min(10, len(rows) // 2), _key())
-            weight = share * balance(face, rows, bank.dictionary)
+            maps = material.pictures.maps
+            rows = maps.mean(axis=(1, 2)) if material.model.head.affine else maps.reshape(-1, maps.shape[-1])
+            bank = methods.NMF().fit(rows, min(asked.rank, len(rows) // 2), jax.random.key(0))
+            head = material.pictures.head(material.model.head)
+            weight = share * balance(head, rows, maps, bank.dictionary)
             objective = SquaredError() + weight * Faithfulness(material.model.head)
             return {"inference": methods.ByObjective(objective)}
 
         return settings
 
     return {"least squares": lambda material: {}, "objective, 0.1 of balance": by(0.1), "objective, balance": by(1.0)}
-
-
-def _key() -> Any:
-    import jax
-
-    return jax.random.key(0)
 
 
 def kl_term(asked: Asked, materials: Sequence[Material], seen: Callable[[Material], np.ndarray]) -> Made:

@@ -12,7 +12,7 @@ from face_jax import methods
 
 from .materials import Material
 from .own_methods import InRandomOrder, OnSuperpixels
-from .runs import CONTROLS, NON_NEGATIVE, Asked, Runs, by_papers_rules, compared, family, rows
+from .runs import CONTROLS, NON_NEGATIVE, Asked, Runs, by_papers_rules, compared, face, family, rows
 from .written import Column, Curve, Made, Panel
 
 NOTHING = Column("accuracy_of_nothing", "accuracy at U = 0")
@@ -94,7 +94,7 @@ def published(asked: Asked, materials: Sequence[Material]) -> Made:
 
 def ace(asked: Asked, materials: Sequence[Material]) -> Made:
     known = {material.label: _superpixels(asked, material) for material in materials}
-    others: list[Any] = [methods.ACE(name="ACE, crops"), methods.ICE(), methods.CRAFT(), methods.FACE()]
+    others: list[Any] = [methods.ACE(name="ACE, crops"), methods.ICE(), methods.CRAFT(), face(asked)]
     if any(material.signed for material in materials):
         others = [each for each in others if not isinstance(each, NON_NEGATIVE)]
     chosen = lambda material: [OnSuperpixels(known[material.label]), *others, *asked.methods]  # noqa: E731

@@ -124,13 +124,13 @@ def test_the_kl_term_is_told_in_differences_to_no_term(red, asked, tmp_path):
 
 def test_at_the_balance_both_parts_are_equally_large(red):
     own = of("papers.own_methods")
-    face = methods.FACE(0.0).prepared(red.model, red.pictures, red.crop_of)
     dictionary = np.abs(np.random.default_rng(0).normal(size=(RANK, 14))).astype(np.float32)
-    rows = own.rows_of(face, red.crops.maps)
+    rows = np.concatenate([each.maps.mean(axis=(1, 2)) for each in (red.crops, red.pictures)])
     rebuilt = np.asarray(encode(jnp.asarray(rows), jnp.asarray(dictionary))) @ dictionary
     logits = [np.asarray(red.model.head(jnp.asarray(each[-12:])[:, None, None])) for each in (rows, rebuilt)]
     kl = metrics.certificates(*logits).kl.sum()
-    assert own.balance(face, rows, dictionary) * kl == pytest.approx(((rows - rebuilt) ** 2).sum() / 2, rel=1e-4)
+    found = own.balance(red.model.head, rows, red.pictures.maps, dictionary)
+    assert found * kl == pytest.approx(((rows - rebuilt) ** 2).sum() / 2, rel=1e-4)
 
 
 def test_a_share_of_the_balance_keeps_predictions_more_than_none(red):
