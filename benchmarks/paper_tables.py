@@ -22,6 +22,7 @@ import importlib.util
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def run(
     - `seen`: what another network makes of the crops; needed by `kl-term`.
     - `source`: whose photographs, in words.
 
-    **Returns:** the Markdown of each.
+    **Returns:** the Markdown of each. Raises `RuntimeError` at the end for tables that failed.
     """
     first, found = materials[0], []
     said = (
@@ -86,21 +87,25 @@ def run(
         f"in the class; {asked.rank} concepts, {asked.folds} folds, seeds {', '.join(map(str, asked.seeds))}. Mean ± "
         "standard deviation over folds and seeds, of means over classes."
     )
+    failed = []
     for name in names:
         title, build = TABLES[name]
         begun, spent = time.perf_counter(), time.process_time()
-        made = build(asked, materials, seen) if name == "kl-term" else build(asked, materials)
-        settings = {
-            "said": said,
-            "seeds": asked.seeds,
-            "folds": asked.folds,
-            "rank": asked.rank,
-            "command": sys.argv[1:],
-        }
         stem = f"{first.setting.lower().replace(' ', '-')}-{first.network.name}-{name}"
+        try:
+            made = build(asked, materials, seen) if name == "kl-term" else build(asked, materials)
+        except Exception as error:  # a run of hours makes the other tables, and fails at its end
+            traceback.print_exc()
+            failed.append(f"{stem}: {error}")
+            continue
+        settings = {
+            "said": said, "seeds": asked.seeds, "folds": asked.folds, "rank": asked.rank, "command": sys.argv[1:]
+        }  # fmt: skip
         found.append(write(out, stem, title, made, settings))
         seconds = f"{time.perf_counter() - begun:.0f} s, {time.process_time() - spent:.0f} s of them computing"
         print(f"{stem}: {seconds}", file=sys.stderr, flush=True)
+    if failed:
+        raise RuntimeError("; ".join(failed))
     return found
 
 

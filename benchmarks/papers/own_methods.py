@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -111,6 +113,40 @@ class OnSuperpixels:
         del activations
         segments, of, _ = self.known
         return self.ace.fit(segments.maps[np.isin(of, self.fitted)], rank, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Once:
+    """A method that fits the same activations once, however often they are scored by other rules.
+
+    **Arguments:**
+
+    - `method`: the method.
+    - `known`: banks by what was fitted.
+    """
+
+    method: Any
+    known: dict[Any, methods.Bank] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    @property
+    def crops(self) -> bool:
+        return getattr(self.method, "crops", True)
+
+    def prepared(self, model: Any, pictures: Collected, crop_of: Any = None) -> Once:
+        if not hasattr(self.method, "prepared"):
+            return self
+        return dataclasses.replace(self, method=self.method.prepared(model, pictures, crop_of))
+
+    def fit(self, activations: Any, rank: int, key: Any) -> methods.Bank:
+        digest = hashlib.sha256(np.ascontiguousarray(activations).tobytes()).digest()
+        of = (digest, rank, str(jax.random.key_data(key)))
+        if of not in self.known:
+            self.known[of] = self.method.fit(activations, rank, key)
+        return self.known[of]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, S
 from face_jax.nmf import NNDSVD, Random, SquaredError
 
 from .materials import Material
-from .own_methods import AtShare, balance
-from .runs import Asked, Runs, compared, face, family, rows
+from .own_methods import AtShare, Once, balance
+from .runs import CONTROLS, Asked, Runs, compared, face, family, rows
 from .tables_of_scores import (
     AGREEMENT,
     DELETION,
@@ -107,9 +107,11 @@ def inference(asked: Asked, materials: Sequence[Material]) -> Made:
     if asked.quick:
         chosen = [each for each in chosen if each.name in ("FACE", "NMF", "PCA", "k-means")] + list(asked.methods)
     asked = dataclasses.replace(asked, starts=1)
+    chosen, controls = ([Once(each) for each in some] for some in (chosen, CONTROLS))
     found = []
     for name, rule in _rules(asked).items():
-        for row in rows(compared(asked, materials, chosen, rule)):
+        given = lambda material, rule=rule: {"controls": controls, **rule(material)}  # noqa: E731
+        for row in rows(compared(asked, materials, chosen, given)):
             row["method"] += f", {name}"
             found.append(row)
     note = (

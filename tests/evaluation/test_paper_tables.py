@@ -145,6 +145,21 @@ def test_a_share_of_the_balance_keeps_predictions_more_than_none(red):
     assert kl[1] < kl[0]
 
 
+def test_every_rule_is_tried_on_banks_that_are_fitted_once(red, asked, few, tmp_path, monkeypatch):
+    fits = []
+    fit = Brightest.fit
+    monkeypatch.setattr(Brightest, "fit", lambda self, *given: fits.append(0) or fit(self, *given))
+    asked = dataclasses.replace(asked, methods=(Brightest(),), quick=False)
+    of("paper_tables").run(["inference"], asked, [red], tmp_path)
+    found = json.loads((tmp_path / "squares-toy-inference.json").read_text())["rows"]
+    assert len(fits) == 2
+    for name in ("brightest places", "random directions"):
+        least, some, more = (row for row in found if row["method"].startswith(name))
+        # The more predictions weigh, the better they are kept, and the worse activations are rebuilt.
+        assert least["kl"] > some["kl"] > more["kl"]
+        assert least["relative_error"] < some["relative_error"] < more["relative_error"]
+
+
 def test_coherence_is_that_of_the_strongest_crops(red):
     part = np.asarray([0, 1, 2])
     dictionary = np.eye(14, dtype=np.float32)[:1]
@@ -256,3 +271,18 @@ def test_a_method_in_a_file_is_taken_by_name(tmp_path):
         own([f"{tmp_path / 'mine.py'}:Other"])
     with pytest.raises(SystemExit, match="no such file"):
         own([f"{tmp_path / 'yours.py'}:Mine"])
+
+
+def test_a_table_that_fails_stops_no_other_and_is_told_at_the_end(red, asked, tmp_path, monkeypatch):
+    tables = of("paper_tables")
+    made = of("papers.written").Made(
+        [{"method": "a", "control": False, "kl": 0.5}], (of("papers.written").Column("kl", "KL"),)
+    )
+
+    def fails(asked, materials):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(tables, "TABLES", {"first": ("First", fails), "second": ("Second", lambda *given: made)})
+    with pytest.raises(RuntimeError, match="squares-toy-first: no such thing"):
+        tables.run(["first", "second"], asked, [red], tmp_path)
+    assert "| a | 0.500 |" in (tmp_path / "squares-toy-second.md").read_text()
