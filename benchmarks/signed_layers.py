@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from factorization import objective as error_of
 from factorization import planted
+from networks import deit_tiny, mnv3s
 
 import face_jax as fj
 from face_jax import bridges
@@ -50,38 +51,6 @@ CLASSES = (217, 566)  # springer, French horn
 RANK = 15
 # Of as many photographs of each class, so that programs are compiled once; half of 18 is a number of them.
 FITTED, HELD_OUT = 18, 10
-
-
-def deit_tiny(data: pathlib.Path) -> tuple[Any, fj.Preprocess]:
-    import torch
-    from torchvision.models import VisionTransformer
-
-    model = VisionTransformer(image_size=224, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768)
-    weights = torch.load(data / "weights" / "deit_tiny_patch16_224_imagenet.pth", weights_only=True)
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return model.eval(), fj.Preprocess(interpolation="bicubic")
-
-
-def mnv3s(data: pathlib.Path) -> tuple[Any, fj.Preprocess]:
-    """With the padding that the weights were trained with: one more row and column of zeros before each stride."""
-    import torch
-    import torchvision
-
-    model = torchvision.models.mobilenet_v3_small()
-    for module in model.modules():
-        if isinstance(module, torchvision.ops.Conv2dNormActivation) and module[0].stride == (2, 2):
-            old = module[0]
-            size = old.kernel_size[0]
-            module[0] = torch.nn.Conv2d(
-                old.in_channels, old.out_channels, size + 1, 2, size // 2, groups=old.groups, bias=False
-            )
-    weights = torch.load(data / "weights" / "mobilenet_v3_small_imagenet_qat.pth", weights_only=True)
-    own = model.state_dict()
-    for name, tensor in weights.items():
-        wide = own[name].shape[-2:] != tensor.shape[-2:] if tensor.ndim == 4 else False
-        weights[name] = torch.nn.functional.pad(tensor.float(), (1, 0, 1, 0)) if wide else tensor.float()
-    model.load_state_dict({name: weights.get(name, tensor) for name, tensor in own.items()})
-    return model.eval(), fj.Preprocess(mean=(128 / 255,) * 3, std=(127 / 255,) * 3)
 
 
 NETWORKS = {"deit_tiny": deit_tiny, "mnv3s": mnv3s}

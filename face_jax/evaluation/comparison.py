@@ -153,7 +153,7 @@ def compare_methods(
                 found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
                 advance(1)
             results.append(_result(method.name, number >= len(compared), found, folds, rows, key))
-    return Comparison(tuple(results), rank, len(seen))
+    return Comparison(tuple(results), rank, len(seen), tuple(np.sort(part) for part in parts))
 
 
 def _fit(
@@ -205,6 +205,7 @@ def _result(
         over_folds=likeness(of_folds),
         over_starts=likeness(of_starts) if len(of_starts) > 1 else None,
         seconds=tuple(float(each["seconds"]) for each in of_folds),
+        dictionaries=tuple(each["dictionary"] for each in of_folds),
     )
 
 

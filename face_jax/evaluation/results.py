@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..metrics import Stability
 from ..support.arguments import several, text
@@ -30,6 +30,7 @@ class MethodResult:
     - `over_folds`: how alike the concepts of fits without each of the folds are.
     - `over_starts`: how alike the concepts of fits of the same pictures with different keys are; None for one start.
     - `seconds`: of a fit, one a fold.
+    - `dictionaries`: the concepts, one array a fold.
     """
 
     name: str
@@ -40,6 +41,7 @@ class MethodResult:
     over_folds: Stability
     over_starts: Stability | None
     seconds: tuple[float, ...]
+    dictionaries: tuple[Float[np.ndarray, "concept channel"], ...] = ()
 
     __repr__ = short_repr
 
@@ -61,11 +63,13 @@ class Comparison:
     - `results`: one a method, the controls last.
     - `rank`: how many concepts each has.
     - `pictures`: how many pictures there were.
+    - `parts`: the numbers of the pictures that each fold was scored on.
     """
 
     results: tuple[MethodResult, ...]
     rank: int
     pictures: int
+    parts: tuple[Int[np.ndarray, " picture"], ...] = ()
 
     __repr__ = short_repr
 

@@ -1,0 +1,148 @@
+"""A head trained for labels of one's own, on the averaged activations of a network that stays as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from networks import Network
+
+import face_jax as fj
+from face_jax.heads import Affine
+from face_jax.pictures.photographs import network_input
+from face_jax.support.cache import ArrayCache
+
+from .photographs import Labelled
+
+_TOGETHER = 64
+_EPOCHS, _AT_ONCE, _RATE, _DECAY = 400, 50, 1e-2, 1e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """A network with a head for other labels.
+
+    **Arguments:**
+
+    - `network`: with the new head.
+    - `accuracy`: on photographs that the head wasn't trained on, of each label and of all.
+    - `others`: the photographs that the head wasn't trained on.
+    """
+
+    network: Network
+    accuracy: dict[str, float]
+    others: Labelled
+
+
+def averaged(network: Network, photographs: list[Any], cache: ArrayCache) -> np.ndarray:
+    """Averaged activations of whole photographs, kept some at a time, so that a run that was stopped goes on."""
+    model, found = network.model, []
+    run = jax.jit(lambda images: jnp.mean(model.features(images), axis=(1, 2)))
+    for first in range(0, len(photographs), _TOGETHER):
+        some = fj.photographs(photographs[first : first + _TOGETHER])
+
+        def compute(some: Any = some) -> dict[str, np.ndarray]:
+            pixels = [network_input(one.pixels(model.preprocess.reads), model.preprocess) for one in some]
+            filled = np.stack(pixels + pixels[-1:] * (_TOGETHER - len(pixels)))
+            return {"rows": np.asarray(run(jnp.asarray(filled)))[: len(pixels)]}
+
+        depends = ["averaged activations", model.fingerprint, repr(model.preprocess), *(one.digest() for one in some)]
+        found.append(cache(depends, compute)["rows"])
+    return np.concatenate(found)
+
+
+def train(
+    network: Network,
+    labelled: Labelled,
+    folder: pathlib.Path,
+    *,
+    seed: int = 0,
+    share: float = 0.5,
+    multi_label: bool = False,
+    epochs: int = _EPOCHS,
+) -> TrainedHead:
+    """Trains on a share of the photographs, and measures on the others.
+
+    Logistic regression by Adam: softmax for exclusive labels, a sigmoid a label if `multi_label`. Where it had got to
+    is kept every 50 epochs, and taken up again.
+    """
+    if not network.model.head.affine:
+        raise SystemExit(
+            f"the head of {network.name} at {network.model.layer} doesn't average first; take another layer"
+        )
+    rows = averaged(network, list(labelled.files), ArrayCache(folder / "activations"))
+    targets = labelled.has.astype(np.float32)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    learned, judged = np.split(order, [round(share * len(rows))])
+    middle, width = rows[learned].mean(axis=0), rows[learned].std(axis=0) + 1e-6
+    weights = {"kernel": jnp.zeros((rows.shape[1], targets.shape[1])), "bias": jnp.zeros(targets.shape[1])}
+    weights = jax.tree.map(lambda each: each.astype(rows.dtype), weights)
+    digest = hashlib.sha256(repr((network.model.fingerprint, labelled.labels, seed, share, multi_label)).encode())
+    digest.update(rows.tobytes() + targets.tobytes())
+    kept = folder / "heads" / f"{network.name}-{labelled.setting.lower()}-{digest.hexdigest()[:12]}.npz"
+    weights, done = _taken_up(kept, weights)
+    inputs, answers = jnp.asarray((rows[learned] - middle) / width), jnp.asarray(targets[learned])
+    state = optax.adam(_RATE).init(weights["now"])
+    state = jax.tree.unflatten(jax.tree.structure(state), weights["adam"]) if weights["adam"] else state
+    now = weights["now"]
+    while done < epochs:
+        steps = min(_AT_ONCE, epochs - done)
+        now, state = _steps(now, state, inputs, answers, steps, multi_label)
+        done += steps
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        flat = {f"adam{number}": np.asarray(each) for number, each in enumerate(jax.tree.leaves(state))}
+        np.savez(kept, done=done, **{name: np.asarray(each) for name, each in now.items()}, **flat)
+    kernel = np.asarray(now["kernel"]) / width[:, None]
+    bias = np.asarray(now["bias"]) - middle @ kernel
+    outputs = fj.MultiLabel() if multi_label else fj.MultiClass()
+    model = dataclasses.replace(
+        network.model,
+        head=Affine(jnp.asarray(kernel, rows.dtype), jnp.asarray(bias, rows.dtype)),
+        classes=labelled.labels,
+        outputs=outputs,
+        name=f"{network.name}, head trained on {labelled.setting}",
+        fingerprint=hashlib.sha256(network.model.fingerprint.encode() + kernel.tobytes() + bias.tobytes()).hexdigest(),
+    )
+    right = outputs.predicted(rows[judged] @ kernel + bias) == labelled.has[judged]
+    accuracy = {"of all": float(right.mean() if multi_label else right.all(axis=1).mean())}
+    for number, label in enumerate(labelled.labels):
+        shown = labelled.has[judged][:, number]
+        accuracy[label] = float(right[:, number].mean() if multi_label else right.all(axis=1)[shown].mean())
+    others = dataclasses.replace(
+        labelled, files=[labelled.files[number] for number in judged], has=labelled.has[judged]
+    )
+    return TrainedHead(dataclasses.replace(network, model=model), accuracy, others)
+
+
+def _taken_up(kept: pathlib.Path, begun: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """What a run that was stopped had got to."""
+    if not kept.is_file():
+        return {"now": begun, "adam": []}, 0
+    found = np.load(kept)
+    adam = [jnp.asarray(found[f"adam{number}"]) for number in range(sum(name.startswith("adam") for name in found))]
+    return {"now": {name: jnp.asarray(found[name]) for name in begun}, "adam": adam}, int(found["done"])
+
+
+def _steps(now: Any, state: Any, inputs: Any, answers: Any, steps: int, multi_label: bool) -> tuple[Any, Any]:
+    optimizer = optax.adam(_RATE)
+
+    def loss(weights: Any) -> Any:
+        logits = inputs @ weights["kernel"] + weights["bias"][None]
+        each = optax.sigmoid_binary_cross_entropy if multi_label else optax.softmax_cross_entropy
+        return jnp.mean(each(logits, answers)) + _DECAY * jnp.sum(weights["kernel"] ** 2)
+
+    @jax.jit
+    def advance(now: Any, state: Any) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+            updates, state = optimizer.update(jax.grad(loss)(now), state, now)
+            return optax.apply_updates(now, updates), state
+
+    for _ in range(steps):
+        now, state = advance(now, state)
+    return now, state

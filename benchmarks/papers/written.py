@@ -1,0 +1,190 @@
+"""Tables as JSON, Markdown and PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_PACKAGES = ("face-jax", "jax", "torch", "torchvision", "scikit-learn", "scikit-image", "numpy")
+# Of small pictures with up to this many lines each is told apart.
+_DASHES = ("-", "--", ":", "-.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One of a table's columns.
+
+    **Arguments:**
+
+    - `number`: what it's called in rows.
+    - `title`: as shown; arrows say what is better.
+    - `digits`: behind the point.
+    - `floor`: the number that is shown in brackets behind it.
+    """
+
+    number: str
+    title: str
+    digits: int = 3
+    floor: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A line of a drawing, with one standard deviation on each side."""
+
+    name: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float]
+    control: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Some curves with common axes."""
+
+    x: str
+    y: str
+    curves: Sequence[Curve]
+    logarithmic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a table is when it has been computed.
+
+    **Arguments:**
+
+    - `rows`: a dictionary each, with `method`, `control`, numbers and their `…_std`.
+    - `columns`: what Markdown shows of them.
+    - `panels`: what the drawing shows; bars of the columns if there are none.
+    - `notes`: sentences below.
+    """
+
+    rows: list[dict[str, Any]]
+    columns: tuple[Column, ...]
+    panels: tuple[Panel, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def markdown(made: Made) -> str:
+    """A table with `mean ± std`, controls in italics, and the ceilings last."""
+    head = ["", *(column.title for column in made.columns)]
+    lines = [head, ["---"] * len(head)]
+    for row in made.rows:
+        name = f"*{row['method']}*" if row["control"] else row["method"]
+        lines.append([name, *(_cell(row, column) for column in made.columns)])
+    ceilings = [max((row.get(f"{c.number}_ceiling", -math.inf) for row in made.rows), default=0) for c in made.columns]
+    if any(math.isfinite(each) for each in ceilings):
+        shown = [
+            f"{each:.{c.digits}f}" if math.isfinite(each) else ""
+            for each, c in zip(ceilings, made.columns, strict=True)
+        ]
+        lines.append(["ceiling", *shown])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _cell(row: dict[str, Any], column: Column) -> str:
+    value = row.get(column.number)
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    large = abs(value) >= 1000 and column.digits
+    shown = f"{value:.3g}" if large else f"{value:.{column.digits}f}"
+    std = row.get(f"{column.number}_std")
+    if std is not None:
+        shown += f" ± {std:.{column.digits}f}"
+    return shown if column.floor is None else f"{shown} ({row.get(column.floor, math.nan):.{column.digits}f})"
+
+
+def write(folder: pathlib.Path, name: str, title: str, made: Made, settings: dict[str, Any]) -> str:
+    """Writes `name.json`, `name.md` and `name.png`; gives the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = "\n".join(made.notes)
+    text = f"### {title}\n\n{settings['said']}\n\n{markdown(made)}\n{notes}\n"
+    (folder / f"{name}.md").write_text(text)
+    record = {
+        "table": name, "title": title, "settings": settings | {"versions": versions()}, "rows": made.rows,
+        "columns": [dataclasses.asdict(column) for column in made.columns], "notes": list(made.notes),
+    }  # fmt: skip
+    part = folder / f"{name}.json.{os.getpid()}"
+    part.write_text(json.dumps(record, indent=1, default=_plain))
+    os.replace(part, folder / f"{name}.json")
+    draw(folder / f"{name}.png", title, made)
+    return text
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def draw(path: pathlib.Path, title: str, made: Made) -> None:
+    """Curves with bands, or bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if made.panels:
+        across = min(3, len(made.panels))
+        down = -(-len(made.panels) // across)
+        figure = Figure(figsize=(4.6 * across, 3.4 * down + 0.5), layout="constrained")
+        for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat, made.panels, strict=False):
+            _curves(axes, panel)
+        figure.axes[0].legend(fontsize=6)
+    else:
+        shown = [c for c in made.columns if any(isinstance(row.get(c.number), float) for row in made.rows)]
+        figure = Figure(figsize=(2.2 * len(shown) + 2, 0.28 * len(made.rows) + 1.2), layout="constrained")
+        for number, (axes, column) in enumerate(
+            zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True)
+        ):
+            _bars(axes, made.rows, column, labelled=number == 0)
+    figure.suptitle(title, fontsize=9)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=100)
+
+
+def _curves(axes: Any, panel: Panel) -> None:
+    for number, curve in enumerate(panel.curves):
+        x, mean, std = (np.asarray(each, float) for each in (curve.x, curve.mean, curve.std))
+        style = {"color": "0.55"} if curve.control else {"color": f"C{number % 10}"}
+        axes.plot(
+            x, mean, _DASHES[number % 4], label=curve.name, linewidth=1.4, marker="." if len(x) < 15 else "", **style
+        )
+        axes.fill_between(x, mean - std, mean + std, alpha=0.15, linewidth=0, **style)
+    if panel.logarithmic:
+        axes.set_xscale("symlog", linthresh=min(x for curve in panel.curves for x in curve.x if x > 0))
+    axes.set_xlabel(panel.x, fontsize=8)
+    axes.set_ylabel(panel.y, fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _bars(axes: Any, rows: list[dict[str, Any]], column: Column, *, labelled: bool) -> None:
+    names = [row["method"] for row in rows]
+    values = [row[column.number] if isinstance(row.get(column.number), float) else math.nan for row in rows]
+    errors = [row.get(f"{column.number}_std") or 0.0 for row in rows]
+    colours = ["0.7" if row["control"] else "C0" for row in rows]
+    axes.barh(range(len(rows)), values, xerr=errors, color=colours, error_kw={"linewidth": 0.8})
+    axes.set_yticks(range(len(rows)), names if labelled else [""] * len(rows), fontsize=6)
+    axes.invert_yaxis()
+    axes.set_title(column.title, fontsize=7)
+    axes.tick_params(axis="x", labelsize=6)
