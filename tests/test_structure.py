@@ -15,7 +15,7 @@ FLOORS = (
     "support", "linalg",
     "nmf.shapes", "nmf.steps", "nmf.results", "nmf.objective", "nmf.solution", "nmf.history", "nmf.validate",
     "nmf.matching", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
-    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.rank_choice", "nmf",
+    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.many", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness", "methods",

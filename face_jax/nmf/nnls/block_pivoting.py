@@ -16,11 +16,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.conjugate_gradients import conjugate_gradient
 from ...linalg.inner_products import Columns as EachColumn
+from ...linalg.row_shards import on_each_device
 from ...support.scaling import bound, exponent, shifted
 from ..shapes import Activations, Columns, Dictionary, Grams
 from ..steps import coordinate_step, sweep
 from .active_set import active_set
-from .masked_systems import CG_STEPS, Support, by_blocks, in_rounds, masked_cholesky, masked_solve, solve_on, times
+from .masked_systems import (
+    CG_STEPS,
+    Support,
+    by_blocks,
+    in_rounds,
+    masked_cholesky,
+    masked_solve,
+    rows_axis,
+    solve_on,
+    times,
+)
 
 _SWEEPS = 10
 _COARSE = 1e-9
@@ -52,6 +63,12 @@ class Rows(NamedTuple):
     of_columns: Int[Array, " row"]
     of_concepts: Int[Array, "concept row"] | None
 
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        """Which axis is that of the rows, for each array that's there."""
+        axes = (None, 0, 0, None if self.weights is None else 1, 1, 0, 0, 1)
+        return tuple(axis for axis, array in zip(axes, self, strict=True) if array is not None)
+
 
 @jax.custom_jvp
 def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
@@ -74,6 +91,13 @@ def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
 
     **Returns:** the x's.
     """
+    arrays, tree = jax.tree.flatten((gram, cross, rows))
+    axes = (rows_axis(gram), 1, *(rows.axes if rows else ()))
+    return on_each_device(lambda *arrays: _solved_alone(*jax.tree.unflatten(tree, arrays)), axes, 1, *arrays)
+
+
+def _solved_alone(gram: Grams, cross: Columns, rows: Rows | None) -> Columns:
+    """The solutions on one device."""
     if rows is None:
 
         def solve(gram: Grams, cross: Columns) -> Columns:

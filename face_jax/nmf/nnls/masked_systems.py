@@ -6,6 +6,7 @@ Concepts come first and one column is a problem, so that all columns advance sid
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool
 from ...linalg.conjugate_gradients import conjugate_gradient
 from ...linalg.inner_products import Columns as EachColumn
 from ...linalg.row_blocks import RowBlocks, map_blocks, put_columns
+from ...linalg.row_shards import on_each_device
 from ..shapes import Columns, Grams
 
 Support = Bool[Array, "concept item"]
@@ -38,6 +40,11 @@ def by_blocks(solve: Callable[..., Columns], gram: Grams, *columns: Array) -> Co
         return solve(mine, *(blocks.take(x, start, axis=x.ndim - 1) for x in columns))
 
     return map_blocks(blocks, one, jnp.zeros_like(columns[-1]), put=put_columns)
+
+
+def rows_axis(gram: Grams) -> int | None:
+    """Which axis of the matrices is that of the columns; None if all columns share one."""
+    return 2 if gram.ndim == 3 else None
 
 
 def in_rounds(
@@ -67,7 +74,7 @@ def solve_on(gram: Grams, support: Support, rhs: Columns) -> Columns:
     they do, in finite precision, is checked: to a backward error of a few roundings. If not, with dependent or nearly
     dependent concepts, factors are made.
     """
-    return by_blocks(_solve_some, gram, support, rhs)
+    return on_each_device(partial(by_blocks, _solve_some), (rows_axis(gram), 1, 1), 1, gram, support, rhs)
 
 
 def _solve_some(gram: Grams, support: Support, rhs: Columns) -> Columns:
