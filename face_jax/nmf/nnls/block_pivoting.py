@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.control_flow import cond, fori_loop, while_loop
 from ...linalg.inner_products import Columns as EachColumn
 from ...linalg.row_shards import on_each_device
 from ...support.scaling import bound, exponent, shifted
@@ -107,11 +108,11 @@ def _solved_alone(gram: Grams, cross: Columns, rows: Rows | None) -> Columns:
     dependent = _dependent(gram)
     if gram.ndim == 2:
         everything = lambda: jnp.full_like(cross, jnp.nan)  # noqa: E731
-        x = jax.lax.cond(dependent[0], everything, lambda: by_blocks(_solve_or_mark, gram, cross))
+        x = cond(dependent[0], everything, lambda: by_blocks(_solve_or_mark, gram, cross))
     else:
         x = jnp.where(dependent[None], jnp.nan, by_blocks(_solve_or_mark, gram, cross))
     left = jnp.any(jnp.isnan(x), axis=0)
-    return jax.lax.cond(jnp.any(left), lambda: _from_rows(rows, left, x), lambda: x)
+    return cond(jnp.any(left), lambda: _from_rows(rows, left, x), lambda: x)
 
 
 @nnls.defjvp
@@ -200,7 +201,7 @@ def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
         found = shifted(found, (by - rows.of_rows[which] - rows.of_columns[which])[None])
         return x.at[:, jnp.where(real, which, items)].set(found, mode="drop")
 
-    return jax.lax.fori_loop(0, (count + together - 1) // together, some, x)
+    return fori_loop(0, (count + together - 1) // together, some, x)
 
 
 def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]:
@@ -217,7 +218,7 @@ def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]
         return _residual(gram, cross, x) > goal
 
     def improve(x: Columns) -> Columns:
-        x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), x)
+        x = fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), x)
         support = x > 0
         y = conjugate_gradient(
             lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0),
@@ -247,7 +248,7 @@ def _polished(
         y = jnp.where(left[None], _polish(gram, cross, x), x)
         return y, _wrong(gram, cross, y)
 
-    return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
+    return cond(jnp.any(left), polished, lambda: (x, left))
 
 
 def _residual(gram: Grams, cross: Columns, x: Columns) -> Float[Array, " item"]:
@@ -274,7 +275,7 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
         factor = masked_cholesky(gram, support)
         # One step of refinement: the factor is only as good as the condition number lets it be.
         refine = lambda _, y: y + masked_solve(factor, jnp.where(support, cross - times(gram, y), 0))  # noqa: E731
-        y = jax.lax.fori_loop(0, 2, refine, jnp.zeros_like(cross))
+        y = fori_loop(0, 2, refine, jnp.zeros_like(cross))
         return y, times(gram, y) - cross
 
     def infeasible(support: Support, y: Columns, slope: Columns) -> Support:
@@ -302,7 +303,7 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
     many = jnp.full(x.shape[1:], concepts + 1)
     patience = jnp.full(x.shape[1:], _BACKUP)
     start = (x > 0, x, nothing, many, patience, jnp.zeros((), jnp.int32))
-    y = jnp.maximum(jax.lax.while_loop(going, exchange, start)[1], 0)
+    y = jnp.maximum(while_loop(going, exchange, start)[1], 0)
     finite = jnp.all(jnp.isfinite(y), axis=0)
     better = finite & (_residual(gram, cross, y) <= _residual(gram, cross, x))
     return jnp.where(better[None], y, x)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.control_flow import cond, fori_loop
 from ...support.scaling import bound, exponent, shifted, widest
 from ..objective import SquaredError
 from ..shapes import Activations, Codes, Columns, Dictionary, Number
@@ -71,7 +72,7 @@ def repeated(units: Dictionary, of_concepts: Int[Array, " concept"], l1: Number,
         return known | (alike[i] & ~known[i] & multiple & (as_long | (l1 == 0)))
 
     some = jnp.any(alike) & (l2 == 0)
-    return jax.lax.fori_loop(0, jnp.where(some, concepts, 0), look, jnp.zeros(concepts, bool))
+    return fori_loop(0, jnp.where(some, concepts, 0), look, jnp.zeros(concepts, bool))
 
 
 def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Array, " item"]:
@@ -111,7 +112,7 @@ def products(units: Dictionary, rows: Activations) -> tuple[Columns, Int[Array, 
 
     # Looking at the activations once more costs as much as the product, so it's done only where the product is odd.
     odd = jnp.any(~(largest <= high) | (largest < low))
-    return jax.lax.cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], jnp.int32)))
+    return cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], jnp.int32)))
 
 
 @products.defjvp

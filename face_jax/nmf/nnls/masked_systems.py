@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.control_flow import cond, fori_loop, while_loop
 from ...linalg.inner_products import Columns as EachColumn
 from ...linalg.row_blocks import RowBlocks, map_blocks, put_columns
 from ...linalg.row_shards import on_each_device
@@ -59,7 +60,7 @@ def in_rounds(
         x = jnp.where(carry[1][None], improve(carry[0]), carry[0])
         return x, open_columns(x), carry[2] + 1
 
-    return jax.lax.while_loop(going, once, (x, open_columns(x), jnp.zeros((), jnp.int32)))[:2]
+    return while_loop(going, once, (x, open_columns(x), jnp.zeros((), jnp.int32)))[:2]
 
 
 def times(gram: Grams, x: Columns) -> Columns:
@@ -96,7 +97,7 @@ def _solve_some(gram: Grams, support: Support, rhs: Columns) -> Columns:
         open_columns,
         jnp.zeros_like(rhs),
     )
-    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), rhs), lambda: x)
+    return cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), rhs), lambda: x)
 
 
 def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
@@ -122,7 +123,7 @@ def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
                 schur = schur - some[j] * at_k[j][None]
             return schur
 
-        schur = jax.lax.fori_loop(0, (k + _TOGETHER - 1) // _TOGETHER, subtract, schur)
+        schur = fori_loop(0, (k + _TOGETHER - 1) // _TOGETHER, subtract, schur)
         pivot = jax.lax.dynamic_index_in_dim(schur, k, axis=0, keepdims=False)
         used = support[k] & (pivot > floor[k])
         inverse = jnp.where(used, jax.lax.rsqrt(jnp.where(used, pivot, 1)), 0)
@@ -131,7 +132,7 @@ def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
 
     padded = -(-concepts // _TOGETHER) * _TOGETHER
     start = (jnp.zeros((padded, *support.shape), gram.dtype), jnp.zeros(support.shape, gram.dtype))
-    return jax.lax.fori_loop(0, concepts, body, start)
+    return fori_loop(0, concepts, body, start)
 
 
 def masked_solve(factor: tuple[Array, Columns], rhs: Columns) -> Columns:
@@ -149,4 +150,4 @@ def masked_solve(factor: tuple[Array, Columns], rhs: Columns) -> Columns:
         after = (jnp.arange(concepts) > k)[:, None]
         return x.at[k].set((x[k] - jnp.sum(jnp.where(after, columns[k] * x, 0), axis=0)) * inverses[k])
 
-    return jax.lax.fori_loop(0, concepts, backward, jax.lax.fori_loop(0, concepts, forward, rhs))
+    return fori_loop(0, concepts, backward, fori_loop(0, concepts, forward, rhs))
