@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -21,6 +22,37 @@ def row_shards(rows: int) -> int:
     if jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes:
         return 1
     return math.gcd(rows, jax.device_count())
+
+
+def explicit(x: Any) -> bool:
+    """Whether an array's sharding is part of its type, along some axis of its mesh."""
+    return hasattr(x, "aval") and bool(jax.typeof(x).sharding.mesh.explicit_axes)
+
+
+def in_auto_axes(function: Callable[..., Any], out: Callable[[Any], Any], *arguments: Any) -> Any:
+    """`function(*arguments)` for arrays whose shardings are part of their types: inside, XLA decides where they lie.
+
+    **Arguments:**
+
+    - `function`: what to call.
+    - `out`: from where the rows of the first argument lie to the results' specs, as a prefix of their tree.
+    - `arguments`: pytrees.
+    """
+    leaves, tree = jax.tree.flatten(arguments)
+    typed = list(map(explicit, leaves))
+    arrays = [leaf for leaf, one in zip(leaves, typed, strict=True) if one]
+    where = jax.typeof(leaves[0]).sharding.spec[0] if typed[0] else None
+    first = arrays[0]
+    mesh = jax.typeof(first).sharding.mesh if isinstance(first, Tracer) else first.sharding.mesh
+
+    def with_arrays(*arrays: Array) -> Any:
+        given = iter(arrays)
+        whole = [next(given) if one else leaf for leaf, one in zip(leaves, typed, strict=True)]
+        return function(*jax.tree.unflatten(tree, whole))
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), out(where), is_leaf=is_spec)
+    return jax.sharding.auto_axes(with_arrays, out_sharding=shardings)(*arrays)
 
 
 def by_shard(x: Array, shards: int) -> Array:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.row_shards import explicit, in_auto_axes
 from . import validate
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
@@ -72,6 +74,9 @@ def encode(
     """
     activations = validate.matrix("activations", activations, "row × channel")
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    if explicit(activations) or explicit(dictionary):
+        again = lambda activations, dictionary, objective: encode(activations, dictionary, objective=objective)  # noqa: E731
+        return in_auto_axes(again, lambda rows: PartitionSpec(rows, None), activations, dictionary, objective)
     if activations.shape[1] != dictionary.shape[1]:
         raise ValueError(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from ..linalg.row_shards import explicit, in_auto_axes
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
 from .derivative.adjoints import ImplicitAdjoint
@@ -77,11 +80,26 @@ def factorize(
     rank = validate.rank_of(rank)
     check_settings(solver, start, adjoint)
     flag("throw", throw)
-    whole = checked(activations, rank, objective, solver, start, adjoint)
-    solution = solved(activations, rank, whole, solver, start, adjoint, key_of(key))
+    key = key_of(key)
+
+    def at_once(activations: Activations, objective: AnyObjective, start: AnyStart) -> Solution:
+        whole = checked(activations, rank, objective, solver, start, adjoint)
+        return solved(activations, rank, whole, solver, start, adjoint, key)
+
+    if explicit(activations):
+        solution = in_auto_axes(at_once, _placed, activations, objective, start)
+    else:
+        solution = at_once(activations, objective, start)
     if throw:
         raise_if_unusable(solution.result)
     return solution
+
+
+def _placed(rows: Any) -> Solution:
+    """Where a solution's arrays lie: codes as the activations' rows, the rest on all devices."""
+    everywhere: Any = PartitionSpec()
+    codes: Any = PartitionSpec(rows, None)
+    return Solution(codes, everywhere, everywhere, everywhere, everywhere)
 
 
 def check_settings(solver: AnySolver, start: AnyStart, adjoint: AnyAdjoint) -> None:

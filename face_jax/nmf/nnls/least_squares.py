@@ -97,28 +97,33 @@ def _nearest(length: Float[Array, "..."]) -> Int[Array, "..."]:
     return exponent(length * jnp.asarray(2**0.5, length.dtype)) - 1
 
 
-@jax.custom_jvp
 def products(units: Dictionary, rows: Activations) -> tuple[Columns, Int[Array, " row"]]:
     """`W Aᵀ`, each row of A divided by a power of two where its own size would cost digits; and these powers."""
+    cross, by = _products(units, rows)
+    return cross, jax.lax.stop_gradient(by).astype(jnp.int32)
+
+
+@jax.custom_jvp
+def _products(units: Dictionary, rows: Activations) -> tuple[Columns, Float[Array, " row"]]:
     cross = units @ rows.T
     most = widest(rows.dtype)
     low, high = (jnp.asarray(2.0**e, rows.dtype) for e in (-most, most))
     largest = jnp.max(jnp.abs(cross), axis=0)
 
-    def again() -> tuple[Columns, Int[Array, " row"]]:
+    def again() -> tuple[Columns, Float[Array, " row"]]:
         e = exponent(jnp.max(jnp.abs(rows), axis=1))
         by = jnp.where(jnp.abs(e) >= most - 4, e, 0)
-        return units @ shifted(rows, -by[:, None]).T, by
+        return units @ shifted(rows, -by[:, None]).T, by.astype(rows.dtype)
 
     # Looking at the activations once more costs as much as the product, so it's done only where the product is odd.
     odd = jnp.any(~(largest <= high) | (largest < low))
-    return cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], jnp.int32)))
+    return cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], rows.dtype)))
 
 
-@products.defjvp
+@_products.defjvp
 def _products_jvp(primals: tuple, tangents: tuple) -> tuple:
     (units, rows), (d_units, d_rows) = primals, tangents
-    cross, by = products(units, rows)
+    cross, by = _products(units, rows)
     change = d_units @ rows.T + units @ d_rows.T
-    no = jnp.zeros(by.shape, jax.dtypes.float0)
-    return (cross, by), (shifted(change, -by[None]), no)
+    # Zero, and as different between devices as `by` is.
+    return (cross, by), (shifted(change, -by.astype(jnp.int32)[None]), 0 * by)
