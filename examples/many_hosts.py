@@ -4,8 +4,9 @@
     sbatch slurm.sh activations/*.npy --rank 25 --out concepts                            a Slurm cluster: slurm.sh
     ./tpu_slice.sh activations/*.npy --rank 25 --out concepts                             a TPU slice: tpu_slice.sh
 
-Files are `row × channel`, as `np.save` writes them; process k of n takes files k, k + n, k + 2n … in the order of their
-names, so that there have to be at least as many files as processes. Under Slurm, on TPU slices and with Open MPI each
+Files are `row × channel`, as `np.save` writes them. In the order of their names the first process takes the first ones,
+and so on, so that there have to be at least as many files as processes. With files of equally many rows the result is
+one process's to rounding; otherwise it starts from other rows. Under Slurm, on TPU slices and with Open MPI each
 process finds the others by itself; elsewhere say where the first one listens, and which one this is:
 
     python many_hosts.py … --coordinator HOST:PORT --processes 4 --process 0
@@ -80,7 +81,8 @@ def main() -> None:
     files = sorted(options.files)
     if len(files) < jax.process_count():
         raise SystemExit(f"{len(files)} files are too few for {jax.process_count()} processes; give one for each")
-    mine = files[jax.process_index() :: jax.process_count()]
+    bounds = [len(files) * process // jax.process_count() for process in range(jax.process_count() + 1)]
+    mine = files[bounds[jax.process_index()] : bounds[jax.process_index() + 1]]
     parts = [np.load(file) for file in mine]
 
     activations = spread(np.concatenate(parts))
@@ -96,7 +98,7 @@ def main() -> None:
         np.save(options.out / "dictionary.npy", np.asarray(solution.dictionary))
         print(
             f"{activations.shape[0]} rows on {jax.device_count()} devices of {jax.process_count()} processes: "
-            f"objective {float(solution.stats.final_objective):.10g} after {int(solution.stats.steps)} steps. "
+            f"objective {float(solution.stats.final_objective):.15g} after {int(solution.stats.steps)} steps. "
             + solution.result.message
         )
 

@@ -16,8 +16,6 @@ def collectives(text: str) -> list[tuple[str, int]]:
     found = []
     for line in _LINE.finditer(text):
         shapes = _SHAPE.finditer(line["shapes"])
-        sizes = [
-            _BYTES[shape["dtype"]] * math.prod(int(n) for n in shape["sizes"].split(",") if n) for shape in shapes
-        ]
+        sizes = [_BYTES[shape["dtype"]] * math.prod(int(n) for n in shape["sizes"].split(",") if n) for shape in shapes]
         found.append((line["kind"], sum(sizes)))
     return sorted(found)

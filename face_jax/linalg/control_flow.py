@@ -40,6 +40,14 @@ def cond(which: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     return jax.lax.cond(which, lambda: _varying(yes(), axes), lambda: _varying(no(), axes))
 
 
+def alike(*arrays: Any) -> Any:
+    """Pytrees of arrays, all of them told to differ between devices if any is: no operation has to do so later."""
+    if not _manual():
+        return arrays
+    axes = frozenset().union(*map(_axes, jax.tree.leaves(arrays)))
+    return _varying(arrays, jax.tree.map(lambda _: axes, arrays))
+
+
 def _manual() -> bool:
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 

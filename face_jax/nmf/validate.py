@@ -134,7 +134,7 @@ def _extremes(value: Array) -> tuple[Array, Array]:
 
 def value_range(value: Array) -> tuple[float, float]:
     """The lowest and the highest of values that are known."""
-    if value.size <= _FEW and value.is_fully_addressable and value.sharding.device_set.pop().platform == "cpu":
+    if value.size <= _FEW and value.is_fully_addressable and value.platform() == "cpu":
         # No program for each shape.
         host = np.asarray(value)
         return float(host.min()), float(host.max())

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...linalg.control_flow import cond, fori_loop
+from ...linalg.control_flow import alike, cond, fori_loop
 from ...support.scaling import bound, exponent, shifted, widest
 from ..objective import SquaredError
 from ..shapes import Activations, Codes, Columns, Dictionary, Number
@@ -23,20 +23,21 @@ def codes_of(
     dtype, concepts = activations.dtype, dictionary.shape[0]
     limit = jnp.asarray(bound(dtype), dtype)
     l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
+    activations, dictionary, given_weights, l1, l2 = alike(activations, dictionary, quadratic.weights, l1, l2)
     of_concepts = concept_exponents(dictionary, l2)
     units = shifted(dictionary, -of_concepts[:, None])
     # A multiple of another concept is never needed, and without it the others may be independent.
     units = jnp.where(repeated(units, of_concepts, l1, l2)[:, None], 0, units)
     eye = jnp.eye(concepts, dtype=dtype)
-    if quadratic.weights is None:
+    if given_weights is None:
         cross, of_rows = products(units, activations)
         ridge = shifted(l2, -2 * of_concepts)[:, None]
         penalty = shifted(l1, -of_concepts[:, None] - of_rows[None])
         gram, cross = units @ units.T + ridge * eye, cross - penalty
         weights = equal = None
     else:
-        of_weights = exponent(jnp.max(quadratic.weights, axis=1))
-        weights = shifted(quadratic.weights, -of_weights[:, None])
+        of_weights = exponent(jnp.max(given_weights, axis=1))
+        weights = shifted(given_weights, -of_weights[:, None])
         cross, of_rows = products(units, weights * activations)
         ridge = jnp.minimum(shifted(l2, -2 * of_concepts[:, None] - of_weights[None]), limit)
         penalty = shifted(l1, -of_concepts[:, None] - (of_rows + of_weights)[None])
