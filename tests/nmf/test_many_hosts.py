@@ -42,7 +42,7 @@ def run(folder: pathlib.Path, processes: int) -> tuple[float, np.ndarray, list[n
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         )
     try:
-        said = [process.communicate(timeout=300) for process in started]
+        said = [process.communicate() for process in started]
     finally:
         for process in started:
             process.kill()

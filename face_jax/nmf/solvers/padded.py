@@ -66,7 +66,7 @@ def start_in(layout: Layout, start: Start, rows: int, rank: int) -> Start:
         count = int(rows * share)
         chosen = np.full(size, -1, np.int32)
         chosen[:count] = spread(rows, count)
-        drawn.append(Sample(chosen, np.float32(rows / count), steps))
+        drawn.append(Sample(chosen, rows / count, steps))
     return _Drawn(start.start, start.stages, start.solver, tuple(drawn))
 
 

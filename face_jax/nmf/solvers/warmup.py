@@ -39,7 +39,7 @@ class Sample:
     - `steps`: that are taken on them.
     """
 
-    chosen: Int[Array, " count"] | Int[Array, "shard count"]
+    chosen: Int[Array, " count"] | Int[np.ndarray, " count"] | Int[Array, "shard count"]
     times: Scalar
     steps: int = dataclasses.field(metadata={"static": True})
 
@@ -62,6 +62,9 @@ class Warmup(Start):
     A dictionary has far fewer numbers than the activations, so a share of the rows brings it most of the way: ten
     steps at a sixteenth and five at a quarter cost as much as two on all rows, and save ten to thirty.
     A sample that's too small for the rank is left out; with few rows it's just the inner start.
+
+    Rows that lie on many devices stay there, each device's share of a sample as well; only a sample that has no more
+    rows than there are channels, or that an inner start other than `NNDSVD` and `Given` looks at, is handed to all.
 
     **Arguments:**
 
