@@ -127,8 +127,8 @@ class _Problem:
     layout: Layout = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        shape = self.activations.shape
-        layout = layout_of(shape, self.rank, self.objective, self.solver, self.start, self.key)
+        rows, channels = self.activations.shape
+        layout = layout_of(rows, channels, self.rank, self.objective, self.solver, self.start, self.key)
         object.__setattr__(self, "layout", layout)
 
     @property
@@ -264,14 +264,18 @@ def _solve_in_turn(
 ) -> Solution:
     """The first `count`, one after another."""
 
-    def at(i: Array | int) -> Solution:
-        return _one(plan, rank, adjoint, shared, [leaf[i] for leaf in own])
+    trees = []
 
-    def put(i: Array, out: Solution) -> Solution:
-        return jax.tree.map(lambda all_, new: all_.at[i].set(new), out, at(i))
+    def at(i: Array | int) -> list[Array]:
+        leaves, tree = jax.tree.flatten(_one(plan, rank, adjoint, shared, [leaf[i] for leaf in own]))
+        trees.append(tree)
+        return leaves
 
-    out = jax.tree.map(lambda x: jnp.zeros((len(number), *x.shape), x.dtype), jax.eval_shape(lambda: at(0)))
-    return jax.lax.fori_loop(0, count, put, out)
+    def put(i: Array, out: list[Array]) -> list[Array]:
+        return [leaf.at[i].set(new) for leaf, new in zip(out, at(i), strict=True)]
+
+    out = [jnp.zeros((len(number), *x.shape), x.dtype) for x in jax.eval_shape(lambda: at(0))]
+    return jax.tree.unflatten(trees[0], jax.lax.fori_loop(0, count, put, out))
 
 
 def _sorted(flat: list[tuple[list[Any], Any]], dtype: Any) -> tuple[_Plan, list[Any], list[Any]]:

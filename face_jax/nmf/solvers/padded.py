@@ -19,6 +19,8 @@ from .starts import NNDSVD, Start
 from .update_rules import ADMM, HALS, SemiNMF
 from .warmup import Sample, Warmup, spread
 
+_LIKE_PREFIXES = "jax_threefry_partitionable"  # whether numbers drawn for fewer rows are the first of those for more
+
 
 class Layout(NamedTuple):
     """How many rows problems that are alike have.
@@ -34,10 +36,9 @@ class Layout(NamedTuple):
 
 
 def layout_of(
-    shape: tuple[int, int], rank: int, objective: Objective, solver: Any, start: Start, key: Key[Array, ""]
+    rows: int, channels: int, rank: int, objective: Objective, solver: Any, start: Start, key: Key[Array, ""]
 ) -> Layout:
     """The layout in which a problem's solution is, to rounding, that of the problem by itself."""
-    rows, channels = shape
     if objective.terms or objective.weights is not None or not _blind(solver, start, key):
         return Layout(rows, None)
     inner: Any = start.start if isinstance(start, Warmup) else start
@@ -85,7 +86,7 @@ class _Drawn(Warmup):
 
 def _blind(solver: Any, start: Start, key: Key[Array, ""]) -> bool:
     """Whether solver and start don't see rows of zeros."""
-    if not jax.config.jax_threefry_partitionable or str(jax.random.key_impl(key)) != "threefry2x32":
+    if not getattr(jax.config, _LIKE_PREFIXES) or str(jax.random.key_impl(key)) != "threefry2x32":
         return False
     if isinstance(start, Warmup):
         return _blind_rule(start.solver) and _blind(solver, start.start, key)

@@ -81,7 +81,8 @@ class Warmup(Start):
 
     def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """Factorize the samples, one after another, then encode the rest roughly."""
-        samples = self.samples(*activations.shape, rank)
+        rows, channels = activations.shape
+        samples = self.samples(rows, channels, rank)
         if not samples:
             return self.start(activations, rank, signed=signed, key=key)
         sample, start = samples[0].of(activations), self.start
