@@ -103,6 +103,7 @@ from .nmf import certify_codes as certify_codes
 from .nmf import derivative_stats as derivative_stats
 from .nmf import encode as encode
 from .nmf import factorize as factorize
+from .nmf import factorize_many as factorize_many
 from .nmf import implicit_vjp as implicit_vjp
 from .nmf import kkt_residual as kkt_residual
 from .nmf import rank_scan as rank_scan

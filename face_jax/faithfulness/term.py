@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..heads import Beside
 from ..heads.affine import affine_map
+from ..linalg.row_shards import by_shard, row_shards
 from ..nmf.objective import Local, Term
 from .checks import check, check_finite, check_settings, weights_as_array
 from .lambda_units import InSums, Unit
@@ -134,18 +135,26 @@ class Faithfulness(Term):
             weights = weights * jnp.asarray(self.weights, activations.dtype)
         if self.keep_predictions:
             return Prepared(self.loss.target(self.logits(activations)), weights, self._kept)
-        size = min(images, max(1, _TOGETHER // self.places))
+        shards = row_shards(images)
+        mine = images // shards
+        size = min(mine, max(1, _TOGETHER // self.places))
 
-        def look(block: Array, found: Bool[Array, " image"]) -> Bool[Array, " image"]:
-            # The last block is moved back so that all are equally long.
-            start = jnp.minimum(block * size, images - size)
-            rows = jax.lax.dynamic_slice_in_dim(activations, start * self.places, size * self.places)
-            kept = None if self._kept is None else jax.lax.dynamic_slice_in_dim(self._kept, start, size)
-            finite = jnp.isfinite(self.logits(rows, kept)).all(axis=1)
-            return jax.lax.dynamic_update_slice_in_dim(found, finite, start, axis=0)
+        def finite(activations: Array, kept: Kept) -> Bool[Array, " image"]:
+            def look(block: Array, found: Bool[Array, " image"]) -> Bool[Array, " image"]:
+                # The last block is moved back so that all are equally long.
+                start = jnp.minimum(block * size, mine - size)
+                rows = jax.lax.dynamic_slice_in_dim(activations, start * self.places, size * self.places)
+                some = None if kept is None else jax.lax.dynamic_slice_in_dim(kept, start, size)
+                finite = jnp.isfinite(self.logits(rows, some)).all(axis=1)
+                return jax.lax.dynamic_update_slice_in_dim(found, finite, start, axis=0)
 
-        finite = jax.lax.fori_loop(0, -(-images // size), look, jnp.ones(images, bool))
-        return Unkept(finite, weights, self._kept)
+            return jax.lax.fori_loop(0, -(-mine // size), look, jnp.ones(mine, bool))
+
+        if shards == 1:
+            return Unkept(finite(activations, self._kept), weights, self._kept)
+        # Each device looks at its own images.
+        kept = None if self._kept is None else by_shard(self._kept, shards)
+        return Unkept(jax.vmap(finite)(by_shard(activations, shards), kept).reshape(-1), weights, self._kept)
 
     def recalled(self, prepared: Prepared | Unkept, activations: Float[Array, "row channel"]) -> Prepared:
         """With the original predictions of these rows."""

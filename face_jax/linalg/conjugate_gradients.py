@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..support.scaling import positive, usable_exponent
+from .control_flow import fori_loop, while_loop
 from .inner_products import InnerProduct, Whole
 from .line_search import select
 
@@ -127,8 +128,8 @@ def _loop(
         )
 
     if scanned:
-        return jax.lax.fori_loop(0, max_steps, lambda _, state: step(state), state)
-    return jax.lax.while_loop(going, step, state)
+        return fori_loop(0, max_steps, lambda _, state: step(state), state)
+    return while_loop(going, step, state)
 
 
 def conjugate_gradient(
@@ -217,7 +218,7 @@ def conjugate_gradients(
     # In the first test `before` only has to be out of the way.
     far = jnp.full_like(size, jnp.finfo(size.dtype).max)
     start = (zero, rhs, size, far, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    x, _, square, _, steps, indefinite = jax.lax.while_loop(going, refine, start)
+    x, _, square, _, steps, indefinite = while_loop(going, refine, start)
     residual = jnp.sqrt(jnp.maximum(square, 0) / positive(size))
     stats = CGStats(steps, residual, residual <= rtol, indefinite, jnp.ones((), bool))
     return jax.tree.map(lambda x: x * unit, x), stats

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .control_flow import while_loop
+
 DESCENT = 1e-4  # Armijo's share of the slope
 
 
@@ -73,5 +75,5 @@ def backtrack(
         return jnp.where(looking, shorter, t), select(good, found, best), looking, count + 1
 
     start = (jnp.full(looking.shape, first, dtype), otherwise, looking, jnp.zeros((), jnp.int32))
-    t, best, looking, _ = jax.lax.while_loop(going, once, start)
+    t, best, looking, _ = while_loop(going, once, start)
     return t, best, looking

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .control_flow import fori_loop
+
 Put = Callable[[Any, Any, Int[Array, ""]], Any]
 
 
@@ -67,7 +69,7 @@ def map_blocks(blocks: RowBlocks, one: Callable[[Int[Array, ""]], Any], out: Any
     - `out`: arrays of all rows, to be written over.
     - `put`: puts a block's results where they belong.
     """
-    return jax.lax.fori_loop(0, blocks.count, lambda i, out: put(out, one(start := blocks.start(i)), start), out)
+    return fori_loop(0, blocks.count, lambda i, out: put(out, one(start := blocks.start(i)), start), out)
 
 
 def fold_blocks(
@@ -96,4 +98,4 @@ def fold_blocks(
         out, sums = carry
         return put(out, piece, start), jax.tree.map(jnp.add, sums, more)
 
-    return jax.lax.fori_loop(0, blocks.count, body, (out, sums))
+    return fori_loop(0, blocks.count, body, (out, sums))

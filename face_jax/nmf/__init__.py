@@ -10,6 +10,7 @@ from .derivative.kkt import certify_codes as certify_codes
 from .derivative.kkt import kkt_residual as kkt_residual
 from .encoding import encode as encode
 from .factorization import factorize as factorize
+from .many import factorize_many as factorize_many
 from .objective import Objective as Objective
 from .objective import SquaredError as SquaredError
 from .objective import Term as Term

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 
+from ..linalg.row_shards import explicit, in_auto_axes
 from . import validate
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
-from .shapes import Codes
+from .shapes import Activations, Codes, Dictionary
 from .terms import codes_with_terms, lambda_weights
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
@@ -72,6 +74,9 @@ def encode(
     """
     activations = validate.matrix("activations", activations, "row × channel")
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    if explicit(activations) or explicit(dictionary):
+        again = lambda activations, dictionary, objective: encode(activations, dictionary, objective=objective)  # noqa: E731
+        return in_auto_axes(again, lambda rows: PartitionSpec(rows, None), activations, dictionary, objective)
     if activations.shape[1] != dictionary.shape[1]:
         raise ValueError(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "
@@ -85,18 +90,24 @@ def encode(
     if terms := lambda_weights.active(objective):
         lambda_weights.check_weights(objective)
         return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
-    codes, lost = _codes_of(activations, dictionary, quadratic)
-    if not isinstance(lost, Tracer) and (rows := np.flatnonzero(lost)).size:
+    codes, lost, some = _codes_of(activations, dictionary, quadratic)
+    if not isinstance(some, Tracer) and bool(some):
+        count, (first,) = validate.found(lost)
         low, high = jnp.finfo(codes.dtype).tiny, jnp.finfo(codes.dtype).max
         raise ValueError(
-            f"codes of {rows.size} rows, the first {rows[0]}, leave the range of {codes.dtype} "
+            f"codes of {count} rows, the first {first}, leave the range of {codes.dtype} "
             f"({low:.0e} to {high:.0e}), so different are the units of activations and dictionary; multiply one "
             "of them with a number that brings them closer, or give float64"
         )
     return codes
 
 
-_codes_of = jax.jit(codes_of)
+@jax.jit
+def _codes_of(
+    activations: Activations, dictionary: Dictionary, quadratic: SquaredError
+) -> tuple[Codes, Bool[Array, " row"], Bool[Array, ""]]:
+    codes, lost = codes_of(activations, dictionary, quadratic)
+    return codes, lost, jnp.any(lost)
 
 
 def encode_maps(

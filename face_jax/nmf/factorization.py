@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Array, Key
 
+from ..linalg.row_shards import explicit, in_auto_axes
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
 from .derivative.adjoints import ImplicitAdjoint
@@ -74,24 +78,74 @@ def factorize(
     """
     activations = validate.matrix("activations", activations, "row × channel")
     rank = validate.rank_of(rank)
+    check_settings(solver, start, adjoint)
+    flag("throw", throw)
+    key = key_of(key)
+
+    def at_once(activations: Activations, objective: AnyObjective, start: AnyStart) -> Solution:
+        whole = checked(activations, rank, objective, solver, start, adjoint)
+        return solved(activations, rank, whole, solver, start, adjoint, key)
+
+    if explicit(activations):
+        solution = in_auto_axes(at_once, _placed, activations, objective, start)
+    else:
+        solution = at_once(activations, objective, start)
+    if throw:
+        raise_if_unusable(solution.result)
+    return solution
+
+
+def _placed(rows: Any) -> Solution:
+    """Where a solution's arrays lie: codes as the activations' rows, the rest on all devices."""
+    everywhere: Any = PartitionSpec()
+    codes: Any = PartitionSpec(rows, None)
+    return Solution(codes, everywhere, everywhere, everywhere, everywhere)
+
+
+def check_settings(solver: AnySolver, start: AnyStart, adjoint: AnyAdjoint) -> None:
+    """Raise `ValueError` for settings that make no sense."""
     check_solver(solver)
     check_start(start)
     check_adjoint(adjoint)
-    flag("throw", throw)
-    validate.factorizable("activations", activations, signed=solver.signed_dictionary)
+
+
+def checked(
+    activations: Activations,
+    rank: int,
+    objective: AnyObjective,
+    solver: AnySolver,
+    start: AnyStart,
+    adjoint: AnyAdjoint,
+    name: str = "activations",
+) -> Objective:
+    """The objective without terms of weight 0; raises `ValueError` for what can't be factorized."""
+    signed = solver.signed_dictionary
+    validate.factorizable(name, activations, signed=signed)
     validate.squared_error(objective)
-    validate.penalties(objective, both=True, signed=solver.signed_dictionary)
+    validate.penalties(objective, both=True, signed=signed)
     quadratic = validate.weights_of(objective, activations)
-    given = start.given
-    if given is not None:
-        validate.given(given, activations, rank, signed=solver.signed_dictionary)
+    if start.given is not None:
+        validate.given(start.given, activations, rank, signed=signed)
     terms = lambda_weights.active(objective)
-    key = key_of(key)
     if terms:
         solver.check_terms(objective)
     if adjoint.unrolled and (terms or not solver.unrollable):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
-    negative = validate.negative_inside(activations, quadratic, given, signed=solver.signed_dictionary)
+    return quadratic.with_terms(terms)
+
+
+def solved(
+    activations: Activations,
+    rank: int,
+    objective: Objective,
+    solver: AnySolver,
+    start: AnyStart,
+    adjoint: AnyAdjoint,
+    key: Key[Array, ""],
+) -> Solution:
+    """The solution of a problem that has been checked."""
+    quadratic, terms, signed = objective.quadratic, objective.terms, solver.signed_dictionary
+    negative = validate.negative_inside(activations, quadratic, start.given, signed=signed)
     unit = None if terms else magnitude.unit_of(activations, quadratic)
     if unit is not None:
         start = start.rescaled(partial(unit.factors, penalized=quadratic.penalized))
@@ -100,15 +154,13 @@ def factorize(
             magnitude.check_penalties(quadratic, scaled)
             quadratic = scaled
 
-    def solved(activations: Activations, objective: Objective) -> Solution:
+    def solve(activations: Activations, objective: Objective) -> Solution:
         return solver.solve(activations, rank, objective, start, key, unrolled=adjoint.unrolled)
 
     whole = quadratic.with_terms(terms)
-    solution = adjoint.through(solved, Conditions(activations, whole, solver.rtol, solver.signed_dictionary))
+    solution = adjoint.through(solve, Conditions(activations, whole, solver.rtol, signed))
     if unit is not None and not magnitude.is_one(unit):
         solution = unit.back(solution)
     if negative is not None:
         solution = dataclasses.replace(solution, result=refused(solution.result, negative))
-    if throw:
-        raise_if_unusable(solution.result)
     return solution

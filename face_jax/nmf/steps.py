@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array
 
+from ..linalg.control_flow import fori_loop
 from ..support.scaling import positive
 from .shapes import Columns, Gram, Grams, Number, Scalar
 
@@ -57,7 +57,7 @@ def sweep(x: Columns, gram: Grams, cross: Columns) -> Columns:
         explained = gram[k] @ x if gram.ndim == 2 else jnp.sum(gram[k] * x, axis=0)
         return x.at[k].set(jnp.maximum(x[k] + (cross[k] - explained) / safe[k], 0))
 
-    return jax.lax.fori_loop(0, x.shape[0], coordinate, x)
+    return fori_loop(0, x.shape[0], coordinate, x)
 
 
 def share(moved: Number, size: Number) -> Number:

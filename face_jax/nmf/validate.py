@@ -74,10 +74,9 @@ def _finite(name: str, value: Array, extremes: tuple[float, float]) -> None:
     # NaN is an extreme wherever there is one.
     if all(map(np.isfinite, extremes)):
         return
-    bad = ~np.isfinite(np.asarray(value))
-    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    count, first = found(~jnp.isfinite(value))
     raise ValueError(
-        f"{name} has {int(bad.sum())} entries that are NaN or infinite, the first at {first}; "
+        f"{name} has {count} entries that are NaN or infinite, the first at {first}; "
         "mask them with SquaredError(weights=...) after np.nan_to_num, or leave their rows out"
     )
 
@@ -85,7 +84,7 @@ def _finite(name: str, value: Array, extremes: tuple[float, float]) -> None:
 def _normal(name: str, value: Array, extremes: tuple[float, float]) -> None:
     tiny = float(jnp.finfo(value.dtype).tiny)
     # Processors take what is smaller for zero.
-    if max(map(abs, extremes)) < tiny and np.any(np.asarray(value)):
+    if max(map(abs, extremes)) < tiny and any(np.any(np.asarray(shard.data)) for shard in value.addressable_shards):
         raise ValueError(
             f"all of {name} is below the smallest normal number of {value.dtype}, {tiny:.3g}; multiply it by a power "
             "of two, or give float64"
@@ -95,12 +94,18 @@ def _normal(name: str, value: Array, extremes: tuple[float, float]) -> None:
 def _non_negative(name: str, value: Array, extremes: tuple[float, float], remedy: str) -> None:
     if extremes[0] >= 0:
         return
-    host = np.asarray(value)
-    count = int((host < 0).sum())
+    count, _ = found(value < 0)
+    share = count / value.size
     raise ValueError(
-        f"{name} has {count} of {host.size} entries below zero ({count / host.size:.1%}), the lowest {host.min():.4g}; "
-        + remedy
+        f"{name} has {count} of {value.size} entries below zero ({share:.1%}), the lowest {extremes[0]:.4g}; " + remedy
     )
+
+
+def found(mask: Bool[Array, "..."]) -> tuple[int, tuple[int, ...]]:
+    """How many entries are true, and where the first one is: also where no process has all of them."""
+    with jax.ensure_compile_time_eval():
+        count, first = int(jnp.sum(mask)), int(jnp.argmax(mask))
+    return count, tuple(int(i) for i in np.unravel_index(first, mask.shape))
 
 
 def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
@@ -110,9 +115,11 @@ def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, 
     checked += [-jnp.asarray(quadratic.l1_dictionary)] if signed else [activations]
     if hasattr(start, "codes"):
         checked += [start.codes] if signed else [start.codes, start.dictionary]
-    found = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
-    return functools.reduce(jnp.logical_or, found) if found else None
+    traced = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
+    return functools.reduce(jnp.logical_or, traced) if traced else None
 
+
+_FEW = 2**20  # numbers that NumPy reads in less than a program takes to begin
 
 SIGNED = (
     "a non-negative factorization can't represent them. Take a layer behind a ReLU, use solver=SemiNMF() "
@@ -127,6 +134,10 @@ def _extremes(value: Array) -> tuple[Array, Array]:
 
 def value_range(value: Array) -> tuple[float, float]:
     """The lowest and the highest of values that are known."""
+    if value.size <= _FEW and value.is_fully_addressable and value.platform() == "cpu":
+        # No program for each shape.
+        host = np.asarray(value)
+        return float(host.min()), float(host.max())
     # Arrays that a traced function closes over are known, too.
     with jax.ensure_compile_time_eval():
         low, high = _extremes(value)

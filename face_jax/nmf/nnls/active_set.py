@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.control_flow import fori_loop, while_loop
 from ...support.scaling import positive
 from ..shapes import Columns, Gram
 from .masked_systems import Support
@@ -119,7 +120,7 @@ def active_set(root: Roots, target: Columns, linear: Columns, real: Items) -> Co
         )
 
     going = lambda state: ~jnp.all(state.done) & (state.steps < _STEPS * concepts + 200)  # noqa: E731
-    return jax.lax.while_loop(going, step, _init_state(target, real)).x
+    return while_loop(going, step, _init_state(target, real)).x
 
 
 def _init_state(target: Columns, real: Items) -> _State:
@@ -150,7 +151,7 @@ def _add(
         return column - vector * share[None], shares + jnp.where(order == j, share[None], 0)
 
     # Gram–Schmidt is as good as Householder's reflections when done twice.
-    column, shares = jax.lax.fori_loop(0, 2 * most, subtract, (column, jnp.zeros_like(column)))
+    column, shares = fori_loop(0, 2 * most, subtract, (column, jnp.zeros_like(column)))
     rest = jnp.sqrt(jnp.sum(column**2, axis=0))
     used = wished & (rest > 8 * float(jnp.finfo(root.dtype).eps))
     chosen = order == which[None]
@@ -165,7 +166,7 @@ def _add(
         return jax.lax.dynamic_update_slice_in_dim(table, jnp.where(here, new, old), j, 0)
 
     least = jnp.min(jnp.where(used, basis.filled, most))
-    table = jax.lax.fori_loop(least, most + 1, write, basis.table)
+    table = fori_loop(least, most + 1, write, basis.table)
     slot = jnp.where(chosen & used[None], basis.filled[None], basis.slot)
     return _Basis(table, slot, basis.filled + used.astype(jnp.int32)), used
 
@@ -183,7 +184,7 @@ def _solved(basis: _Basis, ready: Items) -> Columns:
         return rhs - mine[concepts : 2 * concepts] * value[None], jnp.where(basis.slot == j, value[None], y)
 
     rhs = basis.table[:, 2 * concepts + 2]
-    return jax.lax.fori_loop(0, most, back, (rhs, jnp.zeros_like(rhs)))[1]
+    return fori_loop(0, most, back, (rhs, jnp.zeros_like(rhs)))[1]
 
 
 def _times(root: Roots, x: Columns) -> Columns:

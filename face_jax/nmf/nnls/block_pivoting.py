@@ -15,12 +15,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.control_flow import cond, fori_loop, while_loop
 from ...linalg.inner_products import Columns as EachColumn
+from ...linalg.row_shards import on_each_device
 from ...support.scaling import bound, exponent, shifted
 from ..shapes import Activations, Columns, Dictionary, Grams
 from ..steps import coordinate_step, sweep
 from .active_set import active_set
-from .masked_systems import CG_STEPS, Support, by_blocks, in_rounds, masked_cholesky, masked_solve, solve_on, times
+from .masked_systems import (
+    CG_STEPS,
+    Support,
+    by_blocks,
+    in_rounds,
+    masked_cholesky,
+    masked_solve,
+    rows_axis,
+    solve_on,
+    times,
+)
 
 _SWEEPS = 10
 _COARSE = 1e-9
@@ -52,6 +64,12 @@ class Rows(NamedTuple):
     of_columns: Int[Array, " row"]
     of_concepts: Int[Array, "concept row"] | None
 
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        """Which axis is that of the rows, for each array that's there."""
+        axes = (None, 0, 0, None if self.weights is None else 1, 1, 0, 0, 1)
+        return tuple(axis for axis, array in zip(axes, self, strict=True) if array is not None)
+
 
 @jax.custom_jvp
 def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
@@ -74,6 +92,13 @@ def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
 
     **Returns:** the x's.
     """
+    arrays, tree = jax.tree.flatten((gram, cross, rows))
+    axes = (rows_axis(gram), 1, *(rows.axes if rows else ()))
+    return on_each_device(lambda *arrays: _solved_alone(*jax.tree.unflatten(tree, arrays)), axes, 1, *arrays)
+
+
+def _solved_alone(gram: Grams, cross: Columns, rows: Rows | None) -> Columns:
+    """The solutions on one device."""
     if rows is None:
 
         def solve(gram: Grams, cross: Columns) -> Columns:
@@ -83,11 +108,11 @@ def nnls(gram: Grams, cross: Columns, rows: Rows | None = None) -> Columns:
     dependent = _dependent(gram)
     if gram.ndim == 2:
         everything = lambda: jnp.full_like(cross, jnp.nan)  # noqa: E731
-        x = jax.lax.cond(dependent[0], everything, lambda: by_blocks(_solve_or_mark, gram, cross))
+        x = cond(dependent[0], everything, lambda: by_blocks(_solve_or_mark, gram, cross))
     else:
         x = jnp.where(dependent[None], jnp.nan, by_blocks(_solve_or_mark, gram, cross))
     left = jnp.any(jnp.isnan(x), axis=0)
-    return jax.lax.cond(jnp.any(left), lambda: _from_rows(rows, left, x), lambda: x)
+    return cond(jnp.any(left), lambda: _from_rows(rows, left, x), lambda: x)
 
 
 @nnls.defjvp
@@ -176,7 +201,7 @@ def _from_rows(rows: Rows, left: Bool[Array, " item"], x: Columns) -> Columns:
         found = shifted(found, (by - rows.of_rows[which] - rows.of_columns[which])[None])
         return x.at[:, jnp.where(real, which, items)].set(found, mode="drop")
 
-    return jax.lax.fori_loop(0, (count + together - 1) // together, some, x)
+    return fori_loop(0, (count + together - 1) // together, some, x)
 
 
 def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]:
@@ -193,7 +218,7 @@ def _rounds(gram: Grams, cross: Columns) -> tuple[Columns, Bool[Array, " item"]]
         return _residual(gram, cross, x) > goal
 
     def improve(x: Columns) -> Columns:
-        x = jax.lax.fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), x)
+        x = fori_loop(0, _SWEEPS, lambda _, x: sweep(x, gram, cross), x)
         support = x > 0
         y = conjugate_gradient(
             lambda v: jnp.where(support, times(gram, v), 0), jnp.where(support, cross, 0),
@@ -223,7 +248,7 @@ def _polished(
         y = jnp.where(left[None], _polish(gram, cross, x), x)
         return y, _wrong(gram, cross, y)
 
-    return jax.lax.cond(jnp.any(left), polished, lambda: (x, left))
+    return cond(jnp.any(left), polished, lambda: (x, left))
 
 
 def _residual(gram: Grams, cross: Columns, x: Columns) -> Float[Array, " item"]:
@@ -250,7 +275,7 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
         factor = masked_cholesky(gram, support)
         # One step of refinement: the factor is only as good as the condition number lets it be.
         refine = lambda _, y: y + masked_solve(factor, jnp.where(support, cross - times(gram, y), 0))  # noqa: E731
-        y = jax.lax.fori_loop(0, 2, refine, jnp.zeros_like(cross))
+        y = fori_loop(0, 2, refine, jnp.zeros_like(cross))
         return y, times(gram, y) - cross
 
     def infeasible(support: Support, y: Columns, slope: Columns) -> Support:
@@ -278,7 +303,7 @@ def _polish(gram: Grams, cross: Columns, x: Columns) -> Columns:
     many = jnp.full(x.shape[1:], concepts + 1)
     patience = jnp.full(x.shape[1:], _BACKUP)
     start = (x > 0, x, nothing, many, patience, jnp.zeros((), jnp.int32))
-    y = jnp.maximum(jax.lax.while_loop(going, exchange, start)[1], 0)
+    y = jnp.maximum(while_loop(going, exchange, start)[1], 0)
     finite = jnp.all(jnp.isfinite(y), axis=0)
     better = finite & (_residual(gram, cross, y) <= _residual(gram, cross, x))
     return jnp.where(better[None], y, x)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.control_flow import alike, cond, fori_loop
 from ...support.scaling import bound, exponent, shifted, widest
 from ..objective import SquaredError
 from ..shapes import Activations, Codes, Columns, Dictionary, Number
@@ -22,20 +23,21 @@ def codes_of(
     dtype, concepts = activations.dtype, dictionary.shape[0]
     limit = jnp.asarray(bound(dtype), dtype)
     l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
+    activations, dictionary, given_weights, l1, l2 = alike(activations, dictionary, quadratic.weights, l1, l2)
     of_concepts = concept_exponents(dictionary, l2)
     units = shifted(dictionary, -of_concepts[:, None])
     # A multiple of another concept is never needed, and without it the others may be independent.
     units = jnp.where(repeated(units, of_concepts, l1, l2)[:, None], 0, units)
     eye = jnp.eye(concepts, dtype=dtype)
-    if quadratic.weights is None:
+    if given_weights is None:
         cross, of_rows = products(units, activations)
         ridge = shifted(l2, -2 * of_concepts)[:, None]
         penalty = shifted(l1, -of_concepts[:, None] - of_rows[None])
         gram, cross = units @ units.T + ridge * eye, cross - penalty
         weights = equal = None
     else:
-        of_weights = exponent(jnp.max(quadratic.weights, axis=1))
-        weights = shifted(quadratic.weights, -of_weights[:, None])
+        of_weights = exponent(jnp.max(given_weights, axis=1))
+        weights = shifted(given_weights, -of_weights[:, None])
         cross, of_rows = products(units, weights * activations)
         ridge = jnp.minimum(shifted(l2, -2 * of_concepts[:, None] - of_weights[None]), limit)
         penalty = shifted(l1, -of_concepts[:, None] - (of_rows + of_weights)[None])
@@ -71,7 +73,7 @@ def repeated(units: Dictionary, of_concepts: Int[Array, " concept"], l1: Number,
         return known | (alike[i] & ~known[i] & multiple & (as_long | (l1 == 0)))
 
     some = jnp.any(alike) & (l2 == 0)
-    return jax.lax.fori_loop(0, jnp.where(some, concepts, 0), look, jnp.zeros(concepts, bool))
+    return fori_loop(0, jnp.where(some, concepts, 0), look, jnp.zeros(concepts, bool))
 
 
 def _lost(x: Columns, codes: Columns, of_rows: Int[Array, " item"]) -> Bool[Array, " item"]:
@@ -96,28 +98,33 @@ def _nearest(length: Float[Array, "..."]) -> Int[Array, "..."]:
     return exponent(length * jnp.asarray(2**0.5, length.dtype)) - 1
 
 
-@jax.custom_jvp
 def products(units: Dictionary, rows: Activations) -> tuple[Columns, Int[Array, " row"]]:
     """`W Aᵀ`, each row of A divided by a power of two where its own size would cost digits; and these powers."""
+    cross, by = _products(units, rows)
+    return cross, jax.lax.stop_gradient(by).astype(jnp.int32)
+
+
+@jax.custom_jvp
+def _products(units: Dictionary, rows: Activations) -> tuple[Columns, Float[Array, " row"]]:
     cross = units @ rows.T
     most = widest(rows.dtype)
     low, high = (jnp.asarray(2.0**e, rows.dtype) for e in (-most, most))
     largest = jnp.max(jnp.abs(cross), axis=0)
 
-    def again() -> tuple[Columns, Int[Array, " row"]]:
+    def again() -> tuple[Columns, Float[Array, " row"]]:
         e = exponent(jnp.max(jnp.abs(rows), axis=1))
         by = jnp.where(jnp.abs(e) >= most - 4, e, 0)
-        return units @ shifted(rows, -by[:, None]).T, by
+        return units @ shifted(rows, -by[:, None]).T, by.astype(rows.dtype)
 
     # Looking at the activations once more costs as much as the product, so it's done only where the product is odd.
     odd = jnp.any(~(largest <= high) | (largest < low))
-    return jax.lax.cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], jnp.int32)))
+    return cond(odd, again, lambda: (cross, jnp.zeros(rows.shape[0], rows.dtype)))
 
 
-@products.defjvp
+@_products.defjvp
 def _products_jvp(primals: tuple, tangents: tuple) -> tuple:
     (units, rows), (d_units, d_rows) = primals, tangents
-    cross, by = products(units, rows)
+    cross, by = _products(units, rows)
     change = d_units @ rows.T + units @ d_rows.T
-    no = jnp.zeros(by.shape, jax.dtypes.float0)
-    return (cross, by), (shifted(change, -by[None]), no)
+    # Zero, and as different between devices as `by` is.
+    return (cross, by), (shifted(change, -by.astype(jnp.int32)[None]), 0 * by)

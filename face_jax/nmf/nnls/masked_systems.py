@@ -6,14 +6,17 @@ Concepts come first and one column is a problem, so that all columns advance sid
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ...linalg.conjugate_gradients import conjugate_gradient
+from ...linalg.control_flow import cond, fori_loop, while_loop
 from ...linalg.inner_products import Columns as EachColumn
 from ...linalg.row_blocks import RowBlocks, map_blocks, put_columns
+from ...linalg.row_shards import on_each_device
 from ..shapes import Columns, Grams
 
 Support = Bool[Array, "concept item"]
@@ -40,6 +43,11 @@ def by_blocks(solve: Callable[..., Columns], gram: Grams, *columns: Array) -> Co
     return map_blocks(blocks, one, jnp.zeros_like(columns[-1]), put=put_columns)
 
 
+def rows_axis(gram: Grams) -> int | None:
+    """Which axis of the matrices is that of the columns; None if all columns share one."""
+    return 2 if gram.ndim == 3 else None
+
+
 def in_rounds(
     improve: Callable[[Columns], Columns], open_columns: Callable[[Columns], Bool[Array, " item"]], x: Columns
 ) -> tuple[Columns, Bool[Array, " item"]]:
@@ -52,7 +60,7 @@ def in_rounds(
         x = jnp.where(carry[1][None], improve(carry[0]), carry[0])
         return x, open_columns(x), carry[2] + 1
 
-    return jax.lax.while_loop(going, once, (x, open_columns(x), jnp.zeros((), jnp.int32)))[:2]
+    return while_loop(going, once, (x, open_columns(x), jnp.zeros((), jnp.int32)))[:2]
 
 
 def times(gram: Grams, x: Columns) -> Columns:
@@ -67,7 +75,7 @@ def solve_on(gram: Grams, support: Support, rhs: Columns) -> Columns:
     they do, in finite precision, is checked: to a backward error of a few roundings. If not, with dependent or nearly
     dependent concepts, factors are made.
     """
-    return by_blocks(_solve_some, gram, support, rhs)
+    return on_each_device(partial(by_blocks, _solve_some), (rows_axis(gram), 1, 1), 1, gram, support, rhs)
 
 
 def _solve_some(gram: Grams, support: Support, rhs: Columns) -> Columns:
@@ -89,7 +97,7 @@ def _solve_some(gram: Grams, support: Support, rhs: Columns) -> Columns:
         open_columns,
         jnp.zeros_like(rhs),
     )
-    return jax.lax.cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), rhs), lambda: x)
+    return cond(jnp.any(left), lambda: masked_solve(masked_cholesky(gram, support), rhs), lambda: x)
 
 
 def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
@@ -115,7 +123,7 @@ def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
                 schur = schur - some[j] * at_k[j][None]
             return schur
 
-        schur = jax.lax.fori_loop(0, (k + _TOGETHER - 1) // _TOGETHER, subtract, schur)
+        schur = fori_loop(0, (k + _TOGETHER - 1) // _TOGETHER, subtract, schur)
         pivot = jax.lax.dynamic_index_in_dim(schur, k, axis=0, keepdims=False)
         used = support[k] & (pivot > floor[k])
         inverse = jnp.where(used, jax.lax.rsqrt(jnp.where(used, pivot, 1)), 0)
@@ -124,7 +132,7 @@ def masked_cholesky(gram: Grams, support: Support) -> tuple[Array, Columns]:
 
     padded = -(-concepts // _TOGETHER) * _TOGETHER
     start = (jnp.zeros((padded, *support.shape), gram.dtype), jnp.zeros(support.shape, gram.dtype))
-    return jax.lax.fori_loop(0, concepts, body, start)
+    return fori_loop(0, concepts, body, start)
 
 
 def masked_solve(factor: tuple[Array, Columns], rhs: Columns) -> Columns:
@@ -142,4 +150,4 @@ def masked_solve(factor: tuple[Array, Columns], rhs: Columns) -> Columns:
         after = (jnp.arange(concepts) > k)[:, None]
         return x.at[k].set((x[k] - jnp.sum(jnp.where(after, columns[k] * x, 0), axis=0)) * inverses[k])
 
-    return jax.lax.fori_loop(0, concepts, backward, jax.lax.fori_loop(0, concepts, forward, rhs))
+    return fori_loop(0, concepts, backward, fori_loop(0, concepts, forward, rhs))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from ...linalg.control_flow import while_loop
 from ...linalg.line_search import select
 from ...support.scaling import positive
 from ..history import History, begun
@@ -72,7 +73,7 @@ def solve(
     if unrolled:
         state = _unrolled(going, lambda state: _step(problem, state), state, solver.max_steps)
     else:
-        state = jax.lax.while_loop(going, lambda state: _step(problem, state), state)
+        state = while_loop(going, lambda state: _step(problem, state), state)
     codes, dictionary = state.codes.x, state.dictionary.x
     return state.history.solution(codes, dictionary, *problem.measure(codes, dictionary), unit)
 

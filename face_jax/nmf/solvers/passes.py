@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...linalg.row_blocks import RowBlocks, fold_blocks, put_columns
+from ...linalg.row_shards import row_shards
 from ..objective import SquaredError
 from ..shapes import Activations, CodesT, Dictionary, FactorsT, Gram, Number
 from ..steps import coordinate_step, ridged
@@ -115,7 +116,8 @@ def _blocks(activations: Activations, block_rows: int | None) -> RowBlocks:
     rows, channels = activations.shape
     if block_rows is None:
         block_rows = rows
-        if jax.default_backend() == "cpu":
+        # A block of rows that lie on many devices would be handed to all of them.
+        if jax.default_backend() == "cpu" and row_shards(rows) == 1:
             block_rows = max(_FEWEST_ROWS, _BLOCK_BYTES // (channels * activations.dtype.itemsize))
     return RowBlocks.of(rows, block_rows)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool
 
+from ...linalg.control_flow import cond
 from ..objective import SquaredError
 from ..shapes import Activations, CodesT, Dictionary, Gram, Number
 from ..steps import coordinate_step, ridged, share, sweep
@@ -75,7 +75,7 @@ class Problem:
             # A good fit is the small difference of large sums; then the error itself is summed, block by block.
             penalty = self.penalty(dictionary, sums)
             poor = self.fit(dictionary, sums) < 1e-2 * self.size
-            value = jax.lax.cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
+            value = cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
         return value, self.residual(dictionary, sums)
 
     def residual(self, dictionary: Dictionary, sums: Sums) -> Number:
@@ -106,7 +106,7 @@ def _guarded(update: Update, cautious: Bool[Array, ""]) -> Update:
     """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
 
     def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:
-        return jax.lax.cond(
+        return cond(
             cautious,
             lambda: (sweep(x, gram, cross), tuple(jnp.zeros_like(part) for part in memory)),
             lambda: update(x, gram, cross, memory),

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
+from ...linalg.row_shards import by_shard, row_shards
 from ...support.scaling import positive
 from ..nnls.least_squares import codes_of
 from ..objective import SquaredError
-from ..shapes import Activations, CodesT, Dictionary, FactorsT
+from ..shapes import Activations, CodesT, Dictionary, FactorsT, Scalar
 from .loop import solve
 from .passes import pass_over
 from .rule import Iterate
@@ -27,12 +28,43 @@ _SWEEPS = 6  # coordinate sweeps that give all rows their codes for a sample's d
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """Some of the rows, and what's done with them.
+
+    **Arguments:**
+
+    - `chosen`: their numbers, or those within each of the equal parts that rows lie in on devices; -1 gives a row of
+        zeros, which changes nothing.
+    - `times`: how many rows each stands for.
+    - `steps`: that are taken on them.
+    """
+
+    chosen: Int[Array, " count"] | Int[np.ndarray, " count"] | Int[Array, "shard count"]
+    times: Scalar
+    steps: int = dataclasses.field(metadata={"static": True})
+
+    def of(self, x: Float[Array, "row _"]) -> Float[Array, "count _"]:
+        """These rows of a matrix."""
+        chosen = self.chosen
+        if chosen.ndim == 1:
+            found = x[chosen]
+        else:
+            found = jnp.take_along_axis(by_shard(x, len(chosen)), jnp.maximum(chosen, 0)[:, :, None], axis=1)
+            found, chosen = found.reshape(-1, x.shape[1]), chosen.reshape(-1)
+        return jnp.where(chosen[:, None] >= 0, found, 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Warmup(Start):
     """The dictionary of ever larger samples of the rows, a few cheap steps each, then codes for all rows. The default.
 
     A dictionary has far fewer numbers than the activations, so a share of the rows brings it most of the way: ten
     steps at a sixteenth and five at a quarter cost as much as two on all rows, and save ten to thirty.
     A sample that's too small for the rank is left out; with few rows it's just the inner start.
+
+    Rows that lie on many devices stay there, each device's share of a sample as well; only a sample that has no more
+    rows than there are channels, or that an inner start other than `NNDSVD` and `Given` looks at, is handed to all.
 
     **Arguments:**
 
@@ -49,28 +81,45 @@ class Warmup(Start):
 
     def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """Factorize the samples, one after another, then encode the rest roughly."""
-        rows = activations.shape[0]
-        stages = [(int(rows * share), steps) for share, steps in self.stages]
-        stages = [(count, steps) for count, steps in stages if count >= _FEWEST_ROWS * rank]
-        if not stages:
+        rows, channels = activations.shape
+        samples = self.samples(rows, channels, rank)
+        if not samples:
             return self.start(activations, rank, signed=signed, key=key)
-        chosen = spread(rows, stages[0][0])
-        sample, start = activations[chosen], self.start
+        sample, start = samples[0].of(activations), self.start
         if isinstance(start, Given):
-            start = Given(start.codes[chosen], start.dictionary)
+            start = Given(samples[0].of(start.codes), start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
         rule: Any = SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
         codes_for = _exactly if signed else roughly
-        for number, (count, steps) in enumerate(stages):
+        for number, drawn in enumerate(samples):
             if number:
-                sample = activations[spread(rows, count)]
+                sample = drawn.of(activations)
                 codes = codes_for(sample, dictionary)
-            solver = dataclasses.replace(rule, max_steps=steps)
+            solver = dataclasses.replace(rule, max_steps=drawn.steps)
             found = solve(sample, SquaredError(), solver, codes, dictionary)
             # Equal shares of length for both factors: the solvers' steps treat them alike then.
-            lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / count)))
+            lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * drawn.times))
             dictionary = found.dictionary * positive(lengths)[:, None]
         return codes_for(activations, dictionary), dictionary
+
+    def stages_of(self, rows: int, rank: int) -> list[tuple[float, int]]:
+        """The stages that have rows enough."""
+        return [stage for stage in self.stages if int(rows * stage[0]) >= _FEWEST_ROWS * rank]
+
+    def samples(self, rows: int, channels: int, rank: int) -> list[Sample]:
+        """Which rows each sample has; none if there are too few rows."""
+        shards = row_shards(rows)
+        found = []
+        for share, steps in self.stages_of(rows, rank):
+            count = int(rows * share)
+            chosen = spread(rows, count)
+            # Where it's a matter of the rows alone, not of their order, each device keeps those that it has. A sample
+            # that isn't larger than a matrix of channels is handed to all.
+            alone = (type(self.start) is NNDSVD and channels >= rank) or isinstance(self.start, Given)
+            if shards > 1 and count > channels and alone:
+                chosen = _where_they_are(chosen, rows, shards)
+            found.append(Sample(jnp.asarray(chosen, jnp.int32), rows / count, steps))
+        return found
 
     @property
     def given(self) -> Given | None:
@@ -95,7 +144,17 @@ def roughly(activations: Activations, dictionary: Dictionary) -> CodesT:
     return pass_over(activations, SquaredError(), update, dictionary, Iterate(zeros, zeros))[0].x
 
 
-def spread(rows: int, count: int) -> Int[Array, " count"]:
+def spread(rows: int, count: int) -> Int[np.ndarray, " count"]:
     """`count` row numbers, evenly spread but in step with no period: multiples of the golden ratio, modulo 1."""
     fractions = (np.arange(count) * 0.6180339887498949) % 1.0
-    return jnp.asarray((fractions * rows).astype(np.int64), dtype=jnp.int32)
+    return (fractions * rows).astype(np.int64)
+
+
+def _where_they_are(chosen: Int[np.ndarray, " count"], rows: int, shards: int) -> Int[np.ndarray, "shard row"]:
+    """The same rows as numbers within each of so many equal parts; -1 behind those of a part that has fewer."""
+    each = rows // shards
+    parts = [np.sort(chosen[chosen // each == shard]) - shard * each for shard in range(shards)]
+    table = np.full((shards, max(map(len, parts))), -1)
+    for line, part in zip(table, parts, strict=True):
+        line[: len(part)] = part
+    return table

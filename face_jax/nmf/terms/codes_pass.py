@@ -21,9 +21,20 @@ def codes_pass(
     problem: Problem, codes: Codes, dictionary: Dictionary, before: Codes, *, improve: bool
 ) -> tuple[Codes, Float[Array, " group"], Sums]:
     """Improve all codes, or only measure them; `before` is where the change of the squared error counts from."""
-    blocks = problem.blocks
-    if blocks.count == 1:
+    if problem.at_once:
         return _codes_block(problem.recalled(), codes, dictionary, before, None, improve)
+
+    def alone(part: Problem, codes: Codes, before: Codes) -> tuple[tuple[Codes, Array], Sums]:
+        return _in_blocks(part, codes, dictionary, before, improve)
+
+    (new, values), sums = problem.on_each_device(alone, codes, before)
+    return new, values, sums
+
+
+def _in_blocks(
+    problem: Problem, codes: Codes, dictionary: Dictionary, before: Codes, improve: bool
+) -> tuple[tuple[Codes, Float[Array, " group"]], Sums]:
+    blocks = problem.blocks
 
     def one(start: Array, fresh: Float[Array, " row"]) -> tuple[tuple[Codes, Array], Sums]:
         block = problem.take(start, blocks.size).recalled()
@@ -38,8 +49,7 @@ def codes_pass(
     nothing = jnp.zeros_like(dictionary)
     sums = Sums(jnp.zeros((dictionary.shape[0],) * 2, codes.dtype), nothing, nothing, zero, zero)
     out = codes, jnp.zeros(problem.rows // problem.group, codes.dtype)
-    (new, values), sums = fold_blocks(blocks, one, out, sums, dtype=codes.dtype, put=put)
-    return new, values, sums
+    return fold_blocks(blocks, one, out, sums, dtype=codes.dtype, put=put)
 
 
 def measure(problem: Problem, codes: Codes, dictionary: Dictionary) -> tuple[Number, Number]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...linalg.row_blocks import RowBlocks, map_blocks, put_rows
+from ...linalg.row_shards import by_shard, row_shards
 from ..objective import Objective, SquaredError, Term
 from ..shapes import Activations, Codes, Dictionary, Gram, Number, Scalar
 from ..steps import coordinate_step, ridged
 
-BLOCK_ROWS = 1024  # rows whose predictions are held at a time
-SAMPLE_ROWS = 2048  # rows that the dictionary's curvature is taken from; gradients and values see all
+BLOCK_ROWS, _LEAST_ROWS = 1024, 256  # rows whose predictions are held at a time, and at least of each device
+SAMPLE_ROWS = 2048  # about the rows that the dictionary's curvature is taken from; gradients and values see all
 JOINT_STEPS = 15
 TRIALS = 10
 
@@ -82,6 +84,7 @@ class Problem:
     settings: Settings
     group: int
     size: Number
+    parted: int = 1  # of how many equal parts this is one
 
     @property
     def rows(self) -> int:
@@ -100,10 +103,36 @@ class Problem:
     def take(self, start: Array | int, size: int) -> Problem:
         """Some consecutive rows."""
         weights = _some(self.quadratic.row_weights, start, size)
-        parts = tuple(part.knowing(_some(part.prepared, start // part.rows, size // part.rows)) for part in self.parts)
+        prepared = tuple(_some(part.prepared, start // part.rows, size // part.rows) for part in self.parts)
+        return self._with_rows(_some(self.activations, start, size), weights, prepared)
+
+    def _with_rows(self, activations: Activations, weights: Any, prepared: tuple[Any, ...]) -> Problem:
         quadratic = dataclasses.replace(self.quadratic, row_weights=weights)
-        activations = _some(self.activations, start, size)
+        parts = tuple(part.knowing(mine) for part, mine in zip(self.parts, prepared, strict=True))
         return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts)
+
+    def on_each_device(self, function: Callable[..., tuple[Any, Any]], *with_rows: Any) -> tuple[Any, Any]:
+        """What `(problem, *with_rows) → (rows, sums)` gives for the rows that each device has, put together.
+
+        Sums of different devices are added up once, behind all of their blocks.
+        """
+        shards = self.shards
+        if shards == 1:
+            return function(self, *with_rows)
+
+        def alone(mine: tuple[Any, ...], *with_rows: Any) -> tuple[Any, Any]:
+            return function(dataclasses.replace(self._with_rows(*mine), parted=shards), *with_rows)
+
+        own = self.activations, self.quadratic.row_weights, tuple(part.prepared for part in self.parts)
+        parted = jax.tree.map(lambda x: by_shard(x, shards), (own, *with_rows))
+        found, sums = jax.vmap(alone)(*parted)
+        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+        return together, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+    @property
+    def shards(self) -> int:
+        """The most equal parts of whole groups in which rows may lie on devices."""
+        return 1 if self.parted > 1 else row_shards(self.rows // self.group)
 
     def recalled(self) -> Problem:
         """With all that the terms have to know of these rows."""
@@ -113,13 +142,16 @@ class Problem:
     def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Float[Array, "some concept"], float]:
         """Terms and codes of evenly spread groups of rows, and how many rows each stands for."""
         groups = self.rows // self.group
-        count = max(1, SAMPLE_ROWS // self.group)
+        # A power of two: then as many are on each of a power of two of devices, which keep them.
+        count = 1 << (max(1, SAMPLE_ROWS // self.group) - 1).bit_length()
         if groups <= count:
             return self.recalled().parts, codes, 1.0
-        chosen = (jnp.arange(count, dtype=offset.dtype) * groups // count + offset) % groups
+        shards = math.gcd(self.shards, count)
+        chosen = jnp.arange(count // shards, dtype=offset.dtype) * groups // count + offset % (groups // count)
 
         def taken(x: Array) -> Array:
-            return x.reshape(groups, -1, *x.shape[1:])[chosen].reshape(-1, *x.shape[1:])
+            parted = x.reshape(shards, groups // shards, -1, *x.shape[1:])
+            return parted[:, chosen].reshape(-1, *x.shape[1:])
 
         parts = tuple(part.knowing(jax.tree.map(taken, part.prepared)) for part in self.parts)
         some = dataclasses.replace(self, activations=taken(self.activations), parts=parts)
@@ -143,19 +175,30 @@ class Problem:
 
     def all_values(self, codes: Codes, dictionary: Dictionary) -> Float[Array, " group"]:
         """The same for all rows, block by block."""
-        blocks = self.blocks
-        if blocks.count == 1:
+        if self.at_once:
             return self.recalled().values(codes, dictionary)
 
-        def one(start: Array) -> Array:
-            return self.take(start, blocks.size).recalled().values(blocks.take(codes, start), dictionary)
+        def alone(part: Problem, codes: Codes) -> tuple[Array, tuple[()]]:
+            blocks = part.blocks
 
-        return map_blocks(blocks, one, jnp.zeros(self.rows // self.group, codes.dtype), put=self.put_groups)
+            def one(start: Array) -> Array:
+                return part.take(start, blocks.size).recalled().values(blocks.take(codes, start), dictionary)
+
+            groups = jnp.zeros(part.rows // part.group, codes.dtype)
+            return map_blocks(blocks, one, groups, put=part.put_groups), ()
+
+        return self.on_each_device(alone, codes)[0]
+
+    @property
+    def at_once(self) -> bool:
+        """Whether one block has all rows."""
+        return RowBlocks.of(self.rows, BLOCK_ROWS, together=self.group).count == 1
 
     @property
     def blocks(self) -> RowBlocks:
         """The rows in blocks of whole groups."""
-        return RowBlocks.of(self.rows, BLOCK_ROWS, together=self.group)
+        most = BLOCK_ROWS if self.parted == 1 else max(BLOCK_ROWS // self.parted, _LEAST_ROWS)
+        return RowBlocks.of(self.rows, most, together=self.group)
 
     def put_groups(self, out: Array, piece: Array, start: Array) -> Array:
         """Numbers of a block's groups in their place."""

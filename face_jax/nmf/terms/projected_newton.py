@@ -38,14 +38,18 @@ def minimize_codes(problem: Problem, codes: Codes, dictionary: Dictionary) -> Co
     Where no step lowers the objective by more than it's rounded, a convex problem is followed by its slopes, which are
     known far better: a heavy term's value is a large number whose last digit hides what its slope still shows.
     """
-    blocks = problem.blocks
-    if blocks.count == 1:
+    if problem.at_once:
         return _minimize(problem.recalled(), codes, dictionary)
 
-    def one(start: Array) -> Codes:
-        return _minimize(problem.take(start, blocks.size).recalled(), blocks.take(codes, start), dictionary)
+    def alone(part: Problem, codes: Codes) -> tuple[Codes, tuple[()]]:
+        blocks = part.blocks
 
-    return map_blocks(blocks, one, codes)
+        def one(start: Array) -> Codes:
+            return _minimize(part.take(start, blocks.size).recalled(), blocks.take(codes, start), dictionary)
+
+        return map_blocks(blocks, one, codes), ()
+
+    return problem.on_each_device(alone, codes)[0]
 
 
 @dataclasses.dataclass(frozen=True)

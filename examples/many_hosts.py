@@ -1,0 +1,107 @@
+"""Concepts of activations that lie on many hosts: each process reads its own files, no process has all rows.
+
+    python many_hosts.py activations/*.npy --rank 25 --out concepts                       one process, all its devices
+    sbatch slurm.sh activations/*.npy --rank 25 --out concepts                            a Slurm cluster: slurm.sh
+    ./tpu_slice.sh activations/*.npy --rank 25 --out concepts                             a TPU slice: tpu_slice.sh
+
+Files are `row × channel`, as `np.save` writes them. In the order of their names the first process takes the first ones,
+and so on, so that there have to be at least as many files as processes. With files of equally many rows the result is
+one process's to rounding; otherwise it starts from other rows. Under Slurm, on TPU slices and with Open MPI each
+process finds the others by itself; elsewhere say where the first one listens, and which one this is:
+
+    python many_hosts.py … --coordinator HOST:PORT --processes 4 --process 0
+
+`dictionary.npy` has the concepts; `codes-of-NAME.npy` the codes of a file's rows, written by whoever read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import face_jax as fj
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("--rank", type=int, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--rtol", type=float, default=1e-4, help="the scaled KKT residual to stop at")
+    parser.add_argument("--max-steps", type=int, default=500)
+    parser.add_argument("--coordinator", help="HOST:PORT of the first process, where it isn't found by itself")
+    parser.add_argument("--processes", type=int, help="how many there are")
+    parser.add_argument("--process", type=int, help="which one this is, from 0")
+    parser.add_argument("--alone", action="store_true", help="one process, without looking for others")
+    return parser.parse_args()
+
+
+def join(options: argparse.Namespace) -> None:
+    """Find the other processes, if there are any."""
+    if options.alone:
+        return
+    if options.coordinator:
+        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError:
+        # No cluster that JAX knows.
+        print("One process: neither Slurm, nor a TPU slice, nor Open MPI, and no --coordinator.")
+
+
+def spread(rows: np.ndarray) -> jax.Array:
+    """The rows of all processes as one array, a part on each device; parts are made even by rows of zeros.
+
+    Zeros have codes of zero and change neither dictionary nor objective.
+    """
+    devices = jax.local_device_count()
+    most = int(np.max(multihost_utils.process_allgather(np.asarray(len(rows)))))
+    even = -(-most // devices) * devices
+    filled = np.concatenate([rows, np.zeros((even - len(rows), rows.shape[1]), rows.dtype)])
+    mesh = Mesh(np.asarray(jax.devices()), ("row",))
+    sharding = NamedSharding(mesh, PartitionSpec("row"))
+    return jax.make_array_from_process_local_data(sharding, filled, (even * jax.process_count(), rows.shape[1]))
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """The rows of an array that lie on this process's devices."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def main() -> None:
+    options = arguments()
+    join(options)
+    files = sorted(options.files)
+    if len(files) < jax.process_count():
+        raise SystemExit(f"{len(files)} files are too few for {jax.process_count()} processes; give one for each")
+    bounds = [len(files) * process // jax.process_count() for process in range(jax.process_count() + 1)]
+    mine = files[bounds[jax.process_index()] : bounds[jax.process_index() + 1]]
+    parts = [np.load(file) for file in mine]
+
+    activations = spread(np.concatenate(parts))
+    solution = fj.factorize(activations, options.rank, solver=fj.ADMM(rtol=options.rtol, max_steps=options.max_steps))
+    codes = own_rows(fj.encode(activations, solution.dictionary))
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    first = 0
+    for file, part in zip(mine, parts, strict=True):
+        np.save(options.out / f"codes-of-{file.stem}.npy", codes[first : first + len(part)])
+        first += len(part)
+    if jax.process_index() == 0:
+        np.save(options.out / "dictionary.npy", np.asarray(solution.dictionary))
+        print(
+            f"{activations.shape[0]} rows on {jax.device_count()} devices of {jax.process_count()} processes: "
+            f"objective {float(solution.stats.final_objective):.15g} after {int(solution.stats.steps)} steps. "
+            + solution.result.message
+        )
+
+
+if __name__ == "__main__":
+    main()

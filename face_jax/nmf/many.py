@@ -1,0 +1,319 @@
+"""`factorize_many`: many factorizations at once, each as if it were alone."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int, Key
+
+from ..support.arguments import flag, key_of
+from . import validate
+from .derivative.adjoints import ImplicitAdjoint
+from .factorization import check_settings, checked, solved
+from .objective import Objective, SquaredError
+from .options import AnyAdjoint, AnySolver
+from .results import FactorizationError, raise_if_unusable
+from .shapes import Activations
+from .solution import Solution
+from .solvers.padded import Layout, layout_of, start_in
+from .solvers.starts import Start
+from .solvers.update_rules import ADMM
+from .solvers.warmup import Warmup
+
+_BYTES = 2**28  # of activations that are stacked at a time
+_MOST = 64  # problems of one program on a processor, which solves them one after another
+
+
+def factorize_many(
+    activations: Any,
+    rank: Any,
+    *,
+    objective: Any = SquaredError(),  # noqa: B008 (settings: frozen)
+    solver: AnySolver = ADMM(),  # noqa: B008
+    start: Any = Warmup(),  # noqa: B008
+    adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
+    key: Any = None,
+    throw: bool = True,
+) -> list[Solution]:
+    """Many factorizations in one call: of many classes, for many ranks, from many starts, with many λ.
+
+    Each is what `factorize` gives for it, to rounding. What is alike is compiled once and solved together: problems
+    with the same channels, dtype, rank and kind of objective and about as many rows, filled up with rows of zeros,
+    which change nothing. Where a start or solver would see these (any but `NNDSVD`, also in `Warmup`, with `ADMM`,
+    `HALS` or `SemiNMF`), and with weights of entries or further terms, only problems of equally many rows are alike.
+    On a processor they are solved one after another by one program, on accelerators side by side.
+
+    **Arguments:**
+
+    - `activations`: `row × channel`, or a list of such, whose rows and channels may differ.
+    - `rank`: how many concepts, or a list of such numbers.
+    - `objective`: what's minimized, or a list of it.
+    - `solver`: how.
+    - `start`: from where, or a list of it.
+    - `adjoint`: how solutions are differentiated.
+    - `key`: for the starts' random numbers, or a seed, or a list of either.
+    - `throw`: raise `FactorizationError` for factors that can't be used, as `factorize` does.
+
+    Lists are of one length; what isn't a list is the same in all problems.
+
+    **Returns:** the solutions, in the lists' order. Raises `ValueError` as `factorize` does, and for lists of different
+    lengths, or none.
+
+    **Example:**
+
+    >>> classes = [A[:25], A[20:], A]
+    >>> [found.codes.shape for found in fj.factorize_many(classes, 3)]
+    [(25, 3), (40, 3), (60, 3)]
+    >>> [len(found.dictionary) for found in fj.factorize_many(A, [2, 3])]
+    [2, 3]
+    """
+    flag("throw", throw)
+    given = {"activations": activations, "rank": rank, "objective": objective, "start": start, "key": key}
+    lists = {name: _list_or_none(name, value) for name, value in given.items()}
+    count = _common_length(lists)
+    each = {name: [given[name]] * count if found is None else found for name, found in lists.items()}
+    names = ["activations" if lists["activations"] is None else f"activations[{i}]" for i in range(count)]
+
+    # What is the same object in many problems is read once, and stays one.
+    matrices: dict[int, Any] = {}
+    keys: dict[int, Any] = {}
+    problems = []
+    for name, *parts in zip(names, *each.values(), strict=True):
+        values, rank, objective, start, key = parts
+        if id(values) not in matrices:
+            matrices[id(values)] = validate.matrix(name, values, "row × channel")
+        if id(key) not in keys:
+            keys[id(key)] = key_of(key)
+        check_settings(solver, start, adjoint)
+        matrix, rank = matrices[id(values)], validate.rank_of(rank)
+        whole = checked(matrix, rank, objective, solver, start, adjoint, name)
+        problems.append(_Problem(name, matrix, rank, whole, start, keys[id(key)], solver))
+
+    alike: dict[Any, list[int]] = collections.defaultdict(list)
+    for number, problem in enumerate(problems):
+        alike[problem.kind].append(number)
+    found: dict[int, Solution] = {}
+    for numbers in alike.values():
+        first = problems[numbers[0]]
+        exact = all(problems[number].rows == first.rows for number in numbers)
+        layout = Layout(first.rows, None) if exact else first.layout
+        for part in _parts(numbers, first):
+            solutions = _solved_together([problems[number] for number in part], layout, adjoint)
+            found.update(zip(part, solutions, strict=True))
+    if throw:
+        _raise_if_unusable([found[number] for number in range(count)])
+    return [found[number] for number in range(count)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """A problem that has been checked, but for its activations' values."""
+
+    name: str
+    activations: Activations
+    rank: int
+    objective: Objective
+    start: Start
+    key: Key[Array, ""]
+    solver: Any
+    layout: Layout = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        rows, channels = self.activations.shape
+        layout = layout_of(rows, channels, self.rank, self.objective, self.solver, self.start, self.key)
+        object.__setattr__(self, "layout", layout)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.activations.shape[0]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """The same for problems that one program solves."""
+        leaves, tree = jax.tree.flatten((self.objective, self.start))
+        # A penalty of 0 stays a number that's known: it makes a difference to where a given start is measured.
+        known = tuple(_is_zero(leaf) or np.shape(leaf)[1:] for leaf in leaves)
+        channels, dtype = self.activations.shape[1], self.activations.dtype
+        return self.layout, channels, dtype, self.rank, tree, known, self.key.dtype
+
+    def parts(self, layout: Layout) -> tuple[Any, ...]:
+        """What a program gets of it; what has rows is filled up."""
+        start = start_in(layout, self.start, self.rows, self.rank)
+        weights = self.objective.row_weights
+        with_rows = [_filled(x, layout.rows) for x in (self.activations, *(() if weights is None else (weights,)))]
+        return with_rows, dataclasses.replace(self.objective, row_weights=None), start, self.key, self.solver
+
+
+def _list_or_none(name: str, value: Any) -> list[Any] | None:
+    """The problems' own values, if there are several."""
+    if isinstance(value, list | tuple | range):
+        return list(value)
+    # Keys of the older kind are vectors themselves.
+    axes = None if str(getattr(value, "dtype", "")) == "uint32" else {"activations": 3, "rank": 1, "key": 1}.get(name)
+    return list(value) if axes is not None and getattr(value, "ndim", 0) == axes else None
+
+
+def _common_length(lists: dict[str, list[Any] | None]) -> int:
+    lengths = {name: len(found) for name, found in lists.items() if found is not None}
+    if not lengths:
+        return 1
+    (first, count), *others = lengths.items()
+    for name, other in others:
+        if other != count:
+            raise ValueError(
+                f"{first} is a list of {count} and {name} one of {other}; give lists of one length, or one value for "
+                "all problems"
+            )
+    if not count:
+        raise ValueError(f"{first} is an empty list; give at least one")
+    return count
+
+
+def _parts(numbers: list[int], like: _Problem) -> Iterator[list[int]]:
+    """So many at a time as memory has room for."""
+    size = like.layout.rows * like.activations.shape[1] * like.activations.dtype.itemsize
+    most = max(1, _BYTES // size)
+    if jax.default_backend() == "cpu":
+        most = min(most, _MOST)
+    for at in range(0, len(numbers), most):
+        yield numbers[at : at + most]
+
+
+def _is_zero(leaf: Any) -> bool:
+    return isinstance(leaf, int | float) and leaf == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Where the parts of each problem are: the same in all, or its own, along the leading axis.
+
+    **Arguments:**
+
+    - `tree`: of a problem.
+    - `zeros`: which leaves are 0 in all of them, and known to be.
+    - `own`: which are each problem's own.
+    """
+
+    tree: Any
+    zeros: tuple[bool, ...]
+    own: tuple[bool, ...]
+
+    def whole(self, shared: list[Any], own: list[Any]) -> Any:
+        """One problem."""
+        theirs, mine = iter(shared), iter(own)
+        leaves = [
+            0.0 if zero else next(mine if ours else theirs) for zero, ours in zip(self.zeros, self.own, strict=True)
+        ]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoint) -> list[Solution]:
+    """The solutions of problems of one kind."""
+    first = problems[0]
+    if len(problems) == 1:
+        return [solved(first.activations, first.rank, first.objective, first.solver, first.start, adjoint, first.key)]
+    flat = [jax.tree.flatten(problem.parts(layout)) for problem in problems]
+    count = len(problems)
+    traced = any(isinstance(leaf, Tracer) for leaves, _ in flat for leaf in leaves)
+    one_by_one = jax.default_backend() == "cpu" and not traced
+    if one_by_one:
+        # Room for a power of two of problems, so that few programs do for any number.
+        flat += flat[-1:] * ((1 << (count - 1).bit_length()) - count)
+    plan, shared, own = _sorted(flat, first.activations.dtype)
+    number = jnp.arange(len(flat), dtype=jnp.int32)
+    if one_by_one:
+        found = jax.tree.map(np.asarray, _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count))
+    else:
+        found = _solve(plan, first.rank, adjoint, shared, own, number)
+        found = found if traced else jax.tree.map(np.asarray, found)
+    each = [jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in range(count)]
+    solutions = [
+        dataclasses.replace(solution, codes=solution.codes[: problem.rows])
+        for solution, problem in zip(each, problems, strict=True)
+    ]
+    return solutions if traced else jax.device_put(solutions)
+
+
+def _one(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any]) -> Solution:
+    (activations, *weights), objective, start, key, solver = plan.whole(shared, own)
+    if weights:
+        objective = dataclasses.replace(objective, row_weights=weights[0])
+    return solved(activations, rank, objective, solver, start, adjoint, key)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solve(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array) -> Solution:
+    """All side by side; on a processor, where they are differentiated, one after another."""
+    size = None if jax.default_backend() == "cpu" else len(number)
+    one = lambda problem: _one(plan, rank, adjoint, shared, problem[0])  # noqa: E731
+    return jax.lax.map(one, (own, number), batch_size=size)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solve_in_turn(
+    plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array, count: Int[Array, ""]
+) -> Solution:
+    """The first `count`, one after another."""
+
+    trees = []
+
+    def at(i: Array | int) -> list[Array]:
+        leaves, tree = jax.tree.flatten(_one(plan, rank, adjoint, shared, [leaf[i] for leaf in own]))
+        trees.append(tree)
+        return leaves
+
+    def put(i: Array, out: list[Array]) -> list[Array]:
+        return [leaf.at[i].set(new) for leaf, new in zip(out, at(i), strict=True)]
+
+    out = [jnp.zeros((len(number), *x.shape), x.dtype) for x in jax.eval_shape(lambda: at(0))]
+    return jax.tree.unflatten(trees[0], jax.lax.fori_loop(0, count, put, out))
+
+
+def _sorted(flat: list[tuple[list[Any], Any]], dtype: Any) -> tuple[_Plan, list[Any], list[Any]]:
+    """The leaves that problems share, and those of each, stacked."""
+    plan: list[tuple[bool, bool]] = []
+    shared, own = [], []
+    for column in zip(*(leaves for leaves, _ in flat), strict=True):
+        zero = all(map(_is_zero, column))
+        mine = not zero and any(leaf is not column[0] for leaf in column)
+        plan.append((zero, mine))
+        if mine:
+            own.append(_stacked(column, dtype))
+        elif not zero:
+            shared.append(column[0])
+    zeros, ours = zip(*plan, strict=True)
+    return _Plan(flat[0][1], zeros, ours), shared, own
+
+
+def _stacked(leaves: tuple[Any, ...], dtype: Any) -> Any:
+    """One array of all; Python's numbers in the activations' dtype."""
+    if isinstance(leaves[0], int | float):
+        return np.asarray(leaves, dtype)
+    keys = jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key)
+    return (jnp if keys or any(isinstance(leaf, Tracer) for leaf in leaves) else np).stack(leaves)
+
+
+def _filled(x: Any, rows: int) -> Any:
+    """With rows of zeros behind its own."""
+    more = [(0, rows - len(x)), *((0, 0),) * (x.ndim - 1)]
+    if isinstance(x, Tracer):
+        return jnp.pad(x, more)
+    return np.pad(np.asarray(x), more) if rows > len(x) else x
+
+
+def _raise_if_unusable(solutions: list[Solution]) -> None:
+    """Raise `FactorizationError` if the factors of any problem can't be used, with its number where it's known."""
+    for number, solution in enumerate(solutions):
+        try:
+            raise_if_unusable(solution.result)
+        except FactorizationError as error:
+            raise FactorizationError(f"problem {number} of {len(solutions)}: {error}") from None

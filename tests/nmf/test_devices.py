@@ -1,0 +1,156 @@
+"""Rows on many devices stay where they are: results are one device's, and what is sent doesn't grow with the rows."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from compiling import QUICKLY
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+BEGIN = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_enable_x64", True)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from collectives import collectives
+import face_jax as fj
+assert len(jax.devices()) == 8
+RANK, CHANNELS = 3, 8
+MESH = Mesh(np.array(jax.devices()), ("row",))
+def planted(rows):
+    rng = np.random.default_rng(3)
+    A = rng.gamma(0.3, 1, (rows, RANK)) @ rng.gamma(0.3, 1, (RANK, CHANNELS))
+    return np.maximum(A + 0.3 * A.mean() * rng.standard_normal(A.shape), 0)
+def split(A, mesh=MESH):
+    return jax.device_put(A, NamedSharding(mesh, P("row")))
+def sent(function, A):
+    return collectives(jax.jit(function).lower(split(A)).compile().as_text())
+def by_rows(x):
+    return x.sharding.spec[0] == "row" and len(x.sharding.device_set) == 8
+def close(found, wanted, tolerance):
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+A = planted(1024)
+W = np.abs(np.random.default_rng(1).standard_normal((RANK, CHANNELS)))
+"""
+SCRIPTS = {
+    "fits": """
+from face_jax.nmf.solvers import loop
+from face_jax.nmf.solvers.problem import Problem
+solver = fj.ADMM(rtol=1e-11, max_steps=400)
+fit = jax.jit(lambda a: fj.factorize(a, RANK, solver=solver))
+for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-5)):
+    one, many = fit(A.astype(dtype)), fit(split(A.astype(dtype)))
+    assert by_rows(many.codes) and many.dictionary.sharding.is_fully_replicated
+    assert abs(many.stats.final_objective / one.stats.final_objective - 1) < tolerance
+    close(many.dictionary, one.dictionary, tolerance)
+    close(many.codes, one.codes, 10 * tolerance)
+direct = fj.factorize(split(A), RANK, solver=solver)
+assert by_rows(direct.codes)
+close(direct.dictionary, fit(A).dictionary, 1e-10)
+# Twice the rows: the same messages, none of which gathers anything, though a sample of the rows is factorized first.
+messages = sent(fit, A)
+assert {kind for kind, _ in messages} == {"all-reduce"}, messages
+assert messages == sent(fit, planted(2048))
+
+def step(a, state):
+    return loop._step(Problem(a, fj.SquaredError(), fj.ADMM(), None, jnp.sum(a**2)), state)
+def begin(a):
+    problem = Problem(a, fj.SquaredError(), fj.ADMM(), None, jnp.sum(a**2))
+    return loop._first(problem, jnp.ones((RANK, len(a))), jnp.asarray(W))
+a = split(A)
+state = jax.jit(begin)(a)
+messages = collectives(jax.jit(step).lower(a, state).compile().as_text())
+numbers = RANK**2 + RANK * CHANNELS
+assert {kind for kind, _ in messages} == {"all-reduce"}, messages
+# Each device's `U A` and `U Uᵀ`, and ‖A‖² that is computed here anew.
+assert numbers * 8 <= sum(size for _, size in messages) <= 2 * numbers * 8, messages
+""",
+    "encodes": """
+encode = jax.jit(lambda a: fj.encode(a, W))
+many = encode(split(A))
+assert by_rows(many) and by_rows(fj.encode(split(A), W))
+close(many, fj.encode(A, W), 1e-14)
+# One truth value: whether any row is of odd size.
+assert sent(encode, A) == [("all-reduce", 1)]
+weights = fj.SquaredError(weights=np.random.default_rng(5).random(A.shape), l1_codes=0.1)
+repeated = np.concatenate([W, W[:1] + W[1:2]])
+for objective, dictionary in ((weights, W), (fj.SquaredError(), repeated)):
+    close(fj.encode(split(A), dictionary, objective=objective), fj.encode(A, dictionary, objective=objective), 1e-14)
+forward = jax.jit(lambda a: jax.jvp(lambda a: fj.encode(a, W), (a,), (jnp.cos(a),))[1])
+backward = jax.jit(jax.grad(lambda a, w: jnp.sum(jnp.sin(fj.encode(a, w))), (0, 1)))
+close(forward(split(A)), forward(A), 1e-14)
+assert {kind for kind, _ in sent(forward, A)} == {"all-reduce"}
+for found, wanted in zip(backward(split(A), W), backward(A, W)):
+    close(found, wanted, 1e-12)
+assert by_rows(backward(split(A), W)[0])
+# Inside shard_map, with its own check of what differs between devices.
+mapped = jax.shard_map(fj.encode, mesh=MESH, in_specs=(P("row"), P()), out_specs=P("row"))
+close(jax.jit(mapped)(A, W), many, 1e-14)
+close(jax.jit(mapped)(A, repeated), fj.encode(A, repeated), 1e-14)
+inside = jax.jit(jax.grad(lambda w: jnp.sum(jnp.sin(mapped(A, w)))))(W)
+close(inside, backward(A, W)[1], 1e-12)
+""",
+    "differentiates": """
+solver = fj.ADMM(rtol=1e-11, max_steps=400)
+C = np.random.default_rng(5).standard_normal((RANK, CHANNELS))
+def loss(a):
+    found = fj.factorize(a, RANK, solver=solver, adjoint=fj.ImplicitAdjoint(rtol=1e-10, throw=False))
+    return jnp.sum(C * found.dictionary) + jnp.sum(jnp.cos(found.codes))
+backward = jax.jit(jax.grad(loss))
+many = backward(split(A))
+assert by_rows(many) and jnp.any(many != 0)
+close(many, backward(A), 1e-8)
+messages = sent(backward, A)
+assert {kind for kind, _ in messages} == {"all-reduce"} and max(messages)[1] < 8 * 1024, messages
+objective = fj.SquaredError(l1_codes=0.01, l1_dictionary=0.01)
+def pair(a):
+    found = fj.factorize(a, RANK, solver=solver, objective=objective, adjoint=fj.ImplicitAdjoint(rtol=1e-10))
+    return found.codes, found.dictionary
+forward = jax.jit(lambda a: jax.jvp(pair, (a,), (jnp.cos(a),))[1])
+for found, wanted in zip(forward(split(A)), forward(A)):
+    close(found, wanted, 1e-8)
+""",
+    "keeps predictions": """
+head = fj.heads.Affine(np.random.default_rng(3).standard_normal((CHANNELS, 4)), np.zeros(4))
+for kept in (True, False):
+    objective = fj.SquaredError() + 0.5 * fj.Faithfulness(head, keep_predictions=kept)
+    solver = fj.ADMM(rtol=1e-9, max_steps=400)
+    fit = jax.jit(lambda a: fj.factorize(a, RANK, objective=objective, solver=solver))
+    # More rows than are looked at together.
+    A = planted(4096 if kept else 1024)
+    one, many = fit(A), fit(split(A))
+    assert by_rows(many.codes)
+    assert abs(many.stats.final_objective / one.stats.final_objective - 1) < 1e-10
+    close(many.dictionary, one.dictionary, 1e-6)
+    assert {kind for kind, _ in sent(fit, A)} == {"all-reduce"}
+    assert max(size for _, size in sent(fit, A)) < 8 * 1024
+encode = jax.jit(lambda a: fj.encode(a, W, objective=objective))
+close(encode(split(A)), encode(A), 1e-9)
+assert {kind for kind, _ in sent(encode, A)} == {"all-reduce"}
+""",
+    "takes shardings that are types": """
+mesh = jax.make_mesh((8,), ("row",), axis_types=(jax.sharding.AxisType.Explicit,))
+a = split(A, mesh)
+assert jax.typeof(a).sharding.spec[0] == "row"
+many = fj.factorize(a, RANK)
+assert jax.typeof(many.codes).sharding.spec[0] == "row" and by_rows(many.codes)
+close(many.dictionary, fj.factorize(A, RANK).dictionary, 1e-12)
+with jax.set_mesh(mesh):
+    codes = jax.jit(fj.encode)(a, W)
+assert jax.typeof(codes).sharding.spec[0] == "row" and by_rows(codes)
+close(codes, fj.encode(A, W), 1e-14)
+""",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_many_devices(tmp_path, script):
+    environment = os.environ | {
+        "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(TESTS), "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }  # fmt: skip
+    code = BEGIN + SCRIPTS[script] + '\nprint("same")'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.strip() == "same", done.stderr[-3000:]
