@@ -35,6 +35,7 @@ from .attribution.table import UnknownMethodError as UnknownMethodError
 from .attribution.views import Views as Views
 from .attribution.visualization import Visualization as Visualization
 from .attribution.visualization import visualize as visualize
+from .blocks.row_blocks import RowBlocks as RowBlocks
 from .evaluation import compare_methods as compare_methods
 from .evaluation import score_bank as score_bank
 from .explanation.concepts import Concept as Concept
@@ -74,6 +75,7 @@ from .nmf import Given as Given
 from .nmf import ImplicitAdjoint as ImplicitAdjoint
 from .nmf import KKTResidual as KKTResidual
 from .nmf import LinearSolver as LinearSolver
+from .nmf import MiniBatch as MiniBatch
 from .nmf import MultiplicativeUpdate as MultiplicativeUpdate
 from .nmf import NNDSVDa as NNDSVDa
 from .nmf import NNDSVDar as NNDSVDar

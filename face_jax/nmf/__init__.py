@@ -20,6 +20,7 @@ from .results import FactorizationError as FactorizationError
 from .results import Result as Result
 from .solution import Solution as Solution
 from .solution import Stats as Stats
+from .solvers.minibatch import MiniBatch as MiniBatch
 from .solvers.paper_adam import PaperAdam as PaperAdam
 from .solvers.shifted_systems import Cholesky as Cholesky
 from .solvers.shifted_systems import ConjugateGradient as ConjugateGradient

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,13 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from ..blocks.row_blocks import in_blocks
 from . import validate
+from .code_stores import CODES, check_codes
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
-from .shapes import Codes
+from .options import CodesKept, Matrix
+from .out_of_core import encode_blocks
 from .terms import codes_with_terms, lambda_weights
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
@@ -21,11 +26,12 @@ _FEWEST_ROWS, _MOST_ROWS = 512, 2**15
 
 
 def encode(
-    activations: ArrayLike,
+    activations: Matrix,
     dictionary: ArrayLike,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
-) -> Codes:
+    codes: CodesKept = None,
+) -> Any:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
     The one inference rule for new activations. Whatever the dictionary (dependent concepts, more concepts than
@@ -51,7 +57,8 @@ def encode(
 
     **Arguments:**
 
-    - `activations`: `row × channel`, any sign: what lies below zero just has no code.
+    - `activations`: `row × channel`, any sign: what lies below zero just has no code. Or rows in blocks, as for
+        `factorize`.
     - `dictionary`: `concept × channel`; unit length isn't needed.
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
         minimize these too, by projected Newton steps: to rounding behind an affine head, whose problem is convex;
@@ -59,6 +66,8 @@ def encode(
         A term that outweighs the squared error by more than the dtype's digits (in float32 from λ of about 10⁷ on, with
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
+    - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
+        disk that goes with the process.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -70,30 +79,42 @@ def encode(
     >>> fj.encode(A[:5], dictionary).shape
     (5, 3)
     """
-    activations = validate.matrix("activations", activations, "row × channel")
-    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
+    blocks = in_blocks("activations", activations)
+    if blocks is None:
+        activations = validate.matrix("activations", activations, "row × channel")
+        if codes is not None:
+            raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
+    elif codes is False:
+        raise ValueError(f"codes=False leaves nothing of an encoding; give {CODES}".replace(", or False", ""))
+    dtype = activations.dtype if blocks is None else blocks.computed
+    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(dtype)
+    if blocks is not None:
+        activations = blocks
     if activations.shape[1] != dictionary.shape[1]:
         raise ValueError(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "
             "encode activations of the layer that the dictionary was fitted on"
         )
-    validate.factorizable("activations", activations, signed=True)
+    if blocks is None:
+        validate.factorizable("activations", activations, signed=True)
     validate.factorizable("dictionary", dictionary, signed=True)
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
+    if blocks is not None:
+        return encode_blocks(blocks, dictionary, objective, check_codes(codes))
     quadratic = validate.weights_of(objective, activations)
     if terms := lambda_weights.active(objective):
         lambda_weights.check_weights(objective)
         return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
-    codes, lost = _codes_of(activations, dictionary, quadratic)
+    found, lost = _codes_of(activations, dictionary, quadratic)
     if not isinstance(lost, Tracer) and (rows := np.flatnonzero(lost)).size:
-        low, high = jnp.finfo(codes.dtype).tiny, jnp.finfo(codes.dtype).max
+        low, high = jnp.finfo(found.dtype).tiny, jnp.finfo(found.dtype).max
         raise ValueError(
-            f"codes of {rows.size} rows, the first {rows[0]}, leave the range of {codes.dtype} "
+            f"codes of {rows.size} rows, the first {rows[0]}, leave the range of {found.dtype} "
             f"({low:.0e} to {high:.0e}), so different are the units of activations and dictionary; multiply one "
             "of them with a number that brings them closer, or give float64"
         )
-    return codes
+    return found
 
 
 _codes_of = jax.jit(codes_of)

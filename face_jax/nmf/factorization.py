@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
-from jax.typing import ArrayLike
-
+from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..support.arguments import Seed, Whole, flag, key_of
 from . import magnitude, validate
+from .code_stores import check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
 from .objective import Objective, SquaredError
-from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart
+from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Matrix
+from .out_of_core import factorize_blocks
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .shapes import Activations
@@ -23,7 +25,7 @@ from .terms import lambda_weights
 
 
 def factorize(
-    activations: ArrayLike,
+    activations: Matrix,
     rank: Whole,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
@@ -32,6 +34,7 @@ def factorize(
     adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
     key: Seed = None,
     throw: bool = True,
+    codes: CodesKept = None,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
@@ -43,9 +46,13 @@ def factorize(
     aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
     they are factorized, except beside further terms of the objective, whose head wants them as they are.
 
+    Activations that are larger than memory are read block by block, the next while this one is worked on: `RowBlocks`,
+    paths, lists of paths, and memory maps and Zarr arrays of more than 64 MiB. The steps are those in memory, and so is
+    the solution, to rounding; it can't be traced or differentiated.
+
     **Arguments:**
 
-    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do.
+    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do, and rows in blocks.
     - `rank`: how many concepts.
     - `objective`: what's minimized.
     - `solver`: how.
@@ -56,6 +63,10 @@ def factorize(
     - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
         inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and
         never raises.
+    - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, an array on disk that goes
+        with the process if None, or nowhere if False: then they are least squares for the dictionary, made again in
+        each pass, which takes no room for them (nor the very steps that are taken in memory), and wherever rows of
+        `solution.codes` are read.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -72,12 +83,21 @@ def factorize(
     >>> jax.grad(rebuilt)(A).shape
     (60, 12)
     """
-    activations = validate.matrix("activations", activations, "row × channel")
+    blocks = in_blocks("activations", activations)
+    if blocks is None:
+        activations = validate.matrix("activations", activations, "row × channel")
+        if codes is not None:
+            raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
     rank = validate.rank_of(rank)
     check_solver(solver)
     check_start(start)
     check_adjoint(adjoint)
     flag("throw", throw)
+    if blocks is not None:
+        solution = _of_blocks(blocks, rank, objective, solver, start, adjoint, key, check_codes(codes))
+        if throw:
+            raise_if_unusable(solution.result)
+        return solution
     validate.factorizable("activations", activations, signed=solver.signed_dictionary)
     validate.squared_error(objective)
     validate.penalties(objective, both=True, signed=solver.signed_dictionary)
@@ -112,3 +132,27 @@ def factorize(
     if throw:
         raise_if_unusable(solution.result)
     return solution
+
+
+def _of_blocks(
+    rows: RowBlocks,
+    rank: int,
+    objective: Any,
+    solver: AnySolver,
+    start: AnyStart,
+    adjoint: AnyAdjoint,
+    key: Seed,
+    codes: Any,
+) -> Solution:
+    """The factorization of rows in blocks, what is given with them checked."""
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True, signed=solver.signed_dictionary)
+    if adjoint.unrolled:
+        raise ValueError("UnrolledAdjoint keeps all steps in memory, and rows in blocks aren't; take ImplicitAdjoint()")
+    if start.given is not None:
+        validate.given(start.given, rows, rank, signed=solver.signed_dictionary)
+    terms = lambda_weights.active(objective)
+    if terms:
+        solver.check_terms(objective)
+    whole = objective.quadratic.with_terms(terms)
+    return factorize_blocks(rows, rank, objective=whole, solver=solver, start=start, key=key_of(key), codes=codes)

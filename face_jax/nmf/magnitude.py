@@ -96,10 +96,20 @@ def unit_of(activations: Activations, objective: Objective) -> Unit:
     else:
         counted = activations if weights is None else jnp.where(jnp.asarray(weights) > 0, activations, 0)
         exponent = _exponent(jax.lax.stop_gradient(counted))
+    return _unit_from(exponent, activations.dtype)
+
+
+def unit_at(largest: float, dtype: Any) -> Unit:
+    """The unit for activations whose largest magnitude is known."""
+    usable = 0 < largest < math.inf
+    return _unit_from(jnp.asarray(math.frexp(largest)[1] - 1 if usable else 0, jnp.int32), dtype)
+
+
+def _unit_from(exponent: Array, dtype: Any) -> Unit:
     exponent = jnp.where(jnp.abs(exponent) <= ORDINARY, 0, exponent)
-    most = int(jnp.finfo(activations.dtype).maxexp) - 4
+    most = int(jnp.finfo(dtype).maxexp) - 4
     half = jnp.clip(exponent, -most, most) // 2
-    return Unit(_power(2 * half, activations.dtype), _power(half, activations.dtype))
+    return Unit(_power(2 * half, dtype), _power(half, dtype))
 
 
 def is_one(unit: Unit) -> bool:

@@ -166,7 +166,7 @@ class Objective:
     - `squared_error`: whether a squared error has been added yet.
     """
 
-    weights: Activations | None = None
+    weights: Any = None  # an array, or rows in blocks
     row_weights: Float[Array, " row"] | None = None
     l1_codes: Scalar = 0.0
     l2_codes: Scalar = 0.0
@@ -236,7 +236,7 @@ class SquaredError(Objective):
 
     **Arguments:**
 
-    - `weights`: m of every entry, at least 0; 0 leaves the entry out.
+    - `weights`: m of every entry, at least 0; 0 leaves the entry out. Of rows in blocks they may be in blocks, too.
     - `row_weights`: a factor for all that a row adds to the objective, the penalty on its codes included.
     - `l1_codes`, `l2_codes`, `l1_dictionary`, `l2_dictionary`: at least 0.
     """

@@ -201,7 +201,7 @@ def weights_of(objective: Objective, activations: Array) -> SquaredError:
     return SquaredError(weights, row_weights, **{name: getattr(objective, name) for name in PENALTIES})
 
 
-def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
+def given(start: Any, activations: Any, rank: int, *, signed: bool) -> None:
     """Given factors that fit."""
     codes = matrix("start.codes", start.codes, "row × concept")
     dictionary = matrix("start.dictionary", start.dictionary, "concept × channel")

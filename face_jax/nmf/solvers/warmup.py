@@ -50,8 +50,7 @@ class Warmup(Start):
     def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """Factorize the samples, one after another, then encode the rest roughly."""
         rows = activations.shape[0]
-        stages = [(int(rows * share), steps) for share, steps in self.stages]
-        stages = [(count, steps) for count, steps in stages if count >= _FEWEST_ROWS * rank]
+        stages = self.counts(rows, rank)
         if not stages:
             return self.start(activations, rank, signed=signed, key=key)
         chosen = spread(rows, stages[0][0])
@@ -59,8 +58,8 @@ class Warmup(Start):
         if isinstance(start, Given):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
-        rule: Any = SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
-        codes_for = _exactly if signed else roughly
+        rule: Any = self.rule(signed=signed)
+        codes_for = exactly if signed else roughly
         for number, (count, steps) in enumerate(stages):
             if number:
                 sample = activations[spread(rows, count)]
@@ -72,6 +71,15 @@ class Warmup(Start):
             dictionary = found.dictionary * positive(lengths)[:, None]
         return codes_for(activations, dictionary), dictionary
 
+    def counts(self, rows: int, rank: int) -> list[tuple[int, int]]:
+        """How many rows each sample has, and how many steps are taken on it."""
+        stages = [(int(rows * share), steps) for share, steps in self.stages]
+        return [(count, steps) for count, steps in stages if count >= _FEWEST_ROWS * rank]
+
+    def rule(self, *, signed: bool) -> Solver:
+        """The samples' rule."""
+        return SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
+
     @property
     def given(self) -> Given | None:
         """Those of the inner start."""
@@ -82,7 +90,7 @@ class Warmup(Start):
         return dataclasses.replace(self, start=self.start.rescaled(rescale))
 
 
-def _exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
+def exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
     """The codes that minimize the squared error, concepts first: concepts of either sign are so far from orthogonal
     that sweeps take dozens of times as many to come near."""
     return codes_of(activations, dictionary, SquaredError())[0].T
