@@ -67,6 +67,8 @@ from .nmf import HALS as HALS
 from .nmf import NNDSVD as NNDSVD
 from .nmf import RESULTS as RESULTS
 from .nmf import Adjoint as Adjoint
+from .nmf import Checkpoint as Checkpoint
+from .nmf import CheckpointError as CheckpointError
 from .nmf import Cholesky as Cholesky
 from .nmf import CodesCertificate as CodesCertificate
 from .nmf import ConjugateGradient as ConjugateGradient

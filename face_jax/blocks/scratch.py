@@ -6,10 +6,13 @@ import errno
 import math
 import os
 import pathlib
+import shutil
 import tempfile
 from typing import Any
 
 import numpy as np
+
+from ..support.memory import NotEnoughMemoryError
 
 _IN_MEMORY = 64 * 2**20  # bytes that all arrays of a run together may take there
 
@@ -25,13 +28,32 @@ class Scratch:
     def __init__(self, folder: pathlib.Path | None = None) -> None:
         self.folder, self._left = folder, _IN_MEMORY
 
+    def expect(self, size: int) -> None:
+        """Raises `NotEnoughMemoryError` before any work if so many bytes can't be had in the folder."""
+        if size <= self._left:
+            return
+        folder = self._folder
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise NotEnoughMemoryError(
+                f"codes and samples of all rows would need about {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
+                f"are free in scratch={str(self._folder)!r}; name a folder with more room, RowBlocks(…, scratch=…), or "
+                "keep no codes: codes=False, start=MiniBatch()"
+            )
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return pathlib.Path(tempfile.gettempdir() if self.folder is None else self.folder)
+
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of zeros; raises `OSError` in a sentence where there is no room for it."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size <= self._left:
             self._left -= size
             return np.zeros(shape, dtype)
-        folder = pathlib.Path(tempfile.gettempdir() if self.folder is None else self.folder)
+        folder = self._folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder, prefix="face-jax-") as file:

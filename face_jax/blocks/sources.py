@@ -6,6 +6,7 @@ import abc
 import bisect
 import itertools
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,6 +68,9 @@ class Kept(Source):
                 f"{tuple(self.array.shape)}; give an array whose slices have as many as they ask for"
             )
         found = found.reshape(-1, self.shape[1])[start - first * self.each : stop - first * self.each]
+        if isinstance(self.array, np.memmap) and found.flags.c_contiguous:
+            # A map's pages are read where they're touched: here, on the thread that reads, and not where they're used.
+            found.reshape(-1).view(np.uint8)[:: mmap.PAGESIZE].max()
         return found if found.dtype == self.dtype else found.astype(self.dtype)
 
 

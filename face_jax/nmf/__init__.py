@@ -1,5 +1,7 @@
 """Non-negative factorization and encoding: matrices in, matrices out."""
 
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import CheckpointError as CheckpointError
 from .derivative.adjoints import Adjoint as Adjoint
 from .derivative.adjoints import ImplicitAdjoint as ImplicitAdjoint
 from .derivative.adjoints import StopGradient as StopGradient

@@ -132,6 +132,24 @@ class RemadeCodes:
         return np.asarray(codes * self.scale[None])
 
 
+class Divided:
+    """Codes divided by a number, where they're read.
+
+    **Arguments:**
+
+    - `codes`: with `shape`, `dtype` and slices.
+    - `unit`: the number.
+    """
+
+    def __init__(self, codes: Any, unit: float) -> None:
+        self.codes, self.unit = codes, unit
+        self.shape, self.dtype = codes.shape, codes.dtype
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        """Some consecutive rows."""
+        return np.asarray(self.codes[index]) / self.unit
+
+
 def _zarr() -> Any:
     try:
         import zarr

@@ -101,7 +101,10 @@ def encode(
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
     if blocks is not None:
-        return encode_blocks(blocks, dictionary, objective, check_codes(codes))
+        if terms := lambda_weights.active(objective):
+            lambda_weights.check_weights(objective)
+        whole = objective.quadratic.with_terms(terms)
+        return encode_blocks(blocks, dictionary, whole, check_codes(codes))
     quadratic = validate.weights_of(objective, activations)
     if terms := lambda_weights.active(objective):
         lambda_weights.check_weights(objective)

@@ -6,14 +6,23 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
+from jax.core import Tracer
+
 from ..blocks.row_blocks import RowBlocks, in_blocks
-from ..support.arguments import Seed, Whole, flag, key_of
+from ..blocks.scratch import Scratch
+from ..support.arguments import Seed, Whole, flag, index_or_none, key_of
+from ..support.memory import check_memory
+from ..support.progress import Progress
+from ..support.progress_line import Watched, progress_of
 from . import magnitude, validate
-from .code_stores import check_codes
+from .checkpoint import Checkpoint, check_checkpoint
+from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
 from .objective import Objective, SquaredError
-from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Matrix
+from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Matrix
 from .out_of_core import factorize_blocks
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
@@ -22,6 +31,9 @@ from .solution import Solution
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
 from .terms import lambda_weights
+from .terms.alternation import JOINT_ROWS
+
+_LARGE = 2**27  # bytes of activations below which nobody looks for room
 
 
 def factorize(
@@ -35,6 +47,8 @@ def factorize(
     key: Seed = None,
     throw: bool = True,
     codes: CodesKept = None,
+    checkpoint: Kept = None,
+    progress: Watched = None,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
@@ -67,6 +81,9 @@ def factorize(
         with the process if None, or nowhere if False: then they are least squares for the dictionary, made again in
         each pass, which takes no room for them (nor the very steps that are taken in memory), and wherever rows of
         `solution.codes` are read.
+    - `checkpoint`: a folder that the state is kept in now and then, or `Checkpoint(folder, steps=…)`, so that a run
+        that was killed goes on from there. Activations in memory go block by block then, too.
+    - `progress`: told of rows in blocks how far it is, as by `face_jax.explain`: a line on a terminal by default.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -83,8 +100,11 @@ def factorize(
     >>> jax.grad(rebuilt)(A).shape
     (60, 12)
     """
-    blocks = in_blocks("activations", activations)
+    blocks, checkpoint = in_blocks("activations", activations), check_checkpoint(checkpoint)
+    if blocks is None and checkpoint is not None:
+        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel")))
     if blocks is None:
+        room_in_memory(activations, rank)
         activations = validate.matrix("activations", activations, "row × channel")
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
@@ -94,7 +114,8 @@ def factorize(
     check_adjoint(adjoint)
     flag("throw", throw)
     if blocks is not None:
-        solution = _of_blocks(blocks, rank, objective, solver, start, adjoint, key, check_codes(codes))
+        kept, told = check_codes(codes), progress_of(progress)
+        solution = _of_blocks(blocks, rank, objective, solver, start, adjoint, key, kept, checkpoint, told)
         if throw:
             raise_if_unusable(solution.result)
         return solution
@@ -143,6 +164,8 @@ def _of_blocks(
     adjoint: AnyAdjoint,
     key: Seed,
     codes: Any,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
 ) -> Solution:
     """The factorization of rows in blocks, what is given with them checked."""
     validate.squared_error(objective)
@@ -155,4 +178,55 @@ def _of_blocks(
     if terms:
         solver.check_terms(objective)
     whole = objective.quadratic.with_terms(terms)
-    return factorize_blocks(rows, rank, objective=whole, solver=solver, start=start, key=key_of(key), codes=codes)
+    if terms and rows.shape[0] <= JOINT_ROWS:
+        # So few that both factors move together, too, for which all rows have to be there.
+        if checkpoint is not None:
+            raise ValueError(
+                f"checkpoint= isn't there for {rows.shape[0]} rows beside further terms, which take seconds; leave it "
+                "out"
+            )
+        found = factorize(
+            np.asarray(rows).astype(rows.computed),
+            rank,
+            objective=whole,
+            solver=solver,
+            start=start,
+            key=key,
+            throw=False,
+        )
+        store = CodeStore(codes or None, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
+        store.put(0, rows.shape[0], np.asarray(found.codes))
+        return dataclasses.replace(found, codes=store.finish())
+    return factorize_blocks(
+        rows, rank, objective=whole, solver=solver, start=start, key=key_of(key), codes=codes, checkpoint=checkpoint,
+        progress=progress,
+    )  # fmt: skip
+
+
+def room_in_memory(activations: Any, rank: Any) -> None:
+    """Raises `NotEnoughMemoryError` before anything is copied for activations that can't be factorized in memory."""
+    shape, dtype = getattr(activations, "shape", ()), getattr(activations, "dtype", None)
+    number = index_or_none(rank)
+    if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
+        return
+    each = max(4, np.dtype(dtype).itemsize)
+    whole = shape[0] * shape[1] * each
+    if whole < _LARGE:
+        return
+    # NumPy's are copied; the usual start takes samples of a sixteenth and a quarter; codes are there ten times.
+    copied = 0 if isinstance(activations, jax.Array) else whole
+    needed = copied + whole * 5 // 16 + 10 * shape[0] * number * each
+    check_memory(
+        needed,
+        f"factorizing {shape[0]:,} × {shape[1]:,} activations in memory",
+        "have them read block by block: give fj.RowBlocks(activations), or the path of a file that holds them",
+    )
+
+
+def known(activations: Any) -> np.ndarray:
+    """Activations in memory, for a run that is kept; raises `ValueError` for those that are traced."""
+    if isinstance(activations, Tracer):
+        raise ValueError(
+            "checkpoint= keeps numbers, and activations are traced; call factorize outside of jit and grad"
+        )
+    return np.asarray(activations)

@@ -138,10 +138,15 @@ def check_beside_terms(activations: Activations, name: str = "activations") -> N
     if isinstance(activations, Tracer):
         return
     low, high = validate.value_range(activations)
-    exponent = math.frexp(max(abs(low), abs(high)) or 1.0)[1]
-    if abs(exponent) > _WITH_TERMS[jnp.finfo(activations.dtype).bits]:
+    check_largest_beside_terms(max(abs(low), abs(high)), activations.dtype, name)
+
+
+def check_largest_beside_terms(largest: float, dtype: Any, name: str = "activations") -> None:
+    """The same, for activations whose largest magnitude is known."""
+    exponent = math.frexp(largest or 1.0)[1]
+    if abs(exponent) > _WITH_TERMS[jnp.finfo(dtype).bits]:
         raise ValueError(
-            f"{name} is of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
+            f"{name} is of the order of 2**{exponent}, whose squares {dtype} can't hold beside a "
             f"term of the objective; multiply it by 2.0**{-exponent} and let the head multiply by 2.0**{exponent}"
         )
 

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from jax.typing import ArrayLike
 
     from ..blocks.row_blocks import RowBlocks
+    from .checkpoint import Checkpoint
     from .objective import Objective as AnyObjective
 
     AnySolver = Solver | PaperAdam
     AnyStart = Start
     AnyAdjoint = Adjoint
     Matrix = ArrayLike | RowBlocks | str | os.PathLike[str] | Sequence[Any]
+    Kept = Checkpoint | str | os.PathLike[str] | None
     CodesKept = str | os.PathLike[str] | bool | None
 else:
     # Whoever gives something else is told so by the functions' own checks.
-    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Matrix = CodesKept = Any
+    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Matrix = CodesKept = Kept = Any

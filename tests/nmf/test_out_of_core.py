@@ -193,3 +193,46 @@ def test_where_codes_go_is_asked_of_blocks_alone():
     for function in (fj.factorize, fj.encode):
         with pytest.raises(ValueError, match="these are in memory"):
             function(A, RANK if function is fj.factorize else GIVEN.dictionary, codes="codes.npy")
+
+
+def test_a_run_that_has_no_room_says_so_before_it_starts(monkeypatch, tmp_path):
+    # In memory, before anything is copied.
+    large = np.broadcast_to(np.float32(1), (2**20, 64))
+    monkeypatch.setattr("face_jax.support.memory.free_memory", lambda: 2**27)
+    with pytest.raises(fj.NotEnoughMemoryError, match=r"1,048,576 × 64 activations in memory .*fj\.RowBlocks"):
+        fj.factorize(large, RANK)
+    # On the disk, for what is kept of all rows.
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2**20}))
+    rows = fj.RowBlocks(large, scratch=tmp_path)
+    with pytest.raises(fj.NotEnoughMemoryError, match=r"would need about 0\.\d GiB, .*scratch=.*codes=False"):
+        fj.factorize(rows, RANK)
+
+
+def test_progress_tells_steps_and_what_they_came_to(capsys):
+    told = []
+
+    class Told:
+        def __init__(self, stage, total):
+            self.stage, self.total, self.done = stage, total, 0
+
+        def __enter__(self):
+            told.append(self)
+
+            def advance(steps):
+                self.done += steps
+
+            advance.more = told.append
+            return advance
+
+        def __exit__(self, *_):
+            return None
+
+    found = fj.factorize(blocks(), RANK, progress=Told)
+    run, *states = told
+    assert 0 < run.done <= run.total
+    assert len(states) == int(found.stats.steps) + 1
+    assert states[-1].startswith(f"step {int(found.stats.steps)}, residual ")
+    assert "rows/s" in states[-1]
+    # Nobody watches here, and nothing is written.
+    fj.factorize(blocks(), RANK)
+    assert capsys.readouterr() == ("", "")

@@ -27,6 +27,11 @@ class CodeSlots:
         self.slots = [[scratch.array((rows * rank,), dtype) for _ in range(2 + remembered)] for _ in range(2)]
         self.now = 0
 
+    @property
+    def current(self) -> list[np.ndarray]:
+        """All that the last kept step left."""
+        return self.slots[self.now]
+
     def read(self, start: int, stop: int) -> Iterate:
         """The codes of some rows as the last kept step left them."""
         x, previous, *memory = (jnp.asarray(self._some(part, start, stop)) for part in self.slots[self.now])

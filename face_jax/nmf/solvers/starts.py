@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from ...support.arguments import native
@@ -130,6 +131,11 @@ class Given(Start):
     def given(self) -> Given:
         """These."""
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the codes are rows in blocks, or an array on disk."""
+        return isinstance(self.codes, np.memmap) or not hasattr(self.codes, "__array__")
 
     def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Given:
         """The factors, rescaled."""

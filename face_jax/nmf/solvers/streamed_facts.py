@@ -79,7 +79,9 @@ def look(stream: Stream, samples: Sequence[Sample] = (), *, signed: bool, digest
         for sample, order in zip(samples, where, strict=True):
             _take(sample, order, piece)
         if digest:
-            crc = zlib.crc32(np.ascontiguousarray(piece.values).reshape(-1).view(np.uint8).data, crc)
+            for part in (piece.values, piece.weights):
+                if part is not None:
+                    crc = zlib.crc32(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data, crc)
         _check_piece(piece, seen, stream)
         # Processors take what is smaller for zero.
         hidden |= float(max(-seen["low"], seen["high"])) < tiny and bool(np.any(piece.values))

@@ -38,9 +38,10 @@ def solve(
     stream: Stream,
     objective: SquaredError,
     solver: UpdateRule,
-    make: MakeCodes,
-    dictionary: Dictionary,
+    make: MakeCodes | None,
+    dictionary: Dictionary | None,
     *,
+    rank: int,
     out: Callable[[int, int, np.ndarray], None] | None,
     scratch: Scratch,
     remade: bool = False,
@@ -53,31 +54,37 @@ def solve(
     **Arguments:**
 
     - `stream`, `objective`, `solver`: the problem, in the units of the pass, and the rule.
-    - `make`: first codes of a piece, concepts first.
-    - `dictionary`: the first one.
+    - `make`: first codes of a piece, concepts first; None for a run that goes on.
+    - `dictionary`: the first one; likewise.
+    - `rank`: how many concepts.
     - `out`: takes the final codes of rows from one number to another, `row × concept`; they go nowhere if None.
     - `scratch`: makes room for the codes meanwhile.
     - `remade`: keep none: they are least squares for the dictionary in each pass.
     - `unit`: what objectives are multiplied by.
     - `told`: called with the state behind each step.
-    - `keeper`: keeps the state now and then, and knows one that was kept.
+    - `keeper`: keeps the state now and then; one that has a last state is gone on from.
 
     **Returns:** the solution, without codes.
     """
     solver = dataclasses.replace(solver, rtol=jnp.asarray(solver.rtol, stream.dtype))
-    rows, rank = stream.shape[0], dictionary.shape[0]
-    slots = None if remade else CodeSlots(rows, rank, stream.dtype, solver, scratch)
-    begun = None if keeper is None else keeper.begun(slots)
-    if begun is None:
-        state, size = _begin(stream, objective, solver, make, dictionary, slots)
+    slots = None if remade else CodeSlots(stream.shape[0], rank, stream.dtype, solver, scratch)
+    if keeper is not None and keeper.last is not None:
+        (state, size), said = keeper.load(
+            _like(stream, objective, solver, rank), [] if slots is None else slots.current
+        )
+        if slots is not None:
+            slots.back = bool(said["back"])
     else:
-        state, size = begun
+        assert make is not None
+        assert dictionary is not None
+        state, size = _begin(stream, objective, solver, make, dictionary, slots)
     told(state)
     while int(state.history.code) < 0 and int(state.history.step) < solver.max_steps:
         state = _step(stream, objective, solver, size, state, slots)
         told(state)
-        if keeper is not None:
-            keeper.behind_step(state, size, slots)
+        if keeper is not None and keeper.wanted(int(state.history.step)):
+            arrays, back = ([], True) if slots is None else (slots.current, slots.back)
+            keeper.save(int(state.history.step), (state, size), arrays, {"back": back})
     return _finish(stream, objective, solver, size, state, slots, out, unit)
 
 
@@ -169,6 +176,12 @@ def _finish(
     solution = state.history.solution(nobody, dictionary, value, residual, unit)
     dead = jnp.sum(~alive, dtype=jnp.int32)
     return dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, dead=dead))
+
+
+def _like(stream: Stream, objective: SquaredError, solver: UpdateRule, rank: int) -> Any:
+    """A state and `‖A‖²` of the right shapes."""
+    number, dictionary = jnp.zeros((), stream.dtype), jnp.zeros((rank, stream.shape[1]), stream.dtype)
+    return _first_state(objective, solver, number, dictionary, _nothing(dictionary)), number
 
 
 def _problem(objective: SquaredError, solver: UpdateRule, size: Number, dictionary: Dictionary) -> Problem:

@@ -138,7 +138,9 @@ def _sample_in_pieces(
         squares += np.einsum("nk,nk->k", codes, codes)
 
     # In the units of the pass, as the dictionary's are.
-    found = streamed_loop.solve(rows, SquaredError(), solver, make, dictionary, out=out, scratch=given.scratch)
+    found = streamed_loop.solve(
+        rows, SquaredError(), solver, make, dictionary, rank=given.rank, out=out, scratch=given.scratch
+    )
     if rows.scale.unit is not None:
         squares = squares / float(rows.scale.unit) ** 2
     return jnp.asarray(squares, stream.dtype), found.dictionary

@@ -82,6 +82,7 @@ class Problem:
     settings: Settings
     group: int
     size: Number
+    division: RowBlocks | None = None
 
     @property
     def rows(self) -> int:
@@ -103,7 +104,7 @@ class Problem:
         parts = tuple(part.knowing(_some(part.prepared, start // part.rows, size // part.rows)) for part in self.parts)
         quadratic = dataclasses.replace(self.quadratic, row_weights=weights)
         activations = _some(self.activations, start, size)
-        return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts)
+        return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts, division=None)
 
     def recalled(self) -> Problem:
         """With all that the terms have to know of these rows."""
@@ -154,8 +155,8 @@ class Problem:
 
     @property
     def blocks(self) -> RowBlocks:
-        """The rows in blocks of whole groups."""
-        return RowBlocks.of(self.rows, BLOCK_ROWS, together=self.group)
+        """The rows in blocks of whole groups: as they are divided, if these are some of more rows."""
+        return self.division or RowBlocks.of(self.rows, BLOCK_ROWS, together=self.group)
 
     def put_groups(self, out: Array, piece: Array, start: Array) -> Array:
         """Numbers of a block's groups in their place."""
@@ -175,12 +176,22 @@ class Problem:
 
     def objective(self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]) -> Number:
         """The whole objective, from sums that belong to these codes."""
-        fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+        return self.objective_from(self.codes_penalty(codes), dictionary, sums, values)
+
+    def codes_penalty(self, codes: Codes) -> Number:
+        """What the codes' penalties come to."""
         penalty = jnp.sum(self.quadratic.l1_codes * codes + self.quadratic.l2_codes / 2 * codes**2, axis=1)
         if self.quadratic.row_weights is not None:
             penalty = penalty * self.quadratic.row_weights
+        return jnp.sum(penalty)
+
+    def objective_from(
+        self, penalty: Number, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]
+    ) -> Number:
+        """The whole objective, the codes' penalty known."""
+        fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
         other = self.quadratic.l1_dictionary * dictionary + self.quadratic.l2_dictionary / 2 * dictionary**2
-        return self.size / 2 + fit + jnp.sum(penalty) + jnp.sum(other) + jnp.sum(values)
+        return self.size / 2 + fit + penalty + jnp.sum(other) + jnp.sum(values)
 
 
 def _some(x: Any, start: Array | int, size: int) -> Any:
