@@ -41,6 +41,7 @@ from .attribution.table import UnknownMethodError as UnknownMethodError
 from .attribution.views import Views as Views
 from .attribution.visualization import Visualization as Visualization
 from .attribution.visualization import visualize as visualize
+from .blocks.row_blocks import RowBlocks as RowBlocks
 from .evaluation import compare_methods as compare_methods
 from .evaluation import score_bank as score_bank
 from .explanation.concepts import Concept as Concept
@@ -73,6 +74,8 @@ from .nmf import HALS as HALS
 from .nmf import NNDSVD as NNDSVD
 from .nmf import RESULTS as RESULTS
 from .nmf import Adjoint as Adjoint
+from .nmf import Checkpoint as Checkpoint
+from .nmf import CheckpointError as CheckpointError
 from .nmf import Cholesky as Cholesky
 from .nmf import CodesCertificate as CodesCertificate
 from .nmf import ConjugateGradient as ConjugateGradient
@@ -81,6 +84,7 @@ from .nmf import Given as Given
 from .nmf import ImplicitAdjoint as ImplicitAdjoint
 from .nmf import KKTResidual as KKTResidual
 from .nmf import LinearSolver as LinearSolver
+from .nmf import MiniBatch as MiniBatch
 from .nmf import MultiplicativeUpdate as MultiplicativeUpdate
 from .nmf import NNDSVDa as NNDSVDa
 from .nmf import NNDSVDar as NNDSVDar

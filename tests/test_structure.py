@@ -12,11 +12,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Floors, from the ground up: a module imports from its own floor and from those before it, inside functions too.
 FLOORS = (
-    "support", "linalg",
-    "nmf.shapes", "nmf.steps", "nmf.results", "nmf.objective", "nmf.solution", "nmf.history", "nmf.validate",
-    "nmf.matching", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
-    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.encoding", "nmf.factorization", "nmf.many",
-    "nmf.rank_choice", "nmf",
+    "support", "linalg", "blocks",
+    "nmf.shapes", "nmf.steps", "nmf.checkpoint", "nmf.results", "nmf.objective", "nmf.solution", "nmf.history",
+    "nmf.validate", "nmf.matching", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
+    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.code_stores", "nmf.out_of_core", "nmf.encoding",
+    "nmf.factorization", "nmf.many", "nmf.rank_choice_in_blocks", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness", "methods",

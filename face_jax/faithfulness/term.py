@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..heads import Beside
 from ..heads.affine import affine_map
@@ -116,6 +116,25 @@ class Faithfulness(Term):
     def counted(self, prepared: Prepared, counts: Float[Array, " image"]) -> Prepared:
         """The images' weights multiplied."""
         return dataclasses.replace(prepared, weights=prepared.weights * counts)
+
+    def of_groups(self, groups: Int[np.ndarray, " some"], total: int) -> Faithfulness:
+        """The term for some of the images: with their weights, and their tokens if the head has such beside it.
+
+        Raises `ValueError` for another number of weights, or of images with tokens, than there are images.
+        """
+        weights, head = self.weights, self.head
+        if weights is not None:
+            if np.shape(weights) != (total,):
+                raise ValueError(
+                    f"weights has shape {np.shape(weights)}, but there are {total} images of {self.places} rows; give "
+                    "one weight an image"
+                )
+            weights = np.asarray(weights)[groups]
+        if isinstance(head, Beside):
+            if len(head.kept) != total:
+                raise ValueError(f"head has the tokens of {len(head.kept)} images, and there are {total}; give as many")
+            head = head[groups]
+        return dataclasses.replace(self, head=head, weights=weights, keep_predictions=True)
 
     def check(self, activations: Float[Array, "row channel"]) -> None:
         """Raise `ValueError` unless head, weights and activations fit together."""

@@ -1,5 +1,7 @@
 """Non-negative factorization and encoding: matrices in, matrices out."""
 
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import CheckpointError as CheckpointError
 from .derivative.adjoints import Adjoint as Adjoint
 from .derivative.adjoints import ImplicitAdjoint as ImplicitAdjoint
 from .derivative.adjoints import StopGradient as StopGradient
@@ -21,6 +23,7 @@ from .results import FactorizationError as FactorizationError
 from .results import Result as Result
 from .solution import Solution as Solution
 from .solution import Stats as Stats
+from .solvers.minibatch import MiniBatch as MiniBatch
 from .solvers.paper_adam import PaperAdam as PaperAdam
 from .solvers.shifted_systems import Cholesky as Cholesky
 from .solvers.shifted_systems import ConjugateGradient as ConjugateGradient

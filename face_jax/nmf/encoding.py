@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,14 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ..blocks.row_blocks import in_blocks
 from ..linalg.row_shards import explicit, in_auto_axes
 from . import validate
+from .code_stores import CODES, check_codes
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
+from .options import CodesKept, Matrix
+from .out_of_core import encode_blocks
 from .shapes import Activations, Codes, Dictionary
 from .terms import codes_with_terms, lambda_weights
 
@@ -23,11 +29,12 @@ _FEWEST_ROWS, _MOST_ROWS = 512, 2**15
 
 
 def encode(
-    activations: ArrayLike,
+    activations: Matrix,
     dictionary: ArrayLike,
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
-) -> Codes:
+    codes: CodesKept = None,
+) -> Any:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
     The one inference rule for new activations. Whatever the dictionary (dependent concepts, more concepts than
@@ -53,7 +60,8 @@ def encode(
 
     **Arguments:**
 
-    - `activations`: `row × channel`, any sign: what lies below zero just has no code.
+    - `activations`: `row × channel`, any sign: what lies below zero just has no code. Or rows in blocks, as for
+        `factorize`.
     - `dictionary`: `concept × channel`; unit length isn't needed.
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
         minimize these too, by projected Newton steps: to rounding behind an affine head, whose problem is convex;
@@ -61,6 +69,8 @@ def encode(
         A term that outweighs the squared error by more than the dtype's digits (in float32 from λ of about 10⁷ on, with
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
+    - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
+        disk that goes with the process.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -72,9 +82,18 @@ def encode(
     >>> fj.encode(A[:5], dictionary).shape
     (5, 3)
     """
-    activations = validate.matrix("activations", activations, "row × channel")
-    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(activations.dtype)
-    if explicit(activations) or explicit(dictionary):
+    blocks = in_blocks("activations", activations)
+    if blocks is None:
+        activations = validate.matrix("activations", activations, "row × channel")
+        if codes is not None:
+            raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
+    elif codes is False:
+        raise ValueError(f"codes=False leaves nothing of an encoding; give {CODES}".replace(", or False", ""))
+    dtype = activations.dtype if blocks is None else blocks.computed
+    dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(dtype)
+    if blocks is not None:
+        activations = blocks
+    if blocks is None and (explicit(activations) or explicit(dictionary)):
         again = lambda activations, dictionary, objective: encode(activations, dictionary, objective=objective)  # noqa: E731
         return in_auto_axes(again, lambda rows: PartitionSpec(rows, None), activations, dictionary, objective)
     if activations.shape[1] != dictionary.shape[1]:
@@ -82,24 +101,30 @@ def encode(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "
             "encode activations of the layer that the dictionary was fitted on"
         )
-    validate.factorizable("activations", activations, signed=True)
+    if blocks is None:
+        validate.factorizable("activations", activations, signed=True)
     validate.factorizable("dictionary", dictionary, signed=True)
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
+    if blocks is not None:
+        if terms := lambda_weights.active(objective):
+            lambda_weights.check_weights(objective)
+        whole = objective.quadratic.with_terms(terms)
+        return encode_blocks(blocks, dictionary, whole, check_codes(codes))
     quadratic = validate.weights_of(objective, activations)
     if terms := lambda_weights.active(objective):
         lambda_weights.check_weights(objective)
         return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
-    codes, lost, some = _codes_of(activations, dictionary, quadratic)
+    found, lost, some = _codes_of(activations, dictionary, quadratic)
     if not isinstance(some, Tracer) and bool(some):
         count, (first,) = validate.found(lost)
-        low, high = jnp.finfo(codes.dtype).tiny, jnp.finfo(codes.dtype).max
+        low, high = jnp.finfo(found.dtype).tiny, jnp.finfo(found.dtype).max
         raise ValueError(
-            f"codes of {count} rows, the first {first}, leave the range of {codes.dtype} "
+            f"codes of {count} rows, the first {first}, leave the range of {found.dtype} "
             f"({low:.0e} to {high:.0e}), so different are the units of activations and dictionary; multiply one "
             "of them with a number that brings them closer, or give float64"
         )
-    return codes
+    return found
 
 
 @jax.jit

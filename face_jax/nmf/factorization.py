@@ -6,17 +6,27 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
+from jax.core import Tracer
 from jax.sharding import PartitionSpec
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from ..blocks.row_blocks import RowBlocks, in_blocks
+from ..blocks.scratch import Scratch
 from ..linalg.row_shards import explicit, in_auto_axes
-from ..support.arguments import Seed, Whole, flag, key_of
+from ..support.arguments import Seed, Whole, flag, index_or_none, key_of
+from ..support.memory import check_memory
+from ..support.progress import Progress
+from ..support.progress_line import Watched, progress_of
 from . import magnitude, validate
+from .checkpoint import Checkpoint, check_checkpoint
+from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
 from .objective import Objective, SquaredError
-from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart
+from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Matrix
+from .out_of_core import factorize_blocks
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .shapes import Activations
@@ -24,10 +34,13 @@ from .solution import Solution
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
 from .terms import lambda_weights
+from .terms.alternation import JOINT_ROWS
+
+_LARGE = 2**27  # bytes of activations below which nobody looks for room
 
 
 def factorize(
-    activations: ArrayLike,
+    activations: Matrix,
     rank: Whole,
     *,
     objective: AnyObjective = SquaredError(),  # noqa: B008 (settings: frozen)
@@ -36,6 +49,9 @@ def factorize(
     adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
     key: Seed = None,
     throw: bool = True,
+    codes: CodesKept = None,
+    checkpoint: Kept = None,
+    progress: Watched = None,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
@@ -47,9 +63,13 @@ def factorize(
     aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
     they are factorized, except beside further terms of the objective, whose head wants them as they are.
 
+    Activations that are larger than memory are read block by block, the next while this one is worked on: `RowBlocks`,
+    paths, lists of paths, and memory maps and Zarr arrays of more than 64 MiB. The steps are those in memory, and so is
+    the solution, to rounding; it can't be traced or differentiated.
+
     **Arguments:**
 
-    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do.
+    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do, and rows in blocks.
     - `rank`: how many concepts.
     - `objective`: what's minimized.
     - `solver`: how.
@@ -60,6 +80,13 @@ def factorize(
     - `throw`: raise `FactorizationError` when the factors came out NaN or infinite, or when values that were only known
         inside `jit` are negative, instead of only saying so in `result`. Running out of steps is told by `result` and
         never raises.
+    - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, an array on disk that goes
+        with the process if None, or nowhere if False: then they are least squares for the dictionary, made again in
+        each pass, which takes no room for them (nor the very steps that are taken in memory), and wherever rows of
+        `solution.codes` are read.
+    - `checkpoint`: a folder that the state is kept in now and then, or `Checkpoint(folder, steps=…)`, so that a run
+        that was killed goes on from there. Activations in memory go block by block then, too.
+    - `progress`: told of rows in blocks how far it is, as by `face_jax.explain`: a line on a terminal by default.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -76,7 +103,14 @@ def factorize(
     >>> jax.grad(rebuilt)(A).shape
     (60, 12)
     """
-    activations = validate.matrix("activations", activations, "row × channel")
+    blocks, checkpoint = in_blocks("activations", activations), check_checkpoint(checkpoint)
+    if blocks is None and checkpoint is not None:
+        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel")))
+    if blocks is None:
+        room_in_memory(activations, rank)
+        activations = validate.matrix("activations", activations, "row × channel")
+        if codes is not None:
+            raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
     rank = validate.rank_of(rank)
     check_settings(solver, start, adjoint)
     flag("throw", throw)
@@ -86,7 +120,10 @@ def factorize(
         whole = checked(activations, rank, objective, solver, start, adjoint)
         return solved(activations, rank, whole, solver, start, adjoint, key)
 
-    if explicit(activations):
+    if blocks is not None:
+        kept, told = check_codes(codes), progress_of(progress)
+        solution = _of_blocks(blocks, rank, objective, solver, start, adjoint, key, kept, checkpoint, told)
+    elif explicit(activations):
         solution = in_auto_axes(at_once, _placed, activations, objective, start)
     else:
         solution = at_once(activations, objective, start)
@@ -164,3 +201,80 @@ def solved(
     if negative is not None:
         solution = dataclasses.replace(solution, result=refused(solution.result, negative))
     return solution
+
+
+def _of_blocks(
+    rows: RowBlocks,
+    rank: int,
+    objective: Any,
+    solver: AnySolver,
+    start: AnyStart,
+    adjoint: AnyAdjoint,
+    key: Key[Array, ""],
+    codes: Any,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+) -> Solution:
+    """The factorization of rows in blocks, what is given with them checked."""
+    validate.squared_error(objective)
+    validate.penalties(objective, both=True, signed=solver.signed_dictionary)
+    if adjoint.unrolled:
+        raise ValueError("UnrolledAdjoint keeps all steps in memory, and rows in blocks aren't; take ImplicitAdjoint()")
+    if start.given is not None:
+        validate.given(start.given, rows, rank, signed=solver.signed_dictionary)
+    terms = lambda_weights.active(objective)
+    if terms:
+        solver.check_terms(objective)
+    whole = objective.quadratic.with_terms(terms)
+    if terms and rows.shape[0] <= JOINT_ROWS:
+        # So few that both factors move together, too, for which all rows have to be there.
+        if checkpoint is not None:
+            raise ValueError(
+                f"checkpoint= isn't there for {rows.shape[0]} rows beside further terms, which take seconds; leave it "
+                "out"
+            )
+        found = factorize(
+            np.asarray(rows).astype(rows.computed),
+            rank,
+            objective=whole,
+            solver=solver,
+            start=start,
+            key=key,
+            throw=False,
+        )
+        store = CodeStore(codes or None, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
+        store.put(0, rows.shape[0], np.asarray(found.codes))
+        return dataclasses.replace(found, codes=store.finish())
+    return factorize_blocks(
+        rows, rank, objective=whole, solver=solver, start=start, key=key, codes=codes, checkpoint=checkpoint,
+        progress=progress,
+    )  # fmt: skip
+
+
+def room_in_memory(activations: Any, rank: Any) -> None:
+    """Raises `NotEnoughMemoryError` before anything is copied for activations that can't be factorized in memory."""
+    shape, dtype = getattr(activations, "shape", ()), getattr(activations, "dtype", None)
+    number = index_or_none(rank)
+    if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
+        return
+    each = max(4, np.dtype(dtype).itemsize)
+    whole = shape[0] * shape[1] * each
+    if whole < _LARGE:
+        return
+    # NumPy's are copied; the usual start takes samples of a sixteenth and a quarter; codes are there ten times.
+    copied = 0 if isinstance(activations, jax.Array) else whole
+    needed = copied + whole * 5 // 16 + 10 * shape[0] * number * each
+    check_memory(
+        needed,
+        f"factorizing {shape[0]:,} × {shape[1]:,} activations in memory",
+        "have them read block by block: give fj.RowBlocks(activations), or the path of a file that holds them",
+    )
+
+
+def known(activations: Any) -> np.ndarray:
+    """Activations in memory, for a run that is kept; raises `ValueError` for those that are traced."""
+    if isinstance(activations, Tracer):
+        raise ValueError(
+            "checkpoint= keeps numbers, and activations are traced; call factorize outside of jit and grad"
+        )
+    return np.asarray(activations)

@@ -96,10 +96,20 @@ def unit_of(activations: Activations, objective: Objective) -> Unit:
     else:
         counted = activations if weights is None else jnp.where(jnp.asarray(weights) > 0, activations, 0)
         exponent = _exponent(jax.lax.stop_gradient(counted))
+    return _unit_from(exponent, activations.dtype)
+
+
+def unit_at(largest: float, dtype: Any) -> Unit:
+    """The unit for activations whose largest magnitude is known."""
+    usable = 0 < largest < math.inf
+    return _unit_from(jnp.asarray(math.frexp(largest)[1] - 1 if usable else 0, jnp.int32), dtype)
+
+
+def _unit_from(exponent: Array, dtype: Any) -> Unit:
     exponent = jnp.where(jnp.abs(exponent) <= ORDINARY, 0, exponent)
-    most = int(jnp.finfo(activations.dtype).maxexp) - 4
+    most = int(jnp.finfo(dtype).maxexp) - 4
     half = jnp.clip(exponent, -most, most) // 2
-    return Unit(_power(2 * half, activations.dtype), _power(half, activations.dtype))
+    return Unit(_power(2 * half, dtype), _power(half, dtype))
 
 
 def is_one(unit: Unit) -> bool:
@@ -128,10 +138,15 @@ def check_beside_terms(activations: Activations, name: str = "activations") -> N
     if isinstance(activations, Tracer):
         return
     low, high = validate.value_range(activations)
-    exponent = math.frexp(max(abs(low), abs(high)) or 1.0)[1]
-    if abs(exponent) > _WITH_TERMS[jnp.finfo(activations.dtype).bits]:
+    check_largest_beside_terms(max(abs(low), abs(high)), activations.dtype, name)
+
+
+def check_largest_beside_terms(largest: float, dtype: Any, name: str = "activations") -> None:
+    """The same, for activations whose largest magnitude is known."""
+    exponent = math.frexp(largest or 1.0)[1]
+    if abs(exponent) > _WITH_TERMS[jnp.finfo(dtype).bits]:
         raise ValueError(
-            f"{name} is of the order of 2**{exponent}, whose squares {activations.dtype} can't hold beside a "
+            f"{name} is of the order of 2**{exponent}, whose squares {dtype} can't hold beside a "
             f"term of the objective; multiply it by 2.0**{-exponent} and let the head multiply by 2.0**{exponent}"
         )
 

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .shapes import Activations, Codes, Dictionary, Factors, Gram, Number, Scalar
 
@@ -86,6 +87,20 @@ class Term(abc.ABC):
     def counted(self, prepared: Any, counts: Float[Array, " group"]) -> Any:
         """What has been prepared, each group's share multiplied; needed if there are several groups."""
         raise NotImplementedError(f"{type(self).__name__} has several groups of rows and doesn't say how to count them")
+
+    def of_groups(self, groups: Int[np.ndarray, " some"], total: int) -> Term:
+        """The term for some of its groups of rows alone, as rows in blocks need it.
+
+        **Arguments:**
+
+        - `groups`: which they are.
+        - `total`: how many groups there are.
+        """
+        del groups, total
+        raise ValueError(
+            f"{type(self).__name__} doesn't say what it is for some rows alone (Term.of_groups), as rows in blocks "
+            "need it; give activations in memory"
+        )
 
     def recalled(self, prepared: Any, activations: Activations) -> Any:
         """What has been prepared, with what wasn't kept computed again from the same rows' activations.
@@ -166,7 +181,7 @@ class Objective:
     - `squared_error`: whether a squared error has been added yet.
     """
 
-    weights: Activations | None = None
+    weights: Any = None  # an array, or rows in blocks
     row_weights: Float[Array, " row"] | None = None
     l1_codes: Scalar = 0.0
     l2_codes: Scalar = 0.0
@@ -236,7 +251,7 @@ class SquaredError(Objective):
 
     **Arguments:**
 
-    - `weights`: m of every entry, at least 0; 0 leaves the entry out.
+    - `weights`: m of every entry, at least 0; 0 leaves the entry out. Of rows in blocks they may be in blocks, too.
     - `row_weights`: a factor for all that a row adds to the objective, the penalty on its codes included.
     - `l1_codes`, `l2_codes`, `l1_dictionary`, `l2_dictionary`: at least 0.
     """

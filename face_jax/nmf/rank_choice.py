@@ -9,19 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
+from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
 from ..support.fields import within
 from ..support.reprs import short_repr
 from . import magnitude, validate
+from . import rank_choice_in_blocks as in_parts
 from .factorization import factorize
 from .matching import agreements, drawn_rows
 from .objective import SquaredError
+from .options import Matrix
 from .settings import check_solver, usual_solver
 from .shapes import Activations, Codes, Dictionary, Number
 from .solvers.starts import Given, Random
+from .solvers.stream import Stream
+from .solvers.streamed_facts import look
 from .solvers.update_rules import Solver
 
 # Of the solver, where none is given.
@@ -60,7 +64,7 @@ class RankScan:
 
 
 def rank_scan(
-    activations: ArrayLike,
+    activations: Matrix,
     ranks: Concepts,
     *,
     key: Seed = None,
@@ -76,7 +80,7 @@ def rank_scan(
 
     **Arguments:**
 
-    - `activations`: `row × channel`.
+    - `activations`: `row × channel`, or rows in blocks, as for `factorize`.
     - `ranks`: which to try.
     - `key`: for masks and starts, or a seed; `jax.random.key(0)` if None.
     - `folds`: how many masks, at least 2.
@@ -94,7 +98,9 @@ def rank_scan(
     >>> scan.suggested
     3
     """
-    activations = validate.matrix("activations", activations, "row × channel")
+    blocks: Any = in_blocks("activations", activations)
+    if blocks is None:
+        activations = validate.matrix("activations", activations, "row × channel")
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
@@ -103,6 +109,12 @@ def rank_scan(
     left_out = share("left_out", left_out, 0.1)
     if solver is not None:
         check_solver(instance("solver", solver, Solver, "ADMM(), HALS() or SemiNMF()"))
+    if blocks is not None:
+        facts = look(Stream.of(blocks), signed=solver is None or solver.signed_dictionary)
+        solver = usual_solver(signed=facts.low < 0, **SETTINGS) if solver is None else solver
+        if facts.low == facts.high == 0:
+            raise ValueError("activations are all 0, which any number of concepts describes; give others")
+        return _scan(blocks, order, folds, starts, left_out, solver, key)
     validate.finite("activations", activations)
     if solver is None:
         solver = usual_solver(signed=validate.value_range(activations)[0] < 0, **SETTINGS)
@@ -112,10 +124,17 @@ def rank_scan(
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
     # All that is told is a ratio or a cosine.
     activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
+    return _scan(activations, order, folds, starts, left_out, solver, key)
+
+
+def _scan(
+    activations: Any, order: list[int], folds: int, starts: int, left_out: float, solver: Solver, key: Seed
+) -> RankScan:
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
+    fold_of = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
-        errors = _fold(activations, order, left_out, solver, fold)
+        errors = fold_of(activations, order, left_out, solver, fold)
         seen.append([error[0] for error in errors])
         unseen.append([error[1] for error in errors])
     stability, floor = zip(
@@ -154,6 +173,24 @@ def _fold(
     return errors
 
 
+def _fold_in_blocks(
+    rows: RowBlocks, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
+) -> list[tuple[float, float]]:
+    of_mask, of_more = jax.random.split(key)
+    mask = in_parts.Mask(of_mask, rows.shape, left_out, rows.computed)
+    visible, objective = in_parts.seen_by(mask, rows)
+    magnitudes = in_parts.magnitudes_of(visible)
+    errors: list[tuple[float, float]] = []
+    last: Any = None
+    for rank, more in zip(ranks, jax.random.split(of_more, len(ranks)), strict=True):
+        codes, dictionary = in_parts.random_factors(
+            visible, magnitudes, rank, last, more, signed=solver.signed_dictionary
+        )
+        last = factorize(visible, rank, objective=objective, solver=solver, start=Given(codes, dictionary))
+        errors.append(in_parts.errors_of(rows, last, mask))
+    return errors
+
+
 @jax.jit
 def _ratios(activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations) -> tuple[Number, Number]:
     squares, errors = activations**2, (activations - codes @ dictionary) ** 2
@@ -167,7 +204,7 @@ def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array) ->
 
 
 def _stability(
-    activations: Activations,
+    activations: Any,
     rank: int,
     starts: int,
     solver: Solver,
@@ -178,5 +215,9 @@ def _stability(
         np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
         for key in jax.random.split(of_starts, starts)
     ]
-    draws = drawn_rows(np.asarray(activations), rank, jax.random.split(of_floor, starts))
+    keys = jax.random.split(of_floor, starts)
+    if isinstance(activations, RowBlocks):
+        draws = in_parts.drawn(activations, rank, keys)
+    else:
+        draws = drawn_rows(np.asarray(activations), rank, keys)
     return float(agreements(found).mean()), float(agreements(draws).mean())

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
 from .options import AnySolver, AnyStart
+from .solvers.minibatch import MiniBatch
 from .solvers.paper_adam import PaperAdam
 from .solvers.shifted_systems import ConjugateGradient, LinearSolver
 from .solvers.starts import NNDSVD, Start
@@ -18,7 +19,7 @@ from .solvers.warmup import Warmup
 _SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
 Default = TypeVar("Default")
 
-_STARTS = "Warmup(), NNDSVD(), NNDSVDa(), NNDSVDar(), Random() or Given(codes, dictionary)"
+_STARTS = "Warmup(), MiniBatch(), NNDSVD(), NNDSVDa(), NNDSVDar(), Random() or Given(codes, dictionary)"
 _LEAST_OF = {"sweeps": 0, "inner": 0, "passes": 0, "oversample": 0, "steps": 1}
 
 
@@ -52,6 +53,11 @@ def check_start(start: Any, name: str = "start") -> Any:
     instance(name, start, Start, _STARTS)
     if isinstance(start, NNDSVD):
         _counts(name, start)
+    if isinstance(start, MiniBatch):
+        check_start(start.start, f"{name}.start")
+        check_solver(instance(f"{name}.solver", start.solver, Solver, "ADMM()"), f"{name}.solver")
+        check_count(f"{name}.rows", start.rows, "rows")
+        check_count(f"{name}.steps", start.steps, "steps")
     if isinstance(start, Warmup):
         check_start(start.start, f"{name}.start")
         check_solver(instance(f"{name}.solver", start.solver, Solver, "ADMM()"), f"{name}.solver")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class Solution:
 
     **Arguments:**
 
-    - `codes`: how much of each concept is in each row.
+    - `codes`: how much of each concept is in each row, `row concept`; of rows in blocks an array on disk.
     - `dictionary`: the concepts, each of unit length.
     - `scale`: each concept's length where the penalties were measured: the objective belongs to `codes / scale`
         and `dictionary * scale`. Ones without penalties, where any scale is as good.
@@ -57,7 +58,7 @@ class Solution:
     - `stats`: what happened on the way.
     """
 
-    codes: Float[Array, "*batch row concept"]
+    codes: Any
     dictionary: Float[Array, "*batch concept channel"]
     scale: Float[Array, "*batch concept"]
     result: Result

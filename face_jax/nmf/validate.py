@@ -212,9 +212,11 @@ def weights_of(objective: Objective, activations: Array) -> SquaredError:
     return SquaredError(weights, row_weights, **{name: getattr(objective, name) for name in PENALTIES})
 
 
-def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
+def given(start: Any, activations: Any, rank: int, *, signed: bool) -> None:
     """Given factors that fit."""
-    codes = matrix("start.codes", start.codes, "row × concept")
+    # Codes of rows in blocks may be in blocks, too, and are read where they're wanted.
+    lazy = not isinstance(activations, Array) and start.elsewhere
+    codes = start.codes if lazy else matrix("start.codes", start.codes, "row × concept")
     dictionary = matrix("start.dictionary", start.dictionary, "concept × channel")
     rows, channels = activations.shape
     if codes.shape != (rows, rank):
@@ -223,8 +225,9 @@ def given(start: Any, activations: Array, rank: int, *, signed: bool) -> None:
         raise ValueError(
             f"start.dictionary has shape {dictionary.shape}; activations and rank={rank} need {(rank, channels)}"
         )
-    finite("start.codes", codes)
+    if not lazy:
+        finite("start.codes", codes)
+        non_negative("start.codes", codes, "give codes of at least 0, for instance those of encode")
     finite("start.dictionary", dictionary)
-    non_negative("start.codes", codes, "give codes of at least 0, for instance those of encode")
     if not signed:
         non_negative("start.dictionary", dictionary, "give a dictionary of at least 0")

@@ -39,6 +39,13 @@ def nobody(steps: int) -> None:
     go_on()
 
 
+def tell_more(advance: Advance, text: str) -> None:
+    """Tells what else is known of the work, where whoever is told shows it: an `Advance` with a `more` does."""
+    more = getattr(advance, "more", None)
+    if callable(more):
+        more(text)
+
+
 class Stopwatch:
     """Seconds spent in each named kind of work; nested kinds are counted once, for the inner one."""
 

@@ -69,6 +69,8 @@ class _Own:
                 go_on()
                 tell(steps)
 
+            if hasattr(tell, "more"):
+                advance.more = tell.more  # pyright: ignore[reportFunctionMemberAccess]
             yield advance
 
 
@@ -77,10 +79,19 @@ def line(stage: str, total: int) -> Iterator[Advance]:
     """A `Progress` that writes a line on standard error, over and over, once the work has taken a second."""
     go_on()
     begun = time.monotonic()
-    done, told = 0, begun + _SOON - _PAUSE
+    done, told, known, longest = 0, begun + _SOON - _PAUSE, "", 0
 
     def tell(end: str) -> None:
-        print(f"\r{stage}: {done} of {total}, {time.monotonic() - begun:.0f} s", end=end, file=sys.stderr, flush=True)
+        nonlocal longest
+        text = f"{stage}: {done} of {total}, {time.monotonic() - begun:.0f} s{known}"
+        # What a longer line left is written over.
+        longest, text = max(longest, len(text)), text.ljust(longest if known else 0)
+        print(f"\r{text}", end=end, file=sys.stderr, flush=True)
+
+    def more(text: str) -> None:
+        nonlocal known
+        left = (time.monotonic() - begun) * (total - done) / max(done, 1)
+        known = f", at most {left:.0f} s left; {text}"
 
     def advance(steps: int) -> None:
         nonlocal done, told
@@ -90,6 +101,7 @@ def line(stage: str, total: int) -> Iterator[Advance]:
             told = time.monotonic()
             tell("")
 
+    advance.more = more  # pyright: ignore[reportFunctionMemberAccess]
     if total <= 1:
         # It has no steps to wait for, and may take minutes.
         print(f"\r{stage} …", end="", file=sys.stderr, flush=True)

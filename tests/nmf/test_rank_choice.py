@@ -71,3 +71,10 @@ def test_the_same_key_gives_the_same_table(activations):
     tables = [fj.rank_scan(activations, (2,), folds=2, starts=2, key=jax.random.key(3)) for _ in range(2)]
     np.testing.assert_array_equal(tables[0].held_out, tables[1].held_out)
     np.testing.assert_array_equal(tables[0].stability, tables[1].stability)
+
+
+def test_rows_in_blocks_are_compared_by_the_same_numbers(activations, scan):
+    rows = fj.RowBlocks(activations, rows=40)
+    found = fj.rank_scan(rows, (6, PLANTED, 1, PLANTED), key=jax.random.key(0))
+    for name in ("ranks", "held_out", "held_out_error", "fitted", "stability", "floor"):
+        np.testing.assert_allclose(getattr(found, name), getattr(scan, name), rtol=1e-9, err_msg=name)

@@ -63,7 +63,7 @@ def solve(
     **Returns:** the solution.
     """
     dtype = activations.dtype
-    objective, unit = _scaled(objective, dtype)
+    objective, unit = scaled(objective, dtype)
     problem = Problem(activations, objective, solver, block_rows, objective.size(activations))
     state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
 
@@ -79,8 +79,12 @@ def solve(
 
 
 def _first(problem: Problem, codes: CodesT, dictionary: Dictionary) -> State:
+    return first_state(problem, codes, dictionary, problem.sums(codes, dictionary))
+
+
+def first_state(problem: Problem, codes: CodesT, dictionary: Dictionary, sums: Sums) -> State:
+    """Where the loop begins, with the sums of these factors; the codes may be those of some rows only."""
     solver = problem.solver
-    sums = problem.sums(codes, dictionary)
     objective, residual = problem.value(dictionary, sums), problem.residual(dictionary, sums)
     return State(
         codes=Iterate(codes, codes, solver.remember(codes)),
@@ -91,24 +95,42 @@ def _first(problem: Problem, codes: CodesT, dictionary: Dictionary) -> State:
 
 
 def _step(problem: Problem, state: State) -> State:
-    solver, history = problem.solver, state.history
-    beta = history.extrapolation
-    cautious = history.rejected > 1
+    ahead, first = move_ahead(problem, state)
+    history = state.history
+    codes, sums = problem.improve_codes(ahead, state.codes, history.extrapolation, history.rejected > 1)
+    return judged(problem, state, ahead, first, codes, sums)
 
-    # 1. The dictionary moves on from where it is, in the direction that it came.
-    old = state.dictionary
+
+def move_ahead(problem: Problem, state: State) -> tuple[Dictionary, Number]:
+    """1. The dictionary moves on from where it is, in the direction that it came; and how the objective changes."""
+    solver, beta, old = problem.solver, state.history.extrapolation, state.dictionary
     ahead = old.x + beta * (old.x - old.previous)
     if not solver.signed_dictionary:
         ahead = jnp.maximum(ahead, 0)
     gram, cross = problem.dictionary_problem(state.sums)
     shift = ahead - old.x
-    first = jnp.sum(shift * (gram @ (old.x + shift / 2) - cross))
+    return ahead, jnp.sum(shift * (gram @ (old.x + shift / 2) - cross))
 
-    # 2. A pass over the activations, 3. the dictionary's own update.
-    codes, sums = problem.improve_codes(ahead, state.codes, beta, cautious)
+
+def judged(
+    problem: Problem,
+    state: State,
+    ahead: Dictionary,
+    first: Number,
+    codes: Iterate,
+    sums: Sums,
+    *,
+    remade: bool = False,
+) -> State:
+    """3. Behind a pass over the activations, the dictionary's own update; 4. the step is kept if the objective fell.
+
+    With `remade` codes no change is known that comes from the codes before; then values are compared, to rounding.
+    """
+    solver, history, old = problem.solver, state.history, state.dictionary
+    cautious = history.rejected > 1
     dictionary, memory, last = problem.improve_dictionary(ahead, sums, old.memory, cautious)
     change = first + sums.change + last
-    if problem.objective.weights is None:
+    if problem.objective.weights is None and not remade:
         measured = problem.value(dictionary, sums)
         # Small changes are known better than two values' difference, large ones worse than the value itself.
         objective = jnp.where(jnp.abs(change) > 0.01 * measured, measured, history.objective + change)
@@ -116,11 +138,11 @@ def _step(problem: Problem, state: State) -> State:
         objective = problem.value(ahead, sums) + last
         change = objective - history.objective
 
-    # 4. Keep it if the objective fell.
     # This is the residual of the pair (codes, ahead) that the pass started from: the one whose gradients are known.
     moves = problem.codes_move(ahead, sums) + problem.dictionary_move(ahead, state.sums)
     residual = share(moves, problem.size)
-    accepted = change <= 0
+    slack = 16 * float(jnp.finfo(ahead.dtype).eps) * problem.size if remade else 0
+    accepted = change <= slack
     return State(
         codes=select(accepted, codes, state.codes.taken_back),
         dictionary=select(accepted, Iterate(dictionary, old.x, memory), old.taken_back),
@@ -144,11 +166,11 @@ def _unrolled(
     return jax.lax.scan(one, state, None, length=length)[0]
 
 
-def _scaled(objective: SquaredError, dtype: jnp.dtype) -> tuple[SquaredError, Number]:
+def scaled(objective: SquaredError, dtype: jnp.dtype, largest: Number | None = None) -> tuple[SquaredError, Number]:
     """The objective divided by the largest weight, and that weight: the passes' bound holds for weights up to 1."""
     weights, unit = objective.weights, jnp.ones((), dtype)
     if weights is not None:
-        unit = positive(jnp.max(weights))
+        unit = positive(jnp.max(weights) if largest is None else largest)
         weights = weights / unit
     penalties = {name: jnp.asarray(getattr(objective, name), dtype) / unit for name in PENALTIES}
     return SquaredError(weights, objective.row_weights, **penalties), unit

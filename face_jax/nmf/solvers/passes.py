@@ -68,7 +68,7 @@ def pass_over(
     codes: Iterate,
     beta: Number | float = 0.0,
     *,
-    block_rows: int | None = None,
+    block_rows: int | RowBlocks | None = None,
 ) -> tuple[Iterate, Sums]:
     """Improve all codes for a dictionary that stands still, and add up what its own update needs.
 
@@ -78,7 +78,7 @@ def pass_over(
     - `update`: a solver's rule; None leaves the codes as they are, which measures them.
     - `codes`: where the rule starts.
     - `beta`: how far its result is extrapolated from the one before.
-    - `block_rows`: rows of a block.
+    - `block_rows`: rows of a block, or the blocks themselves.
 
     **Returns:** the new codes, which have the rule's own result as what's `previous` to the next step; and the sums.
     """
@@ -96,7 +96,7 @@ def pass_over(
 
 
 def squared_error(
-    activations: Activations, objective: SquaredError, factors: FactorsT, *, block_rows: int | None = None
+    activations: Activations, objective: SquaredError, factors: FactorsT, *, block_rows: int | RowBlocks | None = None
 ) -> Number:
     """`½ Σ (A − U Wᵀ)²`, rows weighted, summed from the differences without forming all of them at once."""
     blocks = _blocks(activations, block_rows)
@@ -112,14 +112,21 @@ def squared_error(
     return fold_blocks(blocks, error, (), zero, dtype=activations.dtype)[1]
 
 
-def _blocks(activations: Activations, block_rows: int | None) -> RowBlocks:
+def _blocks(activations: Activations, block_rows: int | RowBlocks | None) -> RowBlocks:
+    if isinstance(block_rows, RowBlocks):
+        return block_rows
     rows, channels = activations.shape
-    if block_rows is None:
-        block_rows = rows
-        # A block of rows that lie on many devices would be handed to all of them.
-        if jax.default_backend() == "cpu" and row_shards(rows) == 1:
-            block_rows = max(_FEWEST_ROWS, _BLOCK_BYTES // (channels * activations.dtype.itemsize))
-    return RowBlocks.of(rows, block_rows)
+    return RowBlocks.of(rows, usual_rows(rows, channels, activations.dtype) if block_rows is None else block_rows)
+
+
+def usual_rows(rows: int, channels: int, dtype: jnp.dtype) -> int:
+    """Rows of a block: as many as stay in a processor's cache; all of them on an accelerator, and on many devices.
+
+    A block of rows that lie on many devices would be handed to all of them.
+    """
+    if jax.default_backend() != "cpu" or row_shards(rows) > 1:
+        return rows
+    return max(_FEWEST_ROWS, _BLOCK_BYTES // (channels * dtype.itemsize))
 
 
 def _take(whole: Block, blocks: RowBlocks, start: Array) -> Block:

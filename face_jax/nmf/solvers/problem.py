@@ -30,7 +30,7 @@ class Problem:
         self, dictionary: Dictionary, codes: Iterate, beta: Number, cautious: Bool[Array, ""]
     ) -> tuple[Iterate, Sums]:
         """A pass that improves all codes; see `pass_over`."""
-        update = _guarded(self.solver.update, cautious)
+        update = guarded(self.solver.update, cautious)
         return pass_over(self.activations, self.objective, update, dictionary, codes, beta, block_rows=self.block_rows)
 
     def sums(self, codes: CodesT, dictionary: Dictionary) -> Sums:
@@ -48,7 +48,7 @@ class Problem:
             ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
             new = dictionary - jsl.cho_solve(jsl.cho_factor(ridged(gram, ridge)), slope)
         else:
-            new, memory = _guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
+            new, memory = guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
         difference = new - dictionary
         return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
 
@@ -102,7 +102,7 @@ class Problem:
         return self.size / 2 + explained
 
 
-def _guarded(update: Update, cautious: Bool[Array, ""]) -> Update:
+def guarded(update: Update, cautious: Bool[Array, ""]) -> Update:
     """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
 
     def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:

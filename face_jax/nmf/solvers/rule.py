@@ -53,8 +53,15 @@ class UpdateRule(abc.ABC):
         """Whether the dictionary may have negative entries."""
         return False
 
-    def begin(self, x: Columns) -> Columns:
-        """A first factor that the rule can start from; as it is, for rules that can leave zero."""
+    def begin(self, x: Columns, mean: Scalar | None = None) -> Columns:
+        """A first factor that the rule can start from; as it is, for rules that can leave zero.
+
+        **Arguments:**
+
+        - `x`: the factor, or some columns of it.
+        - `mean`: the whole factor's, if these are some columns.
+        """
+        del mean
         return x
 
     @abc.abstractmethod

@@ -21,7 +21,7 @@ from . import loop
 from .rule import UpdateRule
 from .starts import Given, Start
 
-_WARM_STEPS = 20  # steps without the terms, which cost next to nothing beside those with them
+WARM_STEPS = 20  # steps without the terms, which cost next to nothing beside those with them
 
 
 class Solver(UpdateRule):
@@ -111,7 +111,7 @@ def _factorize_with_terms(
 ) -> Solution:
     codes, dictionary = start(activations, rank, signed=solver.signed_dictionary, key=key)
     if not isinstance(start, Given):
-        warm = dataclasses.replace(solver, max_steps=min(_WARM_STEPS, solver.max_steps))
+        warm = dataclasses.replace(solver, max_steps=min(WARM_STEPS, solver.max_steps))
         begun = loop.solve(activations, objective.quadratic, warm, codes, dictionary)
         # Where penalties were measured, which is where they'll be measured again.
         scale = positive(begun.scale)

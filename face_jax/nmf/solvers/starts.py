@@ -5,15 +5,17 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
 
 from ...support.arguments import native
 from ...support.reprs import short_repr
 from ...support.scaling import positive
-from ..shapes import Activations, Codes, Dictionary, FactorsT
+from ..shapes import Activations, Dictionary, FactorsT
 
 
 class Start(abc.ABC):
@@ -67,7 +69,7 @@ class NNDSVDa(NNDSVD):
         """NNDSVD, then the mean where it's zero."""
         codes, dictionary = super().__call__(activations, rank, signed=signed, key=key)
         mean = jnp.abs(jnp.mean(activations))
-        return jnp.where(codes > 0, codes, mean), _fill(dictionary, mean, signed)
+        return jnp.where(codes > 0, codes, mean), fill(dictionary, mean, signed)
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +87,7 @@ class NNDSVDar(NNDSVD):
         scale = jnp.abs(jnp.mean(activations)) / 100
         filling = scale * jax.random.uniform(first, codes.shape, codes.dtype)
         other = scale * jax.random.uniform(second, dictionary.shape, dictionary.dtype)
-        return jnp.where(codes > 0, codes, filling), _fill(dictionary, other, signed)
+        return jnp.where(codes > 0, codes, filling), fill(dictionary, other, signed)
 
 
 @jax.tree_util.register_dataclass
@@ -110,11 +112,11 @@ class Given(Start):
 
     **Arguments:**
 
-    - `codes`: where to start.
+    - `codes`: where to start; for rows in blocks, they may be rows in blocks, too.
     - `dictionary`: where to start; of any length, not only unit concepts.
     """
 
-    codes: Codes
+    codes: Any
     dictionary: Dictionary
 
     __repr__ = short_repr
@@ -129,6 +131,11 @@ class Given(Start):
     def given(self) -> Given:
         """These."""
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the codes are rows in blocks, or an array on disk."""
+        return isinstance(self.codes, np.memmap) or not hasattr(self.codes, "__array__")
 
     def rescaled(self, rescale: Callable[[Array, Array], tuple[Array, Array]]) -> Given:
         """The factors, rescaled."""
@@ -162,7 +169,8 @@ def _power(activations: Activations, basis: Float[Array, "channel count"]) -> Fl
     return jnp.linalg.qr((image @ activations).T, mode="reduced")[0]
 
 
-def _fill(dictionary: Array, filling: Array, signed: bool) -> Array:
+def fill(dictionary: Array, filling: Array, signed: bool) -> Array:
+    """A dictionary without zeros, unless it may be negative."""
     return dictionary if signed else jnp.where(dictionary > 0, dictionary, filling)
 
 
@@ -175,27 +183,52 @@ def _nndsvd(
     left, values, right = singular_triplets(activations, count, passes, sketch)
     found = min(rank, count)
     u, s, v = left[:, :found].T, values[:found], right[:found]
-    u_plus, u_minus = jnp.maximum(u, 0), jnp.maximum(-u, 0)
-    v_plus, v_minus = jnp.maximum(v, 0), jnp.maximum(-v, 0)
-    if signed:
-        # The dictionary takes either sign, so only the codes decide which half is kept.
-        positive = jnp.sum(u_plus**2, axis=1) >= jnp.sum(u_minus**2, axis=1)
-        codes = jnp.where(positive[:, None], u_plus, u_minus) * s[:, None]
-        dictionary = jnp.where(positive[:, None], v, -v)
-    else:
-        lengths = [jnp.linalg.norm(part, axis=1) for part in (u_plus, v_plus, u_minus, v_minus)]
-        plus, minus = lengths[0] * lengths[1], lengths[2] * lengths[3]
-        positive = plus >= minus
-        scale = jnp.sqrt(s * jnp.where(positive, plus, minus))
-        codes = jnp.where(positive[:, None], u_plus, u_minus)
-        dictionary = jnp.where(positive[:, None], v_plus, v_minus)
-        codes = codes * (scale / _at_least_tiny(jnp.where(positive, lengths[0], lengths[2])))[:, None]
-        dictionary = dictionary * (scale / _at_least_tiny(jnp.where(positive, lengths[1], lengths[3])))[:, None]
+    u_plus, u_minus = halves(u)
+    choice = signs_kept(s, v, jnp.stack([jnp.linalg.norm(part, axis=1) for part in (u_plus, u_minus)]), signed=signed)
+    codes = jnp.where(choice.positive[:, None], u_plus, u_minus) * choice.codes[:, None]
+    dictionary = choice.dictionary
     if found < rank:
         # A rank beyond min(row, channel) has no singular pairs left to start from.
         more = Random()(activations, rank - found, signed=signed, key=filling)
         codes, dictionary = jnp.concatenate([codes, more[0]]), jnp.concatenate([dictionary, more[1]])
     return codes, dictionary
+
+
+def halves(x: Array) -> tuple[Array, Array]:
+    """Positive and negative part."""
+    return jnp.maximum(x, 0), jnp.maximum(-x, 0)
+
+
+class Choice(NamedTuple):
+    """Which half of each singular pair is kept, the dictionary of it, and what the codes' half is multiplied by."""
+
+    positive: Bool[Array, " concept"]
+    dictionary: Dictionary
+    codes: Float[Array, " concept"]
+
+
+def signs_kept(values: Array, right: Dictionary, lengths: Float[Array, "2 concept"], *, signed: bool) -> Choice:
+    """The larger half of each singular pair.
+
+    **Arguments:**
+
+    - `values`, `right`: singular values and vectors of channels.
+    - `lengths`: of the positive and the negative parts of the vectors of rows.
+    - `signed`: whether the dictionary may be negative.
+    """
+    of_rows = lengths
+    if signed:
+        # The dictionary takes either sign, so only the codes decide which half is kept.
+        positive = of_rows[0] ** 2 >= of_rows[1] ** 2
+        return Choice(positive, jnp.where(positive[:, None], right, -right), values)
+    parts = halves(right)
+    of_channels = [jnp.linalg.norm(part, axis=1) for part in parts]
+    plus, minus = of_rows[0] * of_channels[0], of_rows[1] * of_channels[1]
+    positive = plus >= minus
+    scale = jnp.sqrt(values * jnp.where(positive, plus, minus))
+    dictionary = jnp.where(positive[:, None], *parts)
+    dictionary = dictionary * (scale / _at_least_tiny(jnp.where(positive, *of_channels)))[:, None]
+    return Choice(positive, dictionary, scale / _at_least_tiny(jnp.where(positive, of_rows[0], of_rows[1])))
 
 
 def _at_least_tiny(x: Array) -> Array:

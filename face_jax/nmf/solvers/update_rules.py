@@ -118,9 +118,9 @@ class MultiplicativeUpdate(Solver):
     max_steps: int = dataclasses.field(default=500, metadata={"static": True})
     extrapolate: bool = dataclasses.field(default=False, metadata={"static": True})
 
-    def begin(self, x: Columns) -> Columns:
+    def begin(self, x: Columns, mean: Scalar | None = None) -> Columns:
         """Zeros become a hundredth of the mean: multiplied, a zero would stay one."""
-        return jnp.where(x > 0, x, jnp.mean(x) / 100)
+        return jnp.where(x > 0, x, (jnp.mean(x) if mean is None else mean) / 100)
 
     def remember(self, x: Columns) -> Memory:
         """Nothing."""

@@ -89,8 +89,8 @@ class Warmup(Start):
         if isinstance(start, Given):
             start = Given(samples[0].of(start.codes), start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
-        rule: Any = SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
-        codes_for = _exactly if signed else roughly
+        rule: Any = self.rule(signed=signed)
+        codes_for = exactly if signed else roughly
         for number, drawn in enumerate(samples):
             if number:
                 sample = drawn.of(activations)
@@ -101,6 +101,14 @@ class Warmup(Start):
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * drawn.times))
             dictionary = found.dictionary * positive(lengths)[:, None]
         return codes_for(activations, dictionary), dictionary
+
+    def counts(self, rows: int, rank: int) -> list[tuple[int, int]]:
+        """How many rows each sample has, and how many steps are taken on it."""
+        return [(int(rows * share), steps) for share, steps in self.stages_of(rows, rank)]
+
+    def rule(self, *, signed: bool) -> Solver:
+        """The samples' rule."""
+        return SemiNMF(codes=self.solver) if signed and not self.solver.signed_dictionary else self.solver
 
     def stages_of(self, rows: int, rank: int) -> list[tuple[float, int]]:
         """The stages that have rows enough."""
@@ -131,7 +139,7 @@ class Warmup(Start):
         return dataclasses.replace(self, start=self.start.rescaled(rescale))
 
 
-def _exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
+def exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
     """The codes that minimize the squared error, concepts first: concepts of either sign are so far from orthogonal
     that sweeps take dozens of times as many to come near."""
     return codes_of(activations, dictionary, SquaredError())[0].T

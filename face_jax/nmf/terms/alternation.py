@@ -17,14 +17,14 @@ from jaxtyping import Array, Float
 
 from ...linalg.line_search import select
 from ..history import History, begun
-from ..shapes import Codes, Dictionary, Gram
+from ..shapes import Codes, Dictionary, Gram, Number
 from ..solution import Solution
 from ..steps import share
 from .codes_pass import codes_pass, measure
 from .moves import improve_dictionary, move_together
 from .problem import Problem
 
-_JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
+JOINT_ROWS = 8192  # up to this many rows both factors also move together, which holds all predictions at once
 
 
 @jax.tree_util.register_dataclass
@@ -80,24 +80,44 @@ def _first(problem: Problem, codes: Codes, dictionary: Dictionary) -> State:
     )
 
 
-def _step(problem: Problem, state: State) -> State:
-    settings, history = problem.settings, state.history
-    beta = history.extrapolation
-    codes = jnp.maximum(state.codes + beta * (state.codes - state.previous_codes), 0)
-    dictionary = state.dictionary + beta * (state.dictionary - state.previous_dictionary)
-    if not settings.signed:
+def ahead(problem: Problem, state: State) -> tuple[Dictionary, Number]:
+    """The dictionary, extrapolated, and how the squared error changes by that."""
+    dictionary = state.dictionary + state.history.extrapolation * (state.dictionary - state.previous_dictionary)
+    if not problem.settings.signed:
         dictionary = jnp.maximum(dictionary, 0)
     shift = dictionary - state.dictionary
     l1, l2 = problem.quadratic.l1_dictionary, problem.quadratic.l2_dictionary
     middle = (state.dictionary + dictionary) / 2
-    moved = jnp.sum(shift * (state.gram @ middle - state.cross + l1 + l2 * middle))
+    return dictionary, jnp.sum(shift * (state.gram @ middle - state.cross + l1 + l2 * middle))
+
+
+def judged(problem: Problem, history: History, change: Number, residual: Number) -> History:
+    """The history one step later: the step is kept if the objective fell."""
+    accepted = change <= 0
+    return history.after(
+        accepted,
+        history.objective + change,
+        residual,
+        rtol=problem.settings.rtol,
+        # Without extrapolation no block can raise the objective by more than rounding.
+        patience=1,
+        still=accepted & (change == 0) & (history.extrapolation == 0),
+        finite=jnp.isfinite(change),
+    )
+
+
+def _step(problem: Problem, state: State) -> State:
+    history = state.history
+    beta = history.extrapolation
+    codes = jnp.maximum(state.codes + beta * (state.codes - state.previous_codes), 0)
+    dictionary, moved = ahead(problem, state)
 
     new_codes, values, sums = codes_pass(problem, codes, dictionary, state.codes, improve=True)
     new_dictionary, values, last, moves = improve_dictionary(
         problem, new_codes, dictionary, sums, values, history.step * 37
     )
     gram, cross, together = sums.gram, sums.cross, jnp.zeros_like(last)
-    if problem.rows <= _JOINT_ROWS:
+    if problem.rows <= JOINT_ROWS:
         new_codes, new_dictionary, values, together = move_together(problem, new_codes, new_dictionary, values)
         weighed = new_codes * problem.weights(new_codes)[:, None]
         gram, cross = weighed.T @ new_codes, weighed.T @ problem.activations
@@ -114,14 +134,5 @@ def _step(problem: Problem, state: State) -> State:
         gram=keep(gram, state.gram),
         cross=keep(cross, state.cross),
         values=keep(values, state.values),
-        history=history.after(
-            accepted,
-            history.objective + change,
-            residual,
-            rtol=settings.rtol,
-            # Without extrapolation no block can raise the objective by more than rounding.
-            patience=1,
-            still=accepted & (change == 0) & (beta == 0),
-            finite=jnp.isfinite(change),
-        ),
+        history=judged(problem, history, change, residual),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -13,16 +15,61 @@ from ..shapes import Codes, Dictionary, Factors, Number
 from ..steps import ridged
 from .block_solver import minimize_model
 from .joint import newton_direction
-from .problem import JOINT_STEPS, TRIALS, Problem, Sums
+from .problem import JOINT_STEPS, TRIALS, Part, Problem, Sums
 
 
 def improve_dictionary(
     problem: Problem, codes: Codes, dictionary: Dictionary, sums: Sums, values: Array, offset: Array
 ) -> tuple[Dictionary, Array, Number, Number]:
     """The new dictionary, the terms' values there, the squared error's change, and how far the old one was off."""
+    way = dictionary_way(problem, problem.sample(codes, offset), dictionary, sums)
+
+    def trial(t: Array, _: Array) -> tuple[Array, Array, Array]:
+        found = problem.all_values(codes, dictionary + t * way.direction)
+        change = way.squared_change(t) + jnp.sum(found - values)
+        return armijo(change, t * way.total), shorter_by_parabola(t, change, way.total), found
+
+    t, values, none = backtrack(trial, values, way.total < 0, trials=TRIALS, dtype=dictionary.dtype)
+    t = jnp.where(none | (way.total >= 0), 0, t)
+    return way.end(dictionary, t), values, way.squared_change(t), way.moves
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """From a dictionary to the minimizer of its model.
+
+    **Arguments:**
+
+    - `target`, `direction`: the minimizer, and the way there.
+    - `linear`, `square`: the squared error's slope and curvature along it.
+    - `total`: the whole objective's slope.
+    - `moves`: how far the dictionary is off.
+    """
+
+    target: Dictionary
+    direction: Dictionary
+    linear: Number
+    square: Number
+    total: Number
+    moves: Number
+
+    def squared_change(self, t: Array) -> Array:
+        """How the squared error changes by a share of the way."""
+        return t * self.linear + t**2 / 2 * self.square
+
+    def end(self, dictionary: Dictionary, t: Array) -> Dictionary:
+        """Where a share of the way ends; written so that all of it lands on the target's exact zeros."""
+        return jnp.where(t == 1, self.target, dictionary + t * self.direction)
+
+
+def dictionary_way(
+    problem: Problem, sample: tuple[tuple[Part, ...], Codes, float], dictionary: Dictionary, sums: Sums
+) -> Way:
+    """The way from the dictionary, with curvatures from a sample of the rows: terms, codes, how many rows each is."""
     settings = problem.settings
     quadratic, slope, gram = problem.dictionary_slope(sums, dictionary)
-    parts, some, times = problem.sample(codes, offset)
+    parts, some, times = sample
     models = [(part.weight * times, part.term.local_dictionary(part.prepared, some, dictionary)) for part in parts]
 
     def product(v: Dictionary) -> Dictionary:
@@ -32,19 +79,14 @@ def improve_dictionary(
     by = lambda matrix, v: matrix @ v  # noqa: E731
     target = minimize_model(dictionary, slope, product, gram, by, groups, settings=settings, signed=settings.signed)
     direction = target - dictionary
-    linear, square = jnp.sum(quadratic * direction), jnp.sum(direction * (gram @ direction))
-
-    total = jnp.sum(slope * direction)
-
-    def trial(t: Array, _: Array) -> tuple[Array, Array, Array]:
-        found = problem.all_values(codes, dictionary + t * direction)
-        change = t * linear + t**2 / 2 * square + jnp.sum(found - values)
-        return armijo(change, t * total), shorter_by_parabola(t, change, total), found
-
-    t, values, none = backtrack(trial, values, total < 0, trials=TRIALS, dtype=dictionary.dtype)
-    t = jnp.where(none | (total >= 0), 0, t)
-    new = jnp.where(t == 1, target, dictionary + t * direction)
-    return new, values, t * linear + t**2 / 2 * square, problem.dictionary_moves(slope, gram, dictionary)
+    return Way(
+        target=target,
+        direction=direction,
+        linear=jnp.sum(quadratic * direction),
+        square=jnp.sum(direction * (gram @ direction)),
+        total=jnp.sum(slope * direction),
+        moves=problem.dictionary_moves(slope, gram, dictionary),
+    )
 
 
 def move_together(

@@ -85,6 +85,7 @@ class Problem:
     group: int
     size: Number
     parted: int = 1  # of how many equal parts this is one
+    division: RowBlocks | None = None
 
     @property
     def rows(self) -> int:
@@ -109,7 +110,7 @@ class Problem:
     def _with_rows(self, activations: Activations, weights: Any, prepared: tuple[Any, ...]) -> Problem:
         quadratic = dataclasses.replace(self.quadratic, row_weights=weights)
         parts = tuple(part.knowing(mine) for part, mine in zip(self.parts, prepared, strict=True))
-        return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts)
+        return dataclasses.replace(self, activations=activations, quadratic=quadratic, parts=parts, division=None)
 
     def on_each_device(self, function: Callable[..., tuple[Any, Any]], *with_rows: Any) -> tuple[Any, Any]:
         """What `(problem, *with_rows) → (rows, sums)` gives for the rows that each device has, put together.
@@ -196,7 +197,9 @@ class Problem:
 
     @property
     def blocks(self) -> RowBlocks:
-        """The rows in blocks of whole groups."""
+        """The rows in blocks of whole groups: as they are divided, if these are some of more rows."""
+        if self.division is not None:
+            return self.division
         most = BLOCK_ROWS if self.parted == 1 else max(BLOCK_ROWS // self.parted, _LEAST_ROWS)
         return RowBlocks.of(self.rows, most, together=self.group)
 
@@ -218,12 +221,22 @@ class Problem:
 
     def objective(self, codes: Codes, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]) -> Number:
         """The whole objective, from sums that belong to these codes."""
-        fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
+        return self.objective_from(self.codes_penalty(codes), dictionary, sums, values)
+
+    def codes_penalty(self, codes: Codes) -> Number:
+        """What the codes' penalties come to."""
         penalty = jnp.sum(self.quadratic.l1_codes * codes + self.quadratic.l2_codes / 2 * codes**2, axis=1)
         if self.quadratic.row_weights is not None:
             penalty = penalty * self.quadratic.row_weights
+        return jnp.sum(penalty)
+
+    def objective_from(
+        self, penalty: Number, dictionary: Dictionary, sums: Sums, values: Float[Array, " group"]
+    ) -> Number:
+        """The whole objective, the codes' penalty known."""
+        fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
         other = self.quadratic.l1_dictionary * dictionary + self.quadratic.l2_dictionary / 2 * dictionary**2
-        return self.size / 2 + fit + jnp.sum(penalty) + jnp.sum(other) + jnp.sum(values)
+        return self.size / 2 + fit + penalty + jnp.sum(other) + jnp.sum(values)
 
 
 def _some(x: Any, start: Array | int, size: int) -> Any:

@@ -1,0 +1,385 @@
+"""The loop for a squared error with further terms, for rows that come piece by piece: the same steps as in memory.
+
+What the terms have to know of rows, such as what a classifier says of them, is made from the rows wherever it's needed.
+A step reads all rows once for the codes, and once for each step length that the dictionary tries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ...blocks.scratch import Scratch
+from ...linalg.line_search import armijo, shorter_by_parabola
+from ..history import begun
+from ..objective import Objective, SquaredError
+from ..shapes import Codes, Dictionary, Number
+from ..solution import Solution, normalized
+from ..steps import share
+from ..terms.alternation import State, ahead, judged
+from ..terms.codes_pass import codes_pass
+from ..terms.moves import Way, dictionary_way
+from ..terms.problem import SAMPLE_ROWS, TRIALS, Part, Problem, Settings, Sums, problem_of
+from .stream import Piece, Scale, Stream
+
+Out = Callable[[int, int, np.ndarray], None]
+
+
+def together(objective: Objective, rows: int) -> int:
+    """How many rows are one to the terms; raises `ValueError` if they don't come out even."""
+    none = jnp.zeros((rows, 0))
+    group = problem_of(none, objective, (None,) * len(objective.terms), Settings()).group
+    if group == rows and rows > SAMPLE_ROWS:
+        raise ValueError(
+            f"activations has {rows} rows, which aren't whole images of the objective's terms; or its terms see all "
+            "rows as one. Give all places of each image, one image after the other, and terms that are sums over images"
+        )
+    return group
+
+
+class Terms:
+    """Rows, with the terms that belong to some of them.
+
+    **Arguments:**
+
+    - `stream`, `objective`: the problem.
+    """
+
+    def __init__(self, stream: Stream, objective: Objective) -> None:
+        self.stream, self.terms = stream, objective.terms
+        self.group = together(objective, stream.shape[0])
+        self.quadratic: Any = dataclasses.replace(objective.quadratic, row_weights=None)
+
+    def pieces(self) -> Iterator[tuple[Piece, tuple[Any, ...]]]:
+        """The pieces, each with the terms of its images."""
+        for piece in self.stream:
+            yield piece, self.of(np.arange(piece.start // self.group, piece.stop // self.group))
+
+    def of(self, groups: np.ndarray) -> tuple[Any, ...]:
+        """The terms for some groups of rows."""
+        total = self.stream.shape[0] // self.group
+        found = []
+        for weighted in self.terms:
+            rows = weighted.term.rows_together(self.stream.shape[0])
+            mine = (groups[:, None] * (self.group // rows) + np.arange(self.group // rows)[None]).reshape(-1)
+            term = weighted.term.of_groups(mine, total * self.group // rows)
+            found.append(dataclasses.replace(weighted, term=term))
+        return tuple(found)
+
+
+class Walk(Terms):
+    """Rows, terms and codes, gone through together.
+
+    **Arguments:**
+
+    - `stream`, `objective`, `settings`: the problem.
+    - `rank`: how many concepts.
+    - `scratch`: makes room for codes.
+    """
+
+    def __init__(self, stream: Stream, objective: Objective, settings: Settings, rank: int, scratch: Scratch) -> None:
+        super().__init__(stream, objective)
+        self.settings, self.rank = settings, rank
+        shape = (stream.shape[0] * rank,)
+        # Before the last step, behind it, and behind the one that is tried.
+        self.codes = [scratch.array(shape, stream.dtype) for _ in range(3)]
+        self.still = True
+        self.size: Any = jnp.zeros((), stream.dtype)
+
+    def some(self, which: int, start: int, stop: int) -> Codes:
+        """Codes of some rows: 0 before the last step, 1 behind it, 2 behind the one that is tried."""
+        return jnp.asarray(self.codes[which][start * self.rank : stop * self.rank].reshape(-1, self.rank))
+
+    def put(self, which: int, start: int, stop: int, codes: Any) -> None:
+        """Codes of some rows, written."""
+        self.codes[which][start * self.rank : stop * self.rank] = np.asarray(codes).reshape(-1)
+
+    def keep(self) -> None:
+        """The step that was tried is kept."""
+        before, now, tried = self.codes
+        self.codes, self.still = [now, tried, before], False
+
+    def ends(self) -> Any:
+        """The problem as far as it's known without rows."""
+        none = jnp.zeros((0, self.stream.shape[1]), self.stream.dtype)
+        return Known(none, self.quadratic, self.size, self.settings)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is known of a problem without its rows."""
+
+    none: Array
+    quadratic: SquaredError
+    size: Number
+    settings: Any = dataclasses.field(metadata={"static": True})
+
+    @property
+    def problem(self) -> Problem:
+        """As steps take it."""
+        return Problem(self.none, self.quadratic, (), self.settings, 1, self.size)
+
+
+def solve(
+    walk: Walk, dictionary: Dictionary | None, *, out: Out | None, told: Callable[[Any], None], keeper: Any = None
+) -> Solution:
+    """Run the loop from `walk`'s codes (its array 1) and a dictionary.
+
+    **Arguments:**
+
+    - `walk`, `dictionary`: the problem and first factors.
+    - `out`: takes the final codes; they go nowhere if None.
+    - `told`: called with the state behind each step.
+    - `keeper`: as for a squared error alone; then there's no first dictionary for a run that goes on.
+
+    **Returns:** the solution, without codes.
+    """
+    settings, dtype = walk.settings, walk.stream.dtype
+    if keeper is not None and keeper.last is not None:
+        (state, walk.size), said = keeper.load(_like(walk), walk.codes[:2])
+        walk.still = bool(said["still"])
+    else:
+        assert dictionary is not None
+        values, (sums, penalty, walk.size) = _measure(walk, dictionary, first=True)
+        objective, residual = _first(walk.ends(), dictionary, sums, penalty, values)
+        state = _state(walk, dictionary, sums, values, objective, residual)
+    told(state)
+    while int(state.history.code) < 0 and int(state.history.step) < settings.max_steps:
+        state = _step(walk, state)
+        told(state)
+        if keeper is not None and keeper.wanted(int(state.history.step)):
+            said = {"still": walk.still}
+            keeper.save(int(state.history.step), (state, walk.size), walk.codes[:2], said)
+    dictionary = state.dictionary
+    length = normalized(jnp.zeros((walk.rank, 0), dtype), dictionary)[2]
+    alive = np.zeros(walk.rank, bool)
+
+    def give(start: int, stop: int, codes: Codes) -> None:
+        alive[:] |= np.any(np.asarray(codes) > 0, axis=0)
+        if out is not None:
+            out(start, stop, np.asarray(codes) * np.asarray(length)[None])
+
+    values, (sums, penalty, _) = _measure(walk, dictionary, give=give)
+    objective, residual = _first(walk.ends(), dictionary, sums, penalty, values)
+    solution = state.history.solution(jnp.zeros((walk.rank, 0), dtype), dictionary, objective, residual)
+    dead = jnp.asarray(np.sum(~alive), jnp.int32)
+    return dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, dead=dead))
+
+
+def _state(walk: Walk, dictionary: Dictionary, sums: Sums, values: Array, objective: Number, residual: Number) -> State:
+    settings, none = walk.settings, jnp.zeros((0, walk.rank), dictionary.dtype)
+    rtol = jnp.asarray(settings.rtol, dictionary.dtype)
+    history = begun(objective, residual, rtol, settings.max_steps, settings.extrapolate)
+    return State(none, dictionary, none, dictionary, sums.gram, sums.cross, values, history)
+
+
+def _like(walk: Walk) -> Any:
+    """A state and `‖A‖²` of the right shapes."""
+    number = jnp.zeros((), walk.stream.dtype)
+    dictionary = jnp.zeros((walk.rank, walk.stream.shape[1]), number.dtype)
+    sums = Sums(jnp.zeros((walk.rank,) * 2, number.dtype), dictionary, dictionary, number, number)
+    return _state(walk, dictionary, sums, jnp.asarray(_values_of_none(walk)), number, number), number
+
+
+def _measure(walk: Walk, dictionary: Dictionary, *, first: bool = False, give: Any = None) -> tuple[Array, Any]:
+    """The terms' values of all groups; and sums, the codes' penalty and `‖A‖²`."""
+    values, total = _values_of_none(walk), None
+    for piece, terms in walk.pieces():
+        codes = walk.some(1, piece.start, piece.stop)
+        if first:
+            activations = walk.stream.scale.activations(piece.anywhere)
+            for weighted, finite in zip(terms, _prepared(activations, terms), strict=True):
+                weighted.term.check(activations)
+                weighted.term.check_prepared(finite)
+        found, more = _measured(
+            piece.anywhere, walk.stream.scale, walk.quadratic, terms, codes, dictionary, walk.settings, walk.group
+        )
+        total = more if total is None else _add(total, more)
+        _put(walk, values, piece, found)
+        if give is not None:
+            give(piece.start, piece.stop, codes)
+    return jnp.asarray(values), total
+
+
+def _step(walk: Walk, state: State) -> State:
+    known, stream, group = walk.ends(), walk.stream, walk.group
+    dictionary, moved = _ahead(known, state)
+    beta = state.history.extrapolation
+    groups = stream.shape[0] // group
+    chosen = _sample_of(groups, max(1, SAMPLE_ROWS // group), int(state.history.step) * 37)
+    order = np.argsort(chosen, kind="stable")
+    rows_of_sample = np.zeros((len(chosen), group, stream.shape[1]), stream.source.dtype)
+    codes_of_sample = np.zeros((len(chosen), group, walk.rank), stream.dtype)
+    values, sums = _values_of_none(walk), None
+    for piece, terms in walk.pieces():
+        now = walk.some(1, piece.start, piece.stop)
+        before = now if walk.still else walk.some(0, piece.start, piece.stop)
+        new, found, more = _improved(
+            piece.anywhere, stream.scale, walk.quadratic, terms, now, before, dictionary, beta, walk.settings, group
+        )
+        sums = more if sums is None else _add(sums, more)
+        new = np.asarray(new)
+        walk.put(2, piece.start, piece.stop, new)
+        _put(walk, values, piece, found)
+        first, last = np.searchsorted(chosen, [piece.start // group, piece.stop // group], sorter=order)
+        places = order[first:last]
+        here = chosen[places] - piece.start // group
+        rows_of_sample[places] = np.asarray(piece.values).reshape(-1, group, stream.shape[1])[here]
+        codes_of_sample[places] = new.reshape(-1, group, walk.rank)[here]
+    way = _way(
+        known, walk.stream.scale, rows_of_sample.reshape(-1, stream.shape[1]), codes_of_sample.reshape(-1, walk.rank),
+        walk.of(chosen), dictionary, sums, groups / len(chosen), group,
+    )  # fmt: skip
+    new_values, t = _searched(walk, way, dictionary, jnp.asarray(values))
+    new_dictionary, history, accepted = _judge(known, state, way, t, dictionary, sums, moved, new_values)
+    if bool(accepted):
+        walk.keep()
+    else:
+        walk.still = True
+    return State(
+        codes=state.codes,
+        dictionary=new_dictionary if bool(accepted) else state.dictionary,
+        previous_codes=state.codes,
+        previous_dictionary=state.dictionary,
+        gram=sums.gram if bool(accepted) else state.gram,
+        cross=sums.cross if bool(accepted) else state.cross,
+        values=new_values if bool(accepted) else state.values,
+        history=history,
+    )
+
+
+def _searched(walk: Walk, way: Way, dictionary: Dictionary, values: Array) -> tuple[Array, Number]:
+    """The terms' values at the dictionary's step, and its length: ever shorter steps, until one is good."""
+    t = jnp.ones((), walk.stream.dtype)
+    if not bool(way.total < 0):
+        return values, 0 * t
+    for _ in range(TRIALS):
+        tried, found = dictionary + t * way.direction, _values_of_none(walk)
+        for piece, terms in walk.pieces():
+            codes = walk.some(2, piece.start, piece.stop)
+            mine = _values(
+                piece.anywhere, walk.stream.scale, walk.quadratic, terms, codes, tried, walk.settings, walk.group
+            )
+            _put(walk, found, piece, mine)
+        found = jnp.asarray(found)
+        change = way.squared_change(t) + jnp.sum(found - values)
+        if bool(armijo(change, t * way.total)):
+            return found, t
+        t = shorter_by_parabola(t, change, way.total)
+    return values, 0 * t
+
+
+def _values_of_none(walk: Walk) -> np.ndarray:
+    return np.zeros(walk.stream.shape[0] // walk.group, walk.stream.dtype)
+
+
+def _put(walk: Walk, values: np.ndarray, piece: Piece, found: Array) -> None:
+    values[piece.start // walk.group : piece.stop // walk.group] = np.asarray(found)
+
+
+def _sample_of(groups: int, count: int, offset: int) -> np.ndarray:
+    """As `Problem.sample` chooses groups."""
+    if groups <= count:
+        return np.arange(groups)
+    return (np.arange(count) * groups // count + offset) % groups
+
+
+def _problem(
+    piece: Piece, scale: Scale, quadratic: SquaredError, terms: tuple[Any, ...], settings: Settings, group: int
+) -> Problem:
+    activations = scale.activations(piece)
+    mine = scale.objective(piece, quadratic)
+    parts = tuple(
+        Part(
+            weighted.weight,
+            weighted.term,
+            weighted.term.prepare(activations),
+            weighted.term.rows_together(len(activations)),
+        )
+        for weighted in mine.with_terms(terms).in_dtype(activations.dtype).terms
+    )
+    size = dataclasses.replace(mine, weights=None).size(activations)
+    return Problem(activations, mine, parts, settings, group, size, piece.division)
+
+
+_static = {"static_argnames": ("settings", "group")}
+
+
+@jax.jit
+def _prepared(activations: Array, terms: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(weighted.term.prepare(activations) for weighted in terms)
+
+
+@jax.jit
+def _add(first: Any, second: Any) -> Any:
+    return jax.tree.map(jnp.add, first, second)
+
+
+def _measured_(
+    piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, codes: Codes, dictionary: Dictionary,
+    settings: Any, group: int,
+) -> tuple[Array, Any]:  # fmt: skip
+    problem = _problem(piece, scale, quadratic, terms, settings, group)
+    _, values, sums = codes_pass(problem, codes, dictionary, codes, improve=False)
+    return values, (sums, problem.codes_penalty(codes), problem.size)
+
+
+def _improved_(
+    piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, now: Codes, before: Codes, dictionary: Dictionary,
+    beta: Number, settings: Any, group: int,
+) -> tuple[Codes, Array, Sums]:  # fmt: skip
+    problem = _problem(piece, scale, quadratic, terms, settings, group)
+    codes = jnp.maximum(now + beta * (now - before), 0)
+    return codes_pass(problem, codes, dictionary, now, improve=True)
+
+
+def _values_(
+    piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, codes: Codes, dictionary: Dictionary,
+    settings: Any, group: int,
+) -> Array:  # fmt: skip
+    return _problem(piece, scale, quadratic, terms, settings, group).all_values(codes, dictionary)
+
+
+def _way_(
+    known: Known, scale: Scale, rows: Any, codes: Any, terms: Any, dictionary: Dictionary, sums: Sums, times: Any,
+    group: int,
+) -> Way:  # fmt: skip
+    piece = Piece(rows, None, None, 0, len(rows), None)  # type: ignore[arg-type]
+    problem = _problem(piece, scale, known.quadratic, terms, known.settings, group)
+    return dictionary_way(known.problem, (problem.parts, codes, jnp.asarray(times, codes.dtype)), dictionary, sums)
+
+
+_measured = jax.jit(_measured_, **_static)
+_improved = jax.jit(_improved_, **_static)
+_values = jax.jit(_values_, **_static)
+_way = jax.jit(_way_, static_argnames="group")
+
+
+@jax.jit
+def _ahead(known: Known, state: State) -> tuple[Dictionary, Number]:
+    return ahead(known.problem, state)
+
+
+@jax.jit
+def _first(known: Known, dictionary: Dictionary, sums: Sums, penalty: Number, values: Array) -> tuple[Number, Number]:
+    problem = known.problem
+    _, slope, gram = problem.dictionary_slope(sums, dictionary)
+    residual = share(sums.moves + problem.dictionary_moves(slope, gram, dictionary), problem.size)
+    return problem.objective_from(penalty, dictionary, sums, values), residual
+
+
+@jax.jit
+def _judge(
+    known: Known, state: State, way: Way, t: Number, dictionary: Dictionary, sums: Sums, moved: Number, values: Array
+) -> tuple[Dictionary, Any, Array]:
+    change = moved + sums.change + way.squared_change(t) + jnp.sum(values - state.values)
+    residual = share(sums.moves + way.moves, known.size)
+    history = judged(known.problem, state.history, change, residual)
+    return way.end(dictionary, t), history, change <= 0
