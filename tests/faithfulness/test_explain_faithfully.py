@@ -1,6 +1,7 @@
 """Explanations that keep the model's predictions: by a number, by a path, for any head."""
 
 import dataclasses
+import inspect
 import re
 from types import SimpleNamespace
 
@@ -137,12 +138,12 @@ def test_it_is_not_had_by_default_where_a_fit_of_three_quarters_has_too_few_crop
         pictures = SimpleNamespace(crop_activations=range(crops), photographs=range(25))
         return SimpleNamespace(fitted=range(20), pictures=pictures)
 
-    head = colour_model().head
-    assert why_plain(head, material(20), 16, None) == (
+    head, why = colour_model().head, inspect.unwrap(why_plain)
+    assert why(head, material(20), 16, None) == (
         "λ is chosen by fits of three in four of the 20 crops, which don't allow 16 concepts"
     )
-    assert not why_plain(head, material(20), 15, None)
-    assert not why_plain(head, material(20), 15, fj.PaperAdam())
+    assert not why(head, material(20), 15, None)
+    assert not why(head, material(20), 15, fj.PaperAdam())
 
 
 def test_the_way_to_a_weight_leads_over_those_before_it():
