@@ -83,14 +83,17 @@ def markdown(made: Made) -> str:
     for row in made.rows:
         name = f"*{row['method']}*" if row["control"] else row["method"]
         lines.append([name, *(_cell(row, column) for column in made.columns)])
-    ceilings = [max((row.get(f"{c.number}_ceiling", -math.inf) for row in made.rows), default=0) for c in made.columns]
-    if any(math.isfinite(each) for each in ceilings):
-        shown = [
-            f"{each:.{c.digits}f}" if math.isfinite(each) else ""
-            for each, c in zip(ceilings, made.columns, strict=True)
-        ]
-        lines.append(["ceiling", *shown])
+    ceilings = [_ceiling(made.rows, column) for column in made.columns]
+    if any(ceilings):
+        lines.append(["ceiling", *ceilings])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _ceiling(rows: list[dict[str, Any]], column: Column) -> str:
+    """The best that's possible: C-Ins's depends on where a method begins, and all on the number of concepts."""
+    known = [row[f"{column.number}_ceiling"] for row in rows if f"{column.number}_ceiling" in row]
+    shown = [f"{each:.{column.digits}f}" for each in (min(known), max(known))] if known else [""]
+    return " to ".join(dict.fromkeys(shown))
 
 
 def _cell(row: dict[str, Any], column: Column) -> str:

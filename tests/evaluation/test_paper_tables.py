@@ -286,3 +286,18 @@ def test_a_table_that_fails_stops_no_other_and_is_told_at_the_end(red, asked, tm
     with pytest.raises(RuntimeError, match="squares-toy-first: no such thing"):
         tables.run(["first", "second"], asked, [red], tmp_path)
     assert "| a | 0.500 |" in (tmp_path / "squares-toy-second.md").read_text()
+
+
+def test_where_no_photograph_is_at_hand_parts_of_an_embedded_one_are_taken():
+    import skimage.data
+
+    found, whole = of("papers.photographs").embedded(3), skimage.data.chelsea()
+    assert found.has.all()
+    assert found.labels == ("cat",)
+    for part in found.files:
+        height, width = part.shape[:2]
+        assert height == width >= 0.5 * min(whole.shape[:2])
+        windows = np.lib.stride_tricks.sliding_window_view(whole[..., 0], (1, 8))[:, :, 0]
+        rows, columns = np.nonzero((windows == part[0, :8, 0]).all(axis=-1))
+        assert any((whole[y : y + height, x : x + width] == part).all() for y, x in zip(rows, columns, strict=True)
+                   if y + height <= whole.shape[0] and x + width <= whole.shape[1])  # fmt: skip
