@@ -14,7 +14,8 @@ _SHAPE = re.compile(r"(?P<dtype>[a-z]+[0-9]*)\[(?P<sizes>[0-9,]*)\]")
 def collectives(text: str) -> list[tuple[str, int]]:
     """Kind and bytes of each operation between devices, as often as it stands in a compiled program's text."""
     found = []
-    for line in _LINE.finditer(text):
+    # Comments count long tuples' parts.
+    for line in _LINE.finditer(re.sub(r"/\*.*?\*/", "", text)):
         shapes = _SHAPE.finditer(line["shapes"])
         sizes = [_BYTES[shape["dtype"]] * math.prod(int(n) for n in shape["sizes"].split(",") if n) for shape in shapes]
         found.append((line["kind"], sum(sizes)))

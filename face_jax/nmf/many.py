@@ -231,16 +231,17 @@ def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoi
     plan, shared, own = _sorted(flat, first.activations.dtype)
     number = jnp.arange(len(flat), dtype=jnp.int32)
     if one_by_one:
-        found = jax.tree.map(np.asarray, _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count))
+        found = _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count)
     else:
         found = _solve(plan, first.rank, adjoint, shared, own, number)
-        found = found if traced else jax.tree.map(np.asarray, found)
-    each = [jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in range(count)]
-    solutions = [
-        dataclasses.replace(solution, codes=solution.codes[: problem.rows])
-        for solution, problem in zip(each, problems, strict=True)
-    ]
-    return solutions if traced else jax.device_put(solutions)
+    leaves, tree = jax.tree.flatten(found)
+    # Cut by NumPy: each number of rows would be a program of its own.
+    leaves = leaves if traced else [np.asarray(leaf) for leaf in leaves]
+    codes = next(number for number, leaf in enumerate(jax.tree.leaves(found)) if leaf is found.codes)
+    each = [[leaf[at] for leaf in leaves] for at in range(count)]
+    for problem, mine in zip(problems, each, strict=True):
+        mine[codes] = mine[codes][: problem.rows]
+    return [jax.tree.unflatten(tree, mine) for mine in (each if traced else jax.device_put(each))]
 
 
 def _one(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any]) -> Solution:

@@ -66,7 +66,7 @@ def test_weights_of_terms():
 
 def test_what_would_see_rows_of_zeros_gets_none():
     A, B = planted(70), planted(75)
-    rows = {"row_weights": np.linspace(0.5, 2, 70)}, {"row_weights": np.linspace(2, 1, 75)}
+    rows = {"row_weights": jnp.linspace(0.5, 2, 70)}, {"row_weights": jnp.linspace(2, 1, 75)}
     cases = [
         {"solver": MultiplicativeUpdate(max_steps=20)},
         {"solver": SOLVER, "objective": [SquaredError(**weights) for weights in rows]},
