@@ -196,7 +196,7 @@ def test_what_is_no_checkpoint_is_refused(given):
         fitted(None, checkpoint=given)
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("minutes", 0), ("folder", "")])
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("minutes", 0.0), ("folder", "")])
 def test_settings_of_a_checkpoint_are_checked(name, value):
     with pytest.raises(ValueError, match=name):
         fj.Checkpoint(**({"folder": pathlib.Path("run")} | {name: value}))

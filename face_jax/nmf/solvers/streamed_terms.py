@@ -195,7 +195,7 @@ def _measure(walk: Walk, dictionary: Dictionary, *, first: bool = False, give: A
     for piece, terms in walk.pieces():
         codes = walk.some(1, piece.start, piece.stop)
         if first:
-            activations = walk.stream.scale.activations(piece.anywhere)
+            activations = jnp.asarray(piece.values).astype(walk.stream.dtype)
             for weighted, finite in zip(terms, _prepared(activations, terms), strict=True):
                 weighted.term.check(activations)
                 weighted.term.check_prepared(finite)
