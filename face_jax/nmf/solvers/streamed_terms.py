@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from ...blocks.scratch import Scratch
 from ...linalg.line_search import armijo, shorter_by_parabola
+from ...linalg.row_blocks import RowBlocks as Division
 from ..history import begun
 from ..objective import Objective, SquaredError
 from ..shapes import Codes, Dictionary, Number
@@ -354,8 +355,7 @@ def _way(
     known: Known, scale: Scale, rows: Any, codes: Any, terms: Any, dictionary: Dictionary, sums: Sums, times: Any,
     group: int,
 ) -> Way:  # fmt: skip
-    nothing: Any = None
-    piece = Piece(rows, None, None, 0, len(rows), nothing)
+    piece = Piece(rows, None, None, 0, len(rows), Division(len(rows), len(rows), 1))
     problem = _problem(piece, scale, known.quadratic, terms, known.settings, group)
     return dictionary_way(known.problem, (problem.parts, codes, jnp.asarray(times, codes.dtype)), dictionary, sums)
 
