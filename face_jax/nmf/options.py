@@ -9,18 +9,14 @@ from .solvers.update_rules import Solver
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
-    from jax.typing import ArrayLike
-
-    from ..blocks.row_blocks import RowBlocks
     from .checkpoint import Checkpoint
     from .objective import Objective as AnyObjective
 
     AnySolver = Solver | PaperAdam
     AnyStart = Start
     AnyAdjoint = Adjoint
-    Matrix = ArrayLike | RowBlocks | str | os.PathLike[str] | Sequence[Any]
+    Matrix = Any  # an array, or what `RowBlocks` takes
     Kept = Checkpoint | str | os.PathLike[str] | None
     CodesKept = str | os.PathLike[str] | bool | None
 else:

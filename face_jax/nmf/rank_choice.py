@@ -131,7 +131,7 @@ def _scan(
     activations: Any, order: list[int], folds: int, starts: int, left_out: float, solver: Solver, key: Seed
 ) -> RankScan:
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
-    fold_of = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
+    fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
         errors = fold_of(activations, order, left_out, solver, fold)

@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, Key
 
 def can_part(key: Key[Array, ""]) -> bool:
     """Whether this kind of key draws each entry by its place alone: JAX's usual kind does."""
-    return str(jax.random.key_impl(key)) == "threefry2x32" and bool(jax.config.jax_threefry_partitionable)
+    return str(jax.random.key_impl(key)) == "threefry2x32" and bool(
+        getattr(jax.config, "jax_threefry_partitionable", False)
+    )
 
 
 def uniform_part(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import QUICKLY
 
 import face_jax as fj
 from face_jax.nmf import checkpoint as keeping
@@ -170,7 +172,10 @@ def test_a_process_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
 
     def run(name, pause):
         given = [sys.executable, "-c", SCRIPT, str(tmp_path / "rows.npy"), str(tmp_path / name), str(pause)]
-        return subprocess.Popen(given, stderr=subprocess.PIPE)
+        # Compiled once, and for the processes to come.
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"), "XLA_FLAGS": QUICKLY}
+        kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        return subprocess.Popen(given, stderr=subprocess.PIPE, env=os.environ | kept)
 
     process = run("killed", 0.2)
     while not list((tmp_path / "killed").glob("step-*")):
@@ -191,7 +196,7 @@ def test_what_is_no_checkpoint_is_refused(given):
         fitted(None, checkpoint=given)
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("minutes", 0), ("folder", "")])
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("minutes", 0.0), ("folder", "")])
 def test_settings_of_a_checkpoint_are_checked(name, value):
     with pytest.raises(ValueError, match=name):
         fj.Checkpoint(**({"folder": pathlib.Path("run")} | {name: value}))

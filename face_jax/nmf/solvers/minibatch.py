@@ -56,13 +56,8 @@ class MiniBatch(Start):
         if isinstance(start, Given):
             start = Given(start.codes[chosen], start.dictionary)
         codes, dictionary = start(sample, rank, signed=signed, key=key)
-        found = solve(
-            sample,
-            SquaredError(),
-            dataclasses.replace(self.rule(signed=signed), max_steps=self.steps),
-            codes,
-            dictionary,
-        )
+        rule: Any = self.rule(signed=signed)
+        found = solve(sample, SquaredError(), dataclasses.replace(rule, max_steps=self.steps), codes, dictionary)
         lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * (rows / len(chosen))))
         dictionary = found.dictionary * positive(lengths)[:, None]
         return (exactly if signed else roughly)(activations, dictionary), dictionary

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array
 
 from ...blocks.scratch import Scratch
-from ...support.scaling import positive
 from ..nnls.least_squares import codes_of
 from ..objective import SquaredError
 from ..shapes import CodesT, Dictionary, Number
@@ -37,7 +36,7 @@ Out = Any
 def solve(
     stream: Stream,
     objective: SquaredError,
-    solver: UpdateRule,
+    solver: Any,
     make: MakeCodes | None,
     dictionary: Dictionary | None,
     *,
@@ -207,9 +206,9 @@ def _first_sums(
     piece: Piece, scale: Scale, objective: SquaredError, solver: Any, dictionary: Dictionary, codes: CodesT, total: Any
 ) -> tuple[Iterate, Any]:
     activations, mine = scale.activations(piece), scale.objective(piece, objective)
-    codes = Iterate(codes, codes, solver.remember(codes))
-    sums = pass_over(activations, mine, None, dictionary, codes, block_rows=piece.division)[1]
-    return codes, _add(total, (sums, mine.size(activations)))
+    begun = Iterate(codes, codes, solver.remember(codes))
+    sums = pass_over(activations, mine, None, dictionary, begun, block_rows=piece.division)[1]
+    return begun, _add(total, (sums, mine.size(activations)))
 
 
 @jax.jit
@@ -289,8 +288,3 @@ def _value(
         poor = problem.fit(dictionary, sums) < 1e-2 * size
         value = jnp.where(poor, problem.penalty(dictionary, sums) + error, value)
     return value, problem.residual(dictionary, sums)
-
-
-def lengths_of(total: Array) -> Array:
-    """Lengths whose squares were summed, 1 where there are none."""
-    return positive(jnp.sqrt(total))

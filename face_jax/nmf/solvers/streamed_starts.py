@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -192,7 +191,11 @@ def _nndsvd(start: NNDSVD, stream: Stream, given: Begin) -> tuple[Dictionary, Ma
         # No more numbers than a square of channels: the other side is the small one then.
         whole = Piece(np.asarray(stream.source), None, None, 0, rows, stream.pieces.division(0, rows))
         codes, dictionary = _plain(whole, stream.scale, NNDSVD(start.passes, start.oversample), key, rank, given.signed)
-        make: Callable[..., CodesT] = lambda piece, _: codes[:, piece.start : piece.stop]  # noqa: E731
+
+        def make(piece: Piece, scale: Scale) -> CodesT:
+            del scale
+            return codes[:, piece.start : piece.stop]
+
     else:
         basis = jax.random.normal(sketch, (channels, count), dtype)
         for _ in range(start.passes):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array
 
 from ...blocks.scratch import Scratch
 from ...linalg.line_search import armijo, shorter_by_parabola
+from ...linalg.row_blocks import RowBlocks as Division
 from ..history import begun
 from ..objective import Objective, SquaredError
 from ..shapes import Codes, Dictionary, Number
@@ -157,8 +159,8 @@ def solve(
         if keeper is not None and keeper.wanted(int(state.history.step)):
             said = {"still": walk.still}
             keeper.save(int(state.history.step), (state, walk.size), walk.codes[:2], said)
-    dictionary = state.dictionary
-    length = normalized(jnp.zeros((walk.rank, 0), dtype), dictionary)[2]
+    found = state.dictionary
+    length = normalized(jnp.zeros((walk.rank, 0), dtype), found)[2]
     alive = np.zeros(walk.rank, bool)
 
     def give(start: int, stop: int, codes: Codes) -> None:
@@ -166,9 +168,9 @@ def solve(
         if out is not None:
             out(start, stop, np.asarray(codes) * np.asarray(length)[None])
 
-    values, (sums, penalty, _) = _measure(walk, dictionary, give=give)
-    objective, residual = _first(walk.ends(), dictionary, sums, penalty, values)
-    solution = state.history.solution(jnp.zeros((walk.rank, 0), dtype), dictionary, objective, residual)
+    values, (sums, penalty, _) = _measure(walk, found, give=give)
+    objective, residual = _first(walk.ends(), found, sums, penalty, values)
+    solution = state.history.solution(jnp.zeros((walk.rank, 0), dtype), found, objective, residual)
     dead = jnp.asarray(np.sum(~alive), jnp.int32)
     return dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, dead=dead))
 
@@ -194,7 +196,7 @@ def _measure(walk: Walk, dictionary: Dictionary, *, first: bool = False, give: A
     for piece, terms in walk.pieces():
         codes = walk.some(1, piece.start, piece.stop)
         if first:
-            activations = walk.stream.scale.activations(piece.anywhere)
+            activations = jnp.asarray(piece.values).astype(walk.stream.dtype)
             for weighted, finite in zip(terms, _prepared(activations, terms), strict=True):
                 weighted.term.check(activations)
                 weighted.term.check_prepared(finite)
@@ -217,7 +219,8 @@ def _step(walk: Walk, state: State) -> State:
     order = np.argsort(chosen, kind="stable")
     rows_of_sample = np.zeros((len(chosen), group, stream.shape[1]), stream.source.dtype)
     codes_of_sample = np.zeros((len(chosen), group, walk.rank), stream.dtype)
-    values, sums = _values_of_none(walk), None
+    values = _values_of_none(walk)
+    sums: Any = None
     for piece, terms in walk.pieces():
         now = walk.some(1, piece.start, piece.stop)
         before = now if walk.still else walk.some(0, piece.start, piece.stop)
@@ -309,9 +312,6 @@ def _problem(
     return Problem(activations, mine, parts, settings, group, size, piece.division)
 
 
-_static = {"static_argnames": ("settings", "group")}
-
-
 @jax.jit
 def _prepared(activations: Array, terms: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(weighted.term.prepare(activations) for weighted in terms)
@@ -322,7 +322,8 @@ def _add(first: Any, second: Any) -> Any:
     return jax.tree.map(jnp.add, first, second)
 
 
-def _measured_(
+@partial(jax.jit, static_argnames=("settings", "group"))
+def _measured(
     piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, codes: Codes, dictionary: Dictionary,
     settings: Any, group: int,
 ) -> tuple[Array, Any]:  # fmt: skip
@@ -331,7 +332,8 @@ def _measured_(
     return values, (sums, problem.codes_penalty(codes), problem.size)
 
 
-def _improved_(
+@partial(jax.jit, static_argnames=("settings", "group"))
+def _improved(
     piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, now: Codes, before: Codes, dictionary: Dictionary,
     beta: Number, settings: Any, group: int,
 ) -> tuple[Codes, Array, Sums]:  # fmt: skip
@@ -340,26 +342,22 @@ def _improved_(
     return codes_pass(problem, codes, dictionary, now, improve=True)
 
 
-def _values_(
+@partial(jax.jit, static_argnames=("settings", "group"))
+def _values(
     piece: Piece, scale: Scale, quadratic: SquaredError, terms: Any, codes: Codes, dictionary: Dictionary,
     settings: Any, group: int,
 ) -> Array:  # fmt: skip
     return _problem(piece, scale, quadratic, terms, settings, group).all_values(codes, dictionary)
 
 
-def _way_(
+@partial(jax.jit, static_argnames="group")
+def _way(
     known: Known, scale: Scale, rows: Any, codes: Any, terms: Any, dictionary: Dictionary, sums: Sums, times: Any,
     group: int,
 ) -> Way:  # fmt: skip
-    piece = Piece(rows, None, None, 0, len(rows), None)  # type: ignore[arg-type]
+    piece = Piece(rows, None, None, 0, len(rows), Division(len(rows), len(rows), 1))
     problem = _problem(piece, scale, known.quadratic, terms, known.settings, group)
     return dictionary_way(known.problem, (problem.parts, codes, jnp.asarray(times, codes.dtype)), dictionary, sums)
-
-
-_measured = jax.jit(_measured_, **_static)
-_improved = jax.jit(_improved_, **_static)
-_values = jax.jit(_values_, **_static)
-_way = jax.jit(_way_, static_argnames="group")
 
 
 @jax.jit

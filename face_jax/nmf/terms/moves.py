@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ...linalg.inner_products import RowGroups
 from ...linalg.line_search import armijo, backtrack, shorter_by_parabola
-from ..shapes import Codes, Dictionary, Factors, Number
+from ..shapes import Codes, Dictionary, Factors, Number, Scalar
 from ..steps import ridged
 from .block_solver import minimize_model
 from .joint import newton_direction
@@ -64,7 +64,7 @@ class Way:
 
 
 def dictionary_way(
-    problem: Problem, sample: tuple[tuple[Part, ...], Codes, float], dictionary: Dictionary, sums: Sums
+    problem: Problem, sample: tuple[tuple[Part, ...], Codes, Scalar], dictionary: Dictionary, sums: Sums
 ) -> Way:
     """The way from the dictionary, with curvatures from a sample of the rows: terms, codes, how many rows each is."""
     settings = problem.settings

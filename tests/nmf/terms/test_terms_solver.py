@@ -384,7 +384,7 @@ def test_nothing_of_rows_by_channels_by_classes_is_formed(kept, monkeypatch):
     monkeypatch.setattr(problem, "BLOCK_ROWS", block)
     monkeypatch.setattr(problem, "SAMPLE_ROWS", block)
     if not kept:
-        monkeypatch.setattr(alternation, "_JOINT_ROWS", block)
+        monkeypatch.setattr(alternation, "JOINT_ROWS", block)
     generator = np.random.default_rng(0)
     activations = jnp.asarray(generator.random((rows, channels)))
     head = Affine(jnp.asarray(generator.normal(size=(channels, classes))), jnp.zeros(classes))
