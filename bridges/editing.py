@@ -78,7 +78,7 @@ class EditedNetwork(nn.Module):
         for each in self._edits:
             maps = maps @ getattr(self, each) if isinstance(each, str) else each(maps)
         if hasattr(self, "kernel"):
-            return maps.mean(dim=(1, 2)) @ self.kernel + self.bias
+            return torch.addmm(self.get_buffer("bias"), maps.mean(dim=(1, 2)), self.get_buffer("kernel"))
         if self._apart:
             positive, negative = maps.chunk(2, dim=-1)
             maps = positive - negative
@@ -147,23 +147,19 @@ def edited_module(model: SplitModel, network: nn.Module | None = None) -> nn.Mod
     halves.train(features.module.training)
     if network is None:
         return halves
-    original = network
-    layer, network = plain_name(network, model.layer), unwrapped(network, "network")
-    images = example(network, None, model.preprocess.size, model.preprocess.shape[2])
+    layer, inner = plain_name(network, model.layer), unwrapped(network, "network")
+    images = example(inner, None, model.preprocess.size, model.preprocess.shape[2])
     told = model.outputs
-    seen = survey(
-        network, images, told if isinstance(told, MultiLabel) else None if isinstance(told, Binary) else False
-    )
-    given = fingerprint(network, seen.traced, layer)
+    seen = survey(inner, images, told if isinstance(told, MultiLabel) else None if isinstance(told, Binary) else False)
+    given = fingerprint(inner, seen.traced, layer)
     if not model.fingerprint.startswith(given):
         raise ValueError(
-            f"network={type(original).__name__} isn't the one that was cut at layer={model.layer!r}, or its weights "
+            f"network={type(network).__name__} isn't the one that was cut at layer={model.layer!r}, or its weights "
             "have changed since (the fingerprints differ); give that one, or leave network out"
         )
-    linear = all(each.linear for each in edits) and isinstance(model.head, Affine)
-    if not linear or edits[0].dictionary.shape[1] != model.head.kernel.shape[0]:
+    if not all(each.linear for each in edits) or not isinstance(model.head, Affine):
         return halves
-    folded = _folded(network, seen, layer, edits, features.layout, images)
+    folded = _folded(inner, seen, layer, edits, features.layout, images)
     return folded if folded is not None and _alike(folded, halves, seen, images, told) else halves
 
 
@@ -180,9 +176,10 @@ def _folded(
     assert isinstance(last, nn.Linear)
     name = next((name for name, each in network.named_modules() if each is last), None)
     shape = layout.map_shape(seen.shapes[node])
-    projection = np.linalg.multi_dot([np.eye(shape[-1]), *(each.projection for each in edits)])
-    if name is None or last._forward_pre_hooks or projection.shape[0] != shape[-1]:
+    # Of signs apart the edit isn't linear in the layer's own channels.
+    if name is None or last._forward_pre_hooks or edits[0].dictionary.shape[1] != shape[-1]:
         return None
+    projection = np.linalg.multi_dot([np.eye(shape[-1]), *(each.projection for each in edits)])
     # What the layer is given of each channel, and of none.
     exact = copy.deepcopy(behind).double().eval()
     caught: list[torch.Tensor] = []

@@ -47,4 +47,5 @@ class Resampled:
 
 def _interval(value: float, resampled: Float[np.ndarray, " resample"]) -> Interval:
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    # Weights that add up to 1 do so to rounding.
+    return Interval(*(round(float(each), 12) for each in (value, low, high)))

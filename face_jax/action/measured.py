@@ -108,6 +108,8 @@ class EditEffect:
         if self.recommended:
             return f"The model {self.edit} is recommended for photographs such as these: {said}, more than any control."
         why = "that isn't above zero beyond what chance among photographs gives"
+        if gain.value <= 0:
+            why = "that is no gain"
         if gain.low > 0:
             rivals = [
                 CONTROLS[control.kind]

@@ -63,8 +63,9 @@ def write_why(
     every = (reasons,) if isinstance(reasons, Why) else tuple(reasons)
     for each in every:
         instance("reasons", each, Why, "the result of explanation.why")
-    misread = len(every) > 1 or not every
-    title = f"Why {every[0].names[0]}, and not {every[0].names[1]}?" if not misread else "What misleads the classifier"
+    misread = len(every) != 1
+    names = ("", "") if misread else every[-1].names
+    title = "What misleads the classifier" if misread else f"Why {names[0]}, and not {names[1]}?"
     content = {
         "title": title,
         "explanation": explanation,
@@ -86,6 +87,7 @@ def _rows(adds: np.ndarray, error: np.ndarray, left_out: float, nothing: float, 
     """The largest parts, the others together."""
     order = np.argsort(-np.abs(adds), kind="stable")
     shown, rest = np.sort(order[:most]), order[most:]
+    found: list[tuple[int | None, str, str, float, float]]
     found = [(int(at) + 1, "", pictures.concept_colour(int(at) + 1), float(adds[at]), float(error[at])) for at in shown]
     grey = "var(--muted)"
     if len(rest):

@@ -133,8 +133,11 @@ def test_a_binary_network_keeps_its_one_logit():
     np.testing.assert_allclose(of_torch(bridges.edited_module(edited)), of_jax(edited), atol=1e-5)
 
 
-def test_signs_apart_are_put_together_again():
+@pytest.mark.parametrize("affine", [False, True])
+def test_signs_apart_are_put_together_again(affine):
     model = network()
+    if affine:
+        del model.again
     half = bridges.split(model, "more", preprocess=PREPROCESS)
     explanation = explained(half, signs="apart")
     edited = fj.edit(half, explanation, remove=[0], codes="linear")
