@@ -40,10 +40,12 @@ def network():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_block_of_python_runs(page, tmp_path, monkeypatch):
-    """In the order of the page; `network` and a folder `photos` are there."""
+    """In the order of the page; `network`, a folder `photos` and `labels.csv` are there."""
     (tmp_path / "photos").mkdir()
     for number, pixels in enumerate(np.concatenate([pictures(8, colour) for colour in (0, 1)])):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    lines = ["file,label,group"] + [f"{number}.png,{'red' if number < 8 else 'green'},all" for number in range(16)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     names = {"network": network(), "__name__": "docs"}
     text = page.read_text()
