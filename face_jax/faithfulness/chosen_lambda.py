@@ -66,7 +66,7 @@ def path_judged_on(
             rows, term = faithful_rows(head, crops, pictures.maps, outputs)
             # Rows of zeros that weigh nothing teach nothing, and all fits are one program.
             rows = np.where(left_out[:, None], 0, rows)
-            term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, term.weights))
+            term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, jnp.asarray(term.weights)))
         else:
             fitting = pictures[np.setdiff1d(shuffled, judged)]
             rows, term = faithful_rows(fitting.head(head), crops[:0], fitting.maps, outputs)

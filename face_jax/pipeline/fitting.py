@@ -96,6 +96,7 @@ def fit(
     settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"]}
     crops = material.pictures.crop_activations
     others, path = rows is not None, None
+    solution: Solution | None = None
     rows = crops if rows is None else rows
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
@@ -106,7 +107,7 @@ def fit(
             objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
             if path is not None:
                 solution = fit_along(leading_to(path), rows, rank, term, **settings)
-        if path is None:
+        if solution is None:
             solution = factorize(jnp.asarray(rows), rank, objective=objective, **settings)
         crop_codes = np.asarray(solution.codes)[: len(crops)]
         if others or not (getattr(head, "affine", False) or faithfulness is None):

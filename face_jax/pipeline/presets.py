@@ -84,7 +84,9 @@ class Preset:
             return None
         if not isinstance(self.method, FACE) or self.method.faithfulness == 0:
             return SquaredError()
-        return SquaredError() + self.method.faithfulness * Faithfulness(head, loss_for(outputs), unit=self.method.unit)
+        # "auto" was left to λ's choice above.
+        weight: Any = self.method.faithfulness
+        return SquaredError() + weight * Faithfulness(head, loss_for(outputs), unit=self.method.unit)
 
     def cropping(self, preprocess: Preprocess) -> Cropping:
         """Which crops are taken; whole pictures are one crop each."""

@@ -106,7 +106,8 @@ def _case(explanation: Explanation, why: Why) -> dict[str, Any]:
         lit = pictures.spotlight(pixels, strength / max(float(strength.max()), 1e-30), colour)
         maps.append((at + 1, colour, pictures.data_uri(lit)))
     rows = _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
-    return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps}
+    outside = abs(parts.left_out) > float(np.abs(parts.concepts).max())
+    return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps, "outside": outside}
 
 
 def _groups(explanation: Explanation, every: tuple[Why, ...]) -> list[dict[str, Any]]:

@@ -86,6 +86,13 @@ def test_a_browser_shows_them(pages, theme, width):
                 assert dark(view) == (theme == "dark")
 
 
+def test_it_is_said_where_the_concepts_do_not_decide(explanation, pages, tmp_path):
+    why = explanation.why(REDDISH[0], "bluish")
+    outside = dataclasses.replace(why, parts=dataclasses.replace(why.parts, left_out=100.0))
+    assert "they don't say what decides" in fj.write_why(explanation, outside, tmp_path).read_text()
+    assert "they don't say what decides" not in pages["why"].read_text()
+
+
 def test_labels_are_not_mistaken_for_each_other(explanation):
     labels = dataclasses.replace(explanation, model=colour_model(outputs=fj.MultiLabel()))
     with pytest.raises(ValueError, match="aren't mistaken for each other"):

@@ -309,7 +309,7 @@ def _problem(
         for weighted in mine.with_terms(terms).in_dtype(activations.dtype).terms
     )
     size = dataclasses.replace(mine, weights=None).size(activations)
-    return Problem(activations, mine, parts, settings, group, size, piece.division)
+    return Problem(activations, mine, parts, settings, group, size, division=piece.division)
 
 
 @jax.jit
