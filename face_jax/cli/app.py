@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool | None) -> None:
     if asked:
         print(f"face-jax {importlib.metadata.version('face-jax')}")
         raise typer.Exit
@@ -42,8 +42,8 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _command(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = None,
 ) -> None:
     pass
 

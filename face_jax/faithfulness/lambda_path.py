@@ -170,7 +170,8 @@ class Part:
 
     activations: Float[Array, "row channel"]
     term: Faithfulness
-    held_out: Float[Array, "other channel"]
+    # Other channels are refused in words where the path begins.
+    held_out: Float[Array, "other _"]
     held_out_term: Faithfulness
 
 

@@ -177,16 +177,16 @@ def test_a_process_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
         kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         return subprocess.Popen(given, stderr=subprocess.PIPE, env=os.environ | kept)
 
-    process = run("killed", 0.2)
-    while not list((tmp_path / "killed").glob("step-*")):
-        assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with run("killed", 0.2) as process:
+        while not list((tmp_path / "killed").glob("step-*")):
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed.npy").exists()
     for name in ("killed", "whole"):
-        process = run(name, 0)
-        assert process.wait() == 0, process.stderr.read().decode()
+        with run(name, 0) as process:
+            _, said = process.communicate()
+        assert process.returncode == 0, said.decode()
     np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))
 
 

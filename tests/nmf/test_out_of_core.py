@@ -227,7 +227,7 @@ def test_progress_tells_steps_and_what_they_came_to(capsys):
         def __exit__(self, *_):
             return None
 
-    found = fj.factorize(blocks(), RANK, progress=Told)
+    found = fj.factorize(blocks(), RANK, progress=lambda stage, total: Told(stage, total))
     run, *states = told
     assert 0 < run.done <= run.total
     assert len(states) == int(found.stats.steps) + 1

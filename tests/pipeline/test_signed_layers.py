@@ -10,10 +10,10 @@ import scipy.optimize
 from toy_model import CLASSES, Disguised, Squared, colour_features, colour_model, pictures
 
 import face_jax as fj
-from face_jax import sanity
 from face_jax.activations import SignedActivationsError
 from face_jax.attribution import forward_with_pullback
 from face_jax.heads import Affine
+from face_jax.pipeline import refit
 from face_jax.signs import Difference, parts_of
 
 RED = pictures(14, 0)
@@ -220,7 +220,7 @@ def test_what_forgets_is_explained_by_the_same_rule(signs, apart, explanation, m
         used.append((type(solver), rows.shape[1]))
         return fj.factorize(rows, rank, solver=solver, **how)
 
-    monkeypatch.setattr(sanity, "factorize", noting)
+    monkeypatch.setattr(refit, "factorize", noting)
 
     def forgot(images):
         # Never below zero, which the explanation is.

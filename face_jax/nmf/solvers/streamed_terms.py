@@ -27,7 +27,7 @@ from ..steps import share
 from ..terms.alternation import State, ahead, judged
 from ..terms.codes_pass import codes_pass
 from ..terms.moves import Way, dictionary_way
-from ..terms.problem import SAMPLE_ROWS, TRIALS, Part, Problem, Settings, Sums, problem_of
+from ..terms.problem import SAMPLE_ROWS, TRIALS, Part, Problem, Settings, Sums, problem_of, sampled_groups
 from .stream import Piece, Scale, Stream
 
 Out = Callable[[int, int, np.ndarray], None]
@@ -215,7 +215,7 @@ def _step(walk: Walk, state: State) -> State:
     dictionary, moved = _ahead(known, state)
     beta = state.history.extrapolation
     groups = stream.shape[0] // group
-    chosen = _sample_of(groups, max(1, SAMPLE_ROWS // group), int(state.history.step) * 37)
+    chosen = _sample_of(groups, sampled_groups(group), int(state.history.step) * 37)
     order = np.argsort(chosen, kind="stable")
     rows_of_sample = np.zeros((len(chosen), group, stream.shape[1]), stream.source.dtype)
     codes_of_sample = np.zeros((len(chosen), group, walk.rank), stream.dtype)
@@ -291,7 +291,7 @@ def _sample_of(groups: int, count: int, offset: int) -> np.ndarray:
     """As `Problem.sample` chooses groups."""
     if groups <= count:
         return np.arange(groups)
-    return (np.arange(count) * groups // count + offset) % groups
+    return np.arange(count) * groups // count + offset % (groups // count)
 
 
 def _problem(

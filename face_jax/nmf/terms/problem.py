@@ -143,8 +143,7 @@ class Problem:
     def sample(self, codes: Codes, offset: Array) -> tuple[tuple[Part, ...], Float[Array, "some concept"], float]:
         """Terms and codes of evenly spread groups of rows, and how many rows each stands for."""
         groups = self.rows // self.group
-        # A power of two: then as many are on each of a power of two of devices, which keep them.
-        count = 1 << (max(1, SAMPLE_ROWS // self.group) - 1).bit_length()
+        count = sampled_groups(self.group)
         if groups <= count:
             return self.recalled().parts, codes, 1.0
         shards = math.gcd(self.shards, count)
@@ -237,6 +236,14 @@ class Problem:
         fit = jnp.sum(sums.gram * (dictionary @ dictionary.T)) / 2 - jnp.sum(sums.cross * dictionary)
         other = self.quadratic.l1_dictionary * dictionary + self.quadratic.l2_dictionary / 2 * dictionary**2
         return self.size / 2 + fit + penalty + jnp.sum(other) + jnp.sum(values)
+
+
+def sampled_groups(group: int) -> int:
+    """How many groups of rows the dictionary's curvature is taken from, of as many rows each.
+
+    A power of two: then as many are on each of a power of two of devices, which keep them.
+    """
+    return 1 << (max(1, SAMPLE_ROWS // group) - 1).bit_length()
 
 
 def _some(x: Any, start: Array | int, size: int) -> Any:
