@@ -26,7 +26,7 @@ from ..support.reprs import short_repr
 _FEWEST = 8
 # Copies differ by rounding.
 _EQUAL = 0.999
-_RANDOM_BANKS, _PREDICTION_SHUFFLES, _FOLDS = 3, 20, 5
+_RANDOM_BANKS, _PREDICTION_SHUFFLES, _FOLDS = 20, 20, 5
 _REGION = ("size", "resize", "fit")
 
 
@@ -38,8 +38,8 @@ class Match:
 
     - `first`, `second`: their numbers, from 0.
     - `correlation`: of their codes over the same places.
-    - `floor`: what both have to beat: the correlation that either reaches, at best, with a bank of random directions in
-        the other's activations.
+    - `floor`: what both have to beat: the correlation that either reaches, at best, with 95 % of banks of random
+        directions in the other's activations.
     - `shared`: whether the correlation is above the floor, above what shuffled photographs give, and above `least`.
     """
 
@@ -315,13 +315,13 @@ def _floor(
     grid: tuple[int, ...],
     key: Key[Array, ""],
 ) -> Float[np.ndarray, " concept"]:
-    """The best correlation of each concept with any of a random bank in another layer's activations, averaged."""
+    """The best correlation of each concept with any of a random bank in another layer's activations: its 95 % quantile."""
     signed = bool((bank < 0).any())
     best = []
     for draw in range(_RANDOM_BANKS):
         drawn = random_dictionary(bank.shape[1], len(bank), key=jax.random.fold_in(key, draw), signed=signed)
         best.append(_correlated(codes, _on(encode_maps(maps, drawn.astype(maps.dtype)), grid)).max(1))
-    return np.mean(best, axis=0)
+    return np.quantile(best, 0.95, axis=0)
 
 
 def _predicted(
