@@ -315,7 +315,7 @@ def _floor(
     grid: tuple[int, ...],
     key: Key[Array, ""],
 ) -> Float[np.ndarray, " concept"]:
-    """The best correlation of each concept with any of a random bank in another layer's activations: its 95 % quantile."""
+    """The best correlation of each concept with any of a random bank in another layer's activations: 95 % quantile."""
     signed = bool((bank < 0).any())
     best = []
     for draw in range(_RANDOM_BANKS):
