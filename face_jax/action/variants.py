@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..activations import Collected, Readable, activations_of
 from ..heads.affine import affine_map
 from ..heads.beside import Beside
 from ..metrics import random_dictionary
+from ..metrics.removal import logits_less
 from ..model import SplitModel
 from ..nmf.encoding import encode_maps
 from ..pictures.labels import Labels
@@ -84,20 +85,10 @@ def logits_under(model: SplitModel, seen: Seen) -> Any:
             some = seen.collected[index]
             taken = jnp.asarray(np.asarray(amounts[:, None] * bank, maps.dtype))
             head = some.head(model.head)
-            found.append(np.asarray(_without(head, jnp.asarray(some.maps), jnp.asarray(codes[index]), taken)))
+            found.append(np.asarray(logits_less(head, jnp.asarray(some.maps), jnp.asarray(codes[index]), taken)))
         return np.concatenate(found)[: len(maps)]
 
     return general
-
-
-@jax.jit
-def _without(
-    head: Any,
-    maps: Float[Array, "image y x channel"],
-    codes: Float[Array, "image y x concept"],
-    taken: Float[Array, "concept channel"],
-) -> Float[Array, "image class"]:
-    return head(maps - codes.astype(maps.dtype) @ taken)
 
 
 def other_concepts(seen: Seen, change: Edit, draws: int, random: np.random.Generator) -> Iterator[np.ndarray]:

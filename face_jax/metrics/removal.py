@@ -102,16 +102,17 @@ def logits_without(
     def general(concept: int | None, direction: np.ndarray | None) -> Float[np.ndarray, "image class"]:
         amount = np.zeros(codes.shape[:3], maps.dtype) if concept is None else codes[..., concept]
         taken = np.zeros(maps.shape[-1], maps.dtype) if direction is None else direction
-        return np.asarray(_less(head, given, jnp.asarray(amount), jnp.asarray(taken)))
+        return np.asarray(logits_less(head, given, jnp.asarray(amount)[..., None], jnp.asarray(taken)[None]))
 
     return general
 
 
 @jax.jit
-def _less(
+def logits_less(
     head: Any,
     maps: Float[Array, "image y x channel"],
-    amount: Float[Array, "image y x"],
-    direction: Float[Array, " channel"],
+    codes: Float[Array, "image y x concept"],
+    taken: Float[Array, "concept channel"],
 ) -> Float[Array, "image class"]:
-    return head(maps - amount[..., None] * direction[None, None, None, :])
+    """Logits of activations from which directions are taken, each as much as its codes say."""
+    return head(maps - codes.astype(maps.dtype) @ taken)

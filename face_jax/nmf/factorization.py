@@ -161,14 +161,20 @@ def checked(
     validate.squared_error(objective)
     validate.penalties(objective, both=True, signed=signed)
     quadratic = validate.weights_of(objective, activations)
-    if start.given is not None:
-        validate.given(start.given, activations, rank, signed=signed)
-    terms = lambda_weights.active(objective)
-    if terms:
-        solver.check_terms(objective)
+    terms = _checked_terms(activations, rank, objective, solver, start)
     if adjoint.unrolled and (terms or not solver.unrollable):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
     return quadratic.with_terms(terms)
+
+
+def _checked_terms(activations: Any, rank: int, objective: Any, solver: AnySolver, start: AnyStart) -> Any:
+    """The terms that weigh anything; raises `ValueError` for a start or a solver that doesn't fit."""
+    if start.given is not None:
+        validate.given(start.given, activations, rank, signed=solver.signed_dictionary)
+    terms = lambda_weights.active(objective)
+    if terms:
+        solver.check_terms(objective)
+    return terms
 
 
 def solved(
@@ -220,11 +226,7 @@ def _of_blocks(
     validate.penalties(objective, both=True, signed=solver.signed_dictionary)
     if adjoint.unrolled:
         raise ValueError("UnrolledAdjoint keeps all steps in memory, and rows in blocks aren't; take ImplicitAdjoint()")
-    if start.given is not None:
-        validate.given(start.given, rows, rank, signed=solver.signed_dictionary)
-    terms = lambda_weights.active(objective)
-    if terms:
-        solver.check_terms(objective)
+    terms = _checked_terms(rows, rank, objective, solver, start)
     whole = objective.quadratic.with_terms(terms)
     if terms and rows.shape[0] <= JOINT_ROWS:
         # So few that both factors move together, too, for which all rows have to be there.
