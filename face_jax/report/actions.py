@@ -23,6 +23,7 @@ from ..support.arguments import instance
 from ..support.atomic_folder import folder_of, put_together
 from . import pictures
 from .policy import with_policy
+from .templates import templates
 from .tree import Pictures, crop_pictures
 
 _CASES, _MOVES, _CROPS, _ROWS = 12, 15, 4, 8
@@ -309,15 +310,7 @@ def _said(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _write(name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path) -> pathlib.Path:
-    try:
-        import jinja2
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError("drawing a page needs more packages: pip install face-jax[report]") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates("face_jax.report", "drawing a page", "PIL")
     folder = folder_of(folder)
     page = with_policy(environment.get_template(f"{name}.html").render(**content), attributes=True)
     with put_together(folder) as new:

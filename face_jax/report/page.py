@@ -22,6 +22,7 @@ from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures
 from .policy import with_policy
+from .templates import templates
 from .together import together
 from .tree import crop_pictures, tree
 from .verdicts import meanings, noun_of, of_nothing, percent, verdicts
@@ -70,16 +71,7 @@ def write_report(
         instance("visualization", visualization, Visualization, "the result of visualize")
     if sanity is not None:
         instance("sanity", sanity, SanityCheck, "the result of sanity_check")
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError("drawing a report needs more packages: pip install face-jax[report]") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("face_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates("face_jax.report", "drawing a report", "matplotlib", "PIL")
     environment.filters["percent"] = percent
     more = {
         "command": command,

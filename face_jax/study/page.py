@@ -14,6 +14,7 @@ import numpy as np
 from ..explanation.saving import text_digest
 from ..report.pictures import data_uri
 from ..report.policy import with_policy
+from ..report.templates import templates
 from ..support.atomic_folder import put_together
 from .trials import Lesson, Option, Picture, Trial
 
@@ -69,16 +70,9 @@ def write_page(
         raise ValueError(
             f"trials has {len(twice)} names twice ({', '.join(twice[:3])}); make each part with a key of its own"
         )
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError("writing a study needs more packages: pip install face-jax[report]") from error
+    environment = templates("face_jax.study", "writing a study")
     path = pathlib.Path(path)
     identity = hashlib.sha256("\0".join(names).encode()).hexdigest()[:12]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("face_jax.study", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     content = json.dumps(_content(identity, trials), ensure_ascii=False, separators=(",", ":"))
     script = environment.get_template("page.js").render()
     # No name may end the script element it stands in.
