@@ -1,12 +1,14 @@
 """How fast are fit, encoding, a faithful fit, a derivative and a whole explanation on a GPU or TPU, beside peers?
 
-    python benchmarks/accelerator.py [--minutes 8] [--only fit,encode,many,faithful,derivative,explain] [--processor]
+    python benchmarks/accelerator.py [--minutes 8] [--only agree,fit,encode] [--processor]
 
-Beside them: scikit-learn on the processor, torchnmf on the same GPU where it and torch's CUDA can be imported, and
-FACE's algorithm (Adam on both factors) on the same device. Each line is printed as soon as it's known; what doesn't fit
-into the minutes is left out by name. Without an accelerator it says so and ends well; `--processor` tries all of it,
-small, on the processor, which tests the script and nothing else. Writes benchmarks/results/accelerator.json. The last
-answers are in README.md, section "accelerator".
+First: how far answers are from the processor's in float32, in float32 with operands of products rounded as the device
+likes best, and in float64. Then times of fit, encode, many, faithful, derivative and explain, and beside them
+scikit-learn on the processor, torchnmf on the same GPU where it and torch's CUDA can be imported, and FACE's algorithm
+(Adam on both factors) on the same device. Each line is printed as soon as it's known; what doesn't fit into the
+minutes is left out by name. Without an accelerator it says so and ends well; `--processor` tries all of it, small, on
+the processor, which tests the script and nothing else. Writes benchmarks/results/accelerator.json. The last answers
+are in README.md, section "accelerator".
 """
 
 from __future__ import annotations
@@ -59,6 +61,52 @@ def told(work: str, who: str, seconds: float, remark: str = "") -> None:
 
 def error(A: np.ndarray, codes: Any, dictionary: Any) -> float:
     return float(((A.astype(np.float64) - np.asarray(codes, np.float64) @ np.asarray(dictionary)) ** 2).sum() / 2)
+
+
+def agree(small: bool) -> None:
+    """The largest distance between the device's answers and the processor's, relative to the largest number."""
+    rows, channels = (300, 64) if small else (4000, 512)
+    processor, device = jax.devices("cpu")[0], jax.devices()[0]
+    A, dictionary = planted(rows, channels, 10), planted(10, channels, 10, seed=1)
+    kernel = 0.05 * np.random.default_rng(2).standard_normal((channels, 50)).astype(np.float32)
+    # Few steps from one start: later ones would tell local minima apart, and not arithmetic.
+    settings: dict[str, Any] = {"start": fj.Given(A[:, :10] + 0.1, dictionary), "key": 0}
+
+    def faithful(A: Any, dictionary: Any) -> Any:
+        head = Affine(jnp.asarray(kernel, A.dtype), jnp.zeros(50, A.dtype))
+        return fj.encode(A, dictionary, objective=fj.SquaredError() + 10.0 * fj.Faithfulness(head))
+
+    programs: dict[str, Callable[[Any, Any], Any]] = {
+        f"{type(solver).__name__}, dictionary after 5 steps": lambda A, dictionary, solver=solver: (
+            fj.factorize(A, 10, solver=solver, **settings).dictionary
+        )
+        for solver in (fj.ADMM(max_steps=5), fj.HALS(max_steps=5), fj.SemiNMF(max_steps=5))
+    }
+    programs["encode"] = fj.encode
+    programs["encode, faithful"] = faithful
+    programs["gradient of encode's codes"] = jax.grad(lambda A, D: jnp.sum(jnp.sin(fj.encode(A, D))), argnums=1)
+    programs["gradient of factorize's codes"] = jax.grad(
+        lambda A, D: jnp.sum(jnp.sin(fj.factorize(A, 10, adjoint=fj.ImplicitAdjoint(throw=False), **settings).codes))
+    )
+    for name, program in programs.items():
+        expected = np.asarray(_at(program, A, dictionary, np.float64, processor))
+        said = []
+        for label, dtype, precision in (
+            ("float32", np.float32, None), ("float32 rounded", np.float32, "default"), ("float64", np.float64, None)
+        ):  # fmt: skip
+            with jax.default_matmul_precision(precision):
+                found = np.asarray(_at(program, A, dictionary, dtype, device))
+            said.append(f"{label} {np.max(np.abs(found - expected)) / np.max(np.abs(expected)):.1e}")
+        with jax.default_matmul_precision(None):
+            on_processor = np.asarray(_at(program, A, dictionary, np.float32, processor))
+        said.append(f"processor's float32 {np.max(np.abs(on_processor - expected)) / np.max(np.abs(expected)):.1e}")
+        print(f"| {name} | from float64 on the processor | | {', '.join(said)} |", flush=True)
+        ROWS.append({"work": name, "who": "distances", "seconds": None, "remark": ", ".join(said)})
+
+
+def _at(program: Callable[[Any, Any], Any], A: Any, dictionary: Any, dtype: Any, device: Any) -> Any:
+    with jax.enable_x64(dtype == np.float64), jax.default_device(device):
+        return program(jnp.asarray(A, dtype), jnp.asarray(dictionary, dtype))
 
 
 def fit(small: bool) -> None:
@@ -179,7 +227,7 @@ def explain(small: bool) -> None:
             told("face-jax demo, a process of its own", f"face_jax, {which} time", time.perf_counter() - begin)
 
 
-PARTS = {part.__name__: part for part in (fit, encode, many, faithful, derivative, explain)}
+PARTS = {part.__name__: part for part in (agree, fit, encode, many, faithful, derivative, explain)}
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from .pipeline.selection import of_class, place_average, units
 from .signs import are_apart, signs_apart
 from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
 from .support.interrupts import interruptible
+from .support.precision import full_precision
 from .support.progress import Advance, Progress, silent
 from .support.progress_line import Watched, progress_of
 from .support.randomness import generator
@@ -91,6 +92,7 @@ class SanityCheck:
 
 
 @interruptible()
+@full_precision
 def sanity_check(
     explanation: Explanation,
     stages: Iterable[tuple[str, SplitModel]],

@@ -18,6 +18,7 @@ from ..nmf.encoding import encode_maps
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.arguments import Real, Seed, Whole, check_count, enough, instance, key_of, real
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from ..support.randomness import generator
@@ -152,6 +153,7 @@ def _name(explanation: Explanation) -> dict[str, str]:
 
 
 @interruptible()
+@full_precision
 def compare(
     first: Explanation,
     second: Explanation,

@@ -21,6 +21,7 @@ from ..nmf.encoding import encode, encode_maps
 from ..signs import as_explained
 from ..support.arguments import instance, one_of, real, shown
 from ..support.concepts import concepts_of
+from ..support.precision import full_precision
 
 if TYPE_CHECKING:
     Codes = Literal["exact", "linear"]
@@ -114,6 +115,7 @@ class _EditedWithTokens:
         return self.change(maps), tokens
 
 
+@full_precision
 def edit(
     model: SplitModel,
     explanation: Explanation,

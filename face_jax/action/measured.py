@@ -15,6 +15,7 @@ from ..pictures.labels import labels_of
 from ..pictures.photographs import Photograph
 from ..support.arguments import Seed, Whole, check_count, enough, key_of
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress_line import Watched
 from ..support.randomness import generator
 from ..support.reprs import short_repr
@@ -125,6 +126,7 @@ def _points(gain: float) -> str:
 
 
 @interruptible()
+@full_precision
 def measure_edit(
     explanation: Explanation,
     images: Any,

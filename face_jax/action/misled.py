@@ -13,10 +13,12 @@ from ..model import photographs_for
 from ..pictures.labels import labels_of
 from ..support.arguments import Seed, Whole, check_count
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
 
 
 @interruptible()
+@full_precision
 def misled(
     explanation: Explanation,
     images: Any,

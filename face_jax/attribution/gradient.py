@@ -15,12 +15,14 @@ from ..nmf import encode
 from ..support.arguments import Concepts, flag
 from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
+from ..support.precision import full_precision
 from .method import checked_bank, checked_images, taken_by
 
 # Cotangents of so many bytes are held at a time.
 _MOST_BYTES = 2**28
 
 
+@full_precision
 def concept_gradients(
     model: SplitModel, dictionary: Any, images: Any, *, concepts: Concepts = None, pooled: bool = True
 ) -> Float[Array, "wanted image height width colour"]:
@@ -75,6 +77,7 @@ def cotangents_of(
         yield _pull_back(linear, jnp.asarray(concepts[start : start + size]))
 
 
+@full_precision
 def forward_with_pullback(
     model: SplitModel, images: Any
 ) -> tuple[Float[Array, "image y x channel"], Callable[[Any], Any]]:

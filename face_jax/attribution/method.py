@@ -18,6 +18,7 @@ from ..nmf import FactorizationError
 from ..support.arguments import Concepts, Seed, flag, float_or_none, index_or_none, key_of, real, shown
 from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
+from ..support.precision import full_precision
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
 
@@ -30,6 +31,7 @@ class Method(Protocol):
     activations, else the sum of the codes at its places.
     """
 
+    @full_precision
     def __call__(
         self,
         model: SplitModel,
@@ -77,6 +79,7 @@ class Asked:
 class CheckedMethod(abc.ABC):
     """A `Method` that finds what it was asked checked."""
 
+    @full_precision
     def __call__(
         self,
         model: SplitModel,

@@ -20,6 +20,7 @@ from ..support.arguments import Concepts, Real, Seed, Whole, check_count, instan
 from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
 from ..support.reprs import short_repr
@@ -72,6 +73,7 @@ class Visualization:
 
 
 @interruptible()
+@full_precision
 def visualize(
     model: SplitModel,
     dictionary: Any,

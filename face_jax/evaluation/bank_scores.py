@@ -22,6 +22,7 @@ from ..pipeline.ranking import looked_at
 from ..support.arguments import Seed, flag, function, key_of, real_array
 from ..support.classes import Target as Class
 from ..support.classes import class_index
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from .pictures import as_scored, in_both, pictures_of
 
@@ -118,6 +119,7 @@ class BankScore:
         }
 
 
+@full_precision
 def score_bank(
     model: SplitModel,
     pictures: Any,

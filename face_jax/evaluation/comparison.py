@@ -25,6 +25,7 @@ from ..nmf.validate import rank_of
 from ..support.arguments import Seed, Whole, flag, function, instance, key_of, real_array, several, whole
 from ..support.classes import Target as Class
 from ..support.classes import class_index
+from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
 from ..support.randomness import generator
 from .bank_scores import score_bank
@@ -41,6 +42,7 @@ else:
     Methods = Measure = Rule = Any
 
 
+@full_precision
 def compare_methods(
     model: SplitModel,
     pictures: Any,

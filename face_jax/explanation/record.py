@@ -21,6 +21,7 @@ from ..support.classes import Target as Class
 from ..support.concepts import concepts_of
 from ..support.fields import elsewhere
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from ..support.sentences import first_of
@@ -120,6 +121,7 @@ class Explanation:
         self, images: Any, *, pooled: Literal[True], batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image concept"]: ...
     @interruptible()
+    @full_precision
     def encode(
         self, images: Any, *, pooled: bool = False, batch: Whole = 32, progress: Watched = None
     ) -> Float[np.ndarray, "image y x concept"] | Float[np.ndarray, "image concept"]:
@@ -152,6 +154,7 @@ class Explanation:
         return _in_place(codes[:, 0, 0] if pooled else codes, readable)
 
     @interruptible()
+    @full_precision
     def maps(
         self,
         images: Any,
@@ -186,6 +189,7 @@ class Explanation:
         return np.moveaxis(_in_place(np.moveaxis(maps, 1, 0), readable), 0, 1)
 
     @interruptible()
+    @full_precision
     def why(
         self,
         image: Any,

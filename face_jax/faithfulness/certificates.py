@@ -15,6 +15,7 @@ from ..nmf import Objective, Solution, SquaredError, encode
 from ..nmf.validate import finite, matrix, squared_error
 from ..outputs import AnyOutputs, Outputs
 from ..support.arguments import instance
+from ..support.precision import full_precision
 from .checks import check_finite
 from .losses import outputs_for
 from .term import Faithfulness, check_weighed
@@ -50,6 +51,7 @@ class Certified:
         return rows
 
 
+@full_precision
 def certify(
     term: Faithfulness,
     activations: Float[Array, "row channel"],

@@ -20,6 +20,7 @@ from ..nmf.validate import matrix, rank_of, value_range
 from ..outputs import AnyOutputs, Outputs
 from ..support.arguments import Real, Seed, Whole, instance, key_of, real, several
 from ..support.fields import counted, elsewhere, within
+from ..support.precision import full_precision
 from ..support.progress import Progress, silent
 from .certificates import predictions
 from .checks import check_finite
@@ -101,6 +102,7 @@ class Path:
         return [dataclasses.asdict(point) for point in self.points]
 
 
+@full_precision
 def faithfulness_path(
     activations: Float[Array, "row channel"],
     rank: Whole,

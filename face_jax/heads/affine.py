@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..support.precision import full_precision
 from .from_torch import tensor
 
 
@@ -49,6 +50,7 @@ class Affine:
         """Always: this head is affine after pooling."""
         return True
 
+    @full_precision
     def __call__(
         self, maps: Float[Array, "image y x channel"] | Float[Array, "row channel"]
     ) -> Float[Array, "image class"]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..support.precision import full_precision
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -39,6 +41,7 @@ class Beside:
         """Never: logits aren't a function of averages alone."""
         return False
 
+    @full_precision
     def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
         """Logits of maps of these pictures, or of any number of maps of one picture, if it has the tokens of one alone.
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ..support.precision import full_precision
 from . import layers
 from .from_torch import as_maps, chain, converted, of_vectors, require
 
@@ -58,6 +59,7 @@ class NetworkHead(nnx.Module):
         # Its classifier's first layer sees all places of the grid.
         return known // math.prod(self.pooling.grid) if isinstance(self.pooling, layers.Pooling) else None
 
+    @full_precision
     def __call__(self, maps: Maps) -> Float[Array, "image class"]:
         """Logits of feature maps, or of rows. Raises `ValueError` for another number of channels."""
         _check_channels("maps", maps, self.channels)
@@ -87,6 +89,7 @@ class TokenHead(nnx.Module):
         """How many channels it takes."""
         return layers.channels_taken(self.norm)
 
+    @full_precision
     def __call__(
         self,
         tokens: Float[Array, "image token channel"] | Float[Array, "image y x channel"],

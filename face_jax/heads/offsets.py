@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..support.arguments import real_array
+from ..support.precision import full_precision
 from .affine import Affine
 from .one_logit import Around
 
@@ -28,6 +29,7 @@ class Shifted(Around):
 
     offset: Float[Array, " channel"]
 
+    @full_precision
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """Logits of the maps with the offset added."""
         if maps.shape[-1:] != self.offset.shape:

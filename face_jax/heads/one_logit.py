@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..support.precision import full_precision
 from .affine import Affine
 
 
@@ -40,6 +41,7 @@ class Around:
 class OneLogit(Around):
     """The logits `[0, z]` of a head that gives one logit z, `image` or `image × 1`; `binary` makes it."""
 
+    @full_precision
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """Two logits an image. Raises `ValueError` for a head that gives several."""
         logit = self.head(maps, *tokens)
@@ -57,6 +59,7 @@ class OneLogit(Around):
 class _BesideSecond(Around):
     """Logits less the second class's."""
 
+    @full_precision
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """As many logits as the head's, with the same softmax."""
         logits = self.head(maps, *tokens)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..support.precision import full_precision
 from .affine import Affine
 from .one_logit import Around
 
@@ -26,6 +27,7 @@ class Scaled(Around):
 
     factor: Float[Array, ""]
 
+    @full_precision
     def __call__(self, maps: Float[Array, "..."], *tokens: Array) -> Float[Array, "image class"]:
         """Logits of the maps times the factor."""
         return self.head(maps * self.factor.astype(maps.dtype), *tokens)

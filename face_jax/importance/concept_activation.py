@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ..model import Head
 from ..support.arguments import Seed, Whole, index_or_none, key_of, shown
 from ..support.fields import within
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from .derivatives import logit_gradient
 
@@ -49,6 +50,7 @@ class TCAV:
         return self.p_value < level / len(self.p_value)
 
 
+@full_precision
 def tcav(
     head: Head,
     codes: Float[Array, "image y x concept"],

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ..model import Head
 from ..support.arguments import Whole, native
 from ..support.fields import within
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from .checks import check_contributions
 from .derivatives import logit_gradient
@@ -42,6 +43,7 @@ class GradientTimesCode:
         return self.per_image.mean(0)
 
 
+@full_precision
 def gradient_times_code(
     head: Head,
     codes: Float[Array, "image y x concept"],

@@ -15,6 +15,7 @@ from ..heads.beside import of_pictures
 from ..outputs import Outputs
 from ..support.arguments import native
 from ..support.fields import within
+from ..support.precision import full_precision
 from .checks import check_asked
 
 # Behind a head that isn't affine a concept is looked at alone in so many pictures that have most of it.
@@ -37,6 +38,7 @@ class Reading:
     score: float = dataclasses.field(metadata=within())
 
 
+@full_precision
 def class_readings(
     head: Any, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"]
 ) -> Float[np.ndarray, "concept class"]:

@@ -13,12 +13,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..support import arguments as checks
 from ..support.arguments import Seed, Whole, index_or_none, key_of, shown, whole
+from ..support.precision import full_precision
 from ..support.progress import Advance, nobody
 from ..support.randomness import generator
 from ..support.scaling import usable_exponent
 from .indices import Sobol
 
 
+@full_precision
 def sampled_total_sobol(
     function: Callable[[Float[Array, " concept"]], Float[Array, ""] | Float[Array, " image"]],
     concepts: Whole,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from ..heads import Affine
 from ..model import Head, check_head
 from ..support.arguments import Seed, Whole, native
+from ..support.precision import full_precision
 from ..support.progress import Advance, nobody
 from ..support.scaling import of_order_one
 from .checks import check_asked, check_contributions
@@ -20,6 +21,7 @@ from .indices import Sobol
 from .sampled import checked_designs, sampled_total_sobol
 
 
+@full_precision
 def total_sobol(
     head: Head,
     codes: Float[Array, "image y x concept"],
@@ -83,6 +85,7 @@ def total_sobol(
     )
 
 
+@full_precision
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
     """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN.
 
@@ -96,6 +99,7 @@ def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float
     return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
 
 
+@full_precision
 def contributions(
     head: Head, codes: Float[Array, "image y x concept"], dictionary: Float[Array, "concept channel"], target: Whole
 ) -> Float[np.ndarray, "image concept"]:

@@ -15,6 +15,7 @@ from ..heads.affine import affine_map
 from ..importance.checks import check_asked
 from ..model import Head
 from ..support.arguments import Real, Whole, native, real, real_array
+from ..support.precision import full_precision
 from .predictions import logits_of
 
 
@@ -47,6 +48,7 @@ class Completeness:
     additivity_error: float
 
 
+@full_precision
 def completeness_bounds(
     head: Head,
     maps: Float[np.ndarray, "picture height width _"],
@@ -103,6 +105,7 @@ def completeness_bounds(
     )
 
 
+@full_precision
 def completeness(accuracy: Real, original: Real, random: Real) -> float:
     """Completeness of concepts (Yeh et al. 2020): the share of the accuracy above chance that they keep.
 

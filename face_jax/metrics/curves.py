@@ -17,6 +17,7 @@ from ..model import Head
 from ..outputs import AnyOutputs, MultiClass, Outputs
 from ..support.arguments import Real, Whole, check_count, instance, native, one_of, real, real_array, shown
 from ..support.fields import within
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
 
@@ -55,6 +56,7 @@ class Fidelity:
     c_deletion: float = dataclasses.field(metadata=within(-1, 1 + 1e-6))
 
 
+@full_precision
 def fidelity(
     head: Head,
     codes: Float[Array, "image y x concept"],
@@ -117,6 +119,7 @@ def fidelity(
     )
 
 
+@full_precision
 def c_insertion(accuracy: Float[np.ndarray, " step"]) -> float:
     """C-Ins, the area under an insertion curve: trapezoids over 0…r, over r (FACE, section 4.2).
 
@@ -133,6 +136,7 @@ def c_insertion(accuracy: Float[np.ndarray, " step"]) -> float:
     return float(np.trapezoid(accuracy) / (len(accuracy) - 1))
 
 
+@full_precision
 def c_deletion(accuracy: Float[np.ndarray, " step"], definition: str = "paper") -> float:
     """C-Del, how far accuracy falls while concepts are taken out: `Σₖ (Acc₀ − Accₖ)` over a number near r.
 
@@ -167,6 +171,7 @@ def _beyond(definition: Any) -> int:
     return _DELETION[one_of("definition", definition, tuple(_DELETION))]
 
 
+@full_precision
 def insertion_ceiling(concepts: Whole, accuracy_of_nothing: Real = 0.0) -> float:
     """The highest C-Ins: every image right from the first concept on.
 
@@ -180,6 +185,7 @@ def insertion_ceiling(concepts: Whole, accuracy_of_nothing: Real = 0.0) -> float
     return 1 - (1 - accuracy_of_nothing) / (2 * concepts)
 
 
+@full_precision
 def deletion_ceiling(concepts: Whole, definition: str = "paper") -> float:
     """The highest C-Del: every image right at first, and none from the first deletion on.
 

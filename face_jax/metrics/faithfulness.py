@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from ..outputs import AnyOutputs, MultiClass, Outputs
 from ..support.arguments import instance, real_array
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 
 _SQUARED = 400  # binary exponents whose squares float64 holds
@@ -42,6 +43,7 @@ class Certificates:
     __repr__ = short_repr
 
 
+@full_precision
 def certificates(
     original: Float[np.ndarray, "image class"],
     rebuilt: Float[np.ndarray, "image class"],
@@ -82,6 +84,7 @@ def certificates(
     )
 
 
+@full_precision
 def mean_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
     """`‖A − Â‖² / (n p)`, the mean over all entries (FACE, appendix L.1): in the activations' unit squared.
 
@@ -96,6 +99,7 @@ def mean_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.
     return float(np.square(activations.astype(np.float64) - rebuilt).mean())
 
 
+@full_precision
 def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float[np.ndarray, "..."]) -> float:
     """`‖A − Â‖² / ‖A‖²`, in any unit: 0 is perfect, 1 no better than no concepts. NaN if all activations are zero.
 

@@ -12,6 +12,7 @@ from ..activations import Crops
 from ..model import Preprocess
 from ..pictures.crop_and_resize import pair_of, place_of
 from ..support.arguments import real_array
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 
 
@@ -85,6 +86,7 @@ class Pointing:
         return float((self.hits - self.chances).std(ddof=1) / np.sqrt(len(self.hits)))
 
 
+@full_precision
 def pointing_cases(
     strongest: Sequence[Sequence[int]],
     crops: Crops,
@@ -139,6 +141,7 @@ def pointing_cases(
     )
 
 
+@full_precision
 def pointing_game(maps: Float[np.ndarray, "case y x"], boxes: Int[np.ndarray, "box 4"]) -> Pointing:
     """Whether each map's maximum lies inside its box (Zhang et al. 2018), beside the chance of it.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from ..nmf.matching import agreements, drawn_rows
 from ..support.arguments import Seed, flag, key_of, real_array, several
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from .controls import random_dictionary, unit_length
 
@@ -41,6 +42,7 @@ class Stability:
         return float(self.pairs.std())
 
 
+@full_precision
 def stability(
     dictionaries: Sequence[Float[np.ndarray, "_ _"]],
     *,

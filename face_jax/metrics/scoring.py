@@ -16,6 +16,7 @@ from ..nmf.encoding import encode_maps
 from ..outputs import AnyOutputs, MultiClass
 from ..support.arguments import Whole, instance, real_array
 from ..support.fields import within
+from ..support.precision import full_precision
 from .curves import Fidelity, fidelity, gini
 from .faithfulness import certificates, relative_squared_error
 from .predictions import logits_of
@@ -49,6 +50,7 @@ class Score:
     fidelity: Fidelity
 
 
+@full_precision
 def score(
     name: str,
     head: Head,

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ..outputs import AnyOutputs, MultiClass, Outputs
 from ..support.arguments import Seed, Whole, check_count, instance, key_of, real_array
+from ..support.precision import full_precision
 from ..support.randomness import generator
 
 
@@ -32,6 +33,7 @@ class SurrogateError:
     agreement: float
 
 
+@full_precision
 def surrogate_error(
     logits: Float[np.ndarray, "image class"],
     presence: Float[np.ndarray, "_ concept"] | Float[np.ndarray, "_ _ concept"],
@@ -101,6 +103,7 @@ class SurrogateCheck:
         return not any(self.own.mae >= other.mae or self.own.emd >= other.emd for other in others)
 
 
+@full_precision
 def surrogate_check(
     logits: Float[np.ndarray, "image class"],
     presence: Float[np.ndarray, "_ concept"],

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..blocks.row_blocks import in_blocks
 from ..linalg.row_shards import explicit, in_auto_axes
+from ..support.precision import full_precision
 from . import validate
 from .code_stores import CODES, check_codes
 from .nnls.least_squares import codes_of
@@ -28,6 +29,7 @@ from .terms import codes_with_terms, lambda_weights
 _FEWEST_ROWS, _MOST_ROWS = 512, 2**15
 
 
+@full_precision
 def encode(
     activations: Matrix,
     dictionary: ArrayLike,
@@ -135,6 +137,7 @@ def _codes_of(
     return codes, lost, jnp.any(lost)
 
 
+@full_precision
 def encode_maps(
     maps: Float[np.ndarray, "image y x channel"], dictionary: Float[np.ndarray, "concept channel"]
 ) -> Float[np.ndarray, "image y x concept"]:

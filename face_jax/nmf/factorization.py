@@ -17,6 +17,7 @@ from ..blocks.scratch import Scratch
 from ..linalg.row_shards import explicit, in_auto_axes
 from ..support.arguments import Seed, Whole, flag, index_or_none, key_of
 from ..support.memory import check_memory
+from ..support.precision import full_precision
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
 from . import magnitude, validate
@@ -39,6 +40,7 @@ from .terms.alternation import JOINT_ROWS
 _LARGE = 2**27  # bytes of activations below which nobody looks for room
 
 
+@full_precision
 def factorize(
     activations: Matrix,
     rank: Whole,

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Int, Key
 
 from ..support.arguments import flag, key_of
+from ..support.precision import full_precision
 from . import validate
 from .derivative.adjoints import ImplicitAdjoint
 from .factorization import check_settings, checked, solved
@@ -32,6 +33,7 @@ _BYTES = 2**28  # of activations that are stacked at a time
 _MOST = 64  # problems of one program on a processor, which solves them one after another
 
 
+@full_precision
 def factorize_many(
     activations: Any,
     rank: Any,

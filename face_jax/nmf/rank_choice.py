@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
 from ..support.fields import within
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from . import magnitude, validate
 from . import rank_choice_in_blocks as in_parts
@@ -63,6 +64,7 @@ class RankScan:
         return int(self.ranks[np.argmax(within)])
 
 
+@full_precision
 def rank_scan(
     activations: Matrix,
     ranks: Concepts,

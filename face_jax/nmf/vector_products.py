@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..support.arguments import flag, instance, several, shown
+from ..support.precision import full_precision
 from ..support.reprs import short_repr
 from ..support.scaling import positive
 from . import validate
@@ -65,6 +66,7 @@ class DerivativeStats:
     __repr__ = short_repr
 
 
+@full_precision
 def implicit_vjp(
     activations: Activations,
     solution: Solution,
@@ -115,6 +117,7 @@ def implicit_vjp(
     return _pulled_back(adjoint, conditions, solution, (of_codes.astype(dtype), of_dictionary.astype(dtype)))
 
 
+@full_precision
 def derivative_stats(
     activations: Activations,
     solution: Solution,

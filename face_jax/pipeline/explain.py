@@ -20,6 +20,7 @@ from ..support.classes import Target as Class
 from ..support.classes import class_index
 from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
+from ..support.precision import full_precision
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings
@@ -42,6 +43,7 @@ _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)),
 
 
 @interruptible()
+@full_precision
 def explain(
     model: SplitModel,
     images: Any,

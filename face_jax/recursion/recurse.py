@@ -36,6 +36,7 @@ from ..support.arguments import (
 from ..support.cache import no_cache
 from ..support.concepts import concepts_of
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
 from .dividing import Level, Settings, Task, divide
 
@@ -44,6 +45,7 @@ _MINOR = 0.01
 
 
 @interruptible()
+@full_precision
 def recurse(
     explanation: Explanation,
     earlier: SplitModel | Sequence[SplitModel] | Callable[[int], SplitModel],
@@ -145,6 +147,7 @@ def recurse(
     return dataclasses.replace(explanation, recursion=recursion)
 
 
+@full_precision
 def suggest_recursion(
     explanation: Explanation, *, percentile: Real = 90.0, fewest: Whole = 12, threshold: Real = 0.7
 ) -> Recursion:

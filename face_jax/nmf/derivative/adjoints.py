@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from ...support.precision import full_precision
 from ..objective import Objective
 from ..shapes import Activations, Factors, Number, Scalar
 from ..solution import Solution
@@ -140,6 +141,7 @@ def _rooted(adjoint: ImplicitAdjoint, conditions: Conditions, factors: Factors) 
 
 
 @_rooted.defjvp
+@full_precision
 def _rooted_jvp(adjoint: ImplicitAdjoint, primals: tuple, tangents: tuple) -> tuple[Factors, Factors]:
     # The tangents of the tolerance and of the factors themselves are zero: they come from constants.
     conditions, factors = primals

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from ...support.arguments import flag, real_array
+from ...support.precision import full_precision
 from ...support.reprs import short_repr
 from ...support.scaling import exponent, positive, shifted
 from .. import validate
@@ -50,6 +51,7 @@ class KKTResidual:
         return jnp.sqrt(self.codes**2 + self.dictionary**2)
 
 
+@full_precision
 def kkt_residual(
     activations: Activations,
     codes: Codes,
@@ -164,6 +166,7 @@ class CodesCertificate:
         return self.violation <= self.tolerance
 
 
+@full_precision
 def certify_codes(
     activations: ArrayLike,
     codes: ArrayLike,

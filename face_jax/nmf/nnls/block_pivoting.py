@@ -18,6 +18,7 @@ from ...linalg.conjugate_gradients import conjugate_gradient
 from ...linalg.control_flow import cond, fori_loop, while_loop
 from ...linalg.inner_products import Columns as EachColumn
 from ...linalg.row_shards import on_each_device
+from ...support.precision import full_precision
 from ...support.scaling import bound, exponent, shifted
 from ..shapes import Activations, Columns, Dictionary, Grams
 from ..steps import coordinate_step, sweep
@@ -116,6 +117,7 @@ def _solved_alone(gram: Grams, cross: Columns, rows: Rows | None) -> Columns:
 
 
 @nnls.defjvp
+@full_precision
 def _nnls_jvp(primals: tuple, tangents: tuple) -> tuple[Columns, Columns]:
     gram, cross, rows = primals
     d_gram, d_cross = tangents[:2]

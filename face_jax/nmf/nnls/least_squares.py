@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.control_flow import alike, cond, fori_loop
+from ...support.precision import full_precision
 from ...support.scaling import bound, exponent, shifted, widest
 from ..objective import SquaredError
 from ..shapes import Activations, Codes, Columns, Dictionary, Number
@@ -122,6 +123,7 @@ def _products(units: Dictionary, rows: Activations) -> tuple[Columns, Float[Arra
 
 
 @_products.defjvp
+@full_precision
 def _products_jvp(primals: tuple, tangents: tuple) -> tuple:
     (units, rows), (d_units, d_rows) = primals, tangents
     cross, by = _products(units, rows)
