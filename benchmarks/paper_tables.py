@@ -132,6 +132,8 @@ def prepared(arguments: argparse.Namespace, name: str, labelled: photographs.Lab
     for number, label in enumerate(labelled.labels):
         if len(found) == arguments.classes:
             break
+        if arguments.labels and label not in arguments.labels:
+            continue
         target = _target(taken, labelled, label, number)
         one = material(
             taken, labelled.setting, label, target, labelled.of(number), arguments.photographs, arguments.folds,
@@ -210,6 +212,9 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", help="of a network that isn't known here: DEFAULT, or a file")
     parser.add_argument("--layer", help="where to split it")
     parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument(
+        "--labels", nargs="+", metavar="NAME", help="these classes only, say in one of several processes"
+    )
     parser.add_argument("--photographs", type=int, default=60, help="of each class")
     parser.add_argument("--crops", type=int, default=10, help="of each photograph")
     parser.add_argument("--rank", type=int, default=25)
