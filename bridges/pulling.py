@@ -22,7 +22,7 @@ from face_jax.support.interrupts import interruptible
 from face_jax.support.progress import silent
 from face_jax.support.progress_line import Watched, progress_of
 
-from .stores import MemoryStore, Store, open_store
+from .stores import MemoryStore, Store, in_step, open_store, tokens_path
 from .torch_features import features_of
 
 Picture = Any
@@ -39,13 +39,14 @@ class Pulled:
     - `names`: the pictures' names, one a row.
     - `skipped`: the pictures that failed: name and reason.
     - `kept`: of a transformer's layer the tokens that lie on no place of the picture (class token, registers), for
-        `split.head(activations, kept)`; in memory alone, and not beside averages: else None.
+        `split.head(activations, kept)`, in memory or on disk as the activations are; None where a layer has no such
+        tokens, and beside averages.
     """
 
     activations: Any
     names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
-    kept: Float[np.ndarray, "image token channel"] | None = None
+    kept: Any = None
 
 
 @interruptible()
@@ -74,7 +75,7 @@ def pull(
     - `pooled`: keep each picture's average activations, which is a row a picture.
     - `store`: None for memory, else a path that ends in `.npy` (opened as a memory map) or `.zarr`. If it holds
         the beginning of the same work, that is kept and the rest is done; pictures that were left out stay so until
-        you delete it.
+        you delete it. Tokens that lie on no place are in a second one, `…-tokens.npy` beside `….npy`.
     - `progress`: told how far it is, as by `face_jax.explain`; nobody by default.
 
     **Returns:** the activations with names, in the order of `pictures`. Raises `ValueError` if none could be read, if
@@ -90,27 +91,40 @@ def pull(
     """
     batch, pooled, progress = check_count("batch", batch, "pictures"), flag("pooled", pooled), progress_of(progress)
     path = None if store is None else path_of("store", store, "a store, which ends in .npy or .zarr")
-    forward = _Forward(split, pooled, tokens=path is None and not pooled)
+    forward = _Forward(split, pooled)
     named = _named(pictures)
     if not named:
         raise ValueError("pictures is empty; give at least one")
     with contextlib.nullcontext() if path is None else _claimed(path):
-        kept: Store = (
-            MemoryStore(len(named))
-            if path is None
-            else open_store(path, split.fingerprint, tuple(name for name, _ in named), pooled)
-        )
+        kept, beside = _stores(path, split.fingerprint, tuple(name for name, _ in named), pooled, forward.keeps_tokens)
         forward.shape = kept.picture_shape
         with progress("Activations", len(named)) as advance, freed_memory_kept():
             advance(kept.done)
             for read in _batches(named[kept.done :], batch, forward.pin):
-                values, places = forward.of_one_shape(read)
+                values, tokens, places = forward.of_one_shape(read)
                 failed = [(read.names[place], read.failed[place]) for place in sorted(read.failed)]
-                kept.append(values, [read.names[place] for place in places], failed, forward.shape)
+                for store, rows in ((beside, tokens), (kept, values)):
+                    if store is not None:
+                        store.append(rows, [read.names[place] for place in places], failed, forward.shape)
                 advance(len(read.names))
         if not kept.names:
             raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")
-        return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped), forward.kept())
+        tokens = None if beside is None else beside.finish()
+        return Pulled(kept.finish(), tuple(kept.names), tuple(kept.skipped), tokens)
+
+
+def _stores(
+    path: pathlib.Path | None, fingerprint: str, names: tuple[str, ...], pooled: bool, tokens: bool
+) -> tuple[Store, Store | None]:
+    """Where maps are kept, and where the tokens beside them are, if there are any."""
+    if path is None:
+        return MemoryStore(len(names)), MemoryStore(len(names)) if tokens else None
+    maps = open_store(path, fingerprint, names, pooled)
+    if not tokens:
+        return maps, None
+    beside = open_store(tokens_path(path), fingerprint, names, pooled, tokens=True)
+    in_step(maps, beside)
+    return maps, beside
 
 
 @contextlib.contextmanager
@@ -151,13 +165,13 @@ class _Batch:
 class _Forward:
     """Batches through the network; on a GPU with copies that don't wait.
 
-    `shape` is the pictures', once the network has taken some. With `tokens`, those beside the maps are kept.
+    `shape` is the pictures', once the network has taken some.
     """
 
-    def __init__(self, split: SplitModel, pooled: bool, *, tokens: bool) -> None:
+    def __init__(self, split: SplitModel, pooled: bool) -> None:
         self.features, self.pooled = features_of(split), pooled
         self.layout = self.features.layout
-        self.tokens: list[np.ndarray] | None = [] if tokens and self.layout.prefix else None
+        self.keeps_tokens = bool(self.layout.prefix) and not pooled
         self.cuda = self.features.device.type == "cuda"
         self.own = split.preprocess.shape
         self.shape: tuple[int, ...] | None = None
@@ -166,44 +180,44 @@ class _Forward:
         tensor = torch.from_numpy(stack)
         return tensor.pin_memory() if self.cuda else tensor
 
-    def of_one_shape(self, batch: _Batch) -> tuple[np.ndarray | None, list[int]]:
-        """Activations of the pictures of the common shape, and their places; the others get a reason in `failed`."""
-        values, kept = None, []
+    def of_one_shape(self, batch: _Batch) -> tuple[np.ndarray | None, np.ndarray | None, list[int]]:
+        """Activations and tokens of the pictures of the common shape, and their places.
+
+        The others get a reason in `failed`.
+        """
+        values, tokens, kept = None, None, []
         # The sort is stable: among shapes that are as frequent, the network's own comes first, then the earliest.
         for places, stack in sorted(batch.stacks, key=lambda s: (len(s[0]), s[1].shape[1:] == self.own), reverse=True):
             shape = tuple(stack.shape[1:])
             if shape == (self.shape or self.own):
                 # An error here is the network's or the machine's, not the pictures'.
-                values, kept = self(stack), places
+                (values, tokens), kept = self(stack), places
             elif self.shape is not None:
                 batch.failed.update(dict.fromkeys(places, f"shape {shape}, and the other pictures have {self.shape}"))
                 continue
             else:
                 try:
-                    values, kept = self(stack), places
+                    (values, tokens), kept = self(stack), places
                 except torch.OutOfMemoryError:
                     raise
                 except (RuntimeError, ValueError, IndexError) as error:
                     batch.failed.update(dict.fromkeys(places, f"shape {shape}, which the network refuses: {error}"))
                     continue
             self.shape = shape
-        return values, kept
+        return values, tokens, kept
 
-    def __call__(self, stack: torch.Tensor) -> Float[np.ndarray, "image ..."]:
+    def __call__(
+        self, stack: torch.Tensor
+    ) -> tuple[Float[np.ndarray, "image ..."], Float[np.ndarray, "image token channel"] | None]:
+        """Activations and the tokens beside them."""
         with torch.no_grad():
             images = stack.to(self.features.device, non_blocking=self.cuda)
             images = images.movedim(-1, 1)
-            if self.tokens is None:
+            if not self.keeps_tokens:
                 maps = _with_digits(self.features.maps_of(images))
-            else:
-                tensor = _with_digits(self.features.tensor_of(images))
-                maps = self.layout.to_maps(tensor)
-                self.tokens.append(self.layout.to_prefix(tensor).cpu().numpy())
-            return (maps.mean(dim=(1, 2)) if self.pooled else maps).cpu().numpy()
-
-    def kept(self) -> Float[np.ndarray, "image token channel"] | None:
-        """The tokens beside all maps, if they were to be kept."""
-        return np.concatenate(self.tokens) if self.tokens else None
+                return (maps.mean(dim=(1, 2)) if self.pooled else maps).cpu().numpy(), None
+            tensor = _with_digits(self.features.tensor_of(images))
+            return self.layout.to_maps(tensor).cpu().numpy(), self.layout.to_prefix(tensor).cpu().numpy()
 
 
 def _with_digits(tensor: torch.Tensor) -> torch.Tensor:

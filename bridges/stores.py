@@ -184,13 +184,17 @@ class DiskStore(Store):
                 "store=%r is damaged from row %d on, of %d that were written; they are computed again",
                 str(self.path), kept, len(names),
             )  # fmt: skip
-        self.blocks = blocks[:whole]
-        kept, left_out = self.blocks[-1][:2] if whole else (0, 0)
+        self.names, self.skipped, self.picture_shape, self.rows = names, skipped, picture_shape, rows
+        self._keep(blocks[:whole])
+
+    def _keep(self, blocks: list[tuple[int, int, str]]) -> None:
+        """Go on behind these blocks, the first of those that there are."""
+        kept, left_out = blocks[-1][:2] if blocks else (0, 0)
+        self.names, self.skipped = self.names[:kept], self.skipped[:left_out]
         if not kept:
-            self.blocks = []
+            self.blocks, self.names, self.skipped, self.picture_shape, self.rows = [], [], [], None, None
             return
-        self.names, self.skipped, self.picture_shape = names[:kept], skipped[:left_out], picture_shape
-        self.rows = rows
+        self.blocks = blocks
         if self.done < self.total:
             with self._room_in_words():
                 self._write_note()
@@ -261,14 +265,34 @@ def _sealed(note: dict[str, Any]) -> dict[str, Any]:
     return said | {"digest": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 
-def open_store(path: pathlib.Path, fingerprint: str, names: tuple[str, ...], pooled: bool) -> DiskStore:
-    """A store on disk, new or with the beginning of the same work in it."""
+def in_step(*stores: DiskStore) -> None:
+    """Lets stores of the same pictures go on behind the batches that all of them have."""
+    common = 0
+    for each in zip(*(store.blocks for store in stores), strict=False):
+        if len({block[:2] for block in each}) > 1:
+            break
+        common += 1
+    for store in stores:
+        if len(store.blocks) > common:
+            store._keep(store.blocks[:common])
+
+
+def tokens_path(path: pathlib.Path) -> pathlib.Path:
+    """Where a store's tokens lie, beside its maps."""
+    return path.with_name(f"{path.stem}-tokens{path.suffix}")
+
+
+def open_store(
+    path: pathlib.Path, fingerprint: str, names: tuple[str, ...], pooled: bool, *, tokens: bool = False
+) -> DiskStore:
+    """A store on disk, new or with the beginning of the same work in it; of maps, or of the tokens beside them."""
     if path.suffix not in (".npy", ".zarr"):
         raise ValueError(f"store={str(path)!r} ends in {path.suffix!r}; give a path that ends in .npy or .zarr")
     if path.suffix == ".zarr":
         _zarr()
     pictures = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
-    return DiskStore(path, {"model": fingerprint, "pictures": pictures, "pooled": pooled}, len(names))
+    identity = {"model": fingerprint, "pictures": pictures, "pooled": pooled}
+    return DiskStore(path, identity | ({"part": "tokens"} if tokens else {}), len(names))
 
 
 def _zarr() -> Any:
