@@ -20,20 +20,23 @@ from .fitting import Fitted
 from .material import Keys, Material
 from .presets import Preset
 
-# Behind a head that isn't affine, importance takes hundreds of calls of the head for each picture. With CRAFT's 32
-# masks for each concept of 12 pictures, half of a small vision transformer takes 40 s on two cores for 8 concepts.
-_SAMPLED_PICTURES = 12
-_SCRAMBLES, _DESIGNS = 4, 8
-# A head that averages maps before anything else is so cheap that four times as many cost nothing to speak of.
-_DESIGNS_OF_POOLED = 32
+# Behind a head that isn't affine, importance takes hundreds of calls of the head for each picture: how many pictures,
+# scrambles, and points of each. One that averages maps before anything else is cheap; behind others (half of a small
+# vision transformer takes a minute on two cores for 8 concepts) there are twice the 32 points of CRAFT.
+_SAMPLED, _SAMPLED_OF_POOLED = (8, 8, 8), (12, 4, 32)
+
+
+def _sampled(head: Any) -> tuple[int, int, int]:
+    return _SAMPLED_OF_POOLED if getattr(head, "pools_first", False) else _SAMPLED
 
 
 def looked_at(model: SplitModel, count: int) -> Int[np.ndarray, " some"]:
     """Which of the pictures fitted have indices: behind a head that isn't affine, some of them."""
     every = np.arange(count)
-    if model.head.affine or count <= _SAMPLED_PICTURES:
+    most = _sampled(model.head)[0]
+    if model.head.affine or count <= most:
         return every
-    return every[np.linspace(0, count - 1, _SAMPLED_PICTURES).round().astype(np.int64)]
+    return every[np.linspace(0, count - 1, most).round().astype(np.int64)]
 
 
 def importance_of(
@@ -46,12 +49,11 @@ def importance_of(
 ) -> Sobol:
     """Total Sobol indices of concepts in the pictures that are looked at."""
     codes, head = _codes(model, units, dictionary), _head(model, units, target)
-    designs = _DESIGNS_OF_POOLED if getattr(head, "pools_first", False) else _DESIGNS
-    with progress("Importance", _SCRAMBLES) as advance:
+    _, scrambles, designs = _sampled(head)
+    with progress("Importance", scrambles) as advance:
         return total_sobol(
-            head, codes, jnp.asarray(dictionary), target, designs=designs, scrambles=_SCRAMBLES, advance=advance,
-            key=key,
-        )  # fmt: skip
+            head, codes, jnp.asarray(dictionary), target, designs=designs, scrambles=scrambles, advance=advance, key=key
+        )
 
 
 def codes_by(

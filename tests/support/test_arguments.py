@@ -110,3 +110,8 @@ def test_values_are_shown_without_their_contents():
     assert arguments.shown(np.zeros((3, 4), np.float32)) == "(an array of shape (3, 4), float32)"
     assert arguments.shown(0.5) == "0.5"
     assert len(arguments.shown("a" * 1000)) < 100
+
+
+def test_random_keys_are_no_numbers():
+    with pytest.raises(ValueError, match="^A is random keys, not numbers"):
+        arguments.native("A", jax.random.key(0))
