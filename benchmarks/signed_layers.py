@@ -2,6 +2,7 @@
 
     python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of both ways
     python benchmarks/signed_layers.py explained      # agreement and KL of whole explanations, beside their controls
+    python benchmarks/signed_layers.py coherence      # are a concept's strongest crops alike to another network?
     python benchmarks/signed_layers.py speed          # seconds of SemiNMF and of scikit-learn's NMF
 
 Two networks whose layers have activations below zero, two classes of photographs each: DeiT-tiny behind its last layer
@@ -30,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from factorization import objective as error_of
 from factorization import planted
-from networks import deit_tiny, mnv3s
+from networks import deit_tiny, mnv2, mnv3s
+from papers.tables_of_lambda import coherence_of
 
 import face_jax as fj
 from face_jax import bridges
@@ -47,6 +49,7 @@ PLACES = (
     ("mnv3s", "features.11"),
     ("mnv3s", "features.12"),
 )
+EARLIER = "encoder.layers.encoder_layer_5"
 CLASSES = (217, 566)  # springer, French horn
 RANK = 15
 # Of as many photographs of each class, so that programs are compiled once; half of 18 is a number of them.
@@ -251,6 +254,43 @@ def explained(arguments: argparse.Namespace) -> None:
                 print("| " + " | ".join(map(str, [*cells, f"{agreement:.2f}", f"{seconds:.0f}"])) + " |", flush=True)
 
 
+def seen_elsewhere(network: str, layer: str, label: int, arguments: argparse.Namespace) -> np.ndarray:
+    """What MobileNetV2 makes of the same crops, averaged over places."""
+    kept = KEPT / f"{network}-{label}-{arguments.count}-seen-by-mnv2.npy"
+    if not kept.exists():
+        from face_jax.activations import collect_crops, pooled, survey
+
+        photographs = fj.photographs(files_of(network, label, arguments.count, arguments.data))
+        seen = survey(split_at(network, layer, arguments.data), photographs, label)
+        photographs = [photographs[number] for number in seen.index]
+        crops = fj.RandomCrops(per_image=10)([one.pixels().shape[:2] for one in photographs], key=jax.random.key(0))
+        model, preprocess = mnv2(arguments.data)
+        other = bridges.split(model, "features.18", preprocess=preprocess, name="mnv2")
+        np.save(kept, collect_crops(other, photographs, crops, keep=pooled).maps[:, 0, 0])
+    return np.load(kept)
+
+
+def coherence(arguments: argparse.Namespace) -> None:
+    """Of photographs held out: how alike each concept's five strongest crops are to another network."""
+    print("| layer | class | mixed | apart | random directions | any crops |\n|" + "---|" * 6)
+    for network, layer in arguments.places if arguments.layer else (("deit_tiny", EARLIER), *PLACES):
+        for label in arguments.classes:
+            every = activations(network, layer, label, arguments.count, arguments.data)
+            seen = seen_elsewhere(network, layer, label, arguments)
+            about, of = seen - seen.mean(axis=0), every["crop_of"]
+            out, cells, floor = of >= arguments.fitted, [], 0.0
+            for way in ("mixed", "apart", "random"):
+                crops = every["crops"] if way == "apart" else np.subtract(*np.split(every["crops"], 2, axis=1))
+                if way == "random":
+                    dictionary = fj.metrics.random_dictionary(crops.shape[1], arguments.rank, key=0, signed=True)
+                else:
+                    dictionary = fitted(crops[~out], way, arguments.rank)[0]
+                codes = np.asarray(fj.encode(jnp.asarray(crops[out]), jnp.asarray(dictionary)))
+                value, floor = coherence_of(codes, of[out], about[out])
+                cells.append(f"{value:.3f}")
+            print("| " + " | ".join([f"{network} {layer}", str(label), *cells, f"{floor:.3f}"]) + " |", flush=True)
+
+
 def speed(arguments: argparse.Namespace) -> None:
     """Each to a tenth of a per cent of its own final objective, on the same matrices, which are at least 0."""
     from sklearn.decomposition import NMF
@@ -294,7 +334,7 @@ def speed(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", nargs="?", choices=["layers", "explained", "speed"], default="layers")
+    parser.add_argument("question", nargs="?", choices=["layers", "explained", "coherence", "speed"], default="layers")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--count", type=int, default=40, help="photographs of each class")
     parser.add_argument("--fitted", type=int, default=FITTED, help="those of them that concepts are found in")

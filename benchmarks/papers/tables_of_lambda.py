@@ -221,12 +221,17 @@ def coherence(
     crops of different pictures.
     """
     some = np.flatnonzero(np.isin(material.crop_of, part))
-    crop_of = material.crop_of[some]
     rows = material.crops.maps[some].mean(axis=(1, 2))
     about = seen[some] - seen.mean(axis=0)
+    return coherence_of(methods.Bank(dictionary).encode(rows), material.crop_of[some], about, strongest)
+
+
+def coherence_of(
+    codes: np.ndarray, crop_of: np.ndarray, about: np.ndarray, strongest: int = _STRONGEST
+) -> tuple[float, float]:
+    """The same of crops with codes, the photographs that they are of, and what another network makes of them."""
     about = about / np.maximum(np.linalg.norm(about, axis=1, keepdims=True), 1e-12)
-    cosines = about @ about.T
-    codes, found = methods.Bank(dictionary).encode(rows), []
+    cosines, found = about @ about.T, []
     for column in codes.T:
         taken: list[int] = []
         for crop in np.argsort(-column, kind="stable"):

@@ -153,7 +153,8 @@ def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], f
     yield (
         f"Layer {model.layer} {having}, and concepts are directions whose entries have either sign; how much of a "
         f"concept is somewhere is never negative ({type(fitting.solver).__name__}). Other such concepts may fit as "
-        'well: signs="apart", or --signs apart, fits less closely, and finds concepts again more often.'
+        'well: signs="apart", or --signs apart, fits less closely; its concepts are found '
+        "again more often, and their crops show more of the same."
     )
 
 
