@@ -113,5 +113,5 @@ def test_values_are_shown_without_their_contents():
 
 
 def test_random_keys_are_no_numbers():
-    with pytest.raises(ValueError, match="^A is random keys, not numbers"):
+    with pytest.raises(ValueError, match=r"^A is random keys, not numbers"):
         arguments.native("A", jax.random.key(0))
