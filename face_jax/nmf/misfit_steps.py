@@ -203,13 +203,16 @@ def multiplied(side: Side, x: Columns, product: Activations, inner: int) -> Impr
     """
     entries, tiny = side.entries, float(jnp.finfo(x.dtype).tiny)
     beta = entries.beta
-    moves = jnp.sum(promised(x, side.slope(x, product), side.diagonal(product)), axis=0)
+    diagonal, moves = side.diagonal(product), jnp.zeros(x.shape[1], x.dtype)
     alone = divergence.descent_exponent(beta)
     squared = 1 / (3 - beta) if beta < 2 else alone
     exponent = jnp.where(jnp.asarray(side.l2) > 0, squared, alone).astype(x.dtype)
-    for _ in range(inner):
+    for number in range(inner):
         up, down = (side.gathered(side.other, part) for part in entries.parts(product))
-        ratio = up / jnp.maximum(down + side.l1 + side.l2 * x, tiny)
+        down = down + side.l1 + side.l2 * x
+        if number == 0:
+            moves = jnp.sum(promised(x, down - up, diagonal), axis=0)
+        ratio = up / jnp.maximum(down, tiny)
         x = x * (ratio if alone == squared == 1 else ratio**exponent)
         product = side.product(x)
     return x, product, moves
