@@ -72,8 +72,8 @@ class BetaDivergence(Objective):
 
     @property
     def fit(self) -> BetaDivergence | SquaredError:
-        """The same; the squared error for β = 2."""
-        return SquaredError(**_numbers(self)) if self.beta == 2 else self
+        """The same; the squared error for β = 2, unless entries have weights, which is fitted entry by entry."""
+        return SquaredError(**_numbers(self)) if self.beta == 2 and self.weights is None else self
 
     @property
     def quadratic(self) -> SquaredError:
@@ -187,6 +187,11 @@ def beta_of(beta: Any) -> float:
             "Kullback–Leibler divergence"
         )
     return float(known)
+
+
+def entry_by_entry(objective: SquaredError) -> BetaDivergence:
+    """A weighted squared error as a divergence, so that each row and channel has a quadratic model of its own."""
+    return BetaDivergence(2.0, **_numbers(objective))
 
 
 def _numbers(objective: Objective) -> dict[str, Any]:

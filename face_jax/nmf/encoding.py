@@ -73,7 +73,8 @@ def encode(
         A term that outweighs the squared error by more than the dtype's digits (in float32 from λ of about 10⁷ on, with
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
-        `BetaDivergence` takes the squared error's place; activations and dictionary have to be at least 0 then.
+        `BetaDivergence` takes the squared error's place; activations and dictionary have to be at least 0 then
+        (under `jit`, where that isn't known, codes of rows that aren't are NaN).
     - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
         disk that goes with the process.
     - `observed`: where there are missing values: truth values, `row channel`; see `factorize`.
@@ -118,6 +119,8 @@ def encode(
     if blocks is not None:
         validate.squared_error(objective)
     objective = validate.misfit(objective)
+    if isinstance(objective, BetaDivergence) and objective.beta == 2:
+        objective = objective.quadratic
     validate.penalties(objective, both=False)
     if blocks is not None:
         if terms := lambda_weights.active(objective):
@@ -148,12 +151,15 @@ def _divergence_codes(activations: Activations, dictionary: Dictionary, objectiv
         "dictionary", dictionary, "a β-divergence measures non-negative products; give SquaredError(), or clamp them"
     )
     unit = unit_of(activations, objective)
-    of_concepts = jnp.where(jnp.max(dictionary, axis=1) > 0, jnp.max(dictionary, axis=1), 1)
-    del of_concepts
+    wrong = None
+    if any(isinstance(x, Tracer) for x in (activations, dictionary, objective.weights)):
+        wrong = jnp.any(validate.undefined(activations, objective), axis=1) | jnp.any(dictionary < 0)
     if is_one(unit):
-        return divergence_codes.codes_of(activations, dictionary, objective)
-    activations, objective = unit.into(activations, objective)
-    return divergence_codes.codes_of(activations, dictionary / unit.root, objective) * unit.root
+        codes = divergence_codes.codes_of(activations, dictionary, objective)
+    else:
+        activations, objective = unit.into(activations, objective)
+        codes = divergence_codes.codes_of(activations, dictionary / unit.root, objective) * unit.root
+    return codes if wrong is None else jnp.where(wrong[:, None], jnp.nan, codes)
 
 
 @jax.jit

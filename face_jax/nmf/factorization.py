@@ -20,6 +20,7 @@ from ..support.memory import check_memory
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
 from . import magnitude, validate
+from .beta_divergence import entry_by_entry
 from .checkpoint import Checkpoint, check_checkpoint
 from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
@@ -122,6 +123,8 @@ def factorize(
         if observed is not None:
             objective = validate.misfit(objective)
             activations, objective = observed_alone(activations, objective, observed, channels=True)
+            if objective.squared_error and getattr(solver, "fits_entries", False) and not adjoint.unrolled:
+                objective = entry_by_entry(objective)
     rank = validate.rank_of(rank)
     check_settings(solver, start, adjoint)
     flag("throw", throw)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, Key
 
 from ..support.arguments import flag, key_of
 from . import validate
+from .beta_divergence import BetaDivergence
 from .derivative.adjoints import ImplicitAdjoint
 from .factorization import check_settings, checked, solved
 from .objective import Objective, SquaredError
@@ -95,6 +96,8 @@ def factorize_many(
         check_settings(solver, start, adjoint)
         matrix, rank = matrices[id(values)], validate.rank_of(rank)
         validate.squared_error(objective)
+        if isinstance(objective, BetaDivergence):
+            objective = objective.quadratic
         whole = checked(matrix, rank, objective, solver, start, adjoint, name)
         problems.append(_Problem(name, matrix, rank, whole, start, keys[id(key)], solver))
 

@@ -12,12 +12,11 @@ from jaxtyping import Array
 
 from ..support.arguments import native
 from . import validate
-from .objective import Objective
 from .shapes import Activations
 
 
 def observed_alone(
-    activations: Activations, objective: Objective, observed: Any, *, channels: bool
+    activations: Activations, objective: Any, observed: Any, *, channels: bool
 ) -> tuple[Activations, Any]:
     """Activations with zeros where nothing was observed, and the objective with no weight there.
 

@@ -118,6 +118,8 @@ def negative_inside(activations: Array, quadratic: Objective, start: Any, *, sig
     if hasattr(start, "codes"):
         checked += [start.codes] if signed else [start.codes, start.dictionary]
     traced = [jnp.any(value < 0) for value in checked if isinstance(value, Tracer)]
+    if not quadratic.squared_error and any(isinstance(x, Tracer) for x in (activations, quadratic.weights)):
+        traced.append(jnp.any(undefined(activations, quadratic)))
     return functools.reduce(jnp.logical_or, traced) if traced else None
 
 
@@ -181,16 +183,19 @@ def divergence_defined(name: str, activations: Array, objective: Objective) -> N
     non_negative(name, activations, remedy)
     if objective.fit.beta >= 1:
         return
-    zero = activations <= 0
-    if objective.weights is not None:
-        zero = zero & (objective.weights > 0)
-    count, first = found(zero)
+    count, first = found(undefined(activations, objective))
     if count:
         raise ValueError(
             f"{name} has {count} entries of 0, the first at {first}, whose divergence for β={objective.fit.beta:g} has "
             "no minimum or no slope at a product of 0; add a small positive number, leave them out with observed=, or "
             "give β of at least 1"
         )
+
+
+def undefined(activations: Array, objective: Objective) -> Bool[Array, "..."]:
+    """Which entries a divergence has no value, or no slope, for: those below zero, for β < 1 those of zero."""
+    wrong = activations <= 0 if objective.fit.beta < 1 else activations < 0
+    return wrong if objective.weights is None else wrong & (objective.weights > 0)
 
 
 def squared_error(objective: Any) -> None:

@@ -200,6 +200,16 @@ def check_derivative(both, at: tuple, step: float = 3e-6) -> None:
     assert inner(both(*at)[1], way) == pytest.approx(expected, rel=1e-7)
 
 
+def test_input_that_only_jit_has_seen_is_told_by_the_result():
+    for beta, given in ((1, A - 1), (0.5, COUNTS)):
+        objective = fj.BetaDivergence(beta)
+        run = jax.jit(lambda a, o=objective: fj.factorize(a, RANK, objective=o, throw=False))
+        assert run(jnp.asarray(given)).result == fj.RESULTS.negative
+        codes = np.asarray(jax.jit(lambda a, o=objective: fj.encode(a, DICTIONARY, objective=o))(jnp.asarray(given)))
+        wrong = np.any(given < 0 if beta == 1 else given == 0, axis=1)
+        np.testing.assert_array_equal(np.isnan(codes).all(axis=1), wrong)
+
+
 def test_what_has_no_meaning_beside_a_divergence_is_refused():
     kl = fj.BetaDivergence(1)
     term = fj.Faithfulness(fj.heads.Affine(jnp.ones((CHANNELS, 2)), jnp.zeros(2)))

@@ -94,7 +94,18 @@ def test_weights_count_where_something_was_observed():
     given = fj.SquaredError(weights=weights), fj.SquaredError(weights=np.where(OBSERVED, weights, 0))
     masked = fj.factorize(HOLED, RANK, objective=given[0], observed=OBSERVED)
     weighted = fj.factorize(np.where(OBSERVED, A, 0), RANK, objective=given[1])
-    np.testing.assert_array_equal(masked.codes, weighted.codes)
+    np.testing.assert_allclose(masked.stats.final_objective, weighted.stats.final_objective, rtol=1e-3)
+    same = fj.BetaDivergence(2, weights=given[1].weights)
+    entry_by_entry = fj.factorize(np.where(OBSERVED, A, 0), RANK, objective=same)
+    np.testing.assert_array_equal(masked.codes, entry_by_entry.codes)
+
+
+def test_solvers_that_complete_rows_leave_missing_values_out_too():
+    for solver in (fj.SemiNMF(), fj.PaperAdam(max_steps=20)):
+        found = [
+            fj.factorize(np.where(OBSERVED, A, other), RANK, solver=solver, observed=OBSERVED) for other in (np.nan, 7)
+        ]
+        np.testing.assert_array_equal(found[0].codes, found[1].codes)
 
 
 def test_all_observed_is_none_missing():

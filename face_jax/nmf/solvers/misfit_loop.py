@@ -178,9 +178,9 @@ def _reaching(entries: Entries, codes: CodesT, dictionary: Dictionary) -> tuple[
     if entries.weights is not None:
         wanted = wanted & (entries.weights > 0)
     none = ~jnp.any(dictionary > 0, axis=0) & jnp.any(wanted, axis=0)
-    dictionary = jnp.where(none[None], jnp.mean(dictionary), dictionary)
+    dictionary = jnp.where(none[None], positive(jnp.mean(dictionary)), dictionary)
     missed = jnp.any(wanted & (codes.T @ dictionary <= entries.floor), axis=1)
-    return jnp.where(missed[None], jnp.maximum(codes, jnp.mean(codes) / 100), codes), dictionary
+    return jnp.where(missed[None], jnp.maximum(codes, positive(jnp.mean(codes)) / 100), codes), dictionary
 
 
 def _step(problem: Problem, state: State, rtol: Scalar) -> State:

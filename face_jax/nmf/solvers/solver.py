@@ -88,8 +88,7 @@ class Solver(UpdateRule):
         **Returns:** the solution.
         """
         if not objective.terms:
-            weighted = objective.weights is not None and self.fits_entries and not unrolled
-            if weighted or not objective.squared_error:
+            if not objective.squared_error:
                 return _factorize_entries(activations, rank, objective.fit, self, start, key)
             return _factorize(activations, rank, objective.quadratic, self, start, key, unrolled=unrolled)
         prepared = prepare(objective.terms, activations)

@@ -24,7 +24,7 @@ class HALS(Solver):
 
     Never raises the objective. The one to take when a code's being exactly zero matters at every step.
 
-    For β-divergences, and with weights of entries, each row and each channel has a quadratic model of its own, Newton's
+    For β-divergences, and with missing values, each row and each channel has a quadratic model of its own, Newton's
     where that is convex; the sweeps go over that, and steps are cut to where the objective falls.
 
     **Arguments:**
@@ -68,7 +68,7 @@ class ADMM(Solver):
     The default. Each step factors one small Gram matrix, runs a few iterations that are matrix products, and ends
     with a coordinate sweep, which makes the zeros exact and the step a descent.
 
-    For β-divergences, and with weights of entries, it's `HALS` with `inner + sweeps` sweeps: there is no one Gram
+    For β-divergences, and with missing values, it's `HALS` with `inner + sweeps` sweeps: there is no one Gram
     matrix to factor.
 
     **Arguments:**
