@@ -17,6 +17,7 @@ from jaxtyping import Array, Int, Key
 from ..support.arguments import flag, key_of
 from ..support.precision import full_precision
 from . import validate
+from .beta_divergence import BetaDivergence
 from .derivative.adjoints import ImplicitAdjoint
 from .factorization import check_settings, checked, solved
 from .objective import Objective, SquaredError
@@ -96,6 +97,9 @@ def factorize_many(
             keys[id(key)] = key_of(key)
         check_settings(solver, start, adjoint)
         matrix, rank = matrices[id(values)], validate.rank_of(rank)
+        validate.squared_error(objective)
+        if isinstance(objective, BetaDivergence):
+            objective = objective.quadratic
         whole = checked(matrix, rank, objective, solver, start, adjoint, name)
         problems.append(_Problem(name, matrix, rank, whole, start, keys[id(key)], solver))
 
