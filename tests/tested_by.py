@@ -44,6 +44,7 @@ TESTED_BY = {
     "bridges.weights.names": "bridges/weights/test_files.py",
     "bridges.wrappers": "bridges/test_wrapped_models.py",
     "cli.": "cli/test_app.py",
+    "sklearn.": "test_sklearn.py",
     "signs": "pipeline/test_signed_layers.py",
     "evaluation.": "evaluation/test_evaluation.py",
     "explanation.": "explanation/test_saved_files.py",

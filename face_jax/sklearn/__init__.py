@@ -1,0 +1,4 @@
+"""Non-negative matrix factorization behind scikit-learn's interface."""
+
+from .function import non_negative_factorization as non_negative_factorization
+from .nmf import NMF as NMF
