@@ -70,6 +70,8 @@ TESTED_BY = {
     "importance.first_order": "importance/test_tcav.py",
     "linalg.control_flow": "nmf/test_devices.py",
     "linalg.row_shards": "nmf/test_devices.py",
+    "linalg.sparse_rows": "nmf/test_sparse.py",
+    "nmf.sparse_starts": "nmf/test_sparse.py",
     "nmf.solvers.padded": "nmf/test_many.py",
     "linalg.": "linalg/test_linear_algebra.py",
     "methods.": "methods/test_methods.py",

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 from jax.core import Tracer
 
+from ..nmf.sparse import matrix_of_jax
 from ..support.arguments import shown
 
 
@@ -42,28 +43,13 @@ def taken(name: str, value: Any) -> Taken:
     if isinstance(value, jax.Array):
         return Taken(np.asarray(value), _to_jax(value))
     if hasattr(value, "todense") and type(value).__module__.partition(".")[0] == "jax":
-        return Taken(of_jax(name, value), _to_jax(value.data))
+        return Taken(matrix_of_jax(name, value), _to_jax(value.data))
     package = _package(value)
     if package == "torch":
         return Taken(_of_torch(name, value), lambda found: _to_torch(found, value))
     if package == "cupy":
         return Taken(value.get(), _to_cupy)
     return Taken(value, lambda found: found)
-
-
-def of_jax(name: str, value: Any) -> Any:
-    """A sparse matrix of JAX as SciPy's, entries that are there twice added up."""
-    if getattr(value, "n_batch", 0) or getattr(value, "n_dense", 0) or len(value.shape) != 2:
-        raise ValueError(
-            f"{name} is a {type(value).__name__} with axes of batches or dense ones; give a plain matrix of two axes"
-        )
-    coo = value if hasattr(value, "row") else value.to_bcoo() if hasattr(value, "to_bcoo") else value
-    index = (coo.row, coo.col) if hasattr(coo, "row") else np.asarray(coo.indices).T
-    rows, columns = (np.asarray(part) for part in index)
-    # What fills an array of JAX up lies beyond its last row.
-    inside = (rows < value.shape[0]) & (columns < value.shape[1])
-    places = rows[inside], columns[inside]
-    return scipy.sparse.coo_array((np.asarray(coo.data)[inside], places), shape=value.shape).tocsr()
 
 
 def _to_jax(like: Any) -> Callable[[np.ndarray], Any]:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from ..nmf import RESULTS, Given, Result, factorize
 from ..nmf.solution import normalized
+from ..nmf.sparse import error_of
 from . import one_penalty
 from .settings import Penalties
 
@@ -150,9 +151,7 @@ def length(rows: Any, codes: Float[np.ndarray, "sample component"], components: 
     """`‖X − W H‖`: by a power of two before squares leave the range; of sparse rows from products, then by blocks."""
     if not scipy.sparse.issparse(rows):
         return _length(rows - codes @ components)
-    gram = np.asarray(codes.T @ codes, np.float64) * np.asarray(components @ components.T, np.float64)
-    cross = np.asarray(rows @ components.T, np.float64) * codes
-    return float(np.sqrt(max(0.0, float(rows.multiply(rows).sum()) - 2 * cross.sum() + gram.sum())))
+    return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
 
 
 def _length(rest: Float[np.ndarray, "sample feature"]) -> float:
