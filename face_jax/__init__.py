@@ -74,6 +74,7 @@ from .nmf import HALS as HALS
 from .nmf import NNDSVD as NNDSVD
 from .nmf import RESULTS as RESULTS
 from .nmf import Adjoint as Adjoint
+from .nmf import BetaDivergence as BetaDivergence
 from .nmf import Checkpoint as Checkpoint
 from .nmf import CheckpointError as CheckpointError
 from .nmf import Cholesky as Cholesky

@@ -13,10 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Floors, from the ground up: a module imports from its own floor and from those before it, inside functions too.
 FLOORS = (
     "support", "linalg", "blocks",
-    "nmf.shapes", "nmf.steps", "nmf.checkpoint", "nmf.results", "nmf.objective", "nmf.solution", "nmf.history",
-    "nmf.validate", "nmf.matching", "nmf.nnls", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
-    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.code_stores", "nmf.out_of_core", "nmf.sparse_starts",
-    "nmf.sparse", "nmf.encoding",
+    "nmf.shapes", "nmf.steps", "nmf.checkpoint", "nmf.results", "nmf.divergence", "nmf.objective",
+    "nmf.beta_divergence", "nmf.misfit_steps", "nmf.solution", "nmf.history", "nmf.validate", "nmf.observed",
+    "nmf.matching", "nmf.nnls", "nmf.divergence_codes", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
+    "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.code_stores", "nmf.out_of_core",
+    "nmf.sparse_starts", "nmf.sparse", "nmf.encoding",
     "nmf.factorization", "nmf.many", "nmf.rank_choice_in_blocks", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",

@@ -1,5 +1,6 @@
 """Non-negative factorization and encoding: matrices in, matrices out."""
 
+from .beta_divergence import BetaDivergence as BetaDivergence
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import CheckpointError as CheckpointError
 from .derivative.adjoints import Adjoint as Adjoint

@@ -15,11 +15,14 @@ from jaxtyping import Array, Bool, Float
 from ..blocks.row_blocks import in_blocks
 from ..linalg.row_shards import explicit, in_auto_axes
 from ..linalg.sparse_rows import SparseRows
-from . import validate
+from . import divergence_codes, validate
+from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
+from .magnitude import is_one, unit_of
 from .nnls.least_squares import codes_of
 from .objective import Objective, SquaredError
-from .options import CodesKept, Matrix
+from .observed import observed_alone
+from .options import CodesKept, Mask, Matrix
 from .out_of_core import encode_blocks
 from .shapes import Activations, Codes, Dictionary
 from .sparse import encode_sparse, sparse_rows
@@ -36,6 +39,7 @@ def encode(
     *,
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     codes: CodesKept = None,
+    observed: Mask = None,
 ) -> Any:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
@@ -71,8 +75,10 @@ def encode(
         A term that outweighs the squared error by more than the dtype's digits (in float32 from λ of about 10⁷ on, with
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
+        `BetaDivergence` takes the squared error's place; activations and dictionary have to be at least 0 then.
     - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
         disk that goes with the process.
+    - `observed`: where there are missing values: truth values, `row channel`; see `factorize`.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -88,6 +94,8 @@ def encode(
     if sparse is not None:
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
+        if observed is not None:
+            raise ValueError("observed= is there for dense activations in memory, and these are sparse; leave it out")
         return _of_sparse(sparse, dictionary, objective)
     blocks = in_blocks("activations", activations)
     if blocks is None:
@@ -96,6 +104,11 @@ def encode(
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
     elif codes is False:
         raise ValueError(f"codes=False leaves nothing of an encoding; give {CODES}".replace(", or False", ""))
+    if observed is not None:
+        if blocks is not None:
+            raise ValueError("observed= is there for activations in memory; leave it out, or give an array")
+        objective = validate.misfit(objective)
+        activations, objective = observed_alone(activations, objective, observed, channels=False)
     dtype = activations.dtype if blocks is None else blocks.computed
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(dtype)
     if blocks is not None:
@@ -111,18 +124,22 @@ def encode(
     if blocks is None:
         validate.factorizable("activations", activations, signed=True)
     validate.factorizable("dictionary", dictionary, signed=True)
-    validate.squared_error(objective)
+    if blocks is not None:
+        validate.squared_error(objective)
+    objective = validate.misfit(objective)
     validate.penalties(objective, both=False)
     if blocks is not None:
         if terms := lambda_weights.active(objective):
             lambda_weights.check_weights(objective)
         whole = objective.quadratic.with_terms(terms)
         return encode_blocks(blocks, dictionary, whole, check_codes(codes))
-    quadratic = validate.weights_of(objective, activations)
+    fit = validate.weights_of(objective, activations)
+    if not fit.squared_error:
+        return _divergence_codes(activations, dictionary, fit)
     if terms := lambda_weights.active(objective):
         lambda_weights.check_weights(objective)
-        return codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))
-    found, lost, some = _codes_of(activations, dictionary, quadratic)
+        return codes_with_terms.encode(activations, dictionary, fit.with_terms(terms))
+    found, lost, some = _codes_of(activations, dictionary, fit)
     if not isinstance(some, Tracer) and bool(some):
         count, (first,) = validate.found(lost)
         low, high = jnp.finfo(found.dtype).tiny, jnp.finfo(found.dtype).max
@@ -147,6 +164,20 @@ def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any) -> Codes
     validate.squared_error(objective)
     validate.penalties(objective, both=False)
     return encode_sparse("activations", rows, concepts, objective, encode)
+
+
+def _divergence_codes(activations: Activations, dictionary: Dictionary, objective: BetaDivergence) -> Codes:
+    validate.divergence_defined("activations", activations, objective)
+    validate.non_negative(
+        "dictionary", dictionary, "a β-divergence measures non-negative products; give SquaredError(), or clamp them"
+    )
+    unit = unit_of(activations, objective)
+    of_concepts = jnp.where(jnp.max(dictionary, axis=1) > 0, jnp.max(dictionary, axis=1), 1)
+    del of_concepts
+    if is_one(unit):
+        return divergence_codes.codes_of(activations, dictionary, objective)
+    activations, objective = unit.into(activations, objective)
+    return divergence_codes.codes_of(activations, dictionary / unit.root, objective) * unit.root
 
 
 @jax.jit

@@ -25,7 +25,8 @@ from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
 from .objective import Objective, SquaredError
-from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Matrix
+from .observed import observed_alone
+from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Mask, Matrix
 from .out_of_core import factorize_blocks
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
@@ -53,12 +54,14 @@ def factorize(
     codes: CodesKept = None,
     checkpoint: Kept = None,
     progress: Watched = None,
+    observed: Mask = None,
 ) -> Solution:
     """Non-negative factorization `A ≈ U Wᵀ` into `rank` concepts of unit length.
 
         min ½ ‖A − U Wᵀ‖²  with  U ≥ 0, W ≥ 0
 
     with the weights, penalties and terms that `objective` adds; U are the codes, the rows of Wᵀ the dictionary.
+    `BetaDivergence` takes the squared error's place, such as Kullback and Leibler's for counts.
 
     A pure function: `jit` (with `rank` static), `vmap` and `grad` apply. Activations in any unit will do: those that
     aren't of ordinary size (largest entry between 2⁻¹⁶ and 2¹⁶) are brought to the order of 1 by a power of two while
@@ -92,6 +95,9 @@ def factorize(
     - `checkpoint`: a folder that the state is kept in now and then, or `Checkpoint(folder, steps=…)`, so that a run
         that was killed goes on from there. Activations in memory go block by block then, too.
     - `progress`: told of rows in blocks how far it is, as by `face_jax.explain`: a line on a terminal by default.
+    - `observed`: where there are missing values: truth values, `row channel`, such as `~np.isnan(activations)`. Entries
+        that weren't observed may be anything, NaN too; they have no part in what's minimized, nor in derivatives. Rows
+        without any observed entry have codes of zero; each channel needs one.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -110,10 +116,8 @@ def factorize(
     """
     sparse = sparse_rows("activations", activations)
     if sparse is not None:
-        if codes is not None or checkpoint is not None:
-            raise ValueError(
-                "codes= and checkpoint= are there for rows in blocks, and these are sparse; leave them out"
-            )
+        if codes is not None or checkpoint is not None or observed is not None:
+            raise ValueError("codes=, checkpoint= and observed= aren't there for sparse activations; leave them out")
         check_settings(solver, start, adjoint)
         solution = factorize_sparse(
             sparse, validate.rank_of(rank), objective=objective, solver=solver, start=start, adjoint=adjoint,
@@ -123,6 +127,8 @@ def factorize(
             raise_if_unusable(solution.result)
         return solution
     blocks, checkpoint = in_blocks("activations", activations), check_checkpoint(checkpoint)
+    if observed is not None and (blocks is not None or checkpoint is not None):
+        raise ValueError("observed= is there for activations in memory, without checkpoint=; leave one of them out")
     if blocks is None and checkpoint is not None:
         blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel")))
     if blocks is None:
@@ -130,6 +136,9 @@ def factorize(
         activations = validate.matrix("activations", activations, "row × channel")
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
+        if observed is not None:
+            objective = validate.misfit(objective)
+            activations, objective = observed_alone(activations, objective, observed, channels=True)
     rank = validate.rank_of(rank)
     check_settings(solver, start, adjoint)
     flag("throw", throw)
@@ -176,14 +185,16 @@ def checked(
 ) -> Objective:
     """The objective without terms of weight 0; raises `ValueError` for what can't be factorized."""
     signed = solver.signed_dictionary
+    objective = validate.misfit(objective)
+    solver.check_divergence(objective)
     validate.factorizable(name, activations, signed=signed)
-    validate.squared_error(objective)
     validate.penalties(objective, both=True, signed=signed)
-    quadratic = validate.weights_of(objective, activations)
+    fit = validate.weights_of(objective, activations)
+    validate.divergence_defined(name, activations, fit)
     terms = _checked_terms(activations, rank, objective, solver, start)
-    if adjoint.unrolled and (terms or not solver.unrollable):
+    if adjoint.unrolled and (terms or not solver.unrollable or not fit.squared_error):
         raise ValueError("UnrolledAdjoint goes through the plain solvers' steps only; take ImplicitAdjoint()")
-    return quadratic.with_terms(terms)
+    return fit.with_terms(terms)
 
 
 def _checked_terms(activations: Any, rank: int, objective: Any, solver: AnySolver, start: AnyStart) -> Any:
@@ -206,23 +217,23 @@ def solved(
     key: Key[Array, ""],
 ) -> Solution:
     """The solution of a problem that has been checked."""
-    quadratic, terms, signed = objective.quadratic, objective.terms, solver.signed_dictionary
-    negative = validate.negative_inside(activations, quadratic, start.given, signed=signed)
-    unit = None if terms else magnitude.unit_of(activations, quadratic)
+    fit, terms, signed = objective.fit, objective.terms, solver.signed_dictionary
+    negative = validate.negative_inside(activations, fit, start.given, signed=signed)
+    unit = None if terms else magnitude.unit_of(activations, fit)
     if unit is not None:
-        start = start.rescaled(partial(unit.factors, penalized=quadratic.penalized))
+        start = start.rescaled(partial(unit.factors, penalized=fit.penalized))
         if not magnitude.is_one(unit):
-            activations, scaled = unit.into(activations, quadratic)
-            magnitude.check_penalties(quadratic, scaled)
-            quadratic = scaled
+            activations, scaled = unit.into(activations, fit)
+            magnitude.check_penalties(fit, scaled)
+            fit = scaled
 
     def solve(activations: Activations, objective: Objective) -> Solution:
         return solver.solve(activations, rank, objective, start, key, unrolled=adjoint.unrolled)
 
-    whole = quadratic.with_terms(terms)
+    whole = fit.with_terms(terms)
     solution = adjoint.through(solve, Conditions(activations, whole, solver.rtol, signed))
     if unit is not None and not magnitude.is_one(unit):
-        solution = unit.back(solution)
+        solution = unit.back(solution, 2.0 if fit.squared_error else fit.beta)
     if negative is not None:
         solution = dataclasses.replace(solution, result=refused(solution.result, negative))
     return solution

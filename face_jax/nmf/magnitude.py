@@ -17,7 +17,8 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from . import validate
-from .objective import PENALTIES, Objective, SquaredError
+from .beta_divergence import BetaDivergence
+from .objective import PENALTIES, Objective
 from .results import RESULTS, Result
 from .shapes import Activations, Number, Scalar
 from .solution import Solution
@@ -40,9 +41,11 @@ class Unit:
     whole: Number
     root: Number
 
-    def into(self, activations: Array, objective: SquaredError) -> tuple[Array, SquaredError]:
-        """Activations and penalties in this unit."""
+    def into(self, activations: Array, objective: Any) -> tuple[Array, Any]:
+        """Activations and penalties in this unit; the objective's own unit is the activations' to the power β."""
         half, once = self.root, self.whole
+        if not objective.squared_error:
+            return activations / once, self._divergence(objective)
         scaled = dataclasses.replace(
             objective,
             l1_codes=_divided(objective.l1_codes, once, half),
@@ -51,6 +54,17 @@ class Unit:
             l2_dictionary=_divided(objective.l2_dictionary, once),
         )
         return activations / once, scaled
+
+    def _divergence(self, objective: BetaDivergence) -> BetaDivergence:
+        # One division after the other, so that no power leaves the range.
+        less = self.root ** (2 * objective.beta - 2)
+        return dataclasses.replace(
+            objective,
+            l1_codes=_divided(objective.l1_codes, self.root, less),
+            l2_codes=_divided(objective.l2_codes, less),
+            l1_dictionary=_divided(objective.l1_dictionary, self.root, less),
+            l2_dictionary=_divided(objective.l2_dictionary, less),
+        )
 
     def factors(self, codes: Array, dictionary: Array, *, penalized: bool) -> tuple[Array, Array]:
         """Both factors in the root of this unit; without penalties lengths are free, and shared out evenly."""
@@ -68,10 +82,11 @@ class Unit:
         dictionary_unit = _power(jnp.clip(total - first, -most, most), codes.dtype)
         return codes / codes_unit, dictionary / dictionary_unit
 
-    def back(self, solution: Solution) -> Solution:
-        """A solution in this unit, for activations as they were given."""
+    def back(self, solution: Solution, beta: float = 2.0) -> Solution:
+        """A solution in this unit, for activations as they were given; `beta` is that of the objective."""
         # Squares of the unit may leave the range where the objective doesn't.
-        twice = lambda x: jax.lax.optimization_barrier(x * self.whole) * self.whole  # noqa: E731
+        once = self.whole if beta == 2 else self.root**beta
+        twice = lambda x: jax.lax.optimization_barrier(x * once) * once  # noqa: E731
         stats = dataclasses.replace(
             solution.stats,
             objective=twice(solution.stats.objective),
@@ -117,7 +132,7 @@ def is_one(unit: Unit) -> bool:
     return not isinstance(unit.whole, Tracer) and float(unit.whole) == 1
 
 
-def check_penalties(objective: SquaredError, scaled: SquaredError) -> None:
+def check_penalties(objective: Objective, scaled: Objective) -> None:
     """Raise `ValueError` for penalties that the dtype can't hold in the activations' unit, as far as they are known."""
     for name in PENALTIES:
         given, value = getattr(objective, name), getattr(scaled, name)

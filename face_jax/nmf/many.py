@@ -94,6 +94,7 @@ def factorize_many(
             keys[id(key)] = key_of(key)
         check_settings(solver, start, adjoint)
         matrix, rank = matrices[id(values)], validate.rank_of(rank)
+        validate.squared_error(objective)
         whole = checked(matrix, rank, objective, solver, start, adjoint, name)
         problems.append(_Problem(name, matrix, rank, whole, start, keys[id(key)], solver))
 

@@ -196,6 +196,11 @@ class Objective:
         return SquaredError(**{name: getattr(self, name) for name in (*WEIGHTS, *PENALTIES)})
 
     @property
+    def fit(self) -> Any:
+        """What measures the misfit, without further terms: the squared error, or a divergence in its place."""
+        return self.quadratic
+
+    @property
     def penalized(self) -> bool:
         """Whether a penalty may be there: one whose value isn't known yet counts."""
         penalties = [getattr(self, name) for name in PENALTIES]
@@ -222,6 +227,9 @@ class Objective:
     def __add__(self, other: Term | Objective) -> Objective:
         if isinstance(other, Term):
             other = 1.0 * other
+        if not other.squared_error and not other.terms:
+            # What is no squared error and no sum of terms says itself what it may be added to.
+            return other + self
         if self.squared_error and other.squared_error:
             raise ValueError(
                 "the objective has two squared errors; add one SquaredError(...) that has all weights and penalties"

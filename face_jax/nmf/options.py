@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Matrix = Any  # an array, or what `RowBlocks` takes
     Kept = Checkpoint | str | os.PathLike[str] | None
     CodesKept = str | os.PathLike[str] | bool | None
+    Mask = Any  # truth values, or None
 else:
     # Whoever gives something else is told so by the functions' own checks.
-    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Matrix = CodesKept = Kept = Any
+    AnyObjective = AnySolver = AnyStart = AnyAdjoint = Matrix = Mask = CodesKept = Kept = Any

@@ -67,12 +67,12 @@ def matrix_of_jax(name: str, value: Any) -> Any:
 
 def check(name: str, rows: SparseRows, objective: Any, *, signed: bool) -> SquaredError:
     """The squared error, its row weights checked; raises `ValueError` for what can't be fitted to sparse rows."""
-    validate.squared_error(objective)
-    if objective.terms or objective.weights is not None or type(objective) is not SquaredError:
-        what = "further terms" if objective.terms else "weights of entries" if objective.weights is not None else "it"
+    objective = validate.misfit(objective)
+    if not isinstance(objective, SquaredError) or objective.weights is not None:
+        what = " with weights of entries" if isinstance(objective, SquaredError) else ""
         raise ValueError(
-            f"objective={type(objective).__name__} with {what} needs all entries, and {name} is sparse; give "
-            f"SquaredError() with penalties and row_weights, or all entries, {name}.toarray()"
+            f"objective={type(objective).__name__}{what} needs all entries, and "
+            f"{name} is sparse; give SquaredError() with penalties and row_weights, or all entries, {name}.toarray()"
         )
     data = rows.matrix.data
     if not np.isfinite(data).all():

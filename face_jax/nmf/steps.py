@@ -40,6 +40,16 @@ def coordinate_step(x: Array, slope: Array, curvature: Array, *, signed: bool = 
     return target if signed else jnp.maximum(target, 0)
 
 
+def promised(x: Array, slope: Array, curvature: Array) -> Array:
+    """How much `x − target` along its slope comes to, the target being each entry's own best: 0 at a minimum alone.
+
+    Where it's within the bound that's `curvature (x − target)²`; what ends at the bound counts by its slope, which is
+    all that there is without curvature.
+    """
+    target = jnp.where(curvature > 0, coordinate_step(x, slope, curvature), jnp.where(slope > 0, 0, x))
+    return (x - target) * slope
+
+
 def sweep(x: Columns, gram: Grams, cross: Columns) -> Columns:
     """One exact pass over the concepts: each becomes its own minimizer while the others stand still (HALS).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,7 +13,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool
 
 from ..support.arguments import index_or_none, native, real, shown
-from .objective import PENALTIES, WEIGHTS, Objective, SquaredError, Term
+from .beta_divergence import BetaDivergence
+from .objective import PENALTIES, WEIGHTS, Objective, Term
 
 
 def matrix(name: str, value: Any, words: str) -> Array:
@@ -108,7 +110,7 @@ def found(mask: Bool[Array, "..."]) -> tuple[int, tuple[int, ...]]:
     return count, tuple(int(i) for i in np.unravel_index(first, mask.shape))
 
 
-def negative_inside(activations: Array, quadratic: SquaredError, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
+def negative_inside(activations: Array, quadratic: Objective, start: Any, *, signed: bool) -> Bool[Array, ""] | None:
     """Whether anything that has to be at least 0 isn't, of what is known only inside `jit`; None if all is known."""
     checked = [getattr(quadratic, name) for name in (*WEIGHTS, *PENALTIES)]
     # With signs an ℓ1 penalty on the dictionary would be no penalty.
@@ -154,9 +156,49 @@ def rank_of(rank: Any) -> int:
     return number
 
 
+def misfit(objective: Any) -> Any:
+    """An objective that has a squared error or is a divergence, which for β = 2 becomes the squared error."""
+    if isinstance(objective, BetaDivergence):
+        return objective.fit
+    squared_error(objective)
+    return objective
+
+
+def unsigned(objective: Objective, *, signed: bool) -> None:
+    """A dictionary that a divergence has a value for."""
+    if signed and not objective.squared_error:
+        raise ValueError(
+            f"BetaDivergence({objective.fit.beta:g}) has no value for a dictionary of either sign; give SquaredError() "
+            "or a non-negative dictionary"
+        )
+
+
+def divergence_defined(name: str, activations: Array, objective: Objective) -> None:
+    """Activations that a divergence has a value and a slope for, if they are known yet; any for a squared error."""
+    if objective.squared_error or isinstance(activations, Tracer) or isinstance(objective.weights, Tracer):
+        return
+    remedy = f"BetaDivergence({objective.fit.beta:g}) measures from 0 on; give SquaredError()"
+    non_negative(name, activations, remedy)
+    if objective.fit.beta >= 1:
+        return
+    zero = activations <= 0
+    if objective.weights is not None:
+        zero = zero & (objective.weights > 0)
+    count, first = found(zero)
+    if count:
+        raise ValueError(
+            f"{name} has {count} entries of 0, the first at {first}, whose divergence for β={objective.fit.beta:g} has "
+            "no minimum or no slope at a product of 0; add a small positive number, leave them out with observed=, or "
+            "give β of at least 1"
+        )
+
+
 def squared_error(objective: Any) -> None:
     """An objective that has a squared error."""
     if isinstance(objective, Objective) and objective.squared_error:
+        return
+    if isinstance(objective, BetaDivergence):
+        _ = objective.quadratic
         return
     if isinstance(objective, Objective | Term):
         raise ValueError("objective has no squared error to weigh its terms against; write SquaredError() + λ * term")
@@ -189,8 +231,8 @@ def penalties(objective: Objective, *, both: bool, signed: bool = False) -> None
         )
 
 
-def weights_of(objective: Objective, activations: Array) -> SquaredError:
-    """The squared error with weights in the activations' dtype and checked against their shape."""
+def weights_of(objective: Objective, activations: Array) -> Any:
+    """The squared error, or the divergence, with weights in the activations' dtype and checked against their shape."""
     weights, row_weights = objective.weights, objective.row_weights
     if weights is not None:
         weights = jnp.asarray(_real_numbers("weights", weights)).astype(activations.dtype)
@@ -209,7 +251,7 @@ def weights_of(objective: Objective, activations: Array) -> SquaredError:
             )
         finite("row_weights", row_weights)
         non_negative("row_weights", row_weights, "give weights of at least 0; 0 leaves a row out of the fit")
-    return SquaredError(weights, row_weights, **{name: getattr(objective, name) for name in PENALTIES})
+    return dataclasses.replace(objective.fit, weights=weights, row_weights=row_weights)
 
 
 def given(start: Any, activations: Any, rank: int, *, signed: bool, channels: int | None = None) -> None:

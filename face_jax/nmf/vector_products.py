@@ -165,13 +165,15 @@ def _checked(
             f"solution.scale={shown(solution.scale)} isn't one number for each of {codes.shape[1]} concepts; give the "
             "solution as factorize returned it"
         )
-    validate.squared_error(objective)
+    objective = validate.misfit(objective)
+    validate.unsigned(objective, signed=signed_dictionary)
     validate.penalties(objective, both=True, signed=signed_dictionary)
-    quadratic = validate.weights_of(objective, activations)
+    fit = validate.weights_of(objective, activations)
+    validate.divergence_defined("activations", activations, fit)
     for weighted in lambda_weights.active(objective):
         weighted.term.check(activations)
     rtol = adjoint.tolerance(1e-6, activations.dtype)
-    conditions = Conditions(activations, quadratic.with_terms(objective.terms), rtol, signed_dictionary)
+    conditions = Conditions(activations, fit.with_terms(objective.terms), rtol, signed_dictionary)
     return conditions, dataclasses.replace(solution, codes=codes, dictionary=dictionary)
 
 

@@ -48,12 +48,20 @@ class Conditions:
 
     @property
     def plain(self) -> bool:
-        """Whether all rows see one and the same Gram matrix: no terms, no weights of single entries."""
-        return not self.objective.terms and self.objective.weights is None
+        """Whether all rows see one and the same Gram matrix: no terms, no weights of single entries, no divergence."""
+        objective = self.objective
+        return objective.squared_error and not objective.terms and objective.weights is None
+
+    def entries(self, factors: Factors) -> Activations | None:
+        """What each entry weighs in a quadratic model of the misfit at these factors; None if all count once."""
+        objective = self.objective
+        if objective.squared_error:
+            return objective.weights
+        return objective.fit.curvature(self.activations, factors[0] @ factors[1])
 
     def gradient(self, factors: Factors) -> Factors:
         """Of the squared error and all terms, with respect to codes and dictionary."""
-        slopes = self.objective.quadratic.gradient(self.activations, *factors)
+        slopes = self.objective.fit.gradient(self.activations, *factors)
         for part in self.objective.terms:
             known = part.term.recalled(part.term.prepare(self.activations), self.activations)
             more = part.term.gradient(known, *factors)
@@ -84,12 +92,13 @@ class Conditions:
         (codes, dictionary), objective = factors, self.objective
         rows = None if objective.row_weights is None else objective.row_weights[:, None]
         squares = codes**2 if rows is None else codes**2 * rows
-        if objective.weights is None:
+        entries = self.entries(factors)
+        if entries is None:
             of_codes = jnp.sum(dictionary**2, axis=1)[None]
             of_dictionary = jnp.sum(squares, axis=0)[:, None]
         else:
-            of_codes = objective.weights @ (dictionary**2).T
-            of_dictionary = squares.T @ objective.weights
+            of_codes = entries @ (dictionary**2).T
+            of_dictionary = squares.T @ entries
         of_codes = of_codes + objective.l2_codes
         if rows is not None and rows_weighted:
             of_codes = of_codes * rows

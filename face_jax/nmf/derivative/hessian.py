@@ -77,7 +77,11 @@ def hessian_at(conditions: Conditions, factors: Factors, masks: Masks | None = N
     objective = conditions.objective
     masks = conditions.free(factors) if masks is None else masks
     codes, dictionary = factors = on(masks, factors)
-    inverses = _row_inverses(conditions, dictionary, masks[0]), _channel_inverses(objective, codes, masks[1])
+    entries = conditions.entries(factors)
+    inverses = (
+        _row_inverses(conditions, entries, dictionary, masks[0]),
+        _channel_inverses(objective, entries, codes, masks[1]),
+    )
     # Entries whose pivot is zero to rounding depend on others (dead and duplicated concepts): they stand still.
     kept = jnp.diagonal(inverses[0], axis1=1, axis2=2) > 0, jnp.diagonal(inverses[1], axis1=1, axis2=2).T > 0
     masks = masks[0] & kept[0], masks[1] & kept[1]
@@ -232,27 +236,31 @@ def masked_inverse(gram: Array, support: Bool[Array, "item concept"]) -> Blocks:
     return jnp.moveaxis(-swept, 2, 0)
 
 
-def _row_inverses(conditions: Conditions, dictionary: Dictionary, mask: Bool[Array, "row concept"]) -> Blocks:
+def _row_inverses(
+    conditions: Conditions, entries: Activations | None, dictionary: Dictionary, mask: Bool[Array, "row concept"]
+) -> Blocks:
     objective = conditions.objective
-    if objective.weights is None:
+    if entries is None:
         gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
         if conditions.plain or objective.row_weights is None:
             return masked_inverse(gram, mask)
         grams = jnp.broadcast_to(gram[None], (len(mask), *gram.shape))
     else:
         ridge = objective.l2_codes * jnp.eye(mask.shape[1], dtype=dictionary.dtype)
-        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, objective.weights, optimize="optimal") + ridge[None]
+        grams = jnp.einsum("kp,lp,np->nkl", dictionary, dictionary, entries, optimize="optimal") + ridge[None]
     if objective.row_weights is not None:
         grams = grams * objective.row_weights[:, None, None]
     return masked_inverse(grams, mask)
 
 
-def _channel_inverses(objective: Objective, codes: Codes, mask: Bool[Array, "concept channel"]) -> Blocks:
+def _channel_inverses(
+    objective: Objective, entries: Activations | None, codes: Codes, mask: Bool[Array, "concept channel"]
+) -> Blocks:
     weighed = codes if objective.row_weights is None else codes * objective.row_weights[:, None]
-    if objective.weights is None:
+    if entries is None:
         return masked_inverse(ridged(codes.T @ weighed, objective.l2_dictionary), mask.T)
     ridge = objective.l2_dictionary * jnp.eye(codes.shape[1], dtype=codes.dtype)
-    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, objective.weights, optimize="optimal")
+    grams = jnp.einsum("nk,nl,np->pkl", codes, weighed, entries, optimize="optimal")
     return masked_inverse(grams + ridge[None], mask.T)
 
 

@@ -19,6 +19,7 @@ from ..nnls.block_pivoting import tolerance
 from ..nnls.least_squares import concept_exponents
 from ..objective import Objective, SquaredError
 from ..shapes import Activations, Codes, Dictionary, Factors, Number
+from ..steps import promised
 from .conditions import Conditions, at_scale
 
 
@@ -82,10 +83,11 @@ def kkt_residual(
     True
     """
     activations, codes, dictionary = _matrices(activations, codes, dictionary)
-    validate.squared_error(objective)
+    objective = validate.misfit(objective)
     validate.weights_of(objective, activations)
     if not isinstance(signed_dictionary, Tracer):
         flag("signed_dictionary", signed_dictionary)
+        validate.unsigned(objective, signed=signed_dictionary)
         validate.penalties(objective, both=False, signed=signed_dictionary)
     if scale is not None and not isinstance(scale, Tracer):
         scale = jnp.asarray(real_array("scale", scale, "concept"))
@@ -97,7 +99,7 @@ def kkt_residual(
         # Free of units, so measured where squares stay in range.
         unit = unit_of(activations, objective)
         codes, dictionary = unit.factors(codes, dictionary, penalized=objective.penalized)
-        activations, objective = unit.into(activations, objective.quadratic)
+        activations, objective = unit.into(activations, objective.fit)
     return _kkt_residual(Conditions(activations, objective), (codes, dictionary), jnp.asarray(signed_dictionary))
 
 
@@ -124,16 +126,15 @@ def _kkt_residual(conditions: Conditions, factors: Factors, signed_dictionary: A
     conditions = conditions.in_dtype
     activations, objective = conditions.activations, conditions.objective
     slopes, curved = conditions.gradient(factors), conditions.curvatures(factors, rows_weighted=True)
-    rows, entries = objective.row_weights, objective.weights
-    squares = activations**2 if entries is None else entries * activations**2
-    size = positive(jnp.sum(squares if rows is None else squares * rows[:, None]))
+    size = positive(objective.fit.size(activations))
     moves, products, lows = [], [], []
     for x, slope, curvature, signed in zip(
         factors, slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True
     ):
         target = x - slope / positive(curvature)
         step = x - jnp.where(signed, target, jnp.maximum(target, 0))
-        moves.append(jnp.sqrt(jnp.sum(curvature * step**2) / size))
+        squares = curvature * step**2 if objective.squared_error else promised(x, slope, curvature)
+        moves.append(jnp.sqrt(jnp.sum(squares) / size))
         products.append(jnp.max(jnp.abs(slope * x)) / size)
         lows.append(jnp.where(signed, 0, -jnp.min(x)) / jnp.maximum(jnp.max(jnp.abs(x)), jnp.finfo(x.dtype).tiny))
     return KKTResidual(moves[0], moves[1], jnp.maximum(*products), jnp.maximum(jnp.maximum(*lows), 0))

@@ -182,21 +182,28 @@ def _changes(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Fa
         return total
 
     before = terms(old)
-    misfit = old[0] @ old[1] - activations
+    product = old[0] @ old[1]
+    misfit = product - activations
+
+    def entries(new: Factors, v: Array, x: Array) -> Array:
+        """How each entry's misfit changes by the steps to new factors."""
+        # One product: two would be two matrices of the activations' size.
+        move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])
+        if not objective.squared_error:
+            return objective.fit.entry_changes(activations, product, move)
+        moved = move * (2 * misfit + move) / 2
+        return moved if objective.weights is None else moved * objective.weights
 
     def change_to(new: Factors) -> Number:
         v, x = new[0] - old[0], new[1] - old[1]
-        # One product: two would be two matrices of the activations' size.
-        move = jnp.concatenate([v, old[0]], axis=1) @ jnp.concatenate([new[1], x])
-        product = move * (2 * misfit + move)
-        if objective.weights is not None:
-            product = product * objective.weights
         penalty = v * (objective.l1_codes + objective.l2_codes / 2 * (old[0] + new[0]))
-        rows = jnp.sum(product, axis=1) / 2 + jnp.sum(penalty, axis=1)
+        rows = jnp.sum(entries(new, v, x), axis=1) + jnp.sum(penalty, axis=1)
         if objective.row_weights is not None:
             rows = rows * objective.row_weights
         penalty = x * (objective.l1_dictionary + objective.l2_dictionary / 2 * (old[1] + new[1]))
         return jnp.sum(rows) + jnp.sum(penalty) + (terms(new) - before)
 
+    if not objective.squared_error:
+        return jnp.sum(objective.fit.row_values(activations, product)) + before, change_to
     error = misfit**2 if objective.weights is None else objective.weights * misfit**2
     return jnp.sum(error) / 2 + before, change_to

@@ -60,6 +60,14 @@ class PaperAdam:
         """False: it stops by comparing its last two losses."""
         return False
 
+    def check_divergence(self, objective: Objective) -> None:
+        """Raise `ValueError` for a divergence."""
+        if not objective.squared_error:
+            raise ValueError(
+                "solver=PaperAdam() can only fit a squared error, and the objective is a β-divergence; use "
+                "solver=ADMM(), HALS() or MultiplicativeUpdate()"
+            )
+
     def check_terms(self, objective: Objective) -> None:
         """It takes them all, beside any weights."""
         del objective

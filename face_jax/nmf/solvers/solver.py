@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from ...support.scaling import positive
+from ..misfit_steps import Improved, Side
 from ..objective import Objective, SquaredError
-from ..shapes import Activations
+from ..shapes import Activations, Columns, FactorsT
 from ..solution import Solution
 from ..terms import alternation
 from ..terms.lambda_weights import check_weights, prepare
 from ..terms.problem import Settings, problem_of
-from . import loop
+from . import loop, misfit_loop
 from .rule import UpdateRule
 from .starts import Given, Start
 
@@ -39,6 +40,23 @@ class Solver(UpdateRule):
     def beside_terms(self) -> Settings | None:
         """What the loop with further terms takes from it; None if it can only fit a squared error."""
         return None
+
+    @property
+    def fits_entries(self) -> bool:
+        """Whether it can fit what isn't one Gram matrix for all rows: a β-divergence, weights of single entries."""
+        return False
+
+    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+        """A better factor of such a fit; see `misfit_steps`. Only for solvers that say that they can."""
+        raise NotImplementedError(f"{type(self).__name__} says that it fits entries and doesn't say how")
+
+    def check_divergence(self, objective: Objective) -> None:
+        """Raise `ValueError` for a divergence that it can't fit."""
+        if not objective.squared_error and not self.fits_entries:
+            raise ValueError(
+                f"solver={type(self).__name__}() can only fit a squared error, and the objective is a β-divergence; "
+                "use solver=ADMM(), HALS() or MultiplicativeUpdate()"
+            )
 
     def check_terms(self, objective: Objective) -> None:
         """Raise `ValueError` for an objective whose further terms it can't fit."""
@@ -70,6 +88,9 @@ class Solver(UpdateRule):
         **Returns:** the solution.
         """
         if not objective.terms:
+            weighted = objective.weights is not None and self.fits_entries and not unrolled
+            if weighted or not objective.squared_error:
+                return _factorize_entries(activations, rank, objective.fit, self, start, key)
             return _factorize(activations, rank, objective.quadratic, self, start, key, unrolled=unrolled)
         prepared = prepare(objective.terms, activations)
         return _factorize_with_terms(activations, rank, objective, prepared, self, start, key)
@@ -86,6 +107,25 @@ def _factorize(
     *,
     unrolled: bool,
 ) -> Solution:
+    codes, dictionary = _begun(activations, rank, objective, solver, start, key)
+    return loop.solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)
+
+
+@partial(jax.jit, static_argnames="rank")
+def _factorize_entries(
+    activations: Activations, rank: int, objective: Any, solver: Solver, start: Start, key: Key[Array, ""]
+) -> Solution:
+    codes, dictionary = (solver.begin(x) for x in _begun(activations, rank, objective, solver, start, key))
+    return misfit_loop.solve(
+        activations, objective, solver.improve_items, codes, dictionary,
+        rtol=solver.rtol, max_steps=solver.max_steps, extrapolate=solver.extrapolate,
+    )  # fmt: skip
+
+
+def _begun(
+    activations: Activations, rank: int, objective: Any, solver: Solver, start: Start, key: Key[Array, ""]
+) -> FactorsT:
+    """The first factors, made of the entries that count."""
     visible = activations
     if objective.weights is not None:
         # Entries that are left out start from what the others of their channel are.
@@ -94,9 +134,7 @@ def _factorize(
         visible = jnp.where(objective.weights > 0, activations, mean[None])
     # Where the solver ends is told by the objective, not by where it started.
     visible = jax.lax.stop_gradient(visible)
-    codes, dictionary = start(visible, rank, signed=solver.signed_dictionary, key=key)
-    codes, dictionary = jax.lax.stop_gradient((codes, dictionary))
-    return loop.solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)
+    return jax.lax.stop_gradient(start(visible, rank, signed=solver.signed_dictionary, key=key))
 
 
 @partial(jax.jit, static_argnames="rank")

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ...support.scaling import positive
-from ..shapes import Columns, Gram, Scalar
+from ..misfit_steps import Improved, Side, multiplied, newton
+from ..shapes import Activations, Columns, Gram, Scalar
 from ..steps import ridged, sweep
 from ..terms.problem import Settings
 from .rule import Memory
@@ -22,6 +23,9 @@ class HALS(Solver):
     """Hierarchical alternating least squares: exact coordinate descent over concepts (Cichocki & Phan 2009).
 
     Never raises the objective. The one to take when a code's being exactly zero matters at every step.
+
+    For β-divergences, and with weights of entries, each row and each channel has a quadratic model of its own, Newton's
+    where that is convex; the sweeps go over that, and steps are cut to where the objective falls.
 
     **Arguments:**
 
@@ -46,6 +50,15 @@ class HALS(Solver):
             x = sweep(x, gram, cross)
         return x, memory
 
+    @property
+    def fits_entries(self) -> bool:
+        """True."""
+        return True
+
+    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+        """Sweeps over each item's quadratic model."""
+        return newton(side, x, product, self.sweeps)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +67,9 @@ class ADMM(Solver):
 
     The default. Each step factors one small Gram matrix, runs a few iterations that are matrix products, and ends
     with a coordinate sweep, which makes the zeros exact and the step a descent.
+
+    For β-divergences, and with weights of entries, it's `HALS` with `inner + sweeps` sweeps: there is no one Gram
+    matrix to factor.
 
     **Arguments:**
 
@@ -97,13 +113,23 @@ class ADMM(Solver):
             x = sweep(x, gram, cross)
         return x, (dual,)
 
+    @property
+    def fits_entries(self) -> bool:
+        """True."""
+        return True
+
+    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+        """Sweeps over each item's quadratic model, in the place of its iterations too."""
+        return newton(side, x, product, self.inner + self.sweeps)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MultiplicativeUpdate(Solver):
     """Lee & Seung's multiplicative rule (2001), for comparison: simple, monotone and slow.
 
-    Entries that are zero stay zero, so zeros of the start are lifted to a hundredth of its mean.
+    Entries that are zero stay zero, so zeros of the start are lifted to a hundredth of its mean. For β-divergences it
+    takes Févotte & Idier's exponents (2011), with which no step raises the objective.
 
     **Arguments:**
 
@@ -134,6 +160,15 @@ class MultiplicativeUpdate(Solver):
             # A penalty can make C negative; that part belongs to the denominator.
             x = x * above / jnp.maximum(gram @ x + above - cross, tiny)
         return x, memory
+
+    @property
+    def fits_entries(self) -> bool:
+        """True."""
+        return True
+
+    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+        """Févotte & Idier's updates."""
+        return multiplied(side, x, product, self.inner)
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,112 @@
+"""β-divergences entry by entry: `d(x|y)`, its slope and curvature in y, and how it changes, to rounding.
+
+    d_β(x|y) = x^β / (β(β − 1)) + y^β / β − x y^(β − 1) / (β − 1)
+
+and its limits: `x log(x/y) − x + y` for β = 1, `x/y − log(x/y) − 1` for β = 0; β = 2 is `½(x − y)²`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Entries = Float[Array, "*entries"]
+Floor = Float[Array, ""]
+_CONVEX = 0.25  # of the convex part's curvature: the least that a model has
+
+
+def deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
+    """`d_β(x|y)`; for β ≤ 1, where it's infinite at 0, a product below the floor is taken for it beside x > 0."""
+    if beta == 2:
+        return (x - y) ** 2 / 2
+    safe = jnp.maximum(y, floor)
+    if beta == 1:
+        return jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, x, 1) / safe), 0) - x + y
+    if beta == 0:
+        ratio = x / safe
+        return ratio - jnp.log(ratio) - 1
+    once = power(safe, beta - 1)
+    if beta > 1:
+        once = jnp.where(y >= floor, once, power(y, beta - 1))
+    whole = once * (y if beta > 1 else safe)
+    return (power(x, beta) + (beta - 1) * whole - beta * x * once) / (beta * (beta - 1))
+
+
+def slope(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
+    """`∂d/∂y = y^(β − 2) (y − x)`, a product below the floor being taken for the floor where it divides."""
+    if beta == 2:
+        return y - x
+    safe = jnp.maximum(y, floor)
+    return 1 - x / safe if beta == 1 else power(safe, beta - 2) * (y - x)
+
+
+def curvature(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
+    """`∂²d/∂y²`, which is at least 0 for 1 ≤ β ≤ 2; elsewhere at least a share of its convex part's."""
+    if beta == 2:
+        return jnp.ones_like(y)
+    safe = jnp.maximum(y, floor)
+    if beta == 1:
+        return x / (safe * safe)
+    pulled, pushed = (2 - beta) * x, (beta - 1) * safe
+    if beta < 1 or beta > 2:
+        return power(safe, beta - 3) * jnp.maximum(pulled + pushed, _CONVEX * jnp.maximum(pulled, pushed))
+    return power(safe, beta - 3) * (pulled + pushed)
+
+
+def second(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
+    """`∂²d/∂y²` itself."""
+    if 1 <= beta <= 2:
+        return curvature(beta, x, y, floor)
+    safe = jnp.maximum(y, floor)
+    return power(safe, beta - 3) * ((2 - beta) * x + (beta - 1) * safe)
+
+
+def change(beta: float, x: Entries, y: Entries, move: Entries, floor: Floor) -> Entries:
+    """`d(x|y + move) − d(x|y)` without the rounding of a difference of two values; y + move at least 0."""
+    if beta == 2:
+        return move * (y - x + move / 2)
+    safe = jnp.maximum(y, floor)
+    inside = jnp.maximum(y + move, floor) - safe
+    # Where neither end is below the floor the move is known better than from the ends.
+    whole = (y >= floor) & (y + move >= floor)
+    ratio = jnp.where(whole, move, inside) / safe
+    log = jnp.log1p(ratio)
+    if beta == 1:
+        return move - x * log
+    if beta == 0:
+        return log - (x / safe) * (ratio / (1 + ratio))
+    found = power(safe, beta) * jnp.expm1(beta * log) / beta
+    found = found - x * power(safe, beta - 1) * jnp.expm1((beta - 1) * log) / (beta - 1)
+    if beta < 1:
+        return found
+    return jnp.where(whole, found, deviation(beta, x, y + move, floor) - deviation(beta, x, y, floor))
+
+
+def size(beta: float, x: Entries) -> Entries:
+    """`x^β`: what a deviation is measured against, in the same unit; 0 for x = 0."""
+    if beta == 0:
+        return jnp.ones_like(x)
+    return jnp.where(x > 0, power(jnp.where(x > 0, x, 1), beta), 0)
+
+
+def floor_of(x: Entries) -> Floor:
+    """The product below which nothing divides: the dtype's resolution beside the largest entry."""
+    eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
+    return jax.lax.stop_gradient(jnp.maximum(eps * jnp.max(x), tiny))
+
+
+def power(y: Entries, exponent: float) -> Entries:
+    """`y^p` for y above 0; half powers by roots, which take a tenth of the time."""
+    if exponent == int(exponent):
+        return jax.lax.integer_pow(y, int(exponent))
+    if 2 * exponent == int(2 * exponent):
+        return jax.lax.integer_pow(jnp.sqrt(y), int(2 * exponent))
+    return jnp.power(y, jnp.asarray(exponent, y.dtype))
+
+
+def descent_exponent(beta: float) -> float:
+    """γ(β), with which multiplicative updates never raise the divergence (Févotte & Idier 2011)."""
+    if beta < 1:
+        return 1 / (2 - beta)
+    return 1.0 if beta <= 2 else 1 / (beta - 1)
