@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 import sklearn.decomposition
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -154,8 +155,10 @@ def test_keywords_that_are_not_heeded_are_refused():
         ({"start": "random"}, r"start='random' isn't valid; give an object such as Random\(\)"),
         ({"solver": "hals"}, "solver='hals' is unknown; give 'cd' or 'mu'"),
         ({"solver": HALS}, "solver=the class HALS isn't valid"),
-        ({"beta_loss": "kullback-leibler"}, "beta_loss='kullback-leibler' isn't offered here"),
-        ({"beta_loss": 1}, "beta_loss=1 isn't offered here"),
+        ({"beta_loss": "hamming"}, "beta_loss='hamming' is unknown"),
+        ({"beta_loss": np.nan}, "beta_loss=nan isn't a loss"),
+        ({"beta_loss": 1, "alpha_W": 0.1, "alpha_H": 0}, "beta_loss=1 beside a penalty on one factor alone"),
+        ({"missing": "drop"}, "missing='drop' is unknown"),
         ({"beta_loss": 1, "solver": "cd"}, "solver 'cd' does not handle beta_loss = 1"),
         ({"shuffle": 1}, "shuffle=1 is neither True nor False"),
         ({"init": "nndsvd", "n_components": 7}, "can only be used when n_components <= min"),
@@ -308,7 +311,7 @@ def test_the_number_of_components_may_be_cross_validated():
     X = generator.gamma(0.4, size=(60, 2)) @ generator.gamma(0.4, size=(2, 5)) + 1e-2 * generator.random((60, 5))
     found = NMF("cross-validated", random_state=0).fit(X)
     assert list(found.rank_scan_.ranks) == [2, 3, 4]
-    assert found.n_components_ == len(found.components_) == 2
+    assert found.n_components_ == len(found.components_) == found.rank_scan_.suggested
 
 
 def test_an_array_goes_out_as_it_came():
@@ -370,3 +373,63 @@ def test_more_components_than_features_and_matrices_of_nothing():
     nothing = NMF(2).fit(np.zeros((20, 6)))
     assert nothing.reconstruction_err_ == 0
     assert not nothing.transform(np.zeros((2, 6))).any()
+
+
+@pytest.mark.parametrize("beta_loss", ["kullback-leibler", "itakura-saito", 1.5])
+def test_every_loss_is_scikit_learns(beta_loss):
+    X = np.random.default_rng(0).random((20, 6)) + 0.05
+    settings = {"n_components": 2, "beta_loss": beta_loss, "random_state": 0}
+    found = NMF(**settings, max_iter=3000).fit(X)
+    peer = sklearn.decomposition.NMF(**settings, solver="mu", init="nndsvda", max_iter=5000, tol=1e-9).fit(X)
+    # Both end in local minima, which aren't always the same one.
+    assert found.reconstruction_err_ <= peer.reconstruction_err_ * 1.05
+    # The number itself is scikit-learn's own.
+    value = sklearn.decomposition._nmf._beta_divergence(X, found.transform(X), found.components_, beta_loss, True)
+    assert found.reconstruction_err_ == pytest.approx(value, rel=1e-6)
+
+
+def test_zeros_are_refused_where_the_loss_is_infinite():
+    X = np.random.default_rng(0).integers(0, 3, size=(20, 6)).astype(float)
+    with pytest.raises(ValueError, match="When beta_loss <= 0 and X contains zeros"):
+        NMF(2, beta_loss=0).fit(X)
+    with pytest.raises(ValueError, match="isn't offered for sparse X"):
+        NMF(2, beta_loss=1).fit(scipy.sparse.random_array((50, 40), density=0.05, rng=0))
+
+
+def test_missing_values_have_no_part_and_are_filled_in():
+    generator = np.random.default_rng(0)
+    X = generator.random((20, 2)) @ generator.random((2, 6))
+    holes = X.copy()
+    holes[generator.random(X.shape) < 0.2] = np.nan
+    settings = {"tol": 1e-9, "max_iter": 5000, "random_state": 0}
+    found = NMF(2, missing="ignore", **settings).fit(holes)
+    assert found.reconstruction_err_ < 1e-4
+    np.testing.assert_allclose(found.inverse_transform(found.transform(holes)), X, atol=1e-3)
+    whole = NMF(2, missing="ignore", **settings).fit(X)
+    np.testing.assert_array_equal(whole.components_, NMF(2, **settings).fit(X).components_)
+    nothing = holes.copy()
+    nothing[3] = np.nan
+    assert not found.transform(nothing)[3].any()
+    for wrong, words in ((np.where(np.arange(6) == 4, np.nan, X), "1 features without any value, the first 4"),
+                         (np.where(np.arange(6) == 4, -1, holes), "Negative values"),
+                         (np.where(np.arange(6) == 4, np.inf, holes), "infinity")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            NMF(2, missing="ignore").fit(wrong)
+    with pytest.raises(ValueError, match="NaN"):
+        NMF(2).fit(holes)
+    with pytest.raises(ValueError, match="some are missing"):
+        NMF("cross-validated", missing="ignore").fit(holes)
+
+
+def test_sparse_rows_stay_sparse_and_are_the_same_numbers():
+    sparse = scipy.sparse.random_array((90, 40), density=0.1, rng=np.random.default_rng(0)).tocsr()
+    settings = {"n_components": 3, "init": "random", "solver": "cd", "random_state": 0}
+    expected = NMF(**settings).fit(sparse.toarray())
+    for given in (sparse, sparse.tocsc(), scipy.sparse.csr_matrix(sparse)):
+        found = NMF(**settings)
+        codes = found.fit_transform(given)
+        np.testing.assert_allclose(codes, expected.transform(sparse.toarray()), atol=1e-8)
+        np.testing.assert_allclose(found.components_, expected.components_, atol=1e-8)
+        assert found.reconstruction_err_ == pytest.approx(expected.reconstruction_err_, rel=1e-9)
+    one_sided = [NMF(**settings, alpha_W=0.01, alpha_H=0.0).fit(x).components_ for x in (sparse, sparse.toarray())]
+    np.testing.assert_allclose(*one_sided, atol=1e-5)

@@ -45,6 +45,8 @@ TESTED_BY = {
     "bridges.wrappers": "bridges/test_wrapped_models.py",
     "cli.": "cli/test_app.py",
     "sklearn.": "test_sklearn.py",
+    "sklearn.batch_steps": "test_sklearn_minibatch.py",
+    "sklearn.minibatch": "test_sklearn_minibatch.py",
     "signs": "pipeline/test_signed_layers.py",
     "evaluation.": "evaluation/test_evaluation.py",
     "explanation.": "explanation/test_saved_files.py",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -15,10 +13,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
 
 from ..nmf import encode
-from ..support.arguments import check_count
+from ..support.arguments import check_count, one_of
 from .arrays import Taken, taken
-from .fitting import on_device
-from .settings import CROSS_VALIDATED, Penalties
+from .fitting import observed, on_device, precision
+from .settings import CROSS_VALIDATED, Penalties, loss_of
 
 Matrix = Any  # NumPy's, or a sparse one of SciPy
 
@@ -28,6 +26,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     n_components: Any
     init: Any
+    beta_loss: Any
     components_: Float[np.ndarray, "component feature"]
 
     def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None) -> Any:
@@ -77,6 +76,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = not self._signed
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = getattr(self, "missing", None) == "ignore"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -89,17 +89,41 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         found: Taken = taken("X", X)
         rows = validate_data(
-            self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset
-        )
+            self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset,
+            ensure_all_finite="allow-nan" if self._missing else True,
+        )  # fmt: skip
+        if self._missing:
+            self._check_missing(rows, reset=reset)
         if not self._signed:
-            check_non_negative(rows, f"{type(self).__name__} (input X)")
+            filled = rows if scipy.sparse.issparse(rows) or not self._missing else np.nan_to_num(rows)
+            check_non_negative(filled, f"{type(self).__name__} (input X)")
         return dense_if_full(rows), found.back
+
+    @property
+    def _missing(self) -> bool:
+        """Whether NaN stands for what wasn't observed."""
+        missing = getattr(self, "missing", None)
+        return missing is not None and one_of("missing", missing, ("ignore",)) == "ignore"
+
+    def _check_missing(self, rows: Matrix, *, reset: bool) -> None:
+        if scipy.sparse.issparse(rows):
+            if np.isnan(rows.data).any():
+                raise ValueError("X is sparse and has NaN, and missing='ignore' is for dense X; give X.toarray()")
+            return
+        empty = np.flatnonzero(np.isnan(rows).all(axis=0)) if reset else []
+        if len(empty):
+            raise ValueError(
+                f"X has {len(empty)} features without any value, the first {int(empty[0])}; leave them out, as "
+                "X[:, ~np.isnan(X).all(axis=0)] does"
+            )
 
     def _codes(self, rows: Matrix) -> Float[np.ndarray, "sample component"]:
         """The one inference rule, for the samples fitted on as for new ones."""
         components = self.components_.astype(rows.dtype)
         with precision(rows):
-            return np.array(encode(on_device(rows), jnp.asarray(components), objective=self._inference(rows)))
+            objective = Penalties.of(self, *rows.shape).of_codes(loss_of(self.beta_loss))
+            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=observed(rows))
+            return np.array(codes)
 
     def encoded(self, X: Any, H: Any) -> tuple[Any, np.ndarray]:
         """Codes of X for components that the user has, which become the estimator's.
@@ -118,9 +142,6 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         shape = (rank, rows.shape[1])
         self.components_ = factor("H", H, rows, shape, rank, signed=self._signed, nothing=True)
         return back(self._codes(rows)), self.components_
-
-    def _inference(self, rows: Matrix) -> Any:
-        return Penalties.of(self, *rows.shape).of_codes
 
     def _rank(self, rows: Matrix, H: Any) -> int:
         """How many components: of H if they are "auto" and it's given, of all features without it."""
@@ -183,8 +204,3 @@ def dense_if_full(rows: Matrix) -> Matrix:
         return rows
     rows = rows.tocsr()
     return rows.toarray() if rows.shape[0] * rows.shape[1] <= 4 * rows.nnz else rows
-
-
-def precision(rows: Matrix) -> contextlib.AbstractContextManager[Any]:
-    """Float64 data is computed in float64, whatever JAX is set to."""
-    return jax.enable_x64(rows.dtype == np.float64 or jax.config.read("jax_enable_x64"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from sklearn.utils.validation import _check_sample_weight
 
 from ..nmf import RESULTS, Given, Result, factorize
+from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.solution import normalized
 from ..nmf.sparse import error_of
 from . import one_penalty
@@ -54,12 +57,21 @@ def factorized(
     solver: Any,
     start: Any,
     key: Key[Array, ""],
+    *,
+    beta: float = 2.0,
 ) -> Fitted:
-    """Components of rows, dense or sparse, its arguments already checked."""
+    """Components of rows, dense or sparse, its arguments already checked; NaN is what wasn't observed."""
+    seen = observed(rows)
     if penalties.one_sided:
+        if beta != 2 or seen is not None:
+            what = "missing values" if beta == 2 else f"beta_loss={beta:g}"
+            raise ValueError(
+                f"{what} beside a penalty on one factor alone isn't offered; give alpha_W and alpha_H both, or "
+                "alpha_H='same'"
+            )
         return _one_sided(rows, rank, penalties, weights, solver, start, key)
-    objective = penalties.objective(None if weights is None else jnp.asarray(weights))
-    solution = factorize(on_device(rows), rank, objective=objective, solver=solver, start=start, key=key)
+    objective = penalties.objective(beta, None if weights is None else jnp.asarray(weights))
+    solution = factorize(on_device(rows), rank, objective=objective, solver=solver, start=start, key=key, observed=seen)
     directions, stats = np.array(solution.dictionary), solution.stats
     # With penalties the length of a component is part of the answer.
     components = directions * np.asarray(solution.scale)[:, None] if penalties.some else directions
@@ -90,7 +102,7 @@ def _one_sided(
         codes, dictionary = jnp.asarray(start.codes).T, jnp.asarray(start.dictionary)
     else:
         warm = dataclasses.replace(solver, max_steps=min(_WARM, solver.max_steps))
-        weighted = Penalties((0.0, 0.0), (0.0, 0.0)).objective(None if weights is None else jnp.asarray(weights))
+        weighted = Penalties((0.0, 0.0), (0.0, 0.0)).objective(2.0, None if weights is None else jnp.asarray(weights))
         begun = factorize(on_device(rows), rank, objective=weighted, solver=warm, start=start, key=key)
         codes, dictionary = jnp.asarray(begun.codes).T, begun.dictionary
     on_codes = any(penalties.codes)
@@ -147,11 +159,32 @@ def sample_weights(rows: Any, value: Any) -> Float[np.ndarray, " sample"] | None
     return found
 
 
-def length(rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray) -> float:
-    """`‖X − W H‖`: by a power of two before squares leave the range; of sparse rows from products, then by blocks."""
-    if not scipy.sparse.issparse(rows):
-        return _length(rows - codes @ components)
-    return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
+def observed(rows: Any) -> Any:
+    """Where there is a value; None if there is one everywhere."""
+    if scipy.sparse.issparse(rows):
+        return None
+    missing = np.isnan(rows)
+    return ~missing if missing.any() else None
+
+
+def length(rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float) -> float:
+    """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
+    if scipy.sparse.issparse(rows):
+        return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
+    seen = observed(rows)
+    if beta == 2:
+        rest = rows - codes @ components
+        return _length(rest if seen is None else np.where(seen, rest, 0))
+    weights = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
+    filled = rows if seen is None else np.where(seen, rows, 1)
+    with precision(rows):
+        loss = BetaDivergence(beta, weights).value(jnp.asarray(filled), jnp.asarray(codes), jnp.asarray(components))
+        return float(np.sqrt(max(0.0, 2 * float(loss))))
+
+
+def precision(rows: Any) -> contextlib.AbstractContextManager[Any]:
+    """Float64 data is computed in float64, whatever JAX is set to."""
+    return jax.enable_x64(rows.dtype == np.float64 or jax.config.read("jax_enable_x64"))
 
 
 def _length(rest: Float[np.ndarray, "sample feature"]) -> float:

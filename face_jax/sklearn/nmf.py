@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -15,9 +16,9 @@ from sklearn.utils import check_random_state
 from ..nmf import RESULTS, Given, NNDSVDar, Random, Warmup, rank_scan
 from ..nmf.matching import agreements
 from ..nmf.options import AnySolver, AnyStart
-from ..support.arguments import check_count, shown
-from .base import Base, Matrix, precision
-from .fitting import factorized, length, sample_weights
+from ..support.arguments import check_count
+from .base import Base, Matrix
+from .fitting import factorized, length, observed, precision, sample_weights
 from .settings import CROSS_VALIDATED, Penalties, loss_of, solver_of, start_of
 from .telling import tell
 
@@ -45,7 +46,8 @@ class NMF(Base):
         None. With `SemiNMF()`, X and `components_` may have entries below zero, and codes are at least 0. Its `rtol`
         and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
     - `start`: a face_jax start such as `Random()`, in place of `init`; `Warmup()` if both are None.
-    - `beta_loss`: "frobenius", or 2.
+    - `beta_loss`: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0), or another number β; below 1 X has to
+        be above 0, and for sparse X it is "frobenius".
     - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
     - `max_iter`: passes over the data; 500 where scikit-learn has 200, as this `tol` asks for more.
     - `alpha_W`, `alpha_H`, `l1_ratio`: penalties, as in scikit-learn: `alpha_W` is multiplied with the features'
@@ -56,9 +58,12 @@ class NMF(Base):
     - `shuffle`: whether "cd" visits coordinates in an order drawn anew in each sweep; other solvers have no order.
     - `n_init`: how many starts; the best by the objective is kept. The first is the usual one, the others are random.
 
-    **Attributes:** `components_`, `n_components_`, `reconstruction_err_` (Frobenius), `n_iter_`, `n_features_in_`,
-    `result_` (how it ended), `stats_`; with several starts `stability_` (mean cosine between components of two starts,
-    matched one to one: 1 if all found the same); with "cross-validated" `rank_scan_`.
+    - `missing`: "ignore" takes NaN in dense X for what wasn't observed, in `fit` and `transform`: it has no part in
+        what is minimized, and `inverse_transform(transform(X))` fills it in. NaN is refused if None.
+
+    **Attributes:** `components_`, `n_components_`, `reconstruction_err_` (`√(2 D)`: Frobenius), `n_iter_`,
+    `n_features_in_`, `result_` (how it ended), `stats_`; with several starts `stability_` (mean cosine between
+    components of two starts, matched one to one: 1 if all found the same); with "cross-validated" `rank_scan_`.
     """
 
     # scikit-learn's rule: whatever is given is kept, and looked at in `fit`; hence no types here.
@@ -79,6 +84,7 @@ class NMF(Base):
         verbose: Any = 0,
         shuffle: Any = False,
         n_init: Any = 1,
+        missing: Any = None,
     ) -> None:
         self.n_components = n_components
         self.init = init
@@ -94,6 +100,7 @@ class NMF(Base):
         self.verbose = verbose
         self.shuffle = shuffle
         self.n_init = n_init
+        self.missing = missing
 
     def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
         self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None
@@ -113,12 +120,12 @@ class NMF(Base):
         rows, back = self._read(X, reset=True)
         self._find(rows, W, H, sample_weight)
         codes = self._codes(rows)
-        self.reconstruction_err_ = length(rows, codes, self.components_)
+        self.reconstruction_err_ = length(rows, codes, self.components_, loss_of(self.beta_loss))
         return back(codes)
 
     def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> None:
         """Everything that a fit leaves behind but the codes and their error."""
-        self._check_loss()
+        beta = self._loss(rows)
         random = check_random_state(self.random_state)
         seed = random.randint(2**31 - 1)
         rank = self._chosen(rows, seed) if self._by_scan else self._rank(rows, H)
@@ -130,7 +137,7 @@ class NMF(Base):
         with precision(rows):
             first = Given(*map(jnp.asarray, custom)) if custom else start
             found = [
-                factorized(rows, rank, penalties, weights, solver, one, jax.random.key(seed + number))
+                factorized(rows, rank, penalties, weights, solver, one, jax.random.key(seed + number), beta=beta)
                 for number, one in enumerate(self._starts(first))
             ]
         best = min(found, key=lambda one: one.objective)
@@ -147,18 +154,24 @@ class NMF(Base):
                 stacklevel=3,
             )
 
-    def _check_loss(self) -> None:
+    def _loss(self, rows: Matrix) -> float:
+        """β; raises `ValueError` for what this solver, or these rows, can't have."""
         beta = loss_of(self.beta_loss)
         if beta != 2 and isinstance(self.solver, str) and self.solver == "cd":
             raise ValueError(
-                f"Invalid beta_loss parameter: solver 'cd' does not handle beta_loss = {self.beta_loss!r}; give solver="
-                "'mu' or None"
+                f"Invalid beta_loss parameter: solver 'cd' does not handle beta_loss = {self.beta_loss!r}; give "
+                "solver='mu' or None"
             )
-        if beta != 2:
+        if beta != 2 and scipy.sparse.issparse(rows):
             raise ValueError(
-                f"beta_loss={shown(self.beta_loss)} isn't offered here; give 'frobenius', or take "
-                "sklearn.decomposition.NMF for this loss"
+                f"beta_loss={self.beta_loss!r} isn't offered for sparse X; give 'frobenius', or X.toarray()"
             )
+        if beta <= 0 and np.nanmin(rows) == 0:
+            raise ValueError(
+                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
+                "use a positive beta_loss."
+            )
+        return beta
 
     def _starts(self, first: Any) -> list[Any]:
         """As many as wanted, the usual one first."""
@@ -175,6 +188,10 @@ class NMF(Base):
             raise ValueError(
                 f"n_components={CROSS_VALIDATED!r} leaves out entries of a dense X, and this is sparse; give a number, "
                 "or X.toarray()"
+            )
+        if observed(rows) is not None:
+            raise ValueError(
+                f"n_components={CROSS_VALIDATED!r} wants all entries of X, and some are missing; give a number"
             )
         most = min(rows.shape)
         ranks = [rank for rank in _RANKS if rank <= most] or [1]

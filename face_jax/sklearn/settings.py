@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from ..nmf import ADMM, HALS, NNDSVD, MultiplicativeUpdate, NNDSVDa, NNDSVDar, PaperAdam, Random, Solver, Start, Warmup
-from ..nmf.objective import SquaredError
+from ..nmf.beta_divergence import BetaDivergence
+from ..nmf.objective import Objective
 from ..support.arguments import check_count, flag, float_or_none, instance, one_of, real, shown
 from .shuffled import ShuffledHALS
 
@@ -48,18 +49,17 @@ class Penalties:
         """Whether one factor alone has some."""
         return any(self.codes) != any(self.components)
 
-    def objective(self, row_weights: Any = None) -> SquaredError:
-        """The squared error with them."""
+    def objective(self, beta: float = 2.0, row_weights: Any = None) -> Objective:
+        """The loss with them."""
         (l1_codes, l2_codes), (l1_dictionary, l2_dictionary) = self.codes, self.components
-        return SquaredError(
-            row_weights=row_weights, l1_codes=l1_codes, l2_codes=l2_codes,
+        return BetaDivergence(
+            beta, row_weights=row_weights, l1_codes=l1_codes, l2_codes=l2_codes,
             l1_dictionary=l1_dictionary, l2_dictionary=l2_dictionary,
-        )  # fmt: skip
+        ).fit  # fmt: skip
 
-    @property
-    def of_codes(self) -> SquaredError:
-        """The squared error with the penalties on codes, which is all that inference has to do with."""
-        return SquaredError(l1_codes=self.codes[0], l2_codes=self.codes[1])
+    def of_codes(self, beta: float = 2.0) -> Objective:
+        """The loss with the penalties on codes, which is all that inference has to do with."""
+        return BetaDivergence(beta, l1_codes=self.codes[0], l2_codes=self.codes[1]).fit
 
 
 def loss_of(value: Any) -> float:
