@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 import sklearn.decomposition
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -21,7 +22,14 @@ from face_jax.sklearn import NMF
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks([NMF(n_components=3, max_iter=2000)])
+@parametrize_with_checks(
+    [NMF(n_components=3, max_iter=2000)],
+    expected_failed_checks=lambda estimator: {
+        f"check_sample_weight_equivalence_on_{kind}_data": "other rows are another start, and components may come in "
+        "another order; from one start they are the same, as a test below says"
+        for kind in ("dense", "sparse")
+    },
+)
 def test_keeps_scikit_learns_promises(estimator, check):
     check(estimator)
 
@@ -134,7 +142,7 @@ def test_keywords_that_are_not_heeded_are_refused():
     for method in (NMF(2).fit, NMF(2).fit_transform):
         with pytest.raises(TypeError, match="unexpected keyword argument 'H_init'"):
             method(X, H_init=np.ones((2, 6)))
-        with pytest.raises(ValueError, match='W and H are where init="custom" starts'):
+        with pytest.warns(RuntimeWarning, match="provided W or H are ignored"):
             method(X, W=np.ones((20, 2)), H=np.ones((2, 6)))
 
 
@@ -147,10 +155,15 @@ def test_keywords_that_are_not_heeded_are_refused():
         ({"start": "random"}, r"start='random' isn't valid; give an object such as Random\(\)"),
         ({"solver": "hals"}, "solver='hals' is unknown; give 'cd' or 'mu'"),
         ({"solver": HALS}, "solver=the class HALS isn't valid"),
-        ({"beta_loss": "kullback-leibler"}, "beta_loss='kullback-leibler' isn't offered here"),
-        ({"beta_loss": 1}, "beta_loss=1 isn't offered here"),
-        ({"shuffle": True}, "shuffle=True isn't offered here"),
-        ({"alpha_W": 0.1, "alpha_H": 0}, "alpha_W=0.1 and alpha_H=0 penalize one factor alone"),
+        ({"beta_loss": "hamming"}, "beta_loss='hamming' is unknown"),
+        ({"beta_loss": np.nan}, "beta_loss=nan isn't a loss"),
+        ({"beta_loss": 1, "alpha_W": 0.1, "alpha_H": 0}, "beta_loss=1 beside a penalty on one factor alone"),
+        ({"missing": "drop"}, "missing='drop' is unknown"),
+        ({"beta_loss": 1, "solver": "cd"}, "solver 'cd' does not handle beta_loss = 1"),
+        ({"shuffle": 1}, "shuffle=1 is neither True nor False"),
+        ({"init": "nndsvd", "n_components": 7}, "can only be used when n_components <= min"),
+        ({"n_init": 0}, "n_init=0"),
+        ({"n_components": "all"}, "n_components='all' is unknown"),
         ({"alpha_W": -0.1}, "alpha_W=-0.1"),
         ({"alpha_H": "both"}, "alpha_H='both'"),
         ({"alpha_W": 0.1, "l1_ratio": 2}, "l1_ratio=2 isn't a share"),
@@ -172,6 +185,7 @@ def test_settings_that_are_not_valid_are_refused_by_name(settings, words):
         ({"W": np.ones((20, 2)), "H": np.full((2, 6), np.nan)}, "H contains NaN"),
         ({"W": -np.ones((20, 2)), "H": np.ones((2, 6))}, r"Negative values .*input W"),
         ({"W": np.ones((20, 2))}, "give both"),
+        ({"W": np.ones((20, 2)), "H": np.zeros((2, 6))}, r"Array passed to NMF \(input H\) is full of zeros"),
     ],
 )
 def test_custom_factors_that_do_not_fit_are_refused(factors, words):
@@ -213,3 +227,209 @@ def test_semi_nmf_takes_either_sign_and_nothing_else_does(digits):
         NMF(n_components=5, init="custom", solver=SemiNMF()).fit(X, W=-start[0], H=start[1])
     with pytest.raises(ValueError, match="Negative values"):
         NMF(n_components=5).fit(X)
+
+
+def test_a_weight_of_two_is_a_sample_that_is_there_twice():
+    generator = np.random.default_rng(0)
+    X, weights = generator.random((20, 6)), np.tile([0, 1, 2, 3], 5)
+    W, H = generator.random((20, 2)), generator.random((2, 6))
+    settings = {"init": "custom", "tol": 1e-10, "max_iter": 5000}
+    weighted = NMF(2, **settings).fit(X, W=W, H=H, sample_weight=weights)
+    repeated = NMF(2, **settings).fit(np.repeat(X, weights, axis=0), W=np.repeat(W, weights, axis=0), H=H)
+    np.testing.assert_allclose(weighted.components_, repeated.components_, rtol=1e-6)
+    np.testing.assert_allclose(weighted.transform(X), repeated.transform(X), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [np.zeros(20), -np.ones(20), np.ones(19), np.full(20, np.nan)])
+def test_weights_that_are_not_valid_are_refused(weights):
+    with pytest.raises(ValueError, match=r"sample_weight|Sample weights|Input sample_weight"):
+        NMF(2).fit(np.ones((20, 6)), sample_weight=weights)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
+def test_a_penalty_on_one_factor_has_a_minimum_as_the_other_ones_components_have_unit_length(l1_ratio):
+    X = np.random.default_rng(0).random((20, 6))
+    settings = {"l1_ratio": l1_ratio, "tol": 1e-9, "max_iter": 5000, "random_state": 0}
+    found = NMF(2, alpha_W=0.01, alpha_H=0.0, **settings).fit(X)
+    np.testing.assert_allclose(np.linalg.norm(found.components_, axis=1), 1, rtol=1e-12)
+    amount = 0.01 * 6
+    # A square penalty is further equations, whose best solution SciPy finds; no step of a component helps either.
+    matrix = np.vstack([found.components_.T, np.sqrt(amount * (1 - l1_ratio)) * np.eye(2)])
+    codes = found.transform(X)
+    for row, mine in zip(X, codes, strict=True):
+        longer = np.concatenate([row, np.zeros(2)])
+
+        def value(u, longer=longer):
+            return ((matrix @ u - longer) ** 2).sum() / 2 + amount * l1_ratio * u.sum()
+
+        best = scipy.optimize.minimize(value, mine + 0.01, bounds=[(0, None)] * 2, tol=1e-14).fun
+        assert value(mine) <= best * (1 + 1e-6)
+    rest = X - codes @ found.components_
+    for code, component in zip(codes.T, found.components_, strict=True):
+        towards = np.maximum(code @ (rest + np.outer(code, component)), 0)
+        np.testing.assert_allclose(component, towards / np.linalg.norm(towards), atol=1e-6)
+    # Penalizing components is the same of the transposed matrix.
+    mirrored = NMF(2, alpha_W=0.0, alpha_H=0.01, **settings).fit(X.T)
+    order = [np.argsort(each.sum(0)) for each in (codes, mirrored.components_.T)]
+    np.testing.assert_allclose(mirrored.components_.T[:, order[1]], codes[:, order[0]], atol=1e-5)
+
+
+def test_shuffled_coordinates_find_the_same_error_by_another_way():
+    X = np.random.default_rng(0).random((30, 8)) @ np.random.default_rng(1).random((8, 12))
+    settings = {"n_components": 3, "solver": "cd", "init": "random", "tol": 1e-7, "max_iter": 3000, "random_state": 0}
+    ordered, shuffled, again = (NMF(**settings, shuffle=shuffle).fit(X) for shuffle in (False, True, True))
+    assert shuffled.reconstruction_err_ == pytest.approx(ordered.reconstruction_err_, rel=1e-2)
+    np.testing.assert_array_equal(shuffled.components_, again.components_)
+    assert not np.array_equal(shuffled.stats_.objective, ordered.stats_.objective)
+
+
+@pytest.mark.parametrize(
+    ("solver", "words"), [("cd", "violation: "), ("mu", "Epoch 10 reached after"), (None, "violation: ")]
+)
+def test_verbose_prints_what_scikit_learn_prints(capsys, solver, words):
+    X = np.random.default_rng(0).random((20, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        NMF(2, init="nndsvda", solver=solver, verbose=1, max_iter=15, tol=1e-12).fit(X)
+        assert words in capsys.readouterr().out
+        NMF(2, init="nndsvda", solver=solver, max_iter=15, tol=1e-12).fit(X)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_best_of_many_starts_is_kept_and_their_agreement_told():
+    generator = np.random.default_rng(0)
+    X = generator.random((60, 3)) @ generator.random((3, 12))
+    found = NMF(3, n_init=4, random_state=0, max_iter=3000).fit(X)
+    single = NMF(3, random_state=0, max_iter=3000).fit(X)
+    assert found.reconstruction_err_ <= single.reconstruction_err_ * (1 + 1e-12)
+    assert 0 < found.stability_ <= 1 + 1e-6
+    assert not hasattr(single, "stability_")
+
+
+def test_the_number_of_components_may_be_cross_validated():
+    generator = np.random.default_rng(0)
+    X = generator.gamma(0.4, size=(60, 2)) @ generator.gamma(0.4, size=(2, 5)) + 1e-2 * generator.random((60, 5))
+    found = NMF("cross-validated", random_state=0).fit(X)
+    assert list(found.rank_scan_.ranks) == [2, 3, 4]
+    assert found.n_components_ == len(found.components_) == found.rank_scan_.suggested
+
+
+def test_an_array_goes_out_as_it_came():
+    import jax
+    import jax.numpy as jnp
+
+    X = np.random.default_rng(0).random((20, 6)).astype(np.float32)
+    expected = NMF(2, random_state=0).fit_transform(X)
+    found = NMF(2, random_state=0).fit(jnp.asarray(X))
+    codes = found.transform(jnp.asarray(X))
+    assert isinstance(codes, jax.Array)
+    assert codes.dtype == jnp.float32
+    np.testing.assert_array_equal(np.asarray(codes), expected)
+    assert isinstance(found.inverse_transform(codes), jax.Array)
+    with pytest.raises(ValueError, match="X is traced"):
+        jax.jit(found.transform)(X)
+    torch = pytest.importorskip("torch", reason="torch isn't installed")
+    tensor = torch.tensor(X, requires_grad=True)
+    codes = found.fit_transform(tensor)
+    assert isinstance(codes, torch.Tensor)
+    assert codes.dtype == torch.float32
+    np.testing.assert_array_equal(codes.numpy(), expected)
+    assert isinstance(found.inverse_transform(codes), torch.Tensor)
+
+
+@pytest.mark.parametrize("change", ["whole numbers", "Fortran order", "read-only map", "zero row", "zero column"])
+def test_unusual_input_is_the_same_numbers(change, tmp_path):
+    X = np.random.default_rng(0).integers(0, 9, size=(20, 6)).astype(np.float64)
+    if "zero" in change:
+        X[(3, slice(None)) if "row" in change else (slice(None), 3)] = 0
+    given = X
+    if change == "whole numbers":
+        given = X.astype(np.int32)
+    elif change == "Fortran order":
+        given = np.asfortranarray(X)
+    elif change == "read-only map":
+        np.save(tmp_path / "X.npy", X)
+        given = np.load(tmp_path / "X.npy", mmap_mode="r")
+    settings = {"n_components": 3, "random_state": 0, "tol": 1e-6, "max_iter": 5000}
+    found, expected = NMF(**settings).fit(given), NMF(**settings).fit(X)
+    np.testing.assert_array_equal(found.components_, expected.components_)
+    codes = found.transform(given)
+    assert codes.dtype == np.float64
+    assert np.isfinite(codes).all()
+    if change == "zero row":
+        assert not codes[3].any()
+    if change == "zero column":
+        assert not found.components_[:, 3].any()
+
+
+def test_more_components_than_features_and_matrices_of_nothing():
+    X = np.random.default_rng(0).random((20, 6))
+    found = NMF(9, random_state=0, max_iter=3000).fit(X)
+    assert found.components_.shape == (9, 6)
+    assert found.reconstruction_err_ < 1e-2
+    for empty in (np.empty((0, 6)), np.empty((20, 0))):
+        with pytest.raises(ValueError, match=r"0 sample|0 feature"):
+            NMF(2).fit(empty)
+    nothing = NMF(2).fit(np.zeros((20, 6)))
+    assert nothing.reconstruction_err_ == 0
+    assert not nothing.transform(np.zeros((2, 6))).any()
+
+
+@pytest.mark.parametrize("beta_loss", ["kullback-leibler", "itakura-saito", 1.5])
+def test_every_loss_is_scikit_learns(beta_loss):
+    X = np.random.default_rng(0).random((20, 6)) + 0.05
+    settings = {"n_components": 2, "beta_loss": beta_loss, "random_state": 0}
+    found = NMF(**settings, max_iter=3000).fit(X)
+    peer = sklearn.decomposition.NMF(**settings, solver="mu", init="nndsvda", max_iter=5000, tol=1e-9).fit(X)
+    # Both end in local minima, which aren't always the same one.
+    assert found.reconstruction_err_ <= peer.reconstruction_err_ * 1.05
+    # The number itself is scikit-learn's own.
+    value = sklearn.decomposition._nmf._beta_divergence(X, found.transform(X), found.components_, beta_loss, True)
+    assert found.reconstruction_err_ == pytest.approx(value, rel=1e-6)
+
+
+def test_zeros_are_refused_where_the_loss_is_infinite():
+    X = np.random.default_rng(0).integers(0, 3, size=(20, 6)).astype(float)
+    with pytest.raises(ValueError, match="When beta_loss <= 0 and X contains zeros"):
+        NMF(2, beta_loss=0).fit(X)
+    with pytest.raises(ValueError, match="isn't offered for sparse X"):
+        NMF(2, beta_loss=1).fit(scipy.sparse.random_array((50, 40), density=0.05, rng=0))
+
+
+def test_missing_values_have_no_part_and_are_filled_in():
+    generator = np.random.default_rng(0)
+    X = generator.random((20, 2)) @ generator.random((2, 6))
+    holes = X.copy()
+    holes[generator.random(X.shape) < 0.2] = np.nan
+    settings = {"tol": 1e-9, "max_iter": 5000, "random_state": 0}
+    found = NMF(2, missing="ignore", **settings).fit(holes)
+    assert found.reconstruction_err_ < 1e-4
+    np.testing.assert_allclose(found.inverse_transform(found.transform(holes)), X, atol=1e-3)
+    whole = NMF(2, missing="ignore", **settings).fit(X)
+    np.testing.assert_array_equal(whole.components_, NMF(2, **settings).fit(X).components_)
+    nothing = holes.copy()
+    nothing[3] = np.nan
+    assert not found.transform(nothing)[3].any()
+    for wrong, words in ((np.where(np.arange(6) == 4, np.nan, X), "1 features without any value, the first 4"),
+                         (np.where(np.arange(6) == 4, -1, holes), "Negative values"),
+                         (np.where(np.arange(6) == 4, np.inf, holes), "infinity")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            NMF(2, missing="ignore").fit(wrong)
+    with pytest.raises(ValueError, match="NaN"):
+        NMF(2).fit(holes)
+    with pytest.raises(ValueError, match="some are missing"):
+        NMF("cross-validated", missing="ignore").fit(holes)
+
+
+def test_sparse_rows_stay_sparse_and_are_the_same_numbers():
+    sparse = scipy.sparse.random_array((90, 40), density=0.1, rng=np.random.default_rng(0)).tocsr()
+    settings = {"n_components": 3, "init": "random", "solver": "cd", "random_state": 0}
+    expected = NMF(**settings).fit(sparse.toarray())
+    for given in (sparse, sparse.tocsc(), scipy.sparse.csr_matrix(sparse)):
+        found = NMF(**settings)
+        codes = found.fit_transform(given)
+        np.testing.assert_allclose(codes, expected.transform(sparse.toarray()), atol=1e-8)
+        np.testing.assert_allclose(found.components_, expected.components_, atol=1e-8)
+        assert found.reconstruction_err_ == pytest.approx(expected.reconstruction_err_, rel=1e-9)
+    one_sided = [NMF(**settings, alpha_W=0.01, alpha_H=0.0).fit(x).components_ for x in (sparse, sparse.toarray())]
+    np.testing.assert_allclose(*one_sided, atol=1e-5)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..blocks.row_blocks import in_blocks
 from ..linalg.row_shards import explicit, in_auto_axes
+from ..linalg.sparse_rows import SparseRows
 from ..support.precision import full_precision
 from . import divergence_codes, validate
 from .beta_divergence import BetaDivergence
@@ -25,6 +26,7 @@ from .observed import observed_alone
 from .options import CodesKept, Mask, Matrix
 from .out_of_core import encode_blocks
 from .shapes import Activations, Codes, Dictionary
+from .sparse import encode_sparse, sparse_rows
 from .terms import codes_with_terms, lambda_weights
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
@@ -66,8 +68,8 @@ def encode(
 
     **Arguments:**
 
-    - `activations`: `row × channel`, any sign: what lies below zero just has no code. Or rows in blocks, as for
-        `factorize`.
+    - `activations`: `row × channel`, any sign: what lies below zero just has no code. Or rows in blocks, or a sparse
+        matrix, as for `factorize`.
     - `dictionary`: `concept × channel`; unit length isn't needed.
     - `objective`: weights of entries and penalties on the codes; with terms, such as `Faithfulness`, the codes
         minimize these too, by projected Newton steps: to rounding behind an affine head, whose problem is convex;
@@ -91,6 +93,13 @@ def encode(
     >>> fj.encode(A[:5], dictionary).shape
     (5, 3)
     """
+    sparse = sparse_rows("activations", activations)
+    if sparse is not None:
+        if codes is not None:
+            raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
+        if observed is not None:
+            raise ValueError("observed= is there for dense activations in memory, and these are sparse; leave it out")
+        return _of_sparse(sparse, dictionary, objective)
     blocks = in_blocks("activations", activations)
     if blocks is None:
         activations = validate.matrix("activations", activations, "row × channel")
@@ -145,6 +154,21 @@ def encode(
             "of them with a number that brings them closer, or give float64"
         )
     return found
+
+
+def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any) -> Codes:
+    concepts = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
+    if isinstance(concepts, Tracer):
+        raise ValueError("dictionary is traced, and activations are sparse, which can't be; give all of their entries")
+    if rows.shape[1] != concepts.shape[1]:
+        raise ValueError(
+            f"dictionary has {concepts.shape[1]} channels and activations have {rows.shape[1]}; "
+            "encode activations of the layer that the dictionary was fitted on"
+        )
+    validate.factorizable("dictionary", concepts, signed=True)
+    validate.squared_error(objective)
+    validate.penalties(objective, both=False)
+    return encode_sparse("activations", rows, concepts, objective, encode)
 
 
 def _divergence_codes(activations: Activations, dictionary: Dictionary, objective: BetaDivergence) -> Codes:

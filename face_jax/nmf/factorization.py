@@ -36,6 +36,7 @@ from .shapes import Activations
 from .solution import Solution
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
+from .sparse import factorize_sparse, sparse_rows
 from .terms import lambda_weights
 from .terms.alternation import JOINT_ROWS
 
@@ -73,9 +74,13 @@ def factorize(
     paths, lists of paths, and memory maps and Zarr arrays of more than 64 MiB. The steps are those in memory, and so is
     the solution, to rounding; it can't be traced or differentiated.
 
+    Sparse activations (SciPy's matrices, JAX's BCOO) are never made dense: room and time go with their entries. They
+    can't be traced or differentiated, and have neither weights of entries nor further terms.
+
     **Arguments:**
 
-    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do, and rows in blocks.
+    - `activations`: `row × channel`, at least 0 except with `SemiNMF`; a NumPy array will do, sparse matrices, and rows
+        in blocks.
     - `rank`: how many concepts.
     - `objective`: what's minimized.
     - `solver`: how.
@@ -112,6 +117,18 @@ def factorize(
     >>> jax.grad(rebuilt)(A).shape
     (60, 12)
     """
+    sparse = sparse_rows("activations", activations)
+    if sparse is not None:
+        if codes is not None or checkpoint is not None or observed is not None:
+            raise ValueError("codes=, checkpoint= and observed= aren't there for sparse activations; leave them out")
+        check_settings(solver, start, adjoint)
+        solution = factorize_sparse(
+            sparse, validate.rank_of(rank), objective=objective, solver=solver, start=start, adjoint=adjoint,
+            key=key_of(key),
+        )  # fmt: skip
+        if flag("throw", throw):
+            raise_if_unusable(solution.result)
+        return solution
     blocks, checkpoint = in_blocks("activations", activations), check_checkpoint(checkpoint)
     if observed is not None and (blocks is not None or checkpoint is not None):
         raise ValueError("observed= is there for activations in memory, without checkpoint=; leave one of them out")

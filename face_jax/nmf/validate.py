@@ -259,13 +259,13 @@ def weights_of(objective: Objective, activations: Array) -> Any:
     return dataclasses.replace(objective.fit, weights=weights, row_weights=row_weights)
 
 
-def given(start: Any, activations: Any, rank: int, *, signed: bool) -> None:
-    """Given factors that fit."""
+def given(start: Any, activations: Any, rank: int, *, signed: bool, channels: int | None = None) -> None:
+    """Given factors that fit; `channels` are the activations' own, unless said."""
     # Codes of rows in blocks may be in blocks, too, and are read where they're wanted.
     lazy = not isinstance(activations, Array) and start.elsewhere
     codes = start.codes if lazy else matrix("start.codes", start.codes, "row × concept")
     dictionary = matrix("start.dictionary", start.dictionary, "concept × channel")
-    rows, channels = activations.shape
+    rows, channels = activations.shape[0], channels or activations.shape[1]
     if codes.shape != (rows, rank):
         raise ValueError(f"start.codes has shape {codes.shape}; activations and rank={rank} need {(rows, rank)}")
     if dictionary.shape != (rank, channels):

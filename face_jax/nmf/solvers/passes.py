@@ -143,37 +143,65 @@ def _one_block(
     block: Block,
     fresh: Float[Array, " row"] | None,
 ) -> tuple[Iterate, Sums]:
-    codes, l1, l2 = block.codes.x, objective.l1_codes, objective.l2_codes
-    cross = dictionary @ _completed(block, codes, dictionary).T - l1
-    slope = gram @ codes - cross
-    diagonal = jnp.diagonal(gram)[:, None]
-    steps = codes - coordinate_step(codes, slope, diagonal)
-    new, plain, memory = codes, codes, block.codes.memory
-    if update is not None:
-        plain, memory = update(codes, gram, cross, memory)
-        new = jnp.maximum(plain + beta * (plain - block.codes.previous), 0)
-    difference = new - codes
-    # From the gradient, not as a difference of two large values: a restart has to be told from rounding.
-    change = jnp.sum(difference * (slope + (gram @ difference) / 2), axis=0)
+    codes = block.codes.x
+    cross = dictionary @ _completed(block, codes, dictionary).T - objective.l1_codes
     # The zero rows of a moved last block and the row weights act alike on everything that's summed.
     counts = block.row_weights if fresh is None else fresh
     if fresh is not None and block.row_weights is not None:
         counts = fresh * block.row_weights
-    weighed = new if counts is None else new * counts[None]
-    value, completed = jnp.sum(l1 * new + l2 / 2 * new**2, axis=0), block.activations
+    new, weighed, sums = improved(objective, update, gram, cross, beta, block.codes, counts, fresh)
+    completed = block.activations
     if block.weights is not None:
-        fit = new.T @ dictionary
+        fit = new.x.T @ dictionary
         missing = block.weights * (block.activations - fit)
         completed = fit + missing
-        value = value + jnp.sum(missing * (block.activations - fit), axis=1) / 2
+        error = jnp.sum(missing * (block.activations - fit), axis=1) / 2
+        sums = dataclasses.replace(sums, value=sums.value + jnp.sum(error if counts is None else error * counts))
+    return new, dataclasses.replace(sums, cross=weighed @ completed)
+
+
+def improved(
+    objective: SquaredError,
+    update: Update | None,
+    gram: Gram,
+    cross: CodesT,
+    beta: Number | float,
+    codes: Iterate,
+    counts: Float[Array, " row"] | None,
+    fresh: Float[Array, " row"] | None = None,
+) -> tuple[Iterate, CodesT, Sums]:
+    """Better codes where their own problem is known, whatever the activations are.
+
+    **Arguments:**
+
+    - `objective`: the penalties.
+    - `update`, `beta`, `codes`: as for `pass_over`.
+    - `gram`, `cross`: of the codes' problem, as `UpdateRule` has them.
+    - `counts`: weights of rows; `fresh`: rows that count at all.
+
+    **Returns:** the new codes; the same with rows weighted, whose product with the activations is still missing; and
+    the sums without it.
+    """
+    old, l1, l2 = codes.x, objective.l1_codes, objective.l2_codes
+    slope = gram @ old - cross
+    steps = old - coordinate_step(old, slope, jnp.diagonal(gram)[:, None])
+    new, plain, memory = old, old, codes.memory
+    if update is not None:
+        plain, memory = update(old, gram, cross, memory)
+        new = jnp.maximum(plain + beta * (plain - codes.previous), 0)
+    difference = new - old
+    # From the gradient, not as a difference of two large values: a restart has to be told from rounding.
+    change = jnp.sum(difference * (slope + (gram @ difference) / 2), axis=0)
+    weighed = new if counts is None else new * counts[None]
+    value = jnp.sum(l1 * new + l2 / 2 * new**2, axis=0)
     sums = Sums(
-        cross=weighed @ completed,
+        cross=jnp.zeros((len(new), 0), new.dtype),
         gram=weighed @ new.T,
         change=jnp.sum(change if counts is None else change * counts),
         value=jnp.sum(value if counts is None else value * counts),
         move=jnp.sum(steps**2 if fresh is None else steps**2 * fresh[None], axis=1),
     )
-    return Iterate(new, plain, memory), sums
+    return Iterate(new, plain, memory), weighed, sums
 
 
 def _completed(block: Block, codes: CodesT, dictionary: Dictionary) -> Activations:

@@ -1,0 +1,206 @@
+"""What both estimators share: how data comes in, how results go out, and inference."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
+
+from ..nmf import encode
+from ..support.arguments import check_count, one_of
+from .arrays import Taken, taken
+from .fitting import observed, on_device, precision
+from .settings import CROSS_VALIDATED, Penalties, loss_of
+
+Matrix = Any  # NumPy's, or a sparse one of SciPy
+
+
+class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """An estimator that has `components_` and codes samples in terms of them."""
+
+    n_components: Any
+    init: Any
+    beta_loss: Any
+    components_: Float[np.ndarray, "component feature"]
+
+    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None) -> Any:
+        """Find the components of X; arguments as for `fit_transform`."""
+        self.fit_transform(X, y, W, H, sample_weight)  # pyright: ignore[reportCallIssue]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """X in terms of the components found: exact non-negative least squares, whatever `max_iter` is.
+
+        **Arguments:**
+
+        - `X`: `sample × feature`, as for `fit`.
+
+        **Returns:** the codes, in X's own kind of array.
+        """
+        check_is_fitted(self)
+        rows, back = self._read(X, reset=False)
+        return back(self._codes(rows))
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Samples from their components, in X's own kind of array.
+
+        **Arguments:**
+
+        - `X`: `sample × component`, dense or sparse.
+        """
+        check_is_fitted(self)
+        found = taken("X", X)
+        values = found.values if scipy.sparse.issparse(found.values) else np.asarray(found.values)
+        return found.back(np.asarray(values @ self.components_))
+
+    @property
+    def _signed(self) -> bool:
+        return bool(getattr(getattr(self, "solver", None), "signed_dictionary", False))
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+    @property
+    def _n_components(self) -> int:
+        """As scikit-learn's estimator has it for its own use."""
+        return self.components_.shape[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = not self._signed
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = getattr(self, "missing", None) == "ignore"
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _read(self, X: Any, *, reset: bool) -> tuple[Matrix, Any]:
+        """X as NumPy's or SciPy's, checked; and what makes results arrays of its kind."""
+        if np.ma.is_masked(X):
+            raise ValueError(
+                "X has masked entries, whose values mean nothing; fill them, as X.filled(0) does, or give "
+                "face_jax.factorize weights of 0 there"
+            )
+        found: Taken = taken("X", X)
+        rows = validate_data(
+            self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset,
+            ensure_all_finite="allow-nan" if self._missing else True,
+        )  # fmt: skip
+        if self._missing:
+            self._check_missing(rows, reset=reset)
+        if not self._signed:
+            filled = rows if scipy.sparse.issparse(rows) or not self._missing else np.nan_to_num(rows)
+            check_non_negative(filled, f"{type(self).__name__} (input X)")
+        return dense_if_full(rows), found.back
+
+    @property
+    def _missing(self) -> bool:
+        """Whether NaN stands for what wasn't observed."""
+        missing = getattr(self, "missing", None)
+        return missing is not None and one_of("missing", missing, ("ignore",)) == "ignore"
+
+    def _check_missing(self, rows: Matrix, *, reset: bool) -> None:
+        if scipy.sparse.issparse(rows):
+            if np.isnan(rows.data).any():
+                raise ValueError("X is sparse and has NaN, and missing='ignore' is for dense X; give X.toarray()")
+            return
+        empty = np.flatnonzero(np.isnan(rows).all(axis=0)) if reset else []
+        if len(empty):
+            raise ValueError(
+                f"X has {len(empty)} features without any value, the first {int(empty[0])}; leave them out, as "
+                "X[:, ~np.isnan(X).all(axis=0)] does"
+            )
+
+    def _codes(self, rows: Matrix) -> Float[np.ndarray, "sample component"]:
+        """The one inference rule, for the samples fitted on as for new ones."""
+        components = self.components_.astype(rows.dtype)
+        with precision(rows):
+            objective = Penalties.of(self, *rows.shape).of_codes(loss_of(self.beta_loss))
+            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=observed(rows))
+            return np.array(codes)
+
+    def encoded(self, X: Any, H: Any) -> tuple[Any, np.ndarray]:
+        """Codes of X for components that the user has, which become the estimator's.
+
+        **Arguments:**
+
+        - `X`: `sample × feature`.
+        - `H`: `component × feature`.
+
+        **Returns:** both. Raises `ValueError` for components that don't fit.
+        """
+        rows, back = self._read(X, reset=True)
+        auto = self.n_components is None or self.n_components == "auto"
+        given = np.shape(H)[0] if np.ndim(H) else 0
+        rank = given if auto else check_count("n_components", self.n_components, "components")
+        shape = (rank, rows.shape[1])
+        self.components_ = factor("H", H, rows, shape, rank, signed=self._signed, nothing=True)
+        return back(self._codes(rows)), self.components_
+
+    def _rank(self, rows: Matrix, H: Any) -> int:
+        """How many components: of H if they are "auto" and it's given, of all features without it."""
+        auto = isinstance(self.n_components, str) and self.n_components == "auto"
+        if auto and H is not None and self.init == "custom":
+            return len(np.atleast_1d(H))
+        if auto or self.n_components is None:
+            return rows.shape[1]
+        if isinstance(self.n_components, str):
+            words = f"'auto' or {CROSS_VALIDATED!r} or a number"
+            raise ValueError(f"n_components={self.n_components!r} is unknown; give {words}")
+        return check_count("n_components", self.n_components, "components")
+
+    def _custom(self, rows: Matrix, W: Any, H: Any, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The factors to start from with `init="custom"`; warns of factors that are given beside another one."""
+        custom = isinstance(self.init, str) and self.init == "custom"
+        if not custom and (W is not None or H is not None):
+            warnings.warn(
+                "When init!='custom', provided W or H are ignored. Set init='custom' to use them as initialization.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        if not custom:
+            return None
+        if W is None or H is None:
+            raise ValueError('init="custom" starts from W and H; give both to fit or fit_transform, or another init')
+        shapes = (rows.shape[0], rank), (rank, rows.shape[1])
+        return (
+            factor("W", W, rows, shapes[0], rank, signed=False),
+            factor("H", H, rows, shapes[1], rank, signed=self._signed),
+        )
+
+
+def factor(
+    name: str, value: Any, rows: Matrix, shape: tuple[int, int], rank: int, *, signed: bool, nothing: bool = False
+) -> np.ndarray:
+    """A given factor, in the rows' dtype; raises `ValueError` or `TypeError` for one that doesn't fit."""
+    value = taken(name, value).values
+    whom = f"NMF (input {name})"
+    as_it_is: Any = None
+    found = check_array(value, dtype=as_it_is, input_name=name)
+    if not signed:
+        check_non_negative(found, whom)
+    if found.shape != shape:
+        which = "first" if found.shape[0] != shape[0] else "second"
+        raise ValueError(
+            f"Array with wrong {which} dimension passed to {whom}: {name} has shape {found.shape}; X and "
+            f"n_components={rank} need {shape}"
+        )
+    if not (nothing or found.any()):
+        raise ValueError(f"Array passed to {whom} is full of zeros; give some that aren't, or another init")
+    if found.dtype.kind == "f" and found.dtype != rows.dtype:
+        raise TypeError(f"H and W should have the same dtype as X. Got {name}.dtype = {found.dtype} and {rows.dtype}.")
+    return found.astype(rows.dtype)
+
+
+def dense_if_full(rows: Matrix) -> Matrix:
+    """Sparse matrices stay sparse unless a dense one takes about as much room, and then much less time."""
+    if not scipy.sparse.issparse(rows):
+        return rows
+    rows = rows.tocsr()
+    return rows.toarray() if rows.shape[0] * rows.shape[1] <= 4 * rows.nnz else rows

@@ -1,0 +1,192 @@
+"""One factorization for an estimator, whatever its rows and penalties are."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Float, Key
+from sklearn.utils.validation import _check_sample_weight
+
+from ..nmf import RESULTS, Given, Result, factorize
+from ..nmf.beta_divergence import BetaDivergence
+from ..nmf.solution import normalized
+from ..nmf.sparse import error_of
+from . import one_penalty
+from .settings import Penalties
+
+_WARM = 20  # steps without the penalty that a penalty on one factor starts from
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What a fit found.
+
+    **Arguments:**
+
+    - `components`: at the length that they have in the objective.
+    - `directions`: the same at unit length.
+    - `steps`: passes over the data.
+    - `objectives`, `residuals`: at the start and after each step.
+    - `objective`, `residual`: in the end.
+    - `result`, `stats`: how it ended; None where there are no statistics.
+    """
+
+    components: Float[np.ndarray, "component feature"]
+    directions: Float[np.ndarray, "component feature"]
+    steps: int
+    objectives: Float[np.ndarray, " step"]
+    residuals: Float[np.ndarray, " step"]
+    objective: float
+    residual: float
+    result: Any
+    stats: Any
+
+
+def factorized(
+    rows: Any,
+    rank: int,
+    penalties: Penalties,
+    weights: Float[np.ndarray, " sample"] | None,
+    solver: Any,
+    start: Any,
+    key: Key[Array, ""],
+    *,
+    beta: float = 2.0,
+) -> Fitted:
+    """Components of rows, dense or sparse, its arguments already checked; NaN is what wasn't observed."""
+    seen = observed(rows)
+    if penalties.one_sided:
+        if beta != 2 or seen is not None:
+            what = "missing values" if beta == 2 else f"beta_loss={beta:g}"
+            raise ValueError(
+                f"{what} beside a penalty on one factor alone isn't offered; give alpha_W and alpha_H both, or "
+                "alpha_H='same'"
+            )
+        return _one_sided(rows, rank, penalties, weights, solver, start, key)
+    objective = penalties.objective(beta, None if weights is None else jnp.asarray(weights))
+    solution = factorize(on_device(rows), rank, objective=objective, solver=solver, start=start, key=key, observed=seen)
+    directions, stats = np.array(solution.dictionary), solution.stats
+    # With penalties the length of a component is part of the answer.
+    components = directions * np.asarray(solution.scale)[:, None] if penalties.some else directions
+    steps = int(stats.steps)
+    return Fitted(
+        components, directions, steps, np.asarray(stats.objective)[: steps + 1],
+        np.asarray(stats.residual)[: steps + 1], float(stats.final_objective), float(stats.final_residual),
+        solution.result, stats,
+    )  # fmt: skip
+
+
+def _one_sided(
+    rows: Any,
+    rank: int,
+    penalties: Penalties,
+    weights: Float[np.ndarray, " sample"] | None,
+    solver: Any,
+    start: Any,
+    key: Key[Array, ""],
+) -> Fitted:
+    """A penalty on codes alone, or on components alone, which is the same of the transposed matrix."""
+    if solver.signed_dictionary:
+        raise ValueError(
+            f"solver={type(solver).__name__}() beside a penalty on one factor alone isn't offered; give alpha_W and "
+            "alpha_H both, or alpha_H='same'"
+        )
+    if isinstance(start, Given):
+        codes, dictionary = jnp.asarray(start.codes).T, jnp.asarray(start.dictionary)
+    else:
+        warm = dataclasses.replace(solver, max_steps=min(_WARM, solver.max_steps))
+        weighted = Penalties((0.0, 0.0), (0.0, 0.0)).objective(2.0, None if weights is None else jnp.asarray(weights))
+        begun = factorize(on_device(rows), rank, objective=weighted, solver=warm, start=start, key=key)
+        codes, dictionary = jnp.asarray(begun.codes).T, begun.dictionary
+    on_codes = any(penalties.codes)
+    counts = np.ones(rows.shape[0], rows.dtype) if weights is None else weights.astype(rows.dtype)
+    if not on_codes and weights is not None:
+        root = np.sqrt(counts)
+        rows = rows * root[:, None] if not scipy.sparse.issparse(rows) else scipy.sparse.diags_array(root) @ rows
+        codes, counts = codes * root[None], np.ones_like(counts)
+    by_rows, by_channels, size = products(rows, counts)
+    if on_codes:
+        problem = by_rows, by_channels, size, codes, dictionary, jnp.asarray(counts), penalties.codes
+    else:
+        ones = jnp.ones(rows.shape[1], dictionary.dtype)
+        problem = by_channels, by_rows, size, dictionary, codes, ones, penalties.components
+    ended = one_penalty.solve(*problem, tol=float(solver.rtol), max_iter=solver.max_steps)
+    components = ended.dictionary if on_codes else ended.codes
+    directions = normalized(components, components)[1]
+    code = RESULTS.successful if ended.converged else RESULTS.max_steps_reached
+    return Fitted(
+        np.array(components), np.asarray(directions), ended.steps, ended.objectives, ended.residuals,
+        float(ended.objectives[-1]), float(ended.residuals[-1]), Result(jnp.asarray(code.value, jnp.int32)), None,
+    )  # fmt: skip
+
+
+def products(
+    rows: Any, counts: Float[np.ndarray, " sample"]
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any], float]:
+    """`Wᵀ ↦ Wᵀ Aᵀ`, `Uᵀ ↦ Uᵀ diag(counts) A`, and `‖A‖²`, rows weighted; sparse matrices stay sparse."""
+    if scipy.sparse.issparse(rows):
+        transposed = rows.T.tocsr()
+        size = float(counts.astype(np.float64) @ np.asarray(rows.multiply(rows).sum(axis=1), np.float64).ravel())
+        return (
+            lambda dictionary: jnp.asarray((rows @ np.asarray(dictionary).T).T),
+            lambda codes: jnp.asarray((transposed @ (np.asarray(codes) * counts).T).T),
+            size,
+        )
+    values, given = jnp.asarray(rows), jnp.asarray(counts)
+    size = float(counts.astype(np.float64) @ (np.asarray(rows, np.float64) ** 2).sum(axis=1))
+    return lambda dictionary: dictionary @ values.T, lambda codes: (codes * given[None]) @ values, size
+
+
+def on_device(rows: Any) -> Any:
+    """An array of JAX; sparse ones as they are."""
+    return rows if scipy.sparse.issparse(rows) else jnp.asarray(rows)
+
+
+def sample_weights(rows: Any, value: Any) -> Float[np.ndarray, " sample"] | None:
+    """Weights of samples, checked; None without."""
+    if value is None:
+        return None
+    found = np.asarray(_check_sample_weight(value, rows, dtype=rows.dtype, ensure_non_negative=True))
+    if not found.any():
+        raise ValueError("sample_weight is 0 everywhere, which leaves no sample; give some that are above 0")
+    return found
+
+
+def observed(rows: Any) -> Any:
+    """Where there is a value; None if there is one everywhere."""
+    if scipy.sparse.issparse(rows):
+        return None
+    missing = np.isnan(rows)
+    return ~missing if missing.any() else None
+
+
+def length(rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float) -> float:
+    """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
+    if scipy.sparse.issparse(rows):
+        return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
+    seen = observed(rows)
+    if beta == 2:
+        rest = rows - codes @ components
+        return _length(rest if seen is None else np.where(seen, rest, 0))
+    weights = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
+    filled = rows if seen is None else np.where(seen, rows, 1)
+    with precision(rows):
+        loss = BetaDivergence(beta, weights).value(jnp.asarray(filled), jnp.asarray(codes), jnp.asarray(components))
+        return float(np.sqrt(max(0.0, 2 * float(loss))))
+
+
+def precision(rows: Any) -> contextlib.AbstractContextManager[Any]:
+    """Float64 data is computed in float64, whatever JAX is set to."""
+    return jax.enable_x64(rows.dtype == np.float64 or jax.config.read("jax_enable_x64"))
+
+
+def _length(rest: Float[np.ndarray, "sample feature"]) -> float:
+    exponent = int(np.frexp(np.abs(rest).max())[1])
+    return float(np.ldexp(np.float64(np.linalg.norm(np.ldexp(rest, -exponent))), exponent))

@@ -1,0 +1,204 @@
+"""The factorization as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from ..nmf import RESULTS, Given, NNDSVDar, Random, Warmup, rank_scan
+from ..nmf.matching import agreements
+from ..nmf.options import AnySolver, AnyStart
+from ..support.arguments import check_count
+from .base import Base, Matrix
+from .fitting import factorized, length, observed, precision, sample_weights
+from .settings import CROSS_VALIDATED, Penalties, loss_of, solver_of, start_of
+from .telling import tell
+
+_RANKS = (2, 3, 4, 6, 8, 11, 16, 23, 32)
+
+
+class NMF(Base):
+    """Non-negative matrix factorization `X ≈ transform(X) @ components_`, with scikit-learn's interface.
+
+    For pipelines and grid searches. A program written for `sklearn.decomposition.NMF` needs no change but the import:
+    it finds factors of the same objective, whose local minimum may be another one, as it may be after an update of
+    scikit-learn. Codes are always exact non-negative least squares, also those that `fit_transform` returns, so that
+    `transform` agrees with it. The arithmetic is face_jax's: float32 in, float32 out; float64 is computed in float64 as
+    well. X may be an array of NumPy, JAX, torch or CuPy, a sparse matrix (SciPy's, or JAX's BCOO), which is never made
+    dense, or whatever else scikit-learn reads; codes and reconstructions go out as X came in, codes of sparse matrices
+    as NumPy's.
+
+    **Arguments:**
+
+    - `n_components`: how many; all features' number if None or "auto", or that of `H` with `init="custom"`;
+        "cross-validated" takes the smallest of some numbers up to 32 whose error on entries left out is within a
+        standard error of the lowest (`face_jax.rank_scan`; for dense X).
+    - `init`: "random", "nndsvd", "nndsvda", "nndsvdar", or "custom" for `W` and `H` given to `fit` or `fit_transform`.
+    - `solver`: "cd" (coordinate descent: `HALS()`), "mu" (`MultiplicativeUpdate()`), or a face_jax solver; `ADMM()` if
+        None. With `SemiNMF()`, X and `components_` may have entries below zero, and codes are at least 0. Its `rtol`
+        and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
+    - `start`: a face_jax start such as `Random()`, in place of `init`; `Warmup()` if both are None.
+    - `beta_loss`: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0), or another number β; below 1 X has to
+        be above 0, and for sparse X it is "frobenius".
+    - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
+    - `max_iter`: passes over the data; 500 where scikit-learn has 200, as this `tol` asks for more.
+    - `alpha_W`, `alpha_H`, `l1_ratio`: penalties, as in scikit-learn: `alpha_W` is multiplied with the features'
+        number, `alpha_H` ("same": `alpha_W`) with the samples'. With a penalty on one factor alone the problem has a
+        minimum only if the other one's length is bounded, so that its components have unit length there.
+    - `random_state`: for the start, and for the order with `shuffle`.
+    - `verbose`: print what scikit-learn prints, behind the last pass.
+    - `shuffle`: whether "cd" visits coordinates in an order drawn anew in each sweep; other solvers have no order.
+    - `n_init`: how many starts; the best by the objective is kept. The first is the usual one, the others are random.
+
+    - `missing`: "ignore" takes NaN in dense X for what wasn't observed, in `fit` and `transform`: it has no part in
+        what is minimized, and `inverse_transform(transform(X))` fills it in. NaN is refused if None.
+
+    **Attributes:** `components_`, `n_components_`, `reconstruction_err_` (`√(2 D)`: Frobenius), `n_iter_`,
+    `n_features_in_`, `result_` (how it ended), `stats_`; with several starts `stability_` (mean cosine between
+    components of two starts, matched one to one: 1 if all found the same); with "cross-validated" `rank_scan_`.
+    """
+
+    # scikit-learn's rule: whatever is given is kept, and looked at in `fit`; hence no types here.
+    def __init__(
+        self,
+        n_components: Any = "auto",
+        *,
+        init: Any = None,
+        solver: AnySolver | None = None,
+        start: AnyStart | None = None,
+        beta_loss: Any = "frobenius",
+        tol: Any = 1e-4,
+        max_iter: Any = 500,
+        alpha_W: Any = 0.0,
+        alpha_H: Any = "same",
+        l1_ratio: Any = 0.0,
+        random_state: Any = None,
+        verbose: Any = 0,
+        shuffle: Any = False,
+        n_init: Any = 1,
+        missing: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.init = init
+        self.solver = solver
+        self.start = start
+        self.beta_loss = beta_loss
+        self.tol = tol
+        self.max_iter = max_iter
+        self.alpha_W = alpha_W
+        self.alpha_H = alpha_H
+        self.l1_ratio = l1_ratio
+        self.random_state = random_state
+        self.verbose = verbose
+        self.shuffle = shuffle
+        self.n_init = n_init
+        self.missing = missing
+
+    def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
+        self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None
+    ) -> Any:
+        """Find the components of X, and X in terms of them.
+
+        **Arguments:**
+
+        - `X`: `sample × feature`, at least 0 except with `SemiNMF()`.
+        - `y`: takes part in scikit-learn's interface.
+        - `W`, `H`: where to start, `sample × component` and `component × feature`, with `init="custom"`.
+        - `sample_weight`: how much each sample counts; 0 leaves it out of the fit.
+
+        **Returns:** the codes. Raises `ValueError` for settings that aren't valid or aren't offered.
+        """
+        del y
+        rows, back = self._read(X, reset=True)
+        self._find(rows, W, H, sample_weight)
+        codes = self._codes(rows)
+        self.reconstruction_err_ = length(rows, codes, self.components_, loss_of(self.beta_loss))
+        return back(codes)
+
+    def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> None:
+        """Everything that a fit leaves behind but the codes and their error."""
+        beta = self._loss(rows)
+        random = check_random_state(self.random_state)
+        seed = random.randint(2**31 - 1)
+        rank = self._chosen(rows, seed) if self._by_scan else self._rank(rows, H)
+        penalties = Penalties.of(self, *rows.shape)
+        solver, start = solver_of(self, seed), start_of(self, rank, rows.shape)
+        custom = self._custom(rows, W, H, rank)
+        weights = sample_weights(rows, sample_weight)
+        since = time.perf_counter()
+        with precision(rows):
+            first = Given(*map(jnp.asarray, custom)) if custom else start
+            found = [
+                factorized(rows, rank, penalties, weights, solver, one, jax.random.key(seed + number), beta=beta)
+                for number, one in enumerate(self._starts(first))
+            ]
+        best = min(found, key=lambda one: one.objective)
+        if len(found) > 1:
+            self.stability_ = float(agreements([one.directions for one in found], either_sign=False).mean())
+        self.components_, self.n_components_, self.n_iter_ = best.components, rank, best.steps
+        self.result_, self.stats_ = best.result, best.stats
+        tell(self, best, time.perf_counter() - since)
+        if best.result == RESULTS.max_steps_reached and self.tol != 0:
+            warnings.warn(
+                f"Maximum number of iterations {self.n_iter_} reached. Increase it to improve convergence. "
+                f"(max_iter={self.n_iter_}; the scaled KKT residual is {best.residual:.1e} > tol.)",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _loss(self, rows: Matrix) -> float:
+        """β; raises `ValueError` for what this solver, or these rows, can't have."""
+        beta = loss_of(self.beta_loss)
+        if beta != 2 and isinstance(self.solver, str) and self.solver == "cd":
+            raise ValueError(
+                f"Invalid beta_loss parameter: solver 'cd' does not handle beta_loss = {self.beta_loss!r}; give "
+                "solver='mu' or None"
+            )
+        if beta != 2 and scipy.sparse.issparse(rows):
+            raise ValueError(
+                f"beta_loss={self.beta_loss!r} isn't offered for sparse X; give 'frobenius', or X.toarray()"
+            )
+        if beta <= 0 and np.nanmin(rows) == 0:
+            raise ValueError(
+                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
+                "use a positive beta_loss."
+            )
+        return beta
+
+    def _starts(self, first: Any) -> list[Any]:
+        """As many as wanted, the usual one first."""
+        count = check_count("n_init", self.n_init, "starts")
+        if count == 1:
+            return [first]
+        if isinstance(first, Given):
+            raise ValueError(f'n_init={count} starts would all be init="custom"; give n_init=1, or another init')
+        return [first, *[first if isinstance(first, Random | NNDSVDar) else Warmup(Random())] * (count - 1)]
+
+    def _chosen(self, rows: Matrix, seed: int) -> int:
+        """The rank that cross-validation suggests."""
+        if scipy.sparse.issparse(rows):
+            raise ValueError(
+                f"n_components={CROSS_VALIDATED!r} leaves out entries of a dense X, and this is sparse; give a number, "
+                "or X.toarray()"
+            )
+        if observed(rows) is not None:
+            raise ValueError(
+                f"n_components={CROSS_VALIDATED!r} wants all entries of X, and some are missing; give a number"
+            )
+        most = min(rows.shape)
+        ranks = [rank for rank in _RANKS if rank <= most] or [1]
+        with precision(rows):
+            self.rank_scan_ = rank_scan(jnp.asarray(rows), ranks, key=seed)
+        return self.rank_scan_.suggested
+
+    @property
+    def _by_scan(self) -> bool:
+        return isinstance(self.n_components, str) and self.n_components == CROSS_VALIDATED
