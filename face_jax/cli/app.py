@@ -18,7 +18,7 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from .actions import register
+from . import actions, classes
 from .options import labels_of, names_in, rank_of
 from .output import errors_in_words
 from .run import run
@@ -250,7 +250,8 @@ def layers(
         console.print(table)
 
 
-register(app)
+actions.register(app)
+classes.register(app)
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ def write_why(
         "cases": [_case(explanation, each) for each in every[:_CASES]],
     }
     data = {"explanation": _about(explanation), "photographs": [each.table() for each in every], "notes": list(notes)}
-    return _write("why", content, data, folder)
+    return write_page("why", content, data, folder)
 
 
 def _about(explanation: Explanation) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def write_edit(
         "moves": moves,
         "cases": _changed(explanation, effect),
     }
-    return _write("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
+    return write_page("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
 
 
 def _sides(effect: EditEffect, of: Any) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def write_comparison(comparison: Comparison, folder: str | pathlib.Path) -> path
         "b": _Side("B", comparison.second, comparison.correlation.T),
         "verdicts": _said(comparison),
     }
-    return _write("comparison", content, comparison.table(), folder)
+    return write_page("comparison", content, comparison.table(), folder)
 
 
 def _said(comparison: Comparison) -> list[tuple[str, str]]:
@@ -309,12 +309,16 @@ def _said(comparison: Comparison) -> list[tuple[str, str]]:
     return [said, ("note", predicted)]
 
 
-def _write(name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path) -> pathlib.Path:
+def write_page(
+    name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path, *, file: str | None = None
+) -> pathlib.Path:
+    """A page from the template of that name, under a policy, and what it says as JSON beside it; gives the page."""
+    file = f"{name}.html" if file is None else file
     environment = templates("face_jax.report", "drawing a page", "PIL")
     folder = folder_of(folder)
     page = with_policy(environment.get_template(f"{name}.html").render(**content), attributes=True)
     with put_together(folder) as new:
-        (new / f"{name}.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        (new / file).write_text(page, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
         (new / f"{name}.json").write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
-    return folder / f"{name}.html"
+    return folder / file
