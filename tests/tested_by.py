@@ -26,6 +26,7 @@ TESTED_BY = {
     "pipeline.class_groups": "pipeline/test_several.py",
     "pipeline.one_of_several": "pipeline/test_several.py",
     "pipeline.shared_bank": "pipeline/test_several.py",
+    "report.photographs": "report/test_unfolding.py",
     "report.classes": "cli/test_classes_command.py",
     "blocks.": "blocks/test_row_blocks.py",
     "blocks.scratch": "nmf/test_out_of_core.py",

@@ -21,6 +21,7 @@ from ..support.atomic_folder import folder_of, put_together
 from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures
+from .photographs import Photographs
 from .policy import with_policy
 from .templates import templates
 from .together import together
@@ -38,6 +39,7 @@ class _Card:
     concept: Concept
     colour: str
     crops: list[tuple[str, str]]
+    more: Any
 
 
 def write_report(
@@ -81,8 +83,9 @@ def write_report(
     folder = folder_of(folder)
     contents = _contents(explanation)
     anchors = _anchors(contents, more)
-    page = environment.get_template("page.html").render(**contents, **more, contents=anchors)
-    page = with_policy(page, attributes=True)
+    script = environment.get_template("page.js").render()
+    page = environment.get_template("page.html").render(**contents, **more, contents=anchors, script=script)
+    page = with_policy(page, script=script, attributes=True)
     with put_together(folder) as new:
         # The command may have a file's name in it that isn't UTF-8.
         (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -94,6 +97,7 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
     sections = (
         ("concepts", "The concepts", True),
         ("where", "Where they are", True),
+        ("photographs", "Photograph by photograph", True),
         ("parts", "What they are made of", contents["tree"]["asked"]),
         ("measures", "Other measures", True),
         ("trust", "How far to trust it", True),
@@ -105,7 +109,8 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
 
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
-    cards = [_card(explanation, concept) for concept in explanation.concepts]
+    photographs = Photographs(explanation, _examples(explanation))
+    cards = [_card(explanation, concept, photographs) for concept in explanation.concepts]
     said, fit = verdicts(explanation), explanation.fit
     where = _where(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
@@ -120,6 +125,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "measures": measures(explanation),
         "tree": tree(explanation),
         "where": where,
+        "shots": photographs.shots,
         "gradients": _gradients(explanation, where[0]["together"]),
         "insertion": figures.curve_figure(explanation.scores.rows, "insertion"),
         "deletion": figures.curve_figure(explanation.scores.rows, "deletion"),
@@ -139,9 +145,9 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _card(explanation: Explanation, concept: Concept) -> _Card:
+def _card(explanation: Explanation, concept: Concept, photographs: Photographs) -> _Card:
     shown = crop_pictures(explanation, concept.strongest)
-    return _Card(concept, pictures.concept_colour(concept.number), shown)
+    return _Card(concept, pictures.concept_colour(concept.number), shown, photographs.unfolded(concept))
 
 
 def _where(explanation: Explanation) -> list[dict[str, Any]]:
