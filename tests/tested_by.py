@@ -26,6 +26,8 @@ TESTED_BY = {
     "pipeline.class_groups": "pipeline/test_several.py",
     "pipeline.one_of_several": "pipeline/test_several.py",
     "pipeline.shared_bank": "pipeline/test_several.py",
+    "report.reasons": "report/test_action_pages.py",
+    "report.written": "report/test_action_pages.py",
     "report.photographs": "report/test_unfolding.py",
     "report.classes": "cli/test_classes_command.py",
     "blocks.": "blocks/test_row_blocks.py",

@@ -156,6 +156,13 @@ def explain(
             "report says so."
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV|folders",
+            help="What photographs show, as for face-jax why: the report then has those that the model gets wrong.",
+        ),
+    ] = None,
     depth: Depth = 0,
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
@@ -174,7 +181,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
-            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset,
+            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset, labels=labels,
         )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from ..pipeline.class_folders import folder_names
 from ..support.arguments import Whole, instance, shown, whole
 from ..support.atomic_folder import folder_of
 from . import pictures
-from .actions import write_page
 from .page import write_report
 from .tree import Pictures, crop_pictures
+from .written import write_page
 
 # Columns of the picture, concepts of a class's card and of a pair, crops of each.
 _COLUMNS, _FIRST, _TELLING, _CROPS = 60, 3, 8, 4
