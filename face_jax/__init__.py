@@ -28,8 +28,8 @@ from . import layer as layer
 from . import methods as methods
 from . import metrics as metrics
 from . import study as study
-from .action.comparing import Comparison as Comparison
 from .action.comparing import compare as compare
+from .action.comparison import Comparison as Comparison
 from .action.edits import edit as edit
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit

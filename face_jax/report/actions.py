@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..action.comparing import Comparison
+from ..action.comparison import Comparison
 from ..action.measured import CONTROLS, EditEffect, Outcome
 from ..attribution import upsampled_codes
 from ..explanation.concepts import Concept
