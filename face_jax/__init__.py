@@ -28,8 +28,8 @@ from . import layer as layer
 from . import methods as methods
 from . import metrics as metrics
 from . import study as study
-from .action.comparing import Comparison as Comparison
 from .action.comparing import compare as compare
+from .action.comparison import Comparison as Comparison
 from .action.edits import edit as edit
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit
@@ -44,6 +44,7 @@ from .attribution.visualization import visualize as visualize
 from .blocks.row_blocks import RowBlocks as RowBlocks
 from .evaluation import compare_methods as compare_methods
 from .evaluation import score_bank as score_bank
+from .explanation.class_usage import Usage as Usage
 from .explanation.concepts import Concept as Concept
 from .explanation.loading import WrongModelError as WrongModelError
 from .explanation.loading import load as load
@@ -51,7 +52,9 @@ from .explanation.reasons import Why as Why
 from .explanation.record import Explanation as Explanation
 from .explanation.saved_files import SavedFilesError as SavedFilesError
 from .explanation.saving import save as save
+from .explanation.several import ClassExplanations as ClassExplanations
 from .explanation.sub_concepts import Recursion as Recursion
+from .explanation.telling_apart import Apart as Apart
 from .faithfulness import Faithfulness as Faithfulness
 from .faithfulness import ForwardKL as ForwardKL
 from .faithfulness import InMeans as InMeans
@@ -123,10 +126,12 @@ from .pictures.photographs import Photograph as Photograph
 from .pictures.photographs import photographs as photographs
 from .pipeline.explain import explain as explain
 from .pipeline.selection import NoneOfTheClassError as NoneOfTheClassError
+from .pipeline.several import explain_classes as explain_classes
 from .recursion.recurse import recurse as recurse
 from .recursion.recurse import suggest_recursion as suggest_recursion
 from .report import picture as picture
 from .report import sanity_figure as sanity_figure
+from .report import write_classes as write_classes
 from .report import write_comparison as write_comparison
 from .report import write_edit as write_edit
 from .report import write_report as write_report

@@ -103,7 +103,7 @@ class Survey:
 def survey(
     model: SplitModel,
     photographs: Sequence[Photograph],
-    target: int | None = None,
+    target: int | tuple[int, ...] | None = None,
     *,
     batch: int = 32,
     progress: Progress = silent,
@@ -117,7 +117,7 @@ def survey(
     - `model`: the split classifier.
     - `photographs`: what to look at; those that can't be read are left out, by name, and so are those that are an
         earlier one once more.
-    - `target`: the class looked for; every photograph's activations are kept if None.
+    - `target`: the class looked for, or several; every photograph's activations are kept if None.
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
     - `solver`: what the activations are for, if it was chosen already.
@@ -132,7 +132,9 @@ def survey(
     parts = _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver)
     for maps, logits, beside_them in parts:
         refuse_other_count(logits, model)
-        mask = np.full(len(logits), True) if target is None else model.outputs.has(logits, target)
+        mask = np.full(len(logits), target is None)
+        for number in () if target is None else (target,) if isinstance(target, int) else target:
+            mask |= np.asarray(model.outputs.has(logits, number))
         kept.add(maps, mask)
         tokens.append(None if beside_them is None else beside_them[mask])
         all_logits.append(logits)

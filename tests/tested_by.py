@@ -4,6 +4,7 @@ A name that ends in a point is that of all modules in a package. A test compares
 """
 
 TESTED_BY = {
+    "action.comparison": "action/test_comparing.py",
     "action.intervals": "action/test_measured.py",
     "action.variants": "action/test_measured.py",
     "action.misled": "report/test_action_pages.py",
@@ -18,6 +19,18 @@ TESTED_BY = {
     "attribution.regions": "attribution/test_black_box.py",
     "report.actions": "report/test_action_pages.py",
     "cli.actions": "cli/test_action_commands.py",
+    "cli.classes": "cli/test_classes_command.py",
+    "explanation.class_usage": "pipeline/test_several.py",
+    "explanation.several": "pipeline/test_several.py",
+    "explanation.telling_apart": "pipeline/test_several.py",
+    "pipeline.class_folders": "pipeline/test_several.py",
+    "pipeline.class_groups": "pipeline/test_several.py",
+    "pipeline.one_of_several": "pipeline/test_several.py",
+    "pipeline.shared_bank": "pipeline/test_several.py",
+    "report.reasons": "report/test_action_pages.py",
+    "report.written": "report/test_action_pages.py",
+    "report.photographs": "report/test_unfolding.py",
+    "report.classes": "cli/test_classes_command.py",
     "blocks.": "blocks/test_row_blocks.py",
     "blocks.scratch": "nmf/test_out_of_core.py",
     "bridges.flax_import.": "bridges/flax_import/test_import_operators.py",

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ..activations import Collected, Readable, activations_of
-from ..heads.affine import affine_map
 from ..heads.beside import Beside
 from ..metrics import random_dictionary
-from ..metrics.removal import logits_less
+from ..metrics.removal import logits_without
 from ..model import SplitModel
 from ..nmf.encoding import encode_maps
 from ..pictures.labels import Labels
@@ -71,24 +70,9 @@ def through(model: SplitModel, labels: Labels, change: Edit, batch: int, progres
 
 def logits_under(model: SplitModel, seen: Seen) -> Any:
     """A function of amounts of concepts and a bank: logits of the photographs without as much of these directions."""
-    maps, codes = seen.collected.maps, seen.codes
-    if model.head.affine:
-        kernel, _ = affine_map(model.head, maps.shape[-1], maps.dtype)
-        kernel, amount = np.asarray(kernel, np.float64), codes[:, 0, 0].astype(np.float64)
-        return lambda amounts, bank: (seen.collected.logits - (amount * amounts) @ (bank @ kernel)).astype(maps.dtype)
-
-    def general(amounts: np.ndarray, bank: np.ndarray) -> Float[np.ndarray, "image class"]:
-        found, size = [], 32
-        for at in range(0, len(maps), size):
-            # The last batch is filled up, so that it's compiled for one shape.
-            index = np.minimum(np.arange(at, at + size), len(maps) - 1)
-            some = seen.collected[index]
-            taken = jnp.asarray(np.asarray(amounts[:, None] * bank, maps.dtype))
-            head = some.head(model.head)
-            found.append(np.asarray(logits_less(head, jnp.asarray(some.maps), jnp.asarray(codes[index]), taken)))
-        return np.concatenate(found)[: len(maps)]
-
-    return general
+    collected = seen.collected
+    less = logits_without(collected.head(model.head), collected.maps, seen.codes, collected.logits)
+    return lambda amounts, bank: less(slice(None), amounts[:, None] * bank)
 
 
 def other_concepts(seen: Seen, change: Edit, draws: int, random: np.random.Generator) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from .actions import register
+from . import actions, classes
 from .options import labels_of, names_in, rank_of
 from .output import errors_in_words
 from .run import run
@@ -156,6 +156,13 @@ def explain(
             "report says so."
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV|folders",
+            help="What photographs show, as for face-jax why: the report then has those that the model gets wrong.",
+        ),
+    ] = None,
     depth: Depth = 0,
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
@@ -174,7 +181,7 @@ def explain(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
-            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset,
+            multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset, labels=labels,
         )  # fmt: skip
 
 
@@ -250,7 +257,8 @@ def layers(
         console.print(table)
 
 
-register(app)
+actions.register(app)
+classes.register(app)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ def run(
     multi_label: Any = None,
     classes: tuple[str, ...] | None = None,
     preset: Any = None,
+    labels: str | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     check_signs(signs)
@@ -62,6 +63,7 @@ def run(
     begun = time.perf_counter()
     import jax
 
+    from ..pictures.labels import FOLDERS, files_of
     from ..pictures.photographs import photographs
     from ..pipeline.explain import explain
     from ..recursion.recurse import recurse
@@ -70,6 +72,8 @@ def run(
 
     keep_compilations()
     every = photographs(images)
+    if labels not in (None, FOLDERS):
+        files_of(labels)
     from face_jax import bridges
 
     bridges.share_processor()
@@ -91,14 +95,20 @@ def run(
     if earlier:
         explanation = recurse(explanation, earlier, **alike)
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
-    _write(explanation, out, more)
-    extras: Any = {"visualize": visualize, "sanity": sanity}
+    misread = None
+    if labels is not None:
+        from ..action.misled import misled
+
+        with timed(more, "photographs that are misread"):
+            misread = misled(explanation, every, labels, batch=batch, key=alike["key"], progress=bars)
+    _write(explanation, out, more, misread)
+    extras: Any = {"visualize": visualize, "sanity": sanity, "misread": misread}
     _write_extras(explanation, loaded, out, more, batch=batch, key=alike["key"], **extras)
     _tell(explanation, more)
     print(out / "report.html")
 
 
-def _write(explanation: Any, out: pathlib.Path, more: dict[str, float], **extras: Any) -> None:
+def _write(explanation: Any, out: pathlib.Path, more: dict[str, float], misread: Any, **extras: Any) -> None:
     """The report, with the explanation itself beside it unless that's there already."""
     from ..explanation.saving import save
     from ..report import write_report
@@ -110,7 +120,8 @@ def _write(explanation: Any, out: pathlib.Path, more: dict[str, float], **extras
     ):
         if not extras:
             save(explanation, new)
-        write_report(explanation, new, command=shlex.join(["face-jax", *sys.argv[1:]]), **extras)
+        command = shlex.join(["face-jax", *sys.argv[1:]])
+        write_report(explanation, new, command=command, misread=misread, **extras)
         advance(1)
 
 
@@ -124,6 +135,7 @@ def _write_extras(
     key: Any,
     visualize: int,
     sanity: bool,
+    misread: Any,
 ) -> None:
     """What takes minutes, each as soon as it's there, and the report again with it."""
     from ..report import write_sanity_check
@@ -141,7 +153,7 @@ def _write_extras(
             with put_together(out, claim=False) as new:
                 write_sanity_check(check, new)
     if visualize or sanity:
-        _write(explanation, out, more, visualization=pictures, sanity=check)
+        _write(explanation, out, more, misread, visualization=pictures, sanity=check)
 
 
 def _tell(explanation: Any, more: dict[str, float]) -> None:

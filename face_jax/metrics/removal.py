@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..heads.affine import affine_map
+from ..heads.beside import of_pictures
 from ..outputs import Outputs
 from ..support.fields import within
 from .controls import random_dictionary
 
-_MANY = 10**7
+_MANY, _BATCH = 10**7, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +68,16 @@ def removals(
     """
     signed = bool((dictionary < 0).any())
     others = random_dictionary(dictionary.shape[1], draws, key=key, signed=signed).astype(dictionary.dtype)
-    without = logits_without(head, maps, codes, dictionary)
-    had = np.asarray(outputs.has(without(None, None), target))
+    less = logits_without(head, maps, codes)
+    had = np.asarray(outputs.has(less([], dictionary[:0]), target))
     found = []
     for concept in range(len(dictionary)):
-        logits = without(concept, dictionary[concept])
+        logits = less([concept], dictionary[concept][None])
         left = had & ~np.asarray(outputs.has(logits, target))
         become: list[tuple[int, int]] = []
         if outputs.exclusive:
             become = collections.Counter(logits[left].argmax(-1).tolist()).most_common()
-        by_chance = [had & ~np.asarray(outputs.has(without(concept, other), target)) for other in others]
+        by_chance = [had & ~np.asarray(outputs.has(less([concept], other[None]), target)) for other in others]
         found.append(
             Removal(int(had.sum()), int(left.sum()), tuple(become), float(np.mean([some.sum() for some in by_chance])))
         )
@@ -86,29 +88,44 @@ def logits_without(
     head: Any,
     maps: Float[np.ndarray, "image y x channel"],
     codes: Float[np.ndarray, "image y x concept"],
-    dictionary: Float[np.ndarray, "concept channel"],
-) -> Any:
-    """A function of a concept and a direction: logits of the pictures less as much of the latter as of the former."""
-    if head.affine:
-        kernel, bias = (np.asarray(part) for part in affine_map(head, dictionary.shape[1], maps.dtype))
-        before, amount = maps.mean((1, 2)) @ kernel + bias, codes.mean((1, 2))
+    before: Float[np.ndarray, "image class"] | None = None,
+) -> Callable[[Any, Float[np.ndarray, "some channel"]], Float[np.ndarray, "image class"]]:
+    """A function of some concepts and directions: logits less as much of each direction as there is of its concept.
 
-        def affine(concept: int | None, direction: np.ndarray | None) -> Float[np.ndarray, "image class"]:
-            return before if concept is None else before - amount[:, concept, None] * (direction @ kernel)[None]
+    **Arguments:**
+
+    - `head`: from activations to logits, with these pictures' tokens beside the maps where it takes such.
+    - `maps`, `codes`: of the pictures; averages over places will do behind an affine head.
+    - `before`: their logits, where they are known.
+
+    **Returns:** the function; what it takes first indexes concepts.
+    """
+    if head.affine:
+        kernel, bias = (np.asarray(part, np.float64) for part in affine_map(head, maps.shape[-1], maps.dtype))
+        amount = codes.astype(np.float64).mean((1, 2))
+        whole = maps.astype(np.float64).mean((1, 2)) @ kernel + bias if before is None else before
+
+        def affine(concepts: Any, directions: Float[np.ndarray, "some channel"]) -> Float[np.ndarray, "image class"]:
+            return (whole - amount[:, concepts] @ (directions @ kernel)).astype(maps.dtype)
 
         return affine
-    given = jnp.asarray(maps)
+    size = min(_BATCH, len(maps))
+    # The last batch is filled up, so that it's compiled for one shape.
+    batches = [np.minimum(np.arange(at, at + size), len(maps) - 1) for at in range(0, len(maps), size)]
 
-    def general(concept: int | None, direction: np.ndarray | None) -> Float[np.ndarray, "image class"]:
-        amount = np.zeros(codes.shape[:3], maps.dtype) if concept is None else codes[..., concept]
-        taken = np.zeros(maps.shape[-1], maps.dtype) if direction is None else direction
-        return np.asarray(logits_less(head, given, jnp.asarray(amount)[..., None], jnp.asarray(taken)[None]))
+    def general(concepts: Any, directions: Float[np.ndarray, "some channel"]) -> Float[np.ndarray, "image class"]:
+        taken, some = jnp.asarray(np.asarray(directions, maps.dtype)), codes[..., concepts]
+        found = [
+            np.asarray(_logits_less(of_pictures(head, at), jnp.asarray(maps[at]), jnp.asarray(some[at]), taken))
+            for at in batches
+        ]
+        return np.concatenate(found)[: len(maps)]
 
     return general
 
 
 @jax.jit
-def logits_less(
+def _logits_less(
     head: Any,
     maps: Float[Array, "image y x channel"],
     codes: Float[Array, "image y x concept"],

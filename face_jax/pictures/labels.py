@@ -54,7 +54,7 @@ def labels_of(photographs: Sequence[Photograph], labels: Any, classes: Sequence[
     other, `UnknownClassError` for a label that is no class.
     """
     if isinstance(labels, str) and labels == FOLDERS:
-        rows = [(photograph, _folder(photograph), None, photograph.name) for photograph in photographs]
+        rows = [(photograph, folder_of(photograph), None, photograph.name) for photograph in photographs]
     elif isinstance(labels, str | os.PathLike):
         rows = _of_table(photographs, pathlib.Path(labels))
     elif isinstance(labels, Mapping):
@@ -93,7 +93,8 @@ def _class(classes: Sequence[str], label: Any, where: str) -> int:
         raise UnknownClassError(f"labels: {where}: {str(error).replace('target=', 'label=', 1)}") from error
 
 
-def _folder(photograph: Photograph) -> str:
+def folder_of(photograph: Photograph) -> str:
+    """The name of the nearest folder that a photograph lies in; raises `ValueError` if it lies in none."""
     parts = pathlib.PurePath(photograph.name).parts
     if len(parts) < 2 and isinstance(photograph.source, pathlib.Path):
         parts = photograph.source.absolute().parts

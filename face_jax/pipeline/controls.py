@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +16,23 @@ from ..metrics import Score
 from ..model import SplitModel
 from ..nmf import factorize
 from ..support.progress import Progress, silent
-from .fitting import Fitted
+from .fitting import Fitted, filled_up
 from .material import Keys, Material
 from .presets import Preset
 from .ranking import codes_by, importance_by, importance_of
 
+Banks = dict[str, Float[np.ndarray, "concept channel"]]
 WITHOUT_TERM = "λ = 0: the same without the faithfulness term"
 
 
-def control_banks(fitting: Fitted, rank: int, keys: Keys) -> dict[str, Float[np.ndarray, "concept channel"]]:
-    """Banks whose scores say what this explanation's are worth."""
+def control_banks(fitting: Fitted, rank: int, keys: Keys, *, alike: bool = False) -> Banks:
+    """Banks whose scores say what this explanation's are worth; with `alike`, of programs that problems share."""
     first, second = jax.random.split(keys["controls"])
-    rows, activations = fitting.rows, jnp.asarray(fitting.rows)
-    banks = {}
+    rows, banks = fitting.rows, {}
     if fitting.objective.terms:
-        plain = factorize(activations, rank, solver=fitting.solver, start=fitting.start, key=keys["start"])
+        settings: dict[str, Any] = {"solver": fitting.solver, "start": fitting.start, "key": keys["start"]}
+        filled = filled_up(rows, None, rank, settings)[0] if alike else rows
+        plain = factorize(jnp.asarray(filled), rank, **settings)
         banks[WITHOUT_TERM] = np.asarray(plain.dictionary)
     # Beside concepts of either sign random ones have signs, too: they'd be at a loss else, not without knowledge.
     signed = fitting.solver.signed_dictionary
@@ -46,9 +50,12 @@ def scores_of(
     keys: Keys,
     progress: Progress,
     preset: Preset | None = None,
+    *,
+    banks: Banks | None = None,
 ) -> Scores:
     """The explanation's scores, and those of its controls, each with an importance of its own; all by one rule."""
-    scored, banks = material.scored, control_banks(fitting, len(dictionary), keys)
+    scored = material.scored
+    banks = control_banks(fitting, len(dictionary), keys) if banks is None else banks
 
     def row(name: str, bank: Float[np.ndarray, "concept channel"], weights: Float[np.ndarray, " concept"]) -> Score:
         codes = None if preset is None else codes_by(preset, model, scored, bank)

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..explanation.parts import Bank, Provenance, Target
+from ..explanation.parts import Provenance, Target
 from ..explanation.record import Explanation
 from ..methods import Published
 from ..methods.bank import places_of
 from ..model import SplitModel, photographs_for
-from ..nmf.encoding import encode_maps
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..signs import Signs
 from ..support.arguments import Real, Seed, Whole, flag, key_of
@@ -24,13 +23,11 @@ from ..support.precision import full_precision
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings
-from .controls import scores_of
-from .effects import with_effects
+from .finishing import finished
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
 from .presets import fit_by_scikit, note_on, preset_of
 from .provenance import fit_of, notes_on, settings_of
-from .ranking import describe, weighed
 from .selection import Activator, apart_if_signed, choose_class
 
 if TYPE_CHECKING:
@@ -164,26 +161,12 @@ def explain(
                 objective=objective if paper is None else paper.objective(model.head, model.outputs), keys=keys,
                 progress=progress, stopwatch=stopwatch, outputs=model.outputs, rows=whole,
             )  # fmt: skip
-        with stopwatch("importance"):
-            importance, dictionary, crop_codes = weighed(model, material, fitting, number, keys, progress, paper)
-        with stopwatch("scores and controls"):
-            scores = scores_of(model, material, fitting, dictionary, importance, number, keys, progress, paper)
-        with stopwatch("codes of whole photographs"):
-            codes = encode_maps(seen.kept.maps, dictionary)
-        concepts = describe(model, material, importance.sobol, dictionary, crop_codes, number, strongest, one_each)
-        with stopwatch("what each concept does"):
-            concepts = with_effects(concepts, model, seen.kept, codes, dictionary, number, keys["removals"])
+        found = finished(
+            model, Target(number, chosen), material, fitting, seen, keys, strongest=strongest, one_each=one_each,
+            progress=progress, stopwatch=stopwatch, preset=paper,
+        )  # fmt: skip
     notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper)
     if paper is not None:
-        notes = (note_on(paper, scores.own), *notes)
+        notes = (note_on(paper, found.scores.own), *notes)
     settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number, paper)
-    return Explanation(
-        model=model,
-        target=Target(number, chosen),
-        pictures=material.pictures,
-        bank=Bank(dictionary, crop_codes, codes, concepts),
-        importance=importance,
-        scores=scores,
-        fit=fit_of(fitting, scan),
-        provenance=Provenance(settings, notes, dict(stopwatch.seconds)),
-    )
+    return found.explanation(fit_of(fitting, scan), Provenance(settings, notes, dict(stopwatch.seconds)))

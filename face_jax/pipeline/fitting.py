@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,6 +18,7 @@ from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, r
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
 from ..nmf.settings import usual_solver
+from ..nmf.solvers.padded import layout_of
 from ..outputs import MultiClass, Outputs
 from ..support.progress import Progress, Stopwatch
 from . import checks
@@ -68,6 +70,8 @@ def fit(
     stopwatch: Stopwatch,
     outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
     rows: Float[np.ndarray, "row channel"] | None = None,
+    along: Sequence[float] | None = None,
+    alike: bool = False,
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
@@ -83,11 +87,15 @@ def fit(
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
     - `outputs`: what the logits mean.
     - `rows`: what is factorized; the crops if None.
+    - `along`: λ on the way to the one that was chosen elsewhere, in place of a choice.
+    - `alike`: fill rows up with zeros, so that problems of about as many rows are one compiled program.
 
     **Returns:** the factorization.
     """
     objective, plain = SquaredError() if objective is None else objective, ""
-    if faithfulness == "usual":
+    if along is not None:
+        faithfulness = "auto"
+    elif faithfulness == "usual":
         plain = why_plain(head, material, rank, solver)
         faithfulness = None if plain else "auto"
     if solver is None:
@@ -101,14 +109,20 @@ def fit(
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
             rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
-            if faithfulness == "auto":
+            if faithfulness == "auto" and along is None:
                 with stopwatch("choice of the faithfulness"):
-                    path = _path(head, material, rank, solver, start, keys, progress, outputs)
-            objective = SquaredError() + (float(faithfulness) if path is None else path.weight) * term
-            if path is not None:
-                solution = fit_along(leading_to(path), rows, rank, term, **settings)
+                    path = path_of(head, material, rank, solver, start, keys, progress, outputs)
+                along = leading_to(path)
+            weight = float(faithfulness) if along is None else along[-1] if along else 0.0
+            objective = SquaredError() + weight * term
+            filled, room = filled_up(rows, term, rank, settings) if alike else (rows, term)
+            if along is not None:
+                solution = fit_along(along, filled, rank, room, **settings)
+            elif alike:
+                solution = factorize(jnp.asarray(filled), rank, objective=SquaredError() + weight * room, **settings)
         if solution is None:
-            solution = factorize(jnp.asarray(rows), rank, objective=objective, **settings)
+            filled = filled_up(rows, None, rank, settings)[0] if alike else rows
+            solution = factorize(jnp.asarray(filled), rank, objective=objective, **settings)
         crop_codes = np.asarray(solution.codes)[: len(crops)]
         if others or not (getattr(head, "affine", False) or faithfulness is None):
             # The rows were places of pictures, in the crops' place.
@@ -117,8 +131,24 @@ def fit(
     return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain)
 
 
-def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None) -> str:
-    """Why there's no faithfulness by default, in words; nothing if there is."""
+def filled_up(
+    rows: Float[np.ndarray, "row channel"], term: Any, rank: int, settings: dict[str, Any]
+) -> tuple[Float[np.ndarray, "filled channel"], Any]:
+    """Rows with rows of zeros behind them that teach nothing, unless a start sees them, and the term for all."""
+    if term is not None and term.weights is None:
+        return rows, term
+    solver, start, key = (settings[name] for name in ("solver", "start", "key"))
+    layout = layout_of(len(rows), rows.shape[1], rank, SquaredError(), solver, start, key)
+    more = max(0, layout.rows - len(rows))
+    filled = np.concatenate([rows, np.zeros((more, rows.shape[1]), rows.dtype)])
+    if term is None:
+        return filled, None
+    weights = jnp.concatenate([jnp.asarray(term.weights), jnp.zeros(more, term.weights.dtype)])
+    return filled, dataclasses.replace(term, weights=weights)
+
+
+def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None, *, chosen: bool = False) -> str:
+    """Why there's no faithfulness by default, in words; nothing if there is. λ may have been chosen elsewhere."""
     pictures, crops = len(material.fitted), len(material.pictures.crop_activations)
     what = "crops of the class" if len(material.pictures.photographs) == 1 else "photographs fitted"
     if not getattr(head, "affine", False):
@@ -128,6 +158,8 @@ def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None
         )
     if solver is not None and getattr(solver, "beside_terms", solver) is None:
         return f"{type(solver).__name__} can't fit it (leave solver out, or give ADMM())"
+    if chosen:
+        return ""
     if pictures < ENOUGH:
         return (
             f"λ is chosen on some of the {what}, of which there should be {ENOUGH} at least, and there are {pictures}"
@@ -157,7 +189,7 @@ def choose_rank(
     return scan.suggested, scan
 
 
-def _path(
+def path_of(
     head: Any,
     material: Material,
     rank: int,

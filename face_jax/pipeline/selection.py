@@ -46,7 +46,7 @@ class Activator:
     stopwatch: Stopwatch
     solver: AnySolver | None = None
 
-    def survey(self, photographs: Sequence[Photograph], target: int | None) -> Survey:
+    def survey(self, photographs: Sequence[Photograph], target: int | tuple[int, ...] | None) -> Survey:
         """`face_jax.activations.survey`, kept."""
 
         def compute() -> dict[str, np.ndarray]:

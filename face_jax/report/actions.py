@@ -1,9 +1,8 @@
-"""Pages of what is asked, done and compared: why, an edit, a comparison; each needs no other file, and has JSON."""
+"""Pages of what is done and compared: an edit, a comparison; each needs no other file, and has JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,120 +10,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..action.comparing import Comparison
+from ..action.comparison import Comparison
 from ..action.measured import CONTROLS, EditEffect, Outcome
 from ..attribution import upsampled_codes
 from ..explanation.concepts import Concept
-from ..explanation.reasons import Why
 from ..explanation.record import Explanation
-from ..explanation.summary import plain
 from ..pictures.showing import view_of
 from ..support.arguments import instance
-from ..support.atomic_folder import folder_of, put_together
 from . import pictures
-from .policy import with_policy
-from .templates import templates
 from .tree import Pictures, crop_pictures
+from .written import about, write_page
 
-_CASES, _MOVES, _CROPS, _ROWS = 12, 15, 4, 8
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A part of a sum: a concept by its number, or something else by its name."""
-
-    number: int | None
-    name: str
-    colour: str
-    adds: float
-    error: float
-    share: float
-
-
-def write_why(
-    explanation: Explanation, reasons: Why | Sequence[Why], folder: str | pathlib.Path, *, notes: Sequence[str] = ()
-) -> pathlib.Path:
-    """Write `why.html` and `why.json`: what each concept adds to the difference of two class scores, with maps.
-
-    **Arguments:**
-
-    - `explanation`: whose concepts were asked.
-    - `reasons`: the result of `explanation.why`, or several, as `face_jax.misled` gives them.
-    - `folder`: where they go; made if need be.
-    - `notes`: what the page says besides.
-
-    **Returns:** the page.
-
-    **Example:**
-
-    >>> fj.write_why(explanation, explanation.why(images[0], "cold"), folder / "why").name
-    'why.html'
-    """
-    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
-    every = (reasons,) if isinstance(reasons, Why) else tuple(reasons)
-    for each in every:
-        instance("reasons", each, Why, "the result of explanation.why")
-    misread = len(every) != 1
-    names = ("", "") if misread else every[-1].names
-    title = "What misleads the classifier" if misread else f"Why {names[0]}, and not {names[1]}?"
-    content = {
-        "title": title,
-        "explanation": explanation,
-        "notes": tuple(notes),
-        "exact": all(each.parts.exact for each in every),
-        "groups": _groups(explanation, every) if misread else [],
-        "cases": [_case(explanation, each) for each in every[:_CASES]],
-    }
-    data = {"explanation": _about(explanation), "photographs": [each.table() for each in every], "notes": list(notes)}
-    return _write("why", content, data, folder)
-
-
-def _about(explanation: Explanation) -> dict[str, Any]:
-    model = explanation.model
-    return {"model": model.name, "layer": model.layer, "class": explanation.target_name}
-
-
-def _rows(adds: np.ndarray, error: np.ndarray, left_out: float, nothing: float, most: int) -> list[_Row]:
-    """The largest parts, the others together."""
-    order = np.argsort(-np.abs(adds), kind="stable")
-    shown, rest = np.sort(order[:most]), order[most:]
-    found: list[tuple[int | None, str, str, float, float]]
-    found = [(int(at) + 1, "", pictures.concept_colour(int(at) + 1), float(adds[at]), float(error[at])) for at in shown]
-    grey = "var(--muted)"
-    if len(rest):
-        found.append((None, f"the other {len(rest)} concepts", grey, float(adds[rest].sum()), 0.0))
-    found.append((None, "what the concepts leave out", grey, left_out, float(error[-1])))
-    found.append((None, "no activations at all", grey, nothing, 0.0))
-    longest = max(*(abs(entry[3]) for entry in found), 1e-30)
-    return [_Row(*entry, abs(entry[3]) / longest) for entry in found]
-
-
-def _case(explanation: Explanation, why: Why) -> dict[str, Any]:
-    pixels, parts = view_of(why.photograph, explanation.model.preprocess), why.parts
-    maps = []
-    for at, strength in zip(why.deciding, why.maps, strict=True):
-        colour = pictures.concept_colour(at + 1)
-        lit = pictures.spotlight(pixels, strength / max(float(strength.max()), 1e-30), colour)
-        maps.append((at + 1, colour, pictures.data_uri(lit)))
-    rows = _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
-    outside = abs(parts.left_out) > float(np.abs(parts.concepts).max())
-    return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps, "outside": outside}
-
-
-def _groups(explanation: Explanation, every: tuple[Why, ...]) -> list[dict[str, Any]]:
-    """Means over the photographs that are taken for the class, and over those that aren't."""
-    target, name = explanation.target.index, explanation.target_name
-    found = []
-    for taken, words in ((True, f"taken for {name}"), (False, f"{name} that isn't recognized")):
-        some = [each.parts for each in every if (each.target == target) == taken]
-        if some:
-            adds = np.mean([each.concepts for each in some], axis=0)
-            left, nothing = (
-                float(np.mean([getattr(each, field) for each in some])) for field in ("left_out", "nothing")
-            )
-            rows = _rows(adds, np.zeros(len(adds) + 1), left, nothing, _ROWS)
-            found.append({"title": f"{len(some)} photograph{'s' if len(some) > 1 else ''} {words}", "rows": rows})
-    return found
+_CASES, _MOVES, _CROPS = 12, 15, 4
 
 
 def write_edit(
@@ -177,7 +74,7 @@ def write_edit(
         "moves": moves,
         "cases": _changed(explanation, effect),
     }
-    return _write("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
+    return write_page("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
 
 
 def _sides(effect: EditEffect, of: Any) -> dict[str, Any]:
@@ -198,7 +95,7 @@ def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]
         return found
 
     return {
-        "explanation": _about(explanation),
+        "explanation": about(explanation),
         "edit": effect.edit,
         "recommended": effect.recommended,
         "verdict": effect.verdict,
@@ -287,7 +184,7 @@ def write_comparison(comparison: Comparison, folder: str | pathlib.Path) -> path
         "b": _Side("B", comparison.second, comparison.correlation.T),
         "verdicts": _said(comparison),
     }
-    return _write("comparison", content, comparison.table(), folder)
+    return write_page("comparison", content, comparison.table(), folder)
 
 
 def _said(comparison: Comparison) -> list[tuple[str, str]]:
@@ -307,14 +204,3 @@ def _said(comparison: Comparison) -> list[tuple[str, str]]:
         f"{100 * max(comparison.null_predicts[1], 0):.0f} %)."
     )
     return [said, ("note", predicted)]
-
-
-def _write(name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path) -> pathlib.Path:
-    environment = templates("face_jax.report", "drawing a page", "PIL")
-    folder = folder_of(folder)
-    page = with_policy(environment.get_template(f"{name}.html").render(**content), attributes=True)
-    with put_together(folder) as new:
-        (new / f"{name}.html").write_text(page, encoding="utf-8", errors="backslashreplace")
-        text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
-        (new / f"{name}.json").write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
-    return folder / f"{name}.html"

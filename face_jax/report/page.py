@@ -11,17 +11,20 @@ from jaxtyping import Bool, Float
 
 from ..attribution.visualization import Visualization
 from ..explanation.concepts import Concept
+from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..faithfulness.chosen_lambda import turns_of
 from ..metrics import deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..pictures.showing import view_of
 from ..sanity import SanityCheck
-from ..support.arguments import instance, shown
+from ..support.arguments import instance, several, shown
 from ..support.atomic_folder import folder_of, put_together
 from . import figures, pictures
 from .checks import forgetting, visualized
 from .measures import MINOR, measures
+from .photographs import Photographs
 from .policy import with_policy
+from .reasons import misread_parts
 from .templates import templates
 from .together import together
 from .tree import crop_pictures, tree
@@ -38,6 +41,7 @@ class _Card:
     concept: Concept
     colour: str
     crops: list[tuple[str, str]]
+    more: Any
 
 
 def write_report(
@@ -47,6 +51,7 @@ def write_report(
     command: str | None = None,
     visualization: Visualization | None = None,
     sanity: SanityCheck | None = None,
+    misread: Any = None,
 ) -> pathlib.Path:
     """Write an explanation's `report.html` into a folder: one file that needs no other, readable without explanation.
 
@@ -57,6 +62,7 @@ def write_report(
     - `command`: the command line that made the explanation, if one did; the report repeats it.
     - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
     - `sanity`: from `face_jax.sanity_check` of this explanation.
+    - `misread`: from `face_jax.misled` of this explanation: photographs that the model gets wrong.
 
     **Returns:** the file.
 
@@ -71,6 +77,8 @@ def write_report(
         instance("visualization", visualization, Visualization, "the result of visualize")
     if sanity is not None:
         instance("sanity", sanity, SanityCheck, "the result of sanity_check")
+    for each in () if misread is None else several("misread", misread, "the results of misled"):
+        instance("misread", each, Why, "what face_jax.misled returns")
     environment = templates("face_jax.report", "drawing a report", "matplotlib", "PIL")
     environment.filters["percent"] = percent
     more = {
@@ -78,11 +86,13 @@ def write_report(
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
     }
+    more["misread"] = None if misread is None else misread_parts(explanation, misread)
     folder = folder_of(folder)
     contents = _contents(explanation)
     anchors = _anchors(contents, more)
-    page = environment.get_template("page.html").render(**contents, **more, contents=anchors)
-    page = with_policy(page, attributes=True)
+    script = environment.get_template("page.js").render()
+    page = environment.get_template("page.html").render(**contents, **more, contents=anchors, script=script)
+    page = with_policy(page, script=script, attributes=True)
     with put_together(folder) as new:
         # The command may have a file's name in it that isn't UTF-8.
         (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -94,6 +104,8 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
     sections = (
         ("concepts", "The concepts", True),
         ("where", "Where they are", True),
+        ("photographs", "Photograph by photograph", True),
+        ("misread", "Photographs that it gets wrong", more["misread"]),
         ("parts", "What they are made of", contents["tree"]["asked"]),
         ("measures", "Other measures", True),
         ("trust", "How far to trust it", True),
@@ -105,7 +117,8 @@ def _anchors(contents: dict[str, Any], more: dict[str, Any]) -> list[tuple[str, 
 
 
 def _contents(explanation: Explanation) -> dict[str, Any]:
-    cards = [_card(explanation, concept) for concept in explanation.concepts]
+    photographs = Photographs(explanation, _examples(explanation))
+    cards = [_card(explanation, concept, photographs) for concept in explanation.concepts]
     said, fit = verdicts(explanation), explanation.fit
     where = _where(explanation)
     major = [card for card in cards if card.concept.importance >= MINOR] or cards[:1]
@@ -120,6 +133,7 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
         "measures": measures(explanation),
         "tree": tree(explanation),
         "where": where,
+        "shots": photographs.shots,
         "gradients": _gradients(explanation, where[0]["together"]),
         "insertion": figures.curve_figure(explanation.scores.rows, "insertion"),
         "deletion": figures.curve_figure(explanation.scores.rows, "deletion"),
@@ -139,9 +153,9 @@ def _contents(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _card(explanation: Explanation, concept: Concept) -> _Card:
+def _card(explanation: Explanation, concept: Concept, photographs: Photographs) -> _Card:
     shown = crop_pictures(explanation, concept.strongest)
-    return _Card(concept, pictures.concept_colour(concept.number), shown)
+    return _Card(concept, pictures.concept_colour(concept.number), shown, photographs.unfolded(concept))
 
 
 def _where(explanation: Explanation) -> list[dict[str, Any]]:

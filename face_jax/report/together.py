@@ -47,11 +47,7 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     pixels = view_of(explanation.photographs[number], preprocess, finer)
     codes = jnp.asarray(explanation.codes[number : number + 1])
     maps = np.moveaxis(upsampled_codes(codes, pixels.shape[:2])[0], -1, 0)
-    dictionary = jnp.asarray(explanation.dictionary)
-    target = explanation.target.index
-    # The head of one picture, which has many variants of its maps here.
-    head = explanation.pictures.collected[number : number + 1].head(explanation.model.head_for(target))
-    adds = np.asarray(_added(head, codes, dictionary, jnp.asarray(target)))
+    adds = added_in(explanation, number)
     size = np.abs(adds)
     most = int(np.clip((size >= _LEAST * size.sum()).sum(), 1, _MOST))
     numbers = [concept.number for concept in explanation.concepts]
@@ -79,6 +75,14 @@ def together(explanation: Explanation, number: int) -> dict[str, Any]:
     }
 
 
+def added_in(explanation: Explanation, number: int) -> Float[np.ndarray, " concept"]:
+    """What the class score of one of the explanation's photographs loses without each concept."""
+    codes, target = jnp.asarray(explanation.codes[number : number + 1]), explanation.target.index
+    # The head of one picture, which has many variants of its maps here.
+    head = explanation.pictures.collected[number : number + 1].head(explanation.model.head_for(target))
+    return np.asarray(_added(head, codes, jnp.asarray(explanation.dictionary), jnp.asarray(target)))
+
+
 @jax.jit
 def _added(
     head: Head,
@@ -93,14 +97,14 @@ def _added(
     return score[0] - score[1:]
 
 
-def outline(strength: Float[np.ndarray, "y x"]) -> str:
-    """The border of where a concept is at least half as strong as at its peak of 1, as an SVG path."""
+def outline(strength: Float[np.ndarray, "y x"], most: int = 80) -> str:
+    """The border of where a concept is at least half as strong as at its peak of 1, as an SVG path of few points."""
     from contourpy import contour_generator
 
     pieces = []
     lines: Any = contour_generator(z=strength).lines(AREA)
     for line in lines:
         # A point a few pixels is as smooth as one a pixel, and takes less room.
-        points = np.concatenate([line[: -1 : max(1, len(line) // 80)], line[-1:]])
+        points = np.concatenate([line[: -1 : max(1, len(line) // most)], line[-1:]])
         pieces.append("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for x, y in points))
     return "".join(pieces)

@@ -8,6 +8,7 @@ from toy_model import colour_model, pictures
 from typer.testing import CliRunner
 
 import face_jax as fj
+from face_jax import bridges
 from face_jax.cli import actions
 from face_jax.cli.app import app
 
@@ -53,6 +54,26 @@ def test_why_of_photographs_that_are_misread(command, folder):
     assert done.exit_code == 0, done.output
     told = json.loads((folder / "misread" / "why.json").read_text())["photographs"]
     assert [each["photograph"] for each in told] == ["0.png"]
+
+
+def test_explain_with_labels_shows_what_is_misread(folder, monkeypatch, tmp_path):
+    class Loaded:
+        name = "colours"
+
+        def split(self, layer):
+            return colour_model()
+
+    monkeypatch.setenv("FACE_JAX_CACHE", str(tmp_path / "cache"))
+    for name, replaced in (("load", lambda *_, **__: Loaded()), ("share_processor", int), ("keep_freed_memory", int)):
+        monkeypatch.setattr(bridges, name, replaced)
+    words = ["explain", "--images", str(folder), "--layer", "patches", "--target", "reddish", "--rank", "3"]
+    words += ["--faithfulness", "none", "--batch", "8", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--labels", str(folder / "labels.csv")])
+    assert done.exit_code == 0, done.output
+    assert "0.png: taken for reddish, is bluish" in (tmp_path / "out" / "report.html").read_text()
+    wrong = CliRunner().invoke(app, [*words, "--labels", str(folder / "none.csv")])
+    assert wrong.exit_code == 2
+    assert "none.csv" in wrong.output.replace("\n", "")
 
 
 def test_edit_counts_concepts_as_the_report_does(command, folder):

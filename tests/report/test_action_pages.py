@@ -86,6 +86,18 @@ def test_a_browser_shows_them(pages, theme, width):
                 assert dark(view) == (theme == "dark")
 
 
+@browser_only
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_browser_shows_a_report_with_what_is_misread(explanation, misread, tmp_path, width):
+    page = fj.write_report(explanation, tmp_path, misread=misread)
+    with chromium() as browser, screen(browser, viewport={"width": width, "height": 900}) as view:
+        view.goto(page.as_uri())
+        view.evaluate("() => document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert view.complaints == []
+        assert undecoded(view, "img") == 0
+        assert overflow(view) == 0
+
+
 def test_it_is_said_where_the_concepts_do_not_decide(explanation, pages, tmp_path):
     why = explanation.why(REDDISH[0], "bluish")
     outside = dataclasses.replace(why, parts=dataclasses.replace(why.parts, left_out=100.0))
@@ -97,3 +109,23 @@ def test_labels_are_not_mistaken_for_each_other(explanation):
     labels = dataclasses.replace(explanation, model=colour_model(outputs=fj.MultiLabel()))
     with pytest.raises(ValueError, match="aren't mistaken for each other"):
         fj.misled(labels, REDDISH, ["reddish"] * 12)
+
+
+def test_a_report_has_the_photographs_that_are_misread(explanation, misread, tmp_path):
+    page = fj.write_report(explanation, tmp_path, misread=misread)
+    text = page.read_text()
+    section = text[text.index('<section id="misread">') :]
+    section = section[: section.index("</section>")]
+    assert '<a href="#misread">' in text
+    assert "5 in all" in section
+    assert "3 photographs taken for reddish" in section
+    for each in misread:
+        assert f"taken for {each.names[0]}, is {each.names[1]}" in section
+        assert f"{each.parts.difference:+.3f}" in section
+    none = fj.write_report(explanation, tmp_path, misread=()).read_text()
+    assert "It gets none of the labelled photographs wrong" in none
+    assert 'id="misread"' not in fj.write_report(explanation, tmp_path).read_text()
+    with pytest.raises(ValueError, match="misread=5 isn't a list"):
+        fj.write_report(explanation, tmp_path, misread=5)
+    with pytest.raises(ValueError, match=r"what face_jax\.misled returns"):
+        fj.write_report(explanation, tmp_path, misread=["one"])

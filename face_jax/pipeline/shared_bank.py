@@ -1,0 +1,155 @@
+"""One bank of concepts for several classes: found in the crops of all, weighed by each for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ..activations import Collected
+from ..explanation.class_usage import places_of
+from ..explanation.record import Explanation
+from ..faithfulness.chosen_lambda import leading_to
+from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
+from ..model import SplitModel
+from ..nmf import NNDSVD
+from ..nmf.settings import usual_solver
+from ..signs import are_apart
+from ..support.memory import exhaustion_in_words
+from ..support.progress import Stopwatch
+from .checks import check_rank
+from .class_folders import Kept
+from .class_groups import Group
+from .controls import control_banks
+from .fitting import path_of, why_plain
+from .material import Keys, Material
+from .one_of_several import LESS, Asked, Ready, Surveys, explained, failing, fitted, on_weight, ready_of, size_of
+
+# λ of a bank for many classes is chosen on so many photographs at most: a path takes many fits.
+_JUDGED = 60
+Outcome = tuple[dict[str, Explanation], dict[str, Exception], tuple[str, ...]]
+
+
+def with_one_bank(asked: Asked, groups: list[Group], surveys: Surveys, kept: Kept | None) -> Outcome:
+    """The explanations by class, why others failed, and notes on all."""
+    failed: dict[str, Exception] = {}
+    if kept is not None:
+        loaded = {group.name: one for group in groups if (one := kept.load(group, asked.model, None)) is not None}
+        if len(loaded) == len(groups):
+            return loaded, failed, ()
+    every: list[Ready] = []
+    for group in groups:
+        with failing(failed, group.name):
+            every.append(ready_of(asked, group, surveys, alone=False))
+    if any(are_apart(one.model) for one in every):
+        # What one class has below zero, all have in channels of their own.
+        every = [
+            one if are_apart(one.model) else ready_of(asked, one.given, surveys, alone=False, apart=True)
+            for one in every
+        ]
+    if not every:
+        return {}, failed, ()
+    model, keys, stopwatch = every[0].model, every[0].keys, Stopwatch()
+    with exhaustion_in_words(f"{len(every)} classes and rank={asked.rank}", LESS):
+        material = _union([one.material for one in every])
+        check_rank(asked.rank, *material.pictures.crop_activations.shape)
+        along, more = _chosen(asked, material, model, keys, stopwatch)
+        whole, scan = fitted(asked, material, model, keys, stopwatch, along)
+        banks = control_banks(whole, len(whole.solution.dictionary), keys, alike=True)
+    names = ", ".join(one.group.name for one in every)
+    more = (
+        f"The concepts are those of a bank that {len(every)} classes share ({names}), in the order of their importance "
+        "for this one; a concept that only others use is last here.",
+        *more,
+    )
+    found: dict[str, Explanation] = {}
+    at = 0
+    for one in every:
+        rows = one.material.pictures.crop_activations
+        part = dataclasses.replace(whole, rows=rows, crop_codes=whole.crop_codes[at : at + len(rows)])
+        at += len(rows)
+        with failing(failed, one.group.name):
+            explanation = explained(asked, one, part, whole, scan, banks, more)
+            if kept is not None:
+                kept.save(one.group, explanation, None)
+            found[one.group.name] = explanation
+    return found, failed, more[1:]
+
+
+def _chosen(
+    asked: Asked, material: Material, model: SplitModel, keys: Keys, stopwatch: Stopwatch
+) -> tuple[list[float] | None, tuple[str, ...]]:
+    """λ for all photographs, chosen on some of them; None where it's given, or chosen on all of few."""
+    usual = asked.faithfulness == "usual" and not why_plain(model.head, material, 1, asked.solver)
+    count = len(material.fitted)
+    if not (usual or asked.faithfulness == "auto") or count <= _JUDGED or not model.head.affine or asked.rank == "auto":
+        return None, ()
+    some = _some_of(material, np.linspace(0, count - 1, _JUDGED).round().astype(np.int64))
+    solver = usual_solver(signed=material.signed, **FAITHFUL) if asked.solver is None else asked.solver
+    if asked.rank > len(some.pictures.crop_activations) * 3 // 4:
+        return None, ()
+    with stopwatch("choice of the faithfulness"):
+        start = NNDSVD() if asked.start is None else asked.start
+        path = path_of(model.head, some, asked.rank, solver, start, keys, asked.progress, model.outputs)
+    size = [size_of(each.pictures.crop_activations) / len(each.fitted) for each in (material, some)]
+    along = [weight * size[0] / size[1] for weight in leading_to(path)]
+    return along, (on_weight(along, f"{_JUDGED} of the {count} photographs that were fitted, of all classes"),)
+
+
+def _some_of(material: Material, some: np.ndarray) -> Material:
+    """Some of the pictures fitted, with their crops."""
+    crops = np.isin(material.crop_of, material.index[some])
+    pictures = dataclasses.replace(material.pictures, crop_activations=material.pictures.crop_activations[crops])
+    return dataclasses.replace(
+        material, pictures=pictures, fitted=material.fitted[some], index=material.index[some],
+        crop_of=material.crop_of[crops],
+    )  # fmt: skip
+
+
+def _union(parts: list[Material]) -> Material:
+    """The pictures and crops of several classes, numbered one class after another."""
+    index, crop_of, at = [], [], 0
+    for part in parts:
+        index.append(part.index + at)
+        crop_of.append(part.crop_of + at)
+        at += 1 + int(max(part.index.max(), part.crop_of.max()))
+    pictures = dataclasses.replace(
+        parts[0].pictures,
+        photographs=tuple(one for part in parts for one in part.pictures.photographs),
+        crop_activations=np.concatenate([part.pictures.crop_activations for part in parts]),
+    )
+    return _Union(
+        pictures, _together([part.fitted for part in parts]), parts[0].scored, np.concatenate(index),
+        np.concatenate(crop_of), (), any(part.signed for part in parts),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Union(Material):
+    """Several classes' material, of which one is asked for crops and pictures fitted alone."""
+
+    below_zero: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether any class has activations below zero."""
+        return self.below_zero
+
+
+def _together(parts: list[Collected]) -> Collected:
+    kept = [part.kept for part in parts if part.kept is not None]
+    return Collected(
+        np.concatenate([part.maps for part in parts]), np.concatenate([part.logits for part in parts]),
+        np.concatenate(kept) if kept else None,
+    )  # fmt: skip
+
+
+def bank_of(explanations: Sequence[Explanation]) -> Float[np.ndarray, "concept channel"]:
+    """The concepts that explanations share, in the order of their mean importance."""
+    rows = explanations[0].dictionary
+    weight = np.zeros(len(rows))
+    for each in explanations:
+        weight[places_of(each.dictionary, rows)] += [concept.importance for concept in each.concepts]
+    return rows[np.argsort(-weight, kind="stable")]

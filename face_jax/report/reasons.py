@@ -1,0 +1,123 @@
+"""The page of why, of one photograph or of those that are misread, and what a report says of the latter."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..explanation.reasons import Why
+from ..explanation.record import Explanation
+from ..pictures.showing import view_of
+from ..support.arguments import instance
+from . import pictures
+from .written import about, write_page
+
+_CASES, _ROWS = 12, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A part of a sum: a concept by its number, or something else by its name."""
+
+    number: int | None
+    name: str
+    colour: str
+    adds: float
+    error: float
+    share: float
+
+
+def write_why(
+    explanation: Explanation, reasons: Why | Sequence[Why], folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+) -> pathlib.Path:
+    """Write `why.html` and `why.json`: what each concept adds to the difference of two class scores, with maps.
+
+    **Arguments:**
+
+    - `explanation`: whose concepts were asked.
+    - `reasons`: the result of `explanation.why`, or several, as `face_jax.misled` gives them.
+    - `folder`: where they go; made if need be.
+    - `notes`: what the page says besides.
+
+    **Returns:** the page.
+
+    **Example:**
+
+    >>> fj.write_why(explanation, explanation.why(images[0], "cold"), folder / "why").name
+    'why.html'
+    """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
+    every = (reasons,) if isinstance(reasons, Why) else tuple(reasons)
+    for each in every:
+        instance("reasons", each, Why, "the result of explanation.why")
+    misread = len(every) != 1
+    names = ("", "") if misread else every[-1].names
+    title = "What misleads the classifier" if misread else f"Why {names[0]}, and not {names[1]}?"
+    content = {
+        "title": title,
+        "explanation": explanation,
+        "notes": tuple(notes),
+        "exact": all(each.parts.exact for each in every),
+        "groups": _groups(explanation, every) if misread else [],
+        "cases": [_case(explanation, each) for each in every[:_CASES]],
+    }
+    data = {"explanation": about(explanation), "photographs": [each.table() for each in every], "notes": list(notes)}
+    return write_page("why", content, data, folder)
+
+
+def misread_parts(explanation: Explanation, reasons: Sequence[Why]) -> dict[str, Any]:
+    """What a report says of photographs that are misread: their means, the cases, and how many there are."""
+    every = tuple(reasons)
+    return {
+        "count": len(every),
+        "exact": all(each.parts.exact for each in every),
+        "groups": _groups(explanation, every),
+        "cases": [_case(explanation, each) for each in every[:_CASES]],
+    }
+
+
+def _rows(adds: np.ndarray, error: np.ndarray, left_out: float, nothing: float, most: int) -> list[_Row]:
+    """The largest parts, the others together."""
+    order = np.argsort(-np.abs(adds), kind="stable")
+    shown, rest = np.sort(order[:most]), order[most:]
+    found: list[tuple[int | None, str, str, float, float]]
+    found = [(int(at) + 1, "", pictures.concept_colour(int(at) + 1), float(adds[at]), float(error[at])) for at in shown]
+    grey = "var(--muted)"
+    if len(rest):
+        found.append((None, f"the other {len(rest)} concepts", grey, float(adds[rest].sum()), 0.0))
+    found.append((None, "what the concepts leave out", grey, left_out, float(error[-1])))
+    found.append((None, "no activations at all", grey, nothing, 0.0))
+    longest = max(*(abs(entry[3]) for entry in found), 1e-30)
+    return [_Row(*entry, abs(entry[3]) / longest) for entry in found]
+
+
+def _case(explanation: Explanation, why: Why) -> dict[str, Any]:
+    pixels, parts = view_of(why.photograph, explanation.model.preprocess), why.parts
+    maps = []
+    for at, strength in zip(why.deciding, why.maps, strict=True):
+        colour = pictures.concept_colour(at + 1)
+        lit = pictures.spotlight(pixels, strength / max(float(strength.max()), 1e-30), colour)
+        maps.append((at + 1, colour, pictures.data_uri(lit)))
+    rows = _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
+    outside = abs(parts.left_out) > float(np.abs(parts.concepts).max())
+    return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps, "outside": outside}
+
+
+def _groups(explanation: Explanation, every: tuple[Why, ...]) -> list[dict[str, Any]]:
+    """Means over the photographs that are taken for the class, and over those that aren't."""
+    target, name = explanation.target.index, explanation.target_name
+    found = []
+    for taken, words in ((True, f"taken for {name}"), (False, f"{name} that isn't recognized")):
+        some = [each.parts for each in every if (each.target == target) == taken]
+        if some:
+            adds = np.mean([each.concepts for each in some], axis=0)
+            left, nothing = (
+                float(np.mean([getattr(each, field) for each in some])) for field in ("left_out", "nothing")
+            )
+            rows = _rows(adds, np.zeros(len(adds) + 1), left, nothing, _ROWS)
+            found.append({"title": f"{len(some)} photograph{'s' if len(some) > 1 else ''} {words}", "rows": rows})
+    return found

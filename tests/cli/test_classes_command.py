@@ -1,0 +1,106 @@
+"""The command explain-classes and its pages, on a small model."""
+
+import json
+import re
+
+import PIL.Image
+import pytest
+from browser import browser_only, chromium, dark, overflow, screen, undecoded
+from toy_model import colour_model, pictures
+from typer.testing import CliRunner
+
+from face_jax.cli import classes
+from face_jax.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("classes")
+    for name, colour, count in (("reddish", 0, 12), ("greenish", 1, 9), ("bluish", 2, 15), ("<b>purple", 2, 2)):
+        (found / "photos" / name).mkdir(parents=True)
+        for number, pixels in enumerate(pictures(count, colour)):
+            PIL.Image.fromarray(pixels).save(found / "photos" / name / f"{number}.png")
+    return found
+
+
+@pytest.fixture(scope="module")
+def command(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "_split", lambda *_: colour_model())
+        patch.setenv("FACE_JAX_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        yield lambda *words: CliRunner().invoke(app, ["explain-classes", *words])
+
+
+@pytest.fixture(scope="module")
+def pages(command, folder):
+    """The index of both kinds."""
+    found = {}
+    for kind in ("each", "shared"):
+        words = ["photos", f"--{kind}", "--rank", "3", "--batch", "8", "--faithfulness", "none", "--out", kind]
+        done = command(*words)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.strip().endswith(f"{kind}/index.html")
+        assert "purple isn't explained" in done.output.replace("\n", " ")
+        found[kind] = folder / kind / "index.html"
+    return found
+
+
+def test_the_index_leads_to_every_report_and_its_concepts(pages):
+    for page in pages.values():
+        text = page.read_text()
+        addresses = set(re.findall(r'href="([^"#][^"]*)"', text))
+        assert {address.partition("#")[0] for address in addresses} == {
+            f"{name}/report.html" for name in ("reddish", "greenish", "bluish")
+        }
+        for address in addresses:
+            file, _, anchor = address.partition("#")
+            assert not anchor or f'id="{anchor}"' in (page.parent / file).read_text()
+        assert "&lt;b&gt;purple" in text
+        assert "<b>purple" not in text
+
+
+def test_the_json_has_the_matrix_and_what_tells_classes_apart(pages):
+    for kind, page in pages.items():
+        told = json.loads((page.parent / "classes.json").read_text())
+        assert [one["class"] for one in told["classes"]] == ["bluish", "greenish", "reddish"]
+        assert list(told["failed"]) == ["<b>purple"]
+        assert told["shared"] == (kind == "shared")
+        assert len(told["usage"]["importance"]) == 3
+        assert len(told["told_apart"]) == 3
+        for pair in told["told_apart"]:
+            adds = sum(concept["in_first"] for concept in pair["concepts"])
+            assert adds + pair["left_out"][0] + pair["nothing"][0] == pytest.approx(pair["difference"][0], abs=1e-4)
+
+
+@browser_only
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 400)])
+def test_a_browser_shows_the_index_and_follows_it(pages, theme, width):
+    with chromium() as browser:
+        for page in pages.values():
+            with screen(browser, color_scheme=theme, viewport={"width": width, "height": 900}) as view:
+                view.goto(page.as_uri())
+                assert view.complaints == []
+                assert undecoded(view, "img") == 0
+                assert overflow(view) == 0
+                assert dark(view) == (theme == "dark")
+                view.locator("#usage summary").click()
+                assert view.locator("table.usage td a").count() >= 6
+                assert overflow(view) == 0
+                view.locator("#classes a.chip").first.click()
+                assert view.url.endswith("report.html#concept-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "does not exist"),
+        (["photos", "--pairs", "-1"], "--pairs -1 isn't a number of pairs"),
+        (["photos", "--rank", "0"], "--rank=0"),
+        (["photos", "--target", "purple"], "target='purple' isn't a class"),
+    ],
+)
+def test_what_isnt_valid_is_told_in_a_line(command, words, said):
+    done = command(*words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
