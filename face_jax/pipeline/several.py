@@ -15,6 +15,7 @@ from ..signs import Signs
 from ..support.arguments import Real, Seed, Whole, flag, key_of
 from ..support.cache import no_cache
 from ..support.interrupts import interruptible
+from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
 from .checks import check_faithfulness, check_objects, check_settings
 from .class_folders import Kept, kept_in
@@ -28,6 +29,7 @@ _RANK = 25
 
 
 @interruptible()
+@full_precision
 def explain_classes(
     model: SplitModel,
     images: Any,

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, check_non_neg
 
 from ..nmf import encode
 from ..support.arguments import check_count, one_of
+from ..support.precision import full_precision
 from .arrays import Taken, taken
 from .fitting import observed, on_device, precision
 from .settings import CROSS_VALIDATED, Penalties, loss_of
@@ -34,6 +35,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.fit_transform(X, y, W, H, sample_weight)  # pyright: ignore[reportCallIssue]
         return self
 
+    @full_precision
     def transform(self, X: Any) -> Any:
         """X in terms of the components found: exact non-negative least squares, whatever `max_iter` is.
 

@@ -19,6 +19,7 @@ from ..nmf.solvers.warmup import spread
 from ..nmf.sparse import solve
 from ..nmf.sparse_starts import begin
 from ..support.arguments import check_count, flag, real
+from ..support.precision import full_precision
 from .base import Base, Matrix
 from .batch_steps import Sums, step
 from .fitting import length, on_device, precision
@@ -95,6 +96,7 @@ class MiniBatchNMF(Base):
         self.fit_transform(X, y, W, H)
         return self
 
+    @full_precision
     def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
         self, X: Any, y: Any = None, W: Any = None, H: Any = None
     ) -> Any:
@@ -120,6 +122,7 @@ class MiniBatchNMF(Base):
         self.reconstruction_err_ = length(rows, codes, self.components_, settings.beta)
         return back(codes)
 
+    @full_precision
     def partial_fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> MiniBatchNMF:
         """Go on with a batch that all of X is.
 

@@ -17,6 +17,7 @@ from ..nmf import RESULTS, Given, NNDSVDar, Random, Warmup, rank_scan
 from ..nmf.matching import agreements
 from ..nmf.options import AnySolver, AnyStart
 from ..support.arguments import check_count
+from ..support.precision import full_precision
 from .base import Base, Matrix
 from .fitting import factorized, length, observed, precision, sample_weights
 from .settings import CROSS_VALIDATED, Penalties, loss_of, solver_of, start_of
@@ -102,6 +103,7 @@ class NMF(Base):
         self.n_init = n_init
         self.missing = missing
 
+    @full_precision
     def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
         self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None
     ) -> Any:

@@ -48,6 +48,12 @@ def faithful(rows: Any, dictionary: Any) -> Any:
     return fj.encode(rows, dictionary, objective=FAITHFUL).sum()
 
 
+def by_divergence(rows: Any) -> Any:
+    solver = fj.MultiplicativeUpdate(max_steps=3)
+    adjoint = fj.ImplicitAdjoint(throw=False)
+    return fj.factorize(rows, 3, objective=fj.BetaDivergence(1), solver=solver, adjoint=adjoint).codes.sum()
+
+
 PROGRAMS = {
     "factorize": (fitted, A),
     "its gradient": (jax.grad(fitted), A),
@@ -57,6 +63,8 @@ PROGRAMS = {
     "the gradient of encode's program": (jax.grad(jax.jit(encoded), (0, 1)), A, DICTIONARY),
     "faithful codes": (faithful, A, DICTIONARY),
     "their gradient": (jax.grad(jax.jit(faithful), (0, 1)), A, DICTIONARY),
+    "factorize by a divergence": (by_divergence, A),
+    "its gradient, too": (jax.grad(jax.jit(by_divergence)), A),
     "a head": (HEAD, A[:, None, None]),
 }
 
