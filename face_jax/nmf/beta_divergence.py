@@ -189,7 +189,7 @@ def beta_of(beta: Any) -> float:
     return float(known)
 
 
-def entry_by_entry(objective: SquaredError) -> BetaDivergence:
+def entry_by_entry(objective: Objective) -> BetaDivergence:
     """A weighted squared error as a divergence, so that each row and channel has a quadratic model of its own."""
     return BetaDivergence(2.0, **_numbers(objective))
 
