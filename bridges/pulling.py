@@ -103,9 +103,10 @@ def pull(
             for read in _batches(named[kept.done :], batch, forward.pin):
                 values, tokens, places = forward.of_one_shape(read)
                 failed = [(read.names[place], read.failed[place]) for place in sorted(read.failed)]
-                for store, rows in ((beside, tokens), (kept, values)):
-                    if store is not None:
-                        store.append(rows, [read.names[place] for place in places], failed, forward.shape)
+                names = [read.names[place] for place in places]
+                if beside is not None:
+                    beside.append(tokens, names, failed, forward.shape)
+                kept.append(values, names, failed, forward.shape)
                 advance(len(read.names))
         if not kept.names:
             raise ValueError(f"none of the {len(named)} pictures could be used; first: {': '.join(kept.skipped[0])}")

@@ -30,11 +30,6 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     beta_loss: Any
     components_: Float[np.ndarray, "component feature"]
 
-    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None) -> Any:
-        """Find the components of X; arguments as for `fit_transform`."""
-        self.fit_transform(X, y, W, H, sample_weight)  # pyright: ignore[reportCallIssue]
-        return self
-
     @full_precision
     def transform(self, X: Any) -> Any:
         """X in terms of the components found: exact non-negative least squares, whatever `max_iter` is.

@@ -73,7 +73,7 @@ class NMF(Base):
         n_components: Any = "auto",
         *,
         init: Any = None,
-        solver: AnySolver | None = None,
+        solver: AnySolver | str | None = None,
         start: AnyStart | None = None,
         beta_loss: Any = "frobenius",
         tol: Any = 1e-4,
@@ -102,6 +102,11 @@ class NMF(Base):
         self.shuffle = shuffle
         self.n_init = n_init
         self.missing = missing
+
+    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None) -> NMF:
+        """Find the components of X; arguments as for `fit_transform`."""
+        self.fit_transform(X, y, W, H, sample_weight)
+        return self
 
     @full_precision
     def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)

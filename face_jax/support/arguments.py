@@ -47,7 +47,7 @@ def native(name: str, value: Any) -> Any:
     if hasattr(value, "aval"):
         if isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.is_deleted():
             raise ValueError(f"{name} was deleted, or given away to a program (donated); give a copy that is kept")
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             raise ValueError(f"{name} is random keys, not numbers; give an array")
         return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
