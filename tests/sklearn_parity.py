@@ -86,3 +86,4 @@ if __name__ == "__main__":
     for name, (outcome, words) in found.items():
         if outcome != "passed":
             print(name, outcome, words[:300].replace("\n", " | "))
+    sys.exit(passed < len(found))

@@ -421,7 +421,7 @@ def test_a_model_without_a_choice_is_refused():
 
 
 def test_a_head_that_is_not_affine_is_sampled(monkeypatch):
-    monkeypatch.setattr(ranking, "_SAMPLED_PICTURES", 5)
+    monkeypatch.setattr(ranking, "_SAMPLED", (5, 4, 32))
     model = colour_model(head=Squared(colour_model().head.kernel))
     found = fj.explain(model, RED, "reddish", **SETTINGS)
     assert not found.importance.sobol.exact

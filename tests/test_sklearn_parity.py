@@ -1,0 +1,21 @@
+"""Some of scikit-learn's own tests, as a process of its own; the whole run is in docs/howto/scikit-learn-tests.md."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is optional")
+SOME = (
+    "test_parameter_checking", "test_n_components_greater_n_features", "test_nmf_custom_init_dtype_error",
+    "test_feature_names_out", "test_nmf_n_components_auto", "test_nmf_w_h_not_used_warning",
+    "test_nmf_custom_init_shape_error", "test_non_negative_factorization_checking",
+)  # fmt: skip
+
+
+def test_some_of_scikit_learns_own_tests_pass():
+    script = pathlib.Path(__file__).with_name("sklearn_parity.py")
+    done = subprocess.run([sys.executable, str(script), " or ".join(SOME)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " pass (100.0%)" in done.stdout
