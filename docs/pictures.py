@@ -44,6 +44,10 @@ def picture(browser: Any, page: pathlib.Path, shows: str, width: int, most: int,
     try:
         view = context.new_page()
         view.goto(page.as_uri())
+        # Pictures further down are decoded when they come into view, which they never do here.
+        view.locator("img:visible").evaluate_all(
+            "images => Promise.all(images.map(one => { one.loading = 'eager'; return one.decode().catch(() => 0); }))"
+        )
         box = view.locator(shows).first.bounding_box()
         clip = {"x": 0, "y": box["y"], "width": width, "height": min(box["height"], most)}
         return view.screenshot(full_page=True, clip=clip, type="jpeg", quality=_QUALITY)
