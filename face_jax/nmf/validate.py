@@ -148,6 +148,9 @@ def value_range(value: Array) -> tuple[float, float]:
         return float(low), float(high)
 
 
+_MOST_CONCEPTS = 2**31 - 1  # what JAX counts with
+
+
 def rank_of(rank: Any) -> int:
     """An integer of at least 1."""
     number = index_or_none(rank)
@@ -155,6 +158,8 @@ def rank_of(rank: Any) -> int:
         raise ValueError(f"rank={shown(rank)} isn't an integer; give the number of concepts, such as rank=25")
     if number < 1:
         raise ValueError(f"rank={number} leaves no concept; give at least 1")
+    if number > _MOST_CONCEPTS:
+        raise ValueError(f"rank={number} is more concepts than an array can have; give the number of concepts")
     return number
 
 

@@ -97,6 +97,13 @@ def test_rank_scan_refuses():
         ff.rank_scan(A, (2,), key=jax.random.key(0), left_out=1.5)
 
 
+@pytest.mark.parametrize("rank", [2**31, 10**30])
+@pytest.mark.parametrize("function", [ff.factorize, lambda A, rank: ff.factorize_many([A, A], rank)])
+def test_a_rank_that_nothing_can_hold_is_refused(function, rank):
+    with pytest.raises(ValueError, match=rf"^rank={rank} is more concepts than an array can have"):
+        function(A, rank)
+
+
 def test_overflow_is_told_not_hidden():
     # Its codes are as long as its rows, longer than the largest number.
     huge = np.full((60, 12), 3e38, np.float32)
