@@ -17,13 +17,12 @@ import json
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from accelerator import timed
 from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _initialize_nmf
 
@@ -105,17 +104,6 @@ def masked_adam(A: np.ndarray, beta: float, start: Factors, mask: np.ndarray) ->
             for x in factors:
                 x.clamp_(min=0)
     return factors[0].detach().numpy(), factors[1].detach().numpy()
-
-
-def timed(function: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
-    """The answer of a call that has been compiled, and its median time."""
-    found = jax.block_until_ready(function())
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        found = jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - begin)
-    return found, float(np.median(seconds))
 
 
 def ours(A: Any, mask: Any, beta: float, rank: int, goal: float, start: Any, solver: Any) -> dict[str, Any]:

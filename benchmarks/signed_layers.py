@@ -75,6 +75,17 @@ def files_of(network: str, label: int, count: int, data: pathlib.Path) -> list[p
     return [data / row["file"] for row in right[:count]]
 
 
+def cropped(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> tuple[Any, list[Any], Any]:
+    """What the network makes of photographs of a class, those that it puts there, and crops of them."""
+    from face_jax.activations import survey
+
+    photographs = fj.photographs(files_of(network, label, count, data))
+    seen = survey(split_at(network, layer, data), photographs, label)
+    chosen = [photographs[number] for number in seen.index]
+    shapes = [photograph.pixels().shape[:2] for photograph in chosen]
+    return seen, chosen, fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
+
+
 def activations(network: str, layer: str, label: int, count: int, data: pathlib.Path) -> dict[str, np.ndarray]:
     """Maps and logits of photographs, both parts of crops averaged over places, and which photograph each crop is of.
 
@@ -84,13 +95,9 @@ def activations(network: str, layer: str, label: int, count: int, data: pathlib.
     kept = KEPT / f"{network}-{layer}-{label}-{count}-parts.npz"
     if kept.exists():
         return dict(np.load(kept))
-    from face_jax.activations import collect_crops, pooled, survey
+    from face_jax.activations import collect_crops, pooled
 
-    photographs = fj.photographs(files_of(network, label, count, data))
-    seen = survey(model, photographs, label)
-    photographs = [photographs[number] for number in seen.index]
-    shapes = [photograph.pixels().shape[:2] for photograph in photographs]
-    crops = fj.RandomCrops(per_image=10)(shapes, key=jax.random.key(0))
+    seen, photographs, crops = cropped(network, layer, label, count, data)
     # As `explain` has them: put apart first, and averaged then, which hides signs.
     rows = collect_crops(fj.signs_apart(model), photographs, crops, keep=pooled).maps[:, 0, 0]
     found = {"maps": seen.kept.maps, "logits": seen.kept.logits, "crops": rows, "crop_of": np.asarray(crops.image)}
@@ -258,12 +265,9 @@ def seen_elsewhere(network: str, layer: str, label: int, arguments: argparse.Nam
     """What MobileNetV2 makes of the same crops, averaged over places."""
     kept = KEPT / f"{network}-{label}-{arguments.count}-seen-by-mnv2.npy"
     if not kept.exists():
-        from face_jax.activations import collect_crops, pooled, survey
+        from face_jax.activations import collect_crops, pooled
 
-        photographs = fj.photographs(files_of(network, label, arguments.count, arguments.data))
-        seen = survey(split_at(network, layer, arguments.data), photographs, label)
-        photographs = [photographs[number] for number in seen.index]
-        crops = fj.RandomCrops(per_image=10)([one.pixels().shape[:2] for one in photographs], key=jax.random.key(0))
+        _, photographs, crops = cropped(network, layer, label, arguments.count, arguments.data)
         model, preprocess = mnv2(arguments.data)
         other = bridges.split(model, "features.18", preprocess=preprocess, name="mnv2")
         np.save(kept, collect_crops(other, photographs, crops, keep=pooled).maps[:, 0, 0])

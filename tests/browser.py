@@ -72,3 +72,15 @@ def dark(view) -> bool:
     )
     paper, ink = (sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in colours)
     return paper < ink
+
+
+@contextlib.contextmanager
+def shown(browser, page, theme: str, width: int) -> Iterator:
+    """A page that is as it should be: nothing is complained of, every picture is there, nothing is too wide."""
+    with screen(browser, color_scheme=theme, viewport={"width": width, "height": 900}) as view:
+        view.goto(page.as_uri())
+        assert view.complaints == []
+        assert undecoded(view, "img") == 0
+        assert overflow(view) == 0
+        assert dark(view) == (theme == "dark")
+        yield view

@@ -31,7 +31,6 @@ class Method(Protocol):
     activations, else the sum of the codes at its places.
     """
 
-    @full_precision
     def __call__(
         self,
         model: SplitModel,

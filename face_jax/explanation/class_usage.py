@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..metrics import random_dictionary
+from ..metrics import random_dictionary, unit_length
 from ..support.arguments import key_of
 from ..support.reprs import short_repr
 from .record import Explanation
@@ -73,11 +73,12 @@ def usage_of(explanations: Mapping[str, Explanation], bank: Float[np.ndarray, "c
 def _alike(explanations: Mapping[str, Explanation], least: float) -> list[dict[str, int]]:
     """Concepts in groups of those that are alike, one of each class at most; what weighs most first."""
     concepts = [(name, one) for name, each in explanations.items() for one in each.concepts]
+    units = {name: unit_length(each.dictionary) for name, each in explanations.items()}
     columns: list[dict[str, int]] = []
     leaders: list[Float[np.ndarray, " channel"]] = []
     # Each joins the most important one that it is most like, unless that has one of its class by then.
     for name, concept in sorted(concepts, key=lambda pair: -pair[1].importance):
-        direction = _unit(explanations[name].dictionary[concept.index])
+        direction = units[name][concept.index]
         cosine = [float(direction @ one) if len(one) == len(direction) else -1.0 for one in leaders]
         fitting = [at for at, value in enumerate(cosine) if value >= least and name not in columns[at]]
         if fitting:
@@ -103,11 +104,6 @@ def _least_cosine(explanations: Mapping[str, Explanation]) -> float:
         one, other = (random_dictionary(channels, rank, key=key, signed=signed) for key in keys)
         best.append(float((one @ other.T).max()))
     return max(_ALIKE, float(np.quantile(best, 0.95)))
-
-
-def _unit(direction: Float[np.ndarray, " channel"]) -> Float[np.ndarray, " channel"]:
-    length = float(np.linalg.norm(direction))
-    return direction / length if length > 0 else direction
 
 
 def places_of(

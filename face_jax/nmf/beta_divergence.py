@@ -123,11 +123,7 @@ class BetaDivergence(Objective):
 
     def value(self, activations: Activations, codes: Codes, dictionary: Dictionary) -> Number:
         """The objective at these factors."""
-        rows = self.row_values(activations, codes @ dictionary)
-        rows = rows + jnp.sum(self.l1_codes * codes + (self.l2_codes / 2) * codes**2, axis=1)
-        if self.row_weights is not None:
-            rows = rows * self.row_weights
-        return jnp.sum(rows) + jnp.sum(self.l1_dictionary * dictionary + (self.l2_dictionary / 2) * dictionary**2)
+        return self._with_penalties(self.row_values(activations, codes @ dictionary), codes, dictionary)
 
     def row_values(self, activations: Activations, product: Activations) -> Float[Array, " row"]:
         """Each row's divergence from a product, penalties and the row's weight left out."""
@@ -143,20 +139,12 @@ class BetaDivergence(Objective):
         """Gradients with respect to codes and dictionary."""
         x = self.counted(activations)
         slopes = divergence.slope(self.beta, x, codes @ dictionary, divergence.floor_of(x))
-        if self.weights is not None:
-            slopes = slopes * self.weights
-        d_codes = slopes @ dictionary.T + self.l1_codes + self.l2_codes * codes
-        if self.row_weights is not None:
-            slopes = slopes * self.row_weights[:, None]
-            d_codes = d_codes * self.row_weights[:, None]
-        d_dictionary = codes.T @ slopes + self.l1_dictionary + self.l2_dictionary * dictionary
-        return d_codes, d_dictionary
+        return self._by_factors(slopes, codes, dictionary)
 
     def curvature(self, activations: Activations, product: Activations) -> Activations:
         """What each entry weighs in a quadratic model around a product, rows' weights left out."""
         x = self.counted(activations)
-        curved = divergence.curvature(self.beta, x, product, divergence.floor_of(x))
-        return curved if self.weights is None else curved * self.weights
+        return self.weighed(divergence.curvature(self.beta, x, product, divergence.floor_of(x)))
 
     def size(self, activations: Activations) -> Number:
         """`Σ A^β`, weighted."""

@@ -220,6 +220,24 @@ class Objective:
         quadratic = self.quadratic
         return Objective(**vars(quadratic), terms=terms) if terms else quadratic
 
+    def _with_penalties(self, rows: Float[Array, " row"], codes: Codes, dictionary: Dictionary) -> Number:
+        """The objective, of each row's misfit."""
+        rows = rows + jnp.sum(self.l1_codes * codes + (self.l2_codes / 2) * codes**2, axis=1)
+        if self.row_weights is not None:
+            rows = rows * self.row_weights
+        return jnp.sum(rows) + jnp.sum(self.l1_dictionary * dictionary + (self.l2_dictionary / 2) * dictionary**2)
+
+    def _by_factors(self, slopes: Activations, codes: Codes, dictionary: Dictionary) -> Factors:
+        """Gradients with respect to codes and dictionary, of the misfit's slope in each entry of their product."""
+        if self.weights is not None:
+            slopes = slopes * self.weights
+        d_codes = slopes @ dictionary.T + self.l1_codes + self.l2_codes * codes
+        if self.row_weights is not None:
+            slopes = slopes * self.row_weights[:, None]
+            d_codes = d_codes * self.row_weights[:, None]
+        d_dictionary = codes.T @ slopes + self.l1_dictionary + self.l2_dictionary * dictionary
+        return d_codes, d_dictionary
+
     def __repr__(self) -> str:
         # Explanations keep it.
         return f"Objective(quadratic={self.quadratic}, terms={self.terms}, squared_error={self.squared_error})"
@@ -271,22 +289,12 @@ class SquaredError(Objective):
         """The objective at these factors."""
         misfit = activations - codes @ dictionary
         rows = jnp.sum((misfit if self.weights is None else misfit * jnp.sqrt(self.weights)) ** 2, axis=1) / 2
-        rows = rows + jnp.sum(self.l1_codes * codes + (self.l2_codes / 2) * codes**2, axis=1)
-        if self.row_weights is not None:
-            rows = rows * self.row_weights
-        return jnp.sum(rows) + jnp.sum(self.l1_dictionary * dictionary + (self.l2_dictionary / 2) * dictionary**2)
+        return self._with_penalties(rows, codes, dictionary)
 
     def gradient(self, activations: Activations, codes: Codes, dictionary: Dictionary) -> Factors:
         """Gradients with respect to codes and dictionary."""
         residual = codes @ dictionary - activations
-        if self.weights is not None:
-            residual = residual * self.weights
-        d_codes = residual @ dictionary.T + self.l1_codes + self.l2_codes * codes
-        if self.row_weights is not None:
-            residual = residual * self.row_weights[:, None]
-            d_codes = d_codes * self.row_weights[:, None]
-        d_dictionary = codes.T @ residual + self.l1_dictionary + self.l2_dictionary * dictionary
-        return d_codes, d_dictionary
+        return self._by_factors(residual, codes, dictionary)
 
     def size(self, activations: Activations) -> Number:
         """`‖A‖²`, weighted."""

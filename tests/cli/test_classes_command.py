@@ -5,7 +5,7 @@ import re
 
 import PIL.Image
 import pytest
-from browser import browser_only, chromium, dark, overflow, screen, undecoded
+from browser import browser_only, chromium, overflow, shown
 from toy_model import colour_model, pictures
 from typer.testing import CliRunner
 
@@ -78,12 +78,7 @@ def test_the_json_has_the_matrix_and_what_tells_classes_apart(pages):
 def test_a_browser_shows_the_index_and_follows_it(pages, theme, width):
     with chromium() as browser:
         for page in pages.values():
-            with screen(browser, color_scheme=theme, viewport={"width": width, "height": 900}) as view:
-                view.goto(page.as_uri())
-                assert view.complaints == []
-                assert undecoded(view, "img") == 0
-                assert overflow(view) == 0
-                assert dark(view) == (theme == "dark")
+            with shown(browser, page, theme, width) as view:
                 view.locator("#usage summary").click()
                 assert view.locator("table.usage td a").count() >= 6
                 assert overflow(view) == 0
