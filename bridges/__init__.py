@@ -8,6 +8,7 @@ Nothing here imports torch until one of the names is used, so that `import face_
 | `layers` | where a classifier can be split, with shapes and signs |
 | `imagenette` | the photographs of FACE's ten classes, through torchvision's loader |
 | `load` | a classifier by its name (torchvision's, timm's, of the Hugging Face hub), from a folder, or your own |
+| `load_text_image` | a model of texts and pictures, such as CLIP, which names concepts |
 | `pull` | activations of many pictures, in memory or in a store on disk |
 | `as_torch` | a JAX function inside torch's autograd |
 | `ConceptModule` | a `torch.nn.Module` from images to concept codes, for autograd and Captum |
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from .splitting.listing import suggest_layer as suggest_layer
     from .splitting.tracing import UnsuitableModelError as UnsuitableModelError
     from .splitting.tracing import UntraceableModelError as UntraceableModelError
+    from .text_image import TextImageModel as TextImageModel
+    from .text_image import load_text_image as load_text_image
     from .torch_features import TorchFeatures as TorchFeatures
     from .torch_head import TorchHead as TorchHead
     from .weights.files import WeightsError as WeightsError
@@ -76,6 +79,8 @@ _HOMES = {
     "Layer": "splitting.listing",
     "LoadedModel": "models",
     "Pulled": "pulling",
+    "TextImageModel": "text_image",
+    "load_text_image": "text_image",
     "TorchFeatures": "torch_features",
     "TorchHead": "torch_head",
     "as_torch": "functions",

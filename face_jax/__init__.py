@@ -34,6 +34,8 @@ from .action.edits import edit as edit
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit
 from .action.misled import misled as misled
+from .action.naming import TextImage as TextImage
+from .action.naming import name_concepts as name_concepts
 from .activations import GridCrops as GridCrops
 from .activations import RandomCrops as RandomCrops
 from .activations import SignedActivationsError as SignedActivationsError
@@ -46,6 +48,7 @@ from .evaluation import compare_methods as compare_methods
 from .evaluation import score_bank as score_bank
 from .explanation.class_usage import Usage as Usage
 from .explanation.concepts import Concept as Concept
+from .explanation.concepts import NameGuess as NameGuess
 from .explanation.loading import WrongModelError as WrongModelError
 from .explanation.loading import load as load
 from .explanation.reasons import Why as Why

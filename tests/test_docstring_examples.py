@@ -3,7 +3,7 @@
 Names in the examples: `fj`, `bridges`, `jax`, `jnp`, `np`, `torch`, `torchvision`; `A`, activations of 60 rows and 12
 channels made of 3 concepts; `model`, a classifier of warm and cold colours, `earlier`, the same one cut at an earlier
 layer, `images` of coloured squares, `rows` of the model's activations, and `explanation`, of its class "warm" by 4
-concepts; `network`, a small torch classifier; `folder`, a folder that is empty.
+concepts; `network`, a small torch classifier; `folder`, a folder that is empty; `clip`, one with a small CLIP.
 """
 
 import collections
@@ -76,6 +76,9 @@ def names(tmp_path_factory):
         stages = {"conv": first, "relu": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": last}
         network = nn.Sequential(collections.OrderedDict(stages)).eval()
         found |= {"torch": torch, "torchvision": torchvision, "bridges": bridges, "network": network}
+        from small_clip import write_clip
+
+        found["clip"] = write_clip(tmp_path_factory.mktemp("clip"))
     except ImportError:
         pass
     return found

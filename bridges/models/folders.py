@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from face_jax.support.sentences import first_line
+
 from ..weights.files import WeightsError, tensors_in
 from .loaded import UnknownModelError, optional
 
@@ -93,7 +95,7 @@ def folder_tensors(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], pathlib
     return found, file
 
 
-def repository(identifier: str, name: str, *, weights: bool) -> pathlib.Path:
+def repository(identifier: str, name: str, *, weights: bool, more: tuple[str, ...] = ()) -> pathlib.Path:
     """A folder with what is needed of a repository of the hub: downloaded once, then taken from the hub's cache.
 
     **Arguments:**
@@ -101,6 +103,7 @@ def repository(identifier: str, name: str, *, weights: bool) -> pathlib.Path:
     - `identifier`: `OWNER/NAME`, or with `@REVISION` behind it.
     - `name`: what errors call the model.
     - `weights`: whether weights are wanted, too.
+    - `more`: further files, where the repository has them.
 
     **Returns:** the folder. Raises `UnknownModelError` for what is no repository, and `WeightsError` without internet.
     """
@@ -119,14 +122,14 @@ def repository(identifier: str, name: str, *, weights: bool) -> pathlib.Path:
         return pathlib.Path(hub.snapshot_download(identifier, revision=revision or None, allow_patterns=list(patterns)))
 
     try:
-        folder = download(*_SETTINGS, *(_SAFE if weights else ()))
+        folder = download(*_SETTINGS, *more, *(_SAFE if weights else ()))
         if weights and not any((folder / file).is_file() for file in _WEIGHTS):
-            folder = download(*_SETTINGS, *_PICKLED)
+            folder = download(*_SETTINGS, *more, *_PICKLED)
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         # Without access there is no telling a private repository from none.
         raise UnknownModelError(
             f"name={name!r}: the hub has no public repository {identifier!r}"
-            f"{f' with a revision {revision!r}' if revision else ''} ({_first_line(error)}); see huggingface.co/models"
+            f"{f' with a revision {revision!r}' if revision else ''} ({first_line(error)}); see huggingface.co/models"
         ) from error
     except Exception as error:
         if not isinstance(error, (OSError, hub.errors.HfHubHTTPError)) and "http" not in type(error).__module__:
@@ -140,11 +143,7 @@ def repository(identifier: str, name: str, *, weights: bool) -> pathlib.Path:
 def offline(name: str, identifier: str, error: Exception) -> WeightsError:
     """What to say where the hub can't be reached."""
     return WeightsError(
-        f"name={name!r} can't be downloaded ({_first_line(error)}); where there is internet, run: hf download "
+        f"name={name!r} can't be downloaded ({first_line(error)}); where there is internet, run: hf download "
         f"{identifier} --local-dir FOLDER (it needs config.json, preprocessor_config.json and model.safetensors of "
         f"https://huggingface.co/{identifier}), and give the folder here: --model FOLDER (in Python load(FOLDER))"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

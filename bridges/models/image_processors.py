@@ -11,6 +11,7 @@ import numpy as np
 
 from face_jax.model import Preprocess
 from face_jax.pictures.photographs import network_input
+from face_jax.support.sentences import first_line
 
 # Pillow's numbers of filters.
 _FILTERS: dict[int, Any] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -41,8 +42,9 @@ def as_processed(transformers: Any, name: str, folder: pathlib.Path, config: Any
             folder, local_files_only=True, backend="pil", trust_remote_code=False
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
-        raise ValueError(f"name={name!r}: its image processor can't be read ({first}); {_REMEDY}") from error
+        raise ValueError(
+            f"name={name!r}: its image processor can't be read ({first_line(error)}); {_REMEDY}"
+        ) from error
     return preprocess_of(processor, name), ""
 
 

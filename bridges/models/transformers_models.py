@@ -12,6 +12,7 @@ from torch import nn
 
 from face_jax.model import Preprocess
 from face_jax.support.classes import class_names
+from face_jax.support.sentences import first_line
 
 from ..weights.files import WeightsError
 from .folders import folder_tensors, read_config
@@ -65,7 +66,7 @@ def _config(transformers: Any, name: str, folder: pathlib.Path, classes: tuple[s
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UnknownModelError(
             f"name={name!r}: this transformers ({transformers.__version__}) can't read config.json in {str(folder)!r} "
-            f"({_first_line(error)}); copy it once more, or install the transformers that wrote it"
+            f"({first_line(error)}); copy it once more, or install the transformers that wrote it"
         ) from error
     if type(config) not in transformers.AutoModelForImageClassification._model_mapping:
         raise UnknownModelError(
@@ -106,7 +107,7 @@ def _pretrained(transformers: Any, name: str, folder: pathlib.Path, config: Any)
     # A damaged file has safetensors, torch and transformers raise nearly anything.
     except Exception as error:
         raise WeightsError(
-            f"name={name!r}: the weights in {str(folder)!r} can't be read ({_first_line(error)}); give a folder with "
+            f"name={name!r}: the weights in {str(folder)!r} can't be read ({first_line(error)}); give a folder with "
             "config.json and a whole model.safetensors"
         ) from error
     missing = sorted(told["missing_keys"])
@@ -131,10 +132,6 @@ def _broken(value: torch.Tensor) -> bool:
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
 @contextlib.contextmanager

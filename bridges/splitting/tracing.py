@@ -16,6 +16,8 @@ import torch
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from face_jax.support.sentences import first_line
+
 from .outputs import Path, at, described, returning
 from .torch_transformers import UNFOLDED, without_fast_attention
 
@@ -93,13 +95,9 @@ def trace(model: nn.Module, example: torch.Tensor, path: Path = ()) -> Traced:
             raise
         except Exception as exported:
             raise UntraceableModelError(
-                f"model={type(model).__name__} can't be followed: torch.fx says {_first_line(symbolic)!r}, "
-                f"torch.export says {_first_line(exported)!r}; remove control flow that depends on tensor values"
+                f"model={type(model).__name__} can't be followed: torch.fx says {first_line(symbolic)!r}, "
+                f"torch.export says {first_line(exported)!r}; remove control flow that depends on tensor values"
             ) from exported
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _Tracer(NodePathTracer):

@@ -163,6 +163,20 @@ def explain(
             help="What photographs show, as for face-jax why: the report then has those that the model gets wrong.",
         ),
     ] = None,
+    namer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model of texts and pictures that guesses what concepts are called: hf/OWNER/NAME, such as "
+            "hf/openai/clip-vit-base-patch32, or a folder.",
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="With --namer: the words to choose from, a text file with one a line; else the classes' names."
+        ),
+    ] = None,
     depth: Depth = 0,
     layers: Annotated[
         str | None, typer.Option(help="The earlier layers of --depth, nearest first, with commas between; else chosen.")
@@ -182,6 +196,7 @@ def explain(
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
             multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset, labels=labels,
+            namer=namer, vocabulary=vocabulary,
         )  # fmt: skip
 
 

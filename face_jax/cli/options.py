@@ -61,17 +61,35 @@ def labels_of(multi_label: bool | None, threshold: float | None) -> Any:
     return MultiLabel(threshold)
 
 
+def _lines_of(file: pathlib.Path, shown: str, what: str) -> str:
+    """The text of a file that has one of something a line."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{shown} can't be read ({error.strerror}); give a file with {what} a line") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown} isn't text in UTF-8; save it so, with {what} a line") from error
+
+
+def vocabulary_of(namer: str | None, file: pathlib.Path | None) -> list[str] | None:
+    """What the option --vocabulary means to `name_concepts`: the words in a file, one a line."""
+    if file is None:
+        return None
+    shown = f"--vocabulary {str(file)!r}"
+    if namer is None:
+        raise ValueError(f"{shown} is for names by a model of texts and pictures; give --namer MODEL with it")
+    words = [line.strip() for line in _lines_of(file, shown, "a word").splitlines() if line.strip()]
+    if not words:
+        raise ValueError(f"{shown} has no words; give a file with a word a line")
+    return list(dict.fromkeys(words))
+
+
 def names_in(file: pathlib.Path | None) -> Any:
     """What the option --class-names means to `bridges.load`: the names in a file, one a line or as JSON."""
     if file is None:
         return None
     shown = f"--class-names {str(file)!r}"
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{shown} can't be read ({error.strerror}); give a file with a class's name a line") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown} isn't text in UTF-8; save it so, with a class's name a line") from error
+    text = _lines_of(file, shown, "a class's name")
     given: Any = [line.strip() for line in text.strip().splitlines()]
     if file.suffix.lower() == ".json":
         try:

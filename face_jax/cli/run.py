@@ -25,6 +25,7 @@ from .options import (
     last_map,
     strength_of,
     visualized,
+    vocabulary_of,
 )
 from .output import SAY, bars, timed
 
@@ -53,16 +54,20 @@ def run(
     classes: tuple[str, ...] | None = None,
     preset: Any = None,
     labels: str | None = None,
+    namer: str | None = None,
+    vocabulary: pathlib.Path | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     check_signs(signs)
     check_preset(preset)
+    words = vocabulary_of(namer, vocabulary)
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
     begun = time.perf_counter()
     import jax
 
+    from ..action.naming import name_concepts
     from ..pictures.labels import FOLDERS, files_of
     from ..pictures.photographs import photographs
     from ..pipeline.explain import explain
@@ -84,6 +89,7 @@ def run(
     )
     split = loaded.split(layer or last_map(loaded))
     earlier = earlier_of(loaded, split.layer, depth, layers)
+    text_image = None if namer is None else bridges.load_text_image(namer)
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
     ready = time.perf_counter()
     alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
@@ -95,6 +101,9 @@ def run(
     if earlier:
         explanation = recurse(explanation, earlier, **alike)
         more["sub-concepts"] = time.perf_counter() - ready - sum(explanation.provenance.seconds.values())
+    if text_image is not None:
+        with timed(more, "names"):
+            explanation = name_concepts(explanation, text_image, words, progress=bars)
     misread = None
     if labels is not None:
         from ..action.misled import misled

@@ -17,6 +17,24 @@ _SAME_PLACE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
+class NameGuess:
+    """A word for a concept that a text–image model found nearest to its strongest crops: a guess.
+
+    **Arguments:**
+
+    - `word`: from the vocabulary that was given.
+    - `score`: how much nearer the word is to these crops than to all the crops (a difference of cosines).
+    - `margin`: how far its score is above that of the next word; 0 for all but the first.
+    - `chance`: in how many of as many random crops the best word's score is as high; of all words the same.
+    """
+
+    word: str
+    score: float = dataclasses.field(metadata=within(-2, 2))
+    margin: float = dataclasses.field(metadata=within(0, 4))
+    chance: float = dataclasses.field(metadata=within(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
 class Concept:
     """One concept of a class.
 
@@ -45,6 +63,7 @@ class Concept:
     speaks_for: tuple[Reading, ...] = dataclasses.field(default=(), metadata=lately())
     speaks_against: tuple[Reading, ...] = dataclasses.field(default=(), metadata=lately())
     without: Removal | None = dataclasses.field(default=None, metadata=lately())
+    names: tuple[NameGuess, ...] = dataclasses.field(default=(), metadata=lately())
 
     @property
     def index(self) -> int:

@@ -49,6 +49,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
                     "speaks_for": _readings(explanation, concept.speaks_for),
                     "speaks_against": _readings(explanation, concept.speaks_against),
                     "without": _without(explanation, concept.without),
+                    **({"names": [dataclasses.asdict(guess) for guess in concept.names]} if concept.names else {}),
                     "strongest": _strongest(explanation, concept.strongest, explanation.crop_codes[:, concept.index]),
                 }
                 for concept in explanation.concepts

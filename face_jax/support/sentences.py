@@ -23,3 +23,8 @@ def in_digits(weight: float) -> str:
     """A λ in three digits, as people write numbers."""
     rounded = float(f"{weight:.3g}")
     return f"{rounded:,.0f}" if 1e3 <= rounded < 1e7 else f"{rounded:.3g}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says first, short enough to stand in a sentence; its kind where it's silent."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

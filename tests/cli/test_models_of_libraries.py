@@ -7,6 +7,7 @@ import pytest
 import safetensors
 import torch
 from PIL import Image
+from small_clip import write_clip
 from typer.testing import CliRunner
 
 from face_jax import bridges
@@ -48,10 +49,16 @@ def test_a_model_of_transformers_is_explained_with_the_classes_that_it_brings(ex
     torch.manual_seed(0)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
-    text = explained("--model", "hf/someone/vit", "--weights", str(tmp_path / "vit"))
+    (tmp_path / "words.txt").write_text("red\n\ngreen\nred\nblue\n")
+    namer = "--namer", str(write_clip(tmp_path / "clip")), "--vocabulary", str(tmp_path / "words.txt")
+    text = explained("--model", "hf/someone/vit", "--weights", str(tmp_path / "vit"), *namer)
     assert text["target"]["name"] in ("cat", "dog")
     assert len(text["concepts"]) == 2
     assert layer_in(tmp_path / "out") == "vit.layers.0"
+    guesses = [{guess["word"] for guess in concept["names"]} for concept in text["concepts"] if concept["strongest"]]
+    assert guesses
+    assert all(words == {"red", "green", "blue"} for words in guesses)
+    assert ", a guess (" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_model_of_timm_is_explained_with_classes_of_a_file(explained, tmp_path):

@@ -15,6 +15,7 @@ from face_jax.cli.options import (
     names_in,
     rank_of,
     strength_of,
+    vocabulary_of,
 )
 from face_jax.pictures.crop_rules import NativeCrops
 
@@ -121,3 +122,20 @@ def test_files_without_class_names_are_refused(tmp_path, file, content, said):
         (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=f"--class-names .*{said}"):
         names_in(tmp_path / file)
+
+
+def test_a_vocabulary_is_the_words_of_a_file(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_bytes("\ufeff hat \n\ntree\nhat\n".encode())
+    assert vocabulary_of("hf/some/clip", file) == ["hat", "tree"]
+    assert vocabulary_of("hf/some/clip", None) is None
+    with pytest.raises(ValueError, match="give --namer MODEL with it"):
+        vocabulary_of(None, file)
+    file.write_text(" \n")
+    with pytest.raises(ValueError, match="has no words"):
+        vocabulary_of("hf/some/clip", file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="isn't text in UTF-8"):
+        vocabulary_of("hf/some/clip", file)
+    with pytest.raises(ValueError, match="can't be read"):
+        vocabulary_of("hf/some/clip", tmp_path / "none.txt")
