@@ -12,7 +12,19 @@ import rich.markup
 import typer
 
 from ..support.interrupts import interruptible
-from .options import check_counts, check_signs, cropping_of, labels_of, last_map, names_in, rank_of, strength_of
+from .options import (
+    check_counts,
+    check_depth,
+    check_signs,
+    cropping_of,
+    earlier_of,
+    labels_of,
+    last_map,
+    names_in,
+    rank_of,
+    strength_of,
+    vocabulary_of,
+)
 from .output import SAY, bars, errors_in_words
 
 _OUT = pathlib.Path("face-jax-classes")
@@ -55,6 +67,16 @@ def explain_classes(
         str | None,
         typer.Option(help="As for explain; λ is chosen once, and taken for the other classes in proportion."),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV|folders",
+            help="What photographs show, as for explain: each class's report then has those that the model gets wrong.",
+        ),
+    ] = None,
+    depth: Annotated[int, typer.Option(help="As for explain.")] = 0,
+    namer: Annotated[str | None, typer.Option(metavar="MODEL", help="As for explain.")] = None,
+    vocabulary: Annotated[pathlib.Path | None, typer.Option(help="As for explain.")] = None,
     pairs: Annotated[
         int, typer.Option(help="How many pairs of classes are told apart, the most confusable first.")
     ] = 3,
@@ -74,12 +96,20 @@ def explain_classes(
         check_signs(signs)
         strength, number = strength_of(faithfulness), rank_of(rank)
         check_counts(number, batch, 0)
+        check_depth(depth, None)
+        words = vocabulary_of(namer, vocabulary)
         if pairs < 0:
             raise ValueError(f"--pairs {pairs} isn't a number of pairs; give 0 or more")
         meant, names = labels_of(multi_label, threshold), names_in(class_names)
         begun = time.perf_counter()
+        import jax
+
+        from ..action.misled import misled
+        from ..action.naming import name_concepts
+        from ..pictures.labels import FOLDERS, files_of
         from ..pictures.photographs import photographs
         from ..pipeline.several import explain_classes as explained
+        from ..recursion.recurse import recurse
         from ..report import write_classes
         from ..support.cache import ArrayCache, cache_folder
         from ..support.cache import no_cache as without_cache
@@ -87,13 +117,38 @@ def explain_classes(
 
         keep_compilations()
         every = photographs(images)
-        split = _split(model, weights, meant, names, layer)
+        if labels not in (None, FOLDERS):
+            files_of(labels)
+        split, earlier = _split(model, weights, meant, names, layer, depth)
+        text_image = None if namer is None else _text_image(namer)
         keep: Any = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
         found = explained(
             split, every, target or None, shared=shared, rank=number, crops=cropping_of(crops, split), signs=signs,  # pyright: ignore[reportArgumentType]
             faithfulness=strength, batch=batch, key=seed, cache=keep, folder=out, progress=bars,
         )  # fmt: skip
-        page = write_classes(found, out, command=shlex.join(["face-jax", *sys.argv[1:]]), pairs=pairs)
+        if earlier:
+            options: Any = {
+                "batch": batch,
+                "key": jax.random.key(seed),
+                "cache": keep,
+                "progress": bars,
+                "signs": signs,
+            }
+            found = found.map(lambda one: recurse(one, earlier, **options))
+        if text_image is not None:
+            found = found.map(lambda one: name_concepts(one, text_image, words, progress=bars))
+        if earlier or text_image is not None:
+            _save(found, out)
+        misread = None
+        if labels is not None:
+            # Folders that are no class's are told as failed already.
+            known = [one for one in every if labels != FOLDERS or _of_a_class(one, split.classes)]
+            misread = {
+                name: misled(one, known, labels, batch=batch, key=seed, progress=bars)
+                for name, one in found.explanations.items()
+            }
+        command = shlex.join(["face-jax", *sys.argv[1:]])
+        page = write_classes(found, out, command=command, pairs=pairs, misread=misread)
         for name, one in found.explanations.items():
             SAY.print(
                 f"[bold]{rich.markup.escape(name)}[/bold]: {len(one.photographs)} photographs, "
@@ -105,11 +160,42 @@ def explain_classes(
         print(page)
 
 
-def _split(model: str, weights: str, multi_label: Any, classes: Any, layer: str | None) -> Any:
-    """The model, cut at a layer."""
+def _split(
+    model: str, weights: str, multi_label: Any, classes: Any, layer: str | None, depth: int
+) -> tuple[Any, list[Any]]:
+    """The model cut at a layer, and at the earlier ones of --depth."""
     from face_jax import bridges
 
     bridges.share_processor()
     bridges.keep_freed_memory()
     loaded = bridges.load(model, weights=weights, multi_label=multi_label, classes=classes)
-    return loaded.split(layer or last_map(loaded))
+    split = loaded.split(layer or last_map(loaded))
+    return split, earlier_of(loaded, split.layer, depth, None)
+
+
+def _text_image(namer: str) -> Any:
+    from face_jax import bridges
+
+    return bridges.load_text_image(namer)
+
+
+def _of_a_class(photograph: Any, classes: Any) -> bool:
+    """Whether the folder that a photograph lies in is named as a class."""
+    from ..pictures.labels import folder_of
+    from ..support.classes import UnknownClassError, class_of_folder
+
+    try:
+        class_of_folder(classes, folder_of(photograph))
+    except UnknownClassError:
+        return False
+    return True
+
+
+def _save(found: Any, out: pathlib.Path) -> None:
+    """Puts what was added to explanations into their folders, too."""
+    from ..explanation.saving import save
+    from ..pipeline.class_folders import folder_names
+
+    folders = folder_names([*found.explanations, *found.failed])
+    for name, one in found.explanations.items():
+        save(one, out / folders[name])

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..model import SplitModel
-from ..support.arguments import Seed, Whole, enough, key_of
+from ..support.arguments import Seed, Whole, enough, function, key_of, shown
 from ..support.classes import Target as Class
 from ..support.classes import UnknownClassError, class_index
 from .class_usage import Usage, places_of, usage_of
@@ -48,6 +48,28 @@ class ClassExplanations:
     def __getitem__(self, target: Class) -> Explanation:
         """A class's explanation, by the class's name or number; raises `UnknownClassError`."""
         return self.explanations[self._name(target, "target")]
+
+    def map(self, change: Any) -> ClassExplanations:
+        """The same with something added to each explanation, such as `found.map(lambda one: fj.recurse(one, earlier))`.
+
+        **Arguments:**
+
+        - `change`: a function from an explanation to an explanation, by which class and concepts stay.
+
+        **Returns:** the explanations. Raises `ValueError` for others' classes or concepts.
+        """
+        function("change", change, "a function from an explanation to an explanation")
+        changed = {name: change(one) for name, one in self.explanations.items()}
+        for name, one in changed.items():
+            own = self.explanations[name]
+            if not isinstance(one, Explanation):
+                raise ValueError(f"change gave {shown(one)} for {name}; give a function that gives an explanation")
+            if one.target != own.target or not np.array_equal(one.dictionary, own.dictionary):
+                raise ValueError(
+                    f"change gave an explanation of {one.target_name} by other concepts for {name}; give a function "
+                    "that leaves class and concepts as they are"
+                )
+        return dataclasses.replace(self, explanations=changed)
 
     @property
     def shared(self) -> bool:

@@ -6,14 +6,14 @@ import csv
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from ..support.arguments import shown
-from ..support.classes import UnknownClassError, class_index
+from ..support.classes import UnknownClassError, class_index, class_of_folder
 from .photographs import Photograph
 
 _COLUMNS = ("file", "label", "group")
@@ -46,8 +46,9 @@ def labels_of(photographs: Sequence[Photograph], labels: Any, classes: Sequence[
     - `photographs`: the photographs.
     - `labels`: the path of a CSV file with the columns `file`, `label` and, if wanted, `group`, whose files are named
         as the photographs are, by path, or by the file's own name where only one photograph has it; `"folders"`: the
-        nearest folder that a photograph lies in is the name of its class; a mapping from the photographs' names to
-        labels; or a list with a label for each photograph. A label is a class's name or number.
+        nearest folder that a photograph lies in is named as its class (`_` and `-` may stand for spaces); a mapping
+        from the photographs' names to labels; or a list with a label for each photograph. A label is a class's name or
+        number.
     - `classes`: the model's.
 
     **Returns:** those that have a label. Raises `ValueError` where none has, and for labels that contradict each
@@ -76,19 +77,20 @@ def labels_of(photographs: Sequence[Photograph], labels: Any, classes: Sequence[
             f"labels={shown(labels)} has none of the {len(photographs)} photographs, the first of which is called "
             f"{photographs[0].name!r}; name them so"
         )
+    meant = class_of_folder if isinstance(labels, str) and labels == FOLDERS else class_index
     names = sorted({str(group) for _, _, group, _ in rows if group is not None})
     number = {name: at for at, name in enumerate(names)}
     return Labels(
         tuple(photograph for photograph, *_ in rows),
-        np.asarray([_class(classes, label, where) for _, label, _, where in rows], np.int64),
+        np.asarray([_class(meant, classes, label, where) for _, label, _, where in rows], np.int64),
         np.asarray([0 if group is None else number[str(group)] for _, _, group, _ in rows], np.int64),
         tuple(names),
     )
 
 
-def _class(classes: Sequence[str], label: Any, where: str) -> int:
+def _class(meant: Callable[[Sequence[str], Any], int], classes: Sequence[str], label: Any, where: str) -> int:
     try:
-        return class_index(classes, label)
+        return meant(classes, label)
     except UnknownClassError as error:
         raise UnknownClassError(f"labels: {where}: {str(error).replace('target=', 'label=', 1)}") from error
 

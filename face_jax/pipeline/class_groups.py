@@ -10,7 +10,7 @@ from ..model import SplitModel, photographs_for
 from ..pictures.labels import folder_of
 from ..pictures.photographs import NoPhotographsError, Photograph
 from ..support.arguments import index_or_none, several, shown
-from ..support.classes import UnknownClassError, class_index
+from ..support.classes import UnknownClassError, class_index, class_of_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +115,3 @@ def _of_folders(
         except UnknownClassError as error:
             unknown[name] = str(error).replace("target=", "the folder ", 1)
     return {number: tuple(some) for number, some in found.items()}, unknown
-
-
-def class_of_folder(classes: tuple[str, ...], name: str) -> int:
-    """The class that a folder is named as, with `_` or `-` for spaces; raises `UnknownClassError`."""
-    for word in (name, name.replace("_", " "), name.replace("-", " ").replace("_", " ")):
-        try:
-            return class_index(classes, word)
-        except UnknownClassError:
-            continue
-    return class_index(classes, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def write_classes(
     *,
     command: str | None = None,
     pairs: Whole = 3,
+    misread: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Write `index.html` and `classes.json` for several classes, and each class's report in a folder of its own.
 
@@ -53,6 +55,8 @@ def write_classes(
     - `folder`: where they go; made if need be. May be the `folder` that the explanations were saved in.
     - `command`: the command line that made them, if one did; the reports repeat it.
     - `pairs`: how many pairs of classes are told apart, those first that are confused most easily.
+    - `misread`: for classes, by their names in `found.explanations`, the result of `face_jax.misled`: photographs that
+        the model gets wrong, which each class's report then shows.
 
     **Returns:** the index.
 
@@ -66,21 +70,32 @@ def write_classes(
     if command is not None and not isinstance(command, str):
         raise ValueError(f"command={shown(command)} isn't text; give the command line in quotes, or leave it out")
     pairs = whole("pairs", pairs, "pairs of classes")
+    misread = {} if misread is None else dict(misread)
+    if strange := set(misread) - set(found.explanations):
+        raise ValueError(
+            f"misread has {shown(min(strange))}, which isn't explained here; give results of misled for some of "
+            f"{', '.join(found.explanations)}"
+        )
     folder = folder_of(folder)
     folders = folder_names([*found.explanations, *found.failed])
     for name, explanation in found.explanations.items():
-        write_report(explanation, folder / folders[name], command=command)
+        write_report(explanation, folder / folders[name], command=command, misread=misread.get(name))
     told = [found.tell_apart(*pair) for pair in found.confusable[:pairs]]
     page = _Page(found, folders)
     content = {
         "found": found,
-        "classes": [page.card(name) for name in found.explanations],
+        "classes": [{**page.card(name), "misread": _count(misread, name)} for name in found.explanations],
         "failed": found.failed,
         "matrix": page.matrix(),
         "pairs": [page.pair(each) for each in told],
         "command": command,
     }
     return write_page("classes", content, page.table(told), folder, file="index.html")
+
+
+def _count(misread: dict[str, Any], name: str) -> int | None:
+    """How many photographs of or as a class are misread; None where nobody asked."""
+    return len(misread[name]) if name in misread else None
 
 
 class _Page:

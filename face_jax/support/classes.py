@@ -130,6 +130,16 @@ def class_index(classes: Sequence[str], target: Target) -> int:
     return number
 
 
+def class_of_folder(classes: Sequence[str], name: str) -> int:
+    """The class that a folder is named as, with `_` or `-` for spaces; raises `UnknownClassError`."""
+    for word in (name, name.replace("_", " "), name.replace("-", " ").replace("_", " ")):
+        try:
+            return class_index(classes, word)
+        except UnknownClassError:
+            continue
+    return class_index(classes, name)
+
+
 def other_reading(classes: Sequence[str], target: Target | None) -> str | None:
     """What else a `target` could have meant that is a number and a name of different classes; None if nothing."""
     if target is None:

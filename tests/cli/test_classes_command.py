@@ -3,12 +3,14 @@
 import json
 import re
 
+import numpy as np
 import PIL.Image
 import pytest
 from browser import browser_only, chromium, overflow, shown
 from toy_model import colour_model, pictures
 from typer.testing import CliRunner
 
+import face_jax as fj
 from face_jax.cli import classes
 from face_jax.cli.app import app
 
@@ -26,7 +28,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classes, "_split", lambda *_: colour_model())
+        patch.setattr(classes, "_split", lambda *_: (colour_model(), []))
         patch.setenv("FACE_JAX_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         yield lambda *words: CliRunner().invoke(app, ["explain-classes", *words])
@@ -99,3 +101,37 @@ def test_what_isnt_valid_is_told_in_a_line(command, words, said):
     done = command(*words)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+def test_misread_photographs_and_names_come_into_every_report(command, folder, pages, monkeypatch):
+    class Eye:
+        def pictures(self, pictures):
+            return [picture.reshape(-1, 3).mean(0) + 1 for picture in pictures]
+
+        def texts(self, texts):
+            return np.eye(3)[[("red", "green", "blue").index(text.split()[-1]) for text in texts]]
+
+    monkeypatch.setattr(classes, "_text_image", lambda _: Eye())
+    # What lies in another class's folder is misread.
+    wrong = folder / "photos" / "greenish" / "red.png"
+    PIL.Image.fromarray(pictures(1, 0)[0]).save(wrong)
+    (folder / "words.txt").write_text("red\ngreen\nblue\n")
+    words = ["photos", "--shared", "--rank", "3", "--batch", "8", "--faithfulness", "none", "--out", "named"]
+    done = command(*words, "--labels", "folders", "--namer", "some/clip", "--vocabulary", "words.txt")
+    wrong.unlink()
+    assert done.exit_code == 0, done.output
+    index = (folder / "named" / "index.html").read_text()
+    assert index.count("1 of or as this class is misread") == 2
+    assert index.count("none of or as this class is misread") == 1
+    for name in ("reddish", "greenish", "bluish"):
+        report = (folder / "named" / name / "report.html").read_text()
+        assert 'id="misread"' in report
+        assert ", a guess (" in report
+        told = json.loads((folder / "named" / name / "explanation.json").read_text())
+        assert {guess["word"] for guess in told["concepts"][0]["names"]} <= {"red", "green", "blue"}
+
+
+def test_misread_photographs_of_classes_that_arent_there_are_refused(tmp_path):
+    found = fj.explain_classes(colour_model(), pictures(14, 0), ["reddish"], rank=2, batch=8, faithfulness=None, key=0)
+    with pytest.raises(ValueError, match="misread has 'bluish', which isn't explained here"):
+        fj.write_classes(found, tmp_path, misread={"bluish": ()})

@@ -77,3 +77,14 @@ def test_mappings_and_lists(folder):
     photographs = fj.photographs(folder)
     assert told(labels_of(photographs, {"dog/c.png": "cat", "else": 1}, CLASSES)) == {"dog/c.png": 0}
     assert labels_of(photographs, np.asarray([0, 1, 2, 0]), CLASSES).index.tolist() == [0, 1, 2, 0]
+
+
+def test_folders_may_have_underlines_for_spaces(tmp_path):
+    for name in ("English_springer", "gas-pump"):
+        (tmp_path / name).mkdir()
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    classes = ("gas pump, petrol pump", "English springer, English springer spaniel")
+    assert told(labels_of(fj.photographs(tmp_path), "folders", classes)) == {
+        "English_springer/a.png": 1,
+        "gas-pump/a.png": 0,
+    }

@@ -13,7 +13,7 @@ from toy_model import CLASSES, Disguised, colour_features, colour_model, picture
 import face_jax as fj
 from face_jax.faithfulness.chosen_lambda import leading_to
 from face_jax.pipeline.class_folders import folder_names
-from face_jax.pipeline.class_groups import class_of_folder
+from face_jax.support.classes import class_of_folder
 
 IMAGES = {"reddish": pictures(12, 0), "greenish": pictures(9, 1), "bluish": pictures(15, 2)}
 EVERY = np.concatenate(list(IMAGES.values()))
@@ -342,3 +342,18 @@ def test_tables_are_plain(shared):
     assert json.loads(json.dumps(table)) == table
     assert jnp.asarray(jax.tree.leaves(table["difference"])).shape == (2,)
     assert "3 concepts shared" in repr(shared)
+
+
+def test_something_is_added_to_every_explanation_and_nothing_else_changes(shared):
+    noted = shared.map(
+        lambda one: dataclasses.replace(one, provenance=dataclasses.replace(one.provenance, notes=("seen",)))
+    )
+    assert [one.notes for one in noted.explanations.values()] == [("seen",)] * len(shared.explanations)
+    assert noted.bank is shared.bank
+    first, second = list(shared.explanations.values())[:2]
+    with pytest.raises(ValueError, match="by other concepts for"):
+        shared.map(lambda one: second if one is first else one)
+    with pytest.raises(ValueError, match="change gave None for"):
+        shared.map(lambda one: None)
+    with pytest.raises(ValueError, match="change=3 can't be called"):
+        shared.map(3)
