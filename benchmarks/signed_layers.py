@@ -1,6 +1,6 @@
-"""Concepts of either sign, or positive and negative activations as channels of their own: which explains signed layers?
+"""Concepts of either sign, with or without a price on codes, or positive and negative activations as channels?
 
-    python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of both ways
+    python benchmarks/signed_layers.py [--quick]      # error, KL, agreement, stability and time of each
     python benchmarks/signed_layers.py explained      # agreement and KL of whole explanations, beside their controls
     python benchmarks/signed_layers.py coherence      # are a concept's strongest crops alike to another network?
     python benchmarks/signed_layers.py speed          # seconds of SemiNMF and of scikit-learn's NMF
@@ -39,6 +39,7 @@ from face_jax import bridges
 from face_jax.heads.beside import beside
 from face_jax.nmf.encoding import encode_maps
 from face_jax.nmf.matching import matched
+from face_jax.nmf.settings import usual_objective
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -52,6 +53,8 @@ PLACES = (
 EARLIER = "encoder.layers.encoder_layer_5"
 CLASSES = (217, 566)  # springer, French horn
 RANK = 15
+# Of either sign, the same with a price on codes, which is the default, and parts as channels of their own.
+WAYS = ("mixed", "sparse", "apart")
 # Of as many photographs of each class, so that programs are compiled once; half of 18 is a number of them.
 FITTED, HELD_OUT = 18, 10
 
@@ -135,10 +138,18 @@ def held_out_scores(way: str, head: Any, found: dict[str, np.ndarray], dictionar
     }
 
 
+def error_as(way: str, rows: np.ndarray, rank: int) -> fj.SquaredError:
+    """What is minimized: as `explain` has it for concepts of either sign, or without a price on codes."""
+    return usual_objective(rows, rank, signed=way == "sparse")
+
+
 def fitted(rows: np.ndarray, way: str, rank: int, **more: Any) -> tuple[np.ndarray, float, Any]:
     """Concepts of rows of a way, the seconds that they took once everything was compiled, and the solution."""
     A = jnp.asarray(rows)
-    settings = {"solver": fj.SemiNMF() if way == "mixed" else fj.ADMM(), "start": fj.NNDSVD(), **more}
+    settings: dict[str, Any] = {
+        "solver": fj.ADMM() if way == "apart" else fj.SemiNMF(), "start": fj.NNDSVD(),
+        "objective": error_as(way, rows, rank), **more,
+    }  # fmt: skip
     solution = None
     for _ in range(2 if "objective" not in more else 1):
         begun = time.perf_counter()
@@ -200,10 +211,15 @@ def measured(network: str, layer: str, label: int, way: str, arguments: argparse
     value = float(fj.certify(term, jnp.asarray(rows), solution).fitted.kl.sum())
     weight = float(solution.stats.final_objective) / max(value, 1e-12)
     settings = {"rtol": 1e-4, "max_steps": arguments.steps}
-    faithful = fj.SemiNMF(**settings) if way == "mixed" else fj.ADMM(**settings)
+    faithful = fj.ADMM(**settings) if way == "apart" else fj.SemiNMF(**settings)
     start = fj.Given(solution.codes, solution.dictionary)
     dictionary, found["faithful_seconds"], _ = fitted(
-        rows, way, arguments.rank, objective=fj.SquaredError() + weight * term, solver=faithful, start=start
+        rows,
+        way,
+        arguments.rank,
+        objective=error_as(way, rows, arguments.rank) + weight * term,
+        solver=faithful,
+        start=start,
     )
     found["faithful"], found["weight"] = held_out_scores(way, head, held_out, dictionary), weight
     kept.write_text(json.dumps(found))
@@ -218,7 +234,7 @@ def layers(arguments: argparse.Namespace) -> None:
     print("|" + "---|" * 17)
     for network, layer in arguments.places:
         for label in arguments.classes:
-            for way in ("mixed", "apart"):
+            for way in WAYS:
                 one = measured(network, layer, label, way, arguments)
                 stages = [one.get(stage) for stage in ("crops", "places", "faithful")]
                 cells = [f"{network} {layer} ({one['below']:.0%})", label, way]
@@ -276,14 +292,14 @@ def seen_elsewhere(network: str, layer: str, label: int, arguments: argparse.Nam
 
 def coherence(arguments: argparse.Namespace) -> None:
     """Of photographs held out: how alike each concept's five strongest crops are to another network."""
-    print("| layer | class | mixed | apart | random directions | any crops |\n|" + "---|" * 6)
+    print("| layer | class | mixed | sparse | apart | random directions | any crops |\n|" + "---|" * 7)
     for network, layer in arguments.places if arguments.layer else (("deit_tiny", EARLIER), *PLACES):
         for label in arguments.classes:
             every = activations(network, layer, label, arguments.count, arguments.data)
             seen = seen_elsewhere(network, layer, label, arguments)
             about, of = seen - seen.mean(axis=0), every["crop_of"]
             out, cells, floor = of >= arguments.fitted, [], 0.0
-            for way in ("mixed", "apart", "random"):
+            for way in (*WAYS, "random"):
                 crops = every["crops"] if way == "apart" else np.subtract(*np.split(every["crops"], 2, axis=1))
                 if way == "random":
                     dictionary = fj.metrics.random_dictionary(crops.shape[1], arguments.rank, key=0, signed=True)

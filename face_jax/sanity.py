@@ -252,7 +252,11 @@ def _stage(
         if explanation.single
         else units(seen, explanation.pictures.fitted, affine=model.head.affine)
     )
-    dictionary = refitted(explanation, model, rows, fitted, solver=solver, signed=signed, start=start, key=start_key)
+    found_there = explanation.fit.of_places and explanation.provenance.settings.preset is None
+    whole = seen.maps[explanation.pictures.fitted] if found_there else None
+    dictionary = refitted(
+        explanation, model, rows, fitted, whole=whole, solver=solver, signed=signed, start=start, key=start_key
+    )
     importance = importance_of(model, fitted, dictionary, explanation.target.index, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)
     own = _scaled(method(model, dictionary, reference.inputs, key=key)[match])

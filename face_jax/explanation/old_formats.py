@@ -179,6 +179,7 @@ def check_text(text: dict[str, Any], explanation: Explanation) -> None:
         known["photographs"][name] = text["photographs"][name]
     # These had nothing but exclusive classes, and no presets.
     del known["settings"]["outputs"], known["settings"]["preset"]
+    del known["fit"]["of_places"]
     for concept in known["concepts"]:
         for name in ("speaks_for", "speaks_against", "without"):
             del concept[name]

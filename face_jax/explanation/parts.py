@@ -158,6 +158,7 @@ class Fit:
     - `dead_concepts`, `duplicated_concepts`: how many concepts are in no crop, and how many are there twice.
     - `path`: how λ of the faithfulness was chosen, if it was.
     - `rank_scan`: how the number of concepts was chosen, if it was.
+    - `of_places`: whether concepts were found at all places of photographs, and not in crops.
     """
 
     result: str
@@ -168,6 +169,7 @@ class Fit:
     duplicated_concepts: int = dataclasses.field(metadata=within(0, _MANY))
     path: Path | None = None
     rank_scan: RankScan | None = None
+    of_places: bool = dataclasses.field(default=False, metadata=lately())
 
     @property
     def solver(self) -> dict[str, Any]:

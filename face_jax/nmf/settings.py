@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import numpy as np
 from jax.core import Tracer
+from jaxtyping import Float
 
 from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
+from .objective import SquaredError
 from .options import AnySolver, AnyStart
 from .solvers.minibatch import MiniBatch
 from .solvers.paper_adam import PaperAdam
@@ -18,6 +21,9 @@ from .solvers.warmup import Warmup
 
 _SOLVERS = "ADMM(), HALS(), MultiplicativeUpdate(), SemiNMF() or PaperAdam()"
 Default = TypeVar("Default")
+# The price of codes of concepts of either sign, as a share of a row's size. By 1 % held-out error is 4 % less and
+# stability over halves 0.04 less, by 4 % concepts begin to die (DeiT-tiny and MobileNetV3, rank 15).
+_SPARSITY = 0.02
 
 _STARTS = "Warmup(), MiniBatch(), NNDSVD(), NNDSVDa(), NNDSVDar(), Random() or Given(codes, dictionary)"
 _LEAST_OF = {"sweeps": 0, "inner": 0, "passes": 0, "oversample": 0, "steps": 1}
@@ -103,6 +109,37 @@ def usual_solver(*, signed: bool, **settings: Any) -> ADMM | SemiNMF:
     - `settings`: those that both have.
     """
     return SemiNMF(**settings) if signed else ADMM(**settings)
+
+
+def usual_objective(rows: Float[np.ndarray, "row channel"], rank: int, *, signed: bool) -> SquaredError:
+    """What explanations minimize where nothing else is asked for: for concepts of either sign with sparse codes.
+
+    A dictionary of either sign reaches the error of the singular vectors, with all codes above zero, and then any
+    mixture of its concepts fits as well: other photographs give others. With a price on codes, and one on the concepts'
+    lengths so that it can't be dodged, few concepts are in each row, and they are found again (non-negative sparse
+    coding; Hoyer 2002).
+
+    **Arguments:**
+
+    - `rows`: what is factorized.
+    - `rank`: how many concepts.
+    - `signed`: whether these may have entries below zero.
+
+    **Returns:** the squared error; signed, with `l1_codes` of 2 % of a row's size, and the `l2_dictionary` at which
+    concepts of unit length are about in balance with it. Both have three digits, which tell the same everywhere.
+    """
+    used = np.asarray(rows, np.float64)
+    squares = np.einsum("rc,rc->r", used, used)
+    used = squares[squares > 0]
+    if not signed or not len(used):
+        return SquaredError()
+    size = float(np.sqrt(used.mean()))
+    price = _SPARSITY * size
+    return SquaredError(l1_codes=_in_three(price), l2_dictionary=_in_three(price * len(used) * size / rank))
+
+
+def _in_three(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def _counts(name: str, settings: Any) -> None:

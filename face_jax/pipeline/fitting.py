@@ -17,7 +17,7 @@ from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
-from ..nmf.settings import usual_solver
+from ..nmf.settings import usual_objective, usual_solver
 from ..nmf.solvers.padded import layout_of
 from ..outputs import MultiClass, Outputs
 from ..support.progress import Progress, Stopwatch
@@ -42,6 +42,7 @@ class Fitted:
     - `plain`: why there is no faithfulness term where there is one by default; nothing if there is, or if it wasn't
         wanted.
     - `method`: what fitted, if not `solver`.
+    - `of_places`: whether rows are places of photographs, and not averages of crops.
     """
 
     rows: Float[np.ndarray, "row channel"]
@@ -53,6 +54,7 @@ class Fitted:
     path: Path | None
     plain: str = ""
     method: str = ""
+    of_places: bool = False
 
 
 def fit(
@@ -75,6 +77,9 @@ def fit(
 ) -> Fitted:
     """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
 
+    Concepts of either sign are found in all places of the photographs, with a price on codes (`usual_objective`),
+    where nothing else is asked for: in averages any mixture of them fits as well.
+
     **Arguments:**
 
     - `head`: from activations to logits.
@@ -92,7 +97,7 @@ def fit(
 
     **Returns:** the factorization.
     """
-    objective, plain = SquaredError() if objective is None else objective, ""
+    plain = ""
     if along is not None:
         faithfulness = "auto"
     elif faithfulness == "usual":
@@ -103,9 +108,15 @@ def fit(
     start = NNDSVD() if start is None else start
     settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"]}
     crops = material.pictures.crop_activations
-    others, path = rows is not None, None
+    path: Path | None = None
     solution: Solution | None = None
+    sparse = signed and objective is None and rows is None and faithfulness is None
+    if sparse:
+        rows = material.places
+    others = rows is not None
     rows = crops if rows is None else rows
+    if objective is None:
+        objective = usual_objective(rows, rank, signed=sparse and others)
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
             rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
@@ -128,7 +139,7 @@ def fit(
             # The rows were places of pictures, in the crops' place.
             crop_codes = np.asarray(encode(jnp.asarray(crops), solution.dictionary))
         advance(1)
-    return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain)
+    return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain, of_places=others)
 
 
 def filled_up(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..activation_checks import below_zero
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
 from ..explanation.parts import Pictures
+from ..methods.bank import places_of
 from ..pictures.crop_rules import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
@@ -22,6 +24,8 @@ from ..support.progress import Stopwatch
 from .checks import check_crops
 from .selection import Activator, apart_if_signed, check_alive, of_class, place_average, split, units
 
+# More places of photographs say nothing further of concepts.
+_MOST_PLACES = 20_000
 Keys = dict[str, Key[Array, ""]]
 # More at the end leave those before as they are.
 _STAGES = ("split", "crops", "more crops", "start", "importance", "controls", "ranks", "directions", "removals")
@@ -74,10 +78,24 @@ class Material:
     crops_seen: tuple[Collected, ...]
 
     @property
+    def places(self) -> Float[np.ndarray, "row channel"] | None:
+        """All places of the photographs fitted, some of them where there are very many; None for a single one."""
+        pictures = self.pictures
+        if len(pictures.photographs) == 1:
+            return None
+        return some_places([pictures.collected.maps[pictures.fitted]])
+
+    @property
     def signed(self) -> bool:
         """Whether any activation of the photographs or crops is below zero."""
         photographs, crops = self.pictures.collected.maps, self.pictures.crop_activations
         return below_zero(photographs, crops, self.fitted.maps, self.scored.maps)
+
+
+def some_places(maps: Sequence[Float[np.ndarray, "image y x channel"]]) -> Float[np.ndarray, "row channel"]:
+    """The places of pictures as rows; of very many as many as are few enough, evenly over the pictures."""
+    rows = np.concatenate([places_of(each) for each in maps])
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_PLACES)).round().astype(np.int64))]
 
 
 def places_in(

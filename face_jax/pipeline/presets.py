@@ -222,7 +222,15 @@ def fit_by_scikit(
     )
     codes = np.asarray(encode(jnp.asarray(crops), dictionary))
     return Fitted(
-        rows, SquaredError(), usual_solver(signed=False), NNDSVD(), solution, codes, None, method=repr(method)
+        rows,
+        SquaredError(),
+        usual_solver(signed=False),
+        NNDSVD(),
+        solution,
+        codes,
+        None,
+        method=repr(method),
+        of_places=rows is not crops,
     )
 
 

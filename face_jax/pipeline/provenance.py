@@ -152,9 +152,14 @@ def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], f
     )
     yield (
         f"Layer {model.layer} {having}, and concepts are directions whose entries have either sign; how much of a "
-        f"concept is somewhere is never negative ({type(fitting.solver).__name__}). Other such concepts may fit as "
-        'well: signs="apart", or --signs apart, fits less closely; its concepts are found '
-        "again more often, and their crops show more of the same."
+        f"concept is somewhere is never negative ({type(fitting.solver).__name__}). "
+        + (
+            "They were found at all places of the photographs, with a price on how much of them is there, so that few "
+            "are at each place: without it, any mixture of them would fit as well."
+            if fitting.of_places
+            else 'Other such concepts may fit as well: signs="apart", or --signs apart, fits less closely; its '
+            "concepts are found again more often, and their crops show more of the same."
+        )
     )
 
 
@@ -286,4 +291,5 @@ def fit_of(fitting: Fitted, scan: RankScan | None) -> Fit:
         duplicated_concepts=int(stats.duplicated),
         path=fitting.path,
         rank_scan=scan,
+        of_places=fitting.of_places,
     )

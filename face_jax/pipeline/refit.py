@@ -17,7 +17,8 @@ from ..heads.scaled import scaled
 from ..model import SplitModel
 from ..nmf import SquaredError, factorize
 from ..nmf.options import AnySolver, AnyStart
-from ..nmf.settings import usual_solver
+from ..nmf.settings import usual_objective, usual_solver
+from .material import some_places
 
 
 def refitted(
@@ -26,6 +27,7 @@ def refitted(
     crops: Float[np.ndarray, "crop channel"],
     pictures: Collected,
     *,
+    whole: Float[np.ndarray, "image y x channel"] | None,
     solver: AnySolver | None,
     signed: bool,
     start: AnyStart,
@@ -39,6 +41,7 @@ def refitted(
         own, whose term isn't known.
     - `model`: the other model.
     - `crops`, `pictures`: what it makes of the explanation's crops, averaged, and of the pictures fitted.
+    - `whole`: the photographs' maps, where concepts are found at all their places; else None.
     - `solver`: for `factorize`; if None the usual one, by `signed`.
     - `start`, `key`: for `factorize`.
     """
@@ -51,7 +54,10 @@ def refitted(
     weights = _weights(explanation, model, crops, pictures)
     if not weights:
         solver = usual_solver(signed=signed) if solver is None else solver
-        return np.asarray(factorize(jnp.asarray(crops / unit), rank, solver=solver, start=start, key=key).dictionary)
+        rows = (crops if whole is None else some_places([whole])) / unit
+        error = usual_objective(rows, rank, signed=whole is not None)
+        found = factorize(jnp.asarray(rows), rank, objective=error, solver=solver, start=start, key=key)
+        return np.asarray(found.dictionary)
     head = pictures.head(scaled(model.head, unit))
     rows, term = faithful_rows(head, crops / unit, pictures.maps / unit, model.outputs)
     solver = usual_solver(signed=signed, **FAITHFUL) if solver is None else solver

@@ -24,7 +24,7 @@ from .class_folders import Kept
 from .class_groups import Group
 from .controls import control_banks
 from .fitting import path_of, why_plain
-from .material import Keys, Material
+from .material import Keys, Material, some_places
 from .one_of_several import LESS, Asked, Ready, Surveys, explained, failing, fitted, on_weight, ready_of, size_of
 
 # λ of a bank for many classes is chosen on so many photographs at most: a path takes many fits.
@@ -120,9 +120,11 @@ def _union(parts: list[Material]) -> Material:
         photographs=tuple(one for part in parts for one in part.pictures.photographs),
         crop_activations=np.concatenate([part.pictures.crop_activations for part in parts]),
     )
+    places = [one.places for one in parts]
     return _Union(
         pictures, _together([part.fitted for part in parts]), parts[0].scored, np.concatenate(index),
         np.concatenate(crop_of), (), any(part.signed for part in parts),
+        None if any(one is None for one in places) else some_places([one[:, None, None] for one in places]),
     )  # fmt: skip
 
 
@@ -131,6 +133,12 @@ class _Union(Material):
     """Several classes' material, of which one is asked for crops and pictures fitted alone."""
 
     below_zero: bool = False
+    of_all: Float[np.ndarray, "row channel"] | None = None
+
+    @property
+    def places(self) -> Float[np.ndarray, "row channel"] | None:
+        """Places of all classes' photographs; None where a class has a single one."""
+        return self.of_all
 
     @property
     def signed(self) -> bool:

@@ -13,7 +13,10 @@ import face_jax as fj
 from face_jax.activations import SignedActivationsError
 from face_jax.attribution import forward_with_pullback
 from face_jax.heads import Affine
+from face_jax.nmf.matching import matched
+from face_jax.nmf.settings import usual_objective
 from face_jax.pipeline import refit
+from face_jax.pipeline.material import keys_of, some_places
 from face_jax.signs import Difference, parts_of
 
 RED = pictures(14, 0)
@@ -348,3 +351,36 @@ def test_an_explanation_with_signs_apart_is_loaded_by_either_model(apart, tmp_pa
     with pytest.raises(fj.WrongModelError):
         fj.load(folder, colour_model())
     assert CLASSES[found.target.index] == "reddish"
+
+
+def test_concepts_of_either_sign_are_found_at_all_places_with_a_price_on_codes(explanation, tmp_path):
+    maps = explanation.pictures.collected.maps[explanation.pictures.fitted]
+    rows = maps.reshape(-1, maps.shape[-1])
+    objective = usual_objective(rows, 3, signed=True)
+    assert explanation.fit.of_places
+    assert explanation.provenance.settings.objective == repr(objective)
+    start_key = keys_of(jax.random.wrap_key_data(jnp.asarray(explanation.provenance.settings.key, jnp.uint32)))["start"]
+    again = fj.factorize(
+        jnp.asarray(rows), 3, objective=objective, solver=fj.SemiNMF(), start=fj.NNDSVD(), key=start_key
+    )
+    assert matched(explanation.dictionary, np.asarray(again.dictionary))[1] > 1 - 1e-5
+    assert any("with a price on how much of them is there" in note for note in explanation.notes)
+    assert "At all places of" in fj.write_report(explanation, tmp_path / "page").read_text()
+    assert fj.load(fj.save(explanation, tmp_path / "kept"), signed_model()).fit == explanation.fit
+
+
+def test_what_is_minimized_otherwise_is_found_in_crops_as_it_says():
+    own = fj.explain(signed_model(), RED, "reddish", rank=3, objective=fj.SquaredError(), **SETTINGS)
+    assert not own.fit.of_places
+    assert own.provenance.settings.objective == repr(fj.SquaredError())
+    assert any("any mixture" not in note and "found again more often" in note for note in own.notes)
+
+
+def test_of_very_many_places_some_are_taken(monkeypatch):
+    monkeypatch.setattr("face_jax.pipeline.material._MOST_PLACES", 10)
+    maps = [np.arange(24.0).reshape(2, 2, 2, 3), np.arange(24.0, 84).reshape(5, 2, 2, 3)]
+    rows = some_places(maps)
+    every = np.arange(84.0).reshape(-1, 3)
+    assert rows.shape == (10, 3)
+    assert {tuple(row) for row in rows} <= {tuple(row) for row in every}
+    np.testing.assert_array_equal(rows[[0, -1]], every[[0, -1]])
