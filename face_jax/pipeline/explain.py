@@ -85,9 +85,9 @@ def explain(
         `ADMM()` unless another one is given, or `SemiNMF()` for concepts of either sign. The start is `NNDSVD()` unless
         another one is given: the control "no steps taken" is then the very start of this fit.
     - `signs`: what becomes of activations below zero, if the photographs or crops have any. `"mixed"`, the default:
-        concepts have entries of either sign (`SemiNMF`), which rebuild activations and predictions more closely; without
-        a faithfulness term they are found at all places of the photographs, with a price on codes, without which any
-        mixture of them would fit as well. `"apart"`: positive and negative parts are channels of their own
+        concepts have entries of either sign (`SemiNMF`), which rebuild activations and predictions more closely;
+        without a faithfulness term they are found at all places of the photographs, with a price on codes, because
+        any mixture of them would fit as well else. `"apart"`: positive and negative parts are channels of their own
         (`signs_apart`), and concepts are at least 0.
     - `preset`: a paper's settings from end to end, `"face"`, `"craft"` or `"ice"`: crops, number of concepts, solver, λ
         and its unit, codes, importance and scores; or a `methods.Published`. What is given beside it wins, λ in its
