@@ -292,19 +292,24 @@ def seen_elsewhere(network: str, layer: str, label: int, arguments: argparse.Nam
 
 def coherence(arguments: argparse.Namespace) -> None:
     """Of photographs held out: how alike each concept's five strongest crops are to another network."""
-    print("| layer | class | mixed | sparse | apart | random directions | any crops |\n|" + "---|" * 7)
+    ways = " | ".join(f"{where}: {' | '.join(WAYS)}" for where in ("crops", "places"))
+    print(f"| layer | class | {ways} | random directions | any crops |\n|" + "---|" * 10)
     for network, layer in arguments.places if arguments.layer else (("deit_tiny", EARLIER), *PLACES):
         for label in arguments.classes:
             every = activations(network, layer, label, arguments.count, arguments.data)
             seen = seen_elsewhere(network, layer, label, arguments)
             about, of = seen - seen.mean(axis=0), every["crop_of"]
             out, cells, floor = of >= arguments.fitted, [], 0.0
-            for way in (*WAYS, "random"):
+            maps = every["maps"][: arguments.fitted]
+            places = maps.reshape(-1, maps.shape[-1])
+            for way, where in (*((way, where) for where in ("crops", "places") for way in WAYS), ("random", "")):
                 crops = every["crops"] if way == "apart" else np.subtract(*np.split(every["crops"], 2, axis=1))
                 if way == "random":
                     dictionary = fj.metrics.random_dictionary(crops.shape[1], arguments.rank, key=0, signed=True)
-                else:
+                elif where == "crops":
                     dictionary = fitted(crops[~out], way, arguments.rank)[0]
+                else:
+                    dictionary = fitted(parts(places) if way == "apart" else places, way, arguments.rank)[0]
                 codes = np.asarray(fj.encode(jnp.asarray(crops[out]), jnp.asarray(dictionary)))
                 value, floor = coherence_of(codes, of[out], about[out])
                 cells.append(f"{value:.3f}")
