@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..blocks.row_blocks import RowBlocks
 from ..heads import Beside
 from ..metrics import relative_squared_error
+from ..metrics.faithfulness import mean_error
 from ..nmf import NNDSVD, Given, Solution, SquaredError, factorize, magnitude
 from ..nmf.encoding import encode_maps
 from ..nmf.options import AnySolver, AnyStart
@@ -26,6 +28,7 @@ from .certificates import predictions
 from .checks import check_finite
 from .losses import outputs_for
 from .prepared import Prepared, Unkept
+from .rows import weighed_parts
 from .term import Faithfulness, check_weighed
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
@@ -170,10 +173,10 @@ class Part:
     - `held_out`, `held_out_term`: rows of other images, and theirs.
     """
 
-    activations: Float[Array, "row channel"]
+    activations: Float[Array, "row channel"] | RowBlocks
     term: Faithfulness
     # Other channels are refused in words where the path begins.
-    held_out: Float[Array, "other _"]
+    held_out: Float[Array, "other _"] | RowBlocks
     held_out_term: Faithfulness
 
 
@@ -247,19 +250,32 @@ def path_over(
 
 def going_on(solution: Solution) -> Given:
     """The start at another solution."""
+    if isinstance(solution.codes, np.ndarray):
+        # Of rows in blocks: they may be more than memory.
+        return Given(solution.codes, jnp.asarray(np.asarray(solution.dictionary)))
     # Results of heads whose numbers lie on a device for good do so too, and would be compiled for anew.
     return Given(*(jnp.asarray(np.asarray(each)) for each in (solution.codes, solution.dictionary)))
 
 
-def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
+def _prepared(term: Faithfulness, activations: Any, name: str) -> Prepared | Unkept | None:
     check_weighed(term, activations, name)
+    if isinstance(activations, RowBlocks):
+        # What's prepared of all images may be as much as the rows are.
+        for _, rows, some in weighed_parts(term, activations):
+            check_finite(some.prepare(rows).finite, name)
+        return None
     magnitude.check_beside_terms(activations, name)
     prepared = term.prepare(activations)
     check_finite(prepared.finite, name)
     return prepared
 
 
-def _total(part: Part, prepared: Prepared | Unkept, solution: Solution) -> float:
+def _total(part: Part, prepared: Prepared | Unkept | None, solution: Solution) -> float:
+    if prepared is None:
+        return sum(
+            float(some.value(some.prepare(rows), jnp.asarray(np.asarray(solution.codes[index])), solution.dictionary))
+            for index, rows, some in weighed_parts(part.term, part.activations)
+        )
     known = part.term.recalled(prepared, part.activations)
     return float(part.term.value(known, solution.codes, solution.dictionary))
 
@@ -286,12 +302,31 @@ def _point(weight: float, solutions: Sequence[Solution], parts: Sequence[Part], 
 
 
 def _measured(
+    term: Faithfulness, activations: Any, dictionary: Float[Array, "concept channel"], outputs: Outputs
+) -> tuple[float, float, float]:
+    """Relative squared error, mean loss and agreement, of the images that the term weighs."""
+    found, squares, counted = [], [], []
+    for _, rows, some in weighed_parts(term, activations):
+        found.append(_measured_together(some, rows, dictionary, outputs))
+        if isinstance(activations, RowBlocks):
+            squares.append(float(np.square(np.asarray(rows), dtype=np.float64).sum()))
+            counted.append(len(rows) if some.weights is None else float(np.sum(np.asarray(some.weights))))
+    if len(found) == 1:
+        return found[0]
+    errors, losses, same = zip(*found, strict=True)
+    return (
+        mean_error(errors, squares),
+        float(np.average(losses, weights=counted)),
+        float(np.average(same, weights=counted)),
+    )
+
+
+def _measured_together(
     term: Faithfulness,
     activations: Float[Array, "row channel"],
     dictionary: Float[Array, "concept channel"],
     outputs: Outputs,
 ) -> tuple[float, float, float]:
-    """Relative squared error, mean loss and agreement, of the images that the term weighs."""
     weights = None if term.weights is None else np.asarray(term.weights, np.float64)
     if weights is not None and term.places == 1 and not isinstance(term.head, Beside):
         # Others count for nothing below.

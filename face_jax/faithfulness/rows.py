@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 
+from ..blocks.room import averaged, filed, folder_of
+from ..blocks.row_blocks import RowBlocks
 from ..outputs import MultiClass, Outputs
 from .losses import loss_for
 from .term import Faithfulness
+
+Rows = Float[np.ndarray, "row channel"] | RowBlocks
 
 
 def faithful_rows(
@@ -18,7 +23,7 @@ def faithful_rows(
     crops: Float[np.ndarray, "crop channel"],
     pictures: Float[np.ndarray, "image y x channel"],
     outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
-) -> tuple[Float[np.ndarray, "row channel"], Faithfulness]:
+) -> tuple[Rows, Faithfulness]:
     """What is factorized when whole pictures' predictions are to be kept, and the term that keeps them.
 
     The loss is fitted where it will be scored. A head that averages first sees the pictures' averages, which become
@@ -31,11 +36,71 @@ def faithful_rows(
     - `pictures`: activations of the pictures fitted; averaged ones, of one place, if the head is affine.
     - `outputs`: what the logits mean, which says what loss keeps predictions.
 
-    **Returns:** the rows, and the term.
+    **Returns:** the rows, in blocks where they lie in files, and the term.
     """
     channels, loss = pictures.shape[-1], loss_for(outputs)
     if not getattr(head, "affine", False):
-        return pictures.reshape(-1, channels), Faithfulness(head, loss, grid=pictures.shape[1:3])
-    averages = pictures.mean(axis=(1, 2))
+        return streamed(pictures.reshape(-1, channels)), Faithfulness(head, loss, grid=pictures.shape[1:3])
+    averages = averaged(pictures)
     weights = np.concatenate([np.zeros(len(crops)), np.ones(len(averages))]).astype(crops.dtype)
-    return np.concatenate([crops, averages]), Faithfulness(head, loss, weights=jnp.asarray(weights))
+    if len(crops) and filed(crops):
+        rows: Rows = RowBlocks([RowBlocks(crops), RowBlocks(averages)], scratch=folder_of(crops))
+    else:
+        rows = np.concatenate([crops, averages])
+    return rows, Faithfulness(head, loss, weights=jnp.asarray(weights))
+
+
+def streamed(rows: Float[np.ndarray, "row channel"]) -> Rows:
+    """Rows in blocks where they lie in a file, else as they are."""
+    return RowBlocks(rows, scratch=folder_of(rows)) if len(rows) and filed(rows) else rows
+
+
+def in_jax(rows: Rows) -> Any:
+    """What is factorized: rows in blocks, or an array of JAX."""
+    return rows if isinstance(rows, RowBlocks) else jnp.asarray(rows)
+
+
+class ZeroedRows:
+    """Rows, some of which are zeros in place of what they are.
+
+    **Arguments:**
+
+    - `rows`: all of them.
+    - `zeroed`: which are zeros.
+    """
+
+    def __init__(self, rows: RowBlocks, zeroed: Bool[np.ndarray, " row"]) -> None:
+        self.rows, self.zeroed, self.shape, self.dtype = rows, zeroed, rows.shape, rows.dtype
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        """Some consecutive rows."""
+        return np.where(self.zeroed[index][:, None], np.zeros((), self.dtype), self.rows[index])
+
+
+def weighed_parts(
+    term: Faithfulness, activations: Any
+) -> Iterator[tuple[Any, Float[Array, "row channel"], Faithfulness]]:
+    """Which rows, the rows and their term: of rows in blocks a part after the other, the images that weigh anything.
+
+    **Arguments:**
+
+    - `term`: of all images.
+    - `activations`: rows in memory, which are a single part, or in blocks.
+    """
+    if not isinstance(activations, RowBlocks):
+        yield slice(None), activations, term
+        return
+    places, rows = term.places, activations.shape[0]
+    total, each = rows // places, max(1, activations.rows // places)
+    weights = np.ones(total) if term.weights is None else np.asarray(term.weights)
+    for first, block in zip(
+        range(0, total, each),
+        activations.parts([min(total, end) * places for end in range(each, total + each, each)]),
+        strict=True,
+    ):
+        counted = first + np.flatnonzero(weights[first : first + each] > 0)
+        if not len(counted):
+            continue
+        index = (counted[:, None] * places + np.arange(places)[None]).reshape(-1)
+        some = jnp.asarray(block[index - first * places]).astype(activations.computed)
+        yield index, some, term.of_groups(counted, total)

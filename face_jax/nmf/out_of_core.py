@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
+from ..blocks.reading import ahead
 from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..blocks.scratch import Scratch
 from ..support.progress import Advance, Progress, silent, tell_more
@@ -30,7 +31,7 @@ from .solvers import streamed_loop, streamed_terms
 from .solvers.loop import scaled
 from .solvers.minibatch import MiniBatch
 from .solvers.solver import WARM_STEPS
-from .solvers.starts import Given
+from .solvers.starts import Given, Start
 from .solvers.stream import Pieces, Stream
 from .solvers.streamed_facts import Facts, Sample, look
 from .solvers.streamed_starts import Begin, begin, samples_for
@@ -85,6 +86,20 @@ def factorize_blocks(
         told = _Told(advance, stream.shape[0])
         run = Run(stream, rank, objective, solver, start, key, codes, scratch, facts, samples, keeper, told)
         return run.beside_terms() if objective.terms else run.alone()
+
+
+def begun_dictionary(rows: RowBlocks, rank: int, start: Start, *, signed: bool, key: Key[Array, ""]) -> Dictionary:
+    """Where a factorization of rows in blocks starts; its concepts' lengths mean nothing."""
+    stream, scratch = Stream.of(rows), Scratch(rows.scratch)
+    samples = samples_for(start, stream, rank, scratch)
+    facts = look(stream, samples, signed=signed)
+    return begin(start, stream, samples, Begin(rank, signed, key, facts, scratch))[0]
+
+
+def mean_of(rows: RowBlocks) -> np.ndarray:
+    """The mean of rows in blocks."""
+    total = sum(np.sum(block, axis=0, dtype=np.float64) for block in ahead(rows.blocks()))
+    return np.asarray(total / rows.shape[0], rows.computed)
 
 
 def _needed(stream: Stream, rank: int, start: Any, solver: Any, codes: Any, terms: bool) -> int:

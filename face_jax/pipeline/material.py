@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from ..activation_checks import below_zero
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
+from ..blocks.room import Room
 from ..explanation.parts import Pictures
 from ..pictures.crop_rules import proportioned
 from ..pictures.photographs import Photograph
@@ -88,6 +89,7 @@ def places_in(
     keys: Keys,
     stopwatch: Stopwatch,
     preprocess: Preprocess,
+    room: Room | None = None,
 ) -> Places:
     """Photographs of the class, split, and the crops of those fitted.
 
@@ -99,6 +101,7 @@ def places_in(
     - `keys`: from `keys_of`.
     - `stopwatch`: told what the time went into.
     - `preprocess`: how photographs become network input.
+    - `room`: where activations of crops go that are too many for memory; None: nowhere.
 
     **Returns:** them. Raises `NotEnoughMemoryError` for more crops than could be held.
     """
@@ -107,7 +110,7 @@ def places_in(
     with stopwatch("reading and resizing pictures"):
         shapes = [photograph.pixels(preprocess.reads).shape[:2] for photograph in kept]
     cropping = proportioned(cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted)))), preprocess)
-    check_crops(cropping, [shapes[number] for number in fitted], seen.kept)
+    check_crops(cropping, [shapes[number] for number in fitted], seen.kept, room)
     return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
 
 
