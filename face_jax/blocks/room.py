@@ -33,13 +33,13 @@ class Room:
     - `folder`: where files are; by default the system's for temporary files, unless that is in memory itself.
     """
 
-    def __init__(self, memory: float | None = None, folder: pathlib.Path | None = None) -> None:
+    def __init__(self, memory: float | int | None = None, folder: pathlib.Path | None = None) -> None:
         free = free_memory() if memory is None else None
         self.memory = memory if memory is not None else None if free is None else _SHARE * free
         self.folder = _usual_folder() if folder is None else folder
         self.taken = self.filed = 0
 
-    def fits(self, size: float) -> bool:
+    def fits(self, size: float | int) -> bool:
         """Whether so many bytes more may be in memory."""
         return self.memory is None or self.taken + size <= self.memory
 
@@ -62,7 +62,7 @@ class Room:
         found[:] = array
         return found
 
-    def check(self, size: float, what: str) -> None:
+    def check(self, size: float | int, what: str) -> None:
         """Raises `NotEnoughMemoryError` where so many bytes fit neither into memory nor into the folder."""
         if self.fits(size):
             return

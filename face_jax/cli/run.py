@@ -17,6 +17,7 @@ from .options import (
     check_counts,
     check_depth,
     check_preset,
+    check_room,
     check_signs,
     checked,
     cropping_of,
@@ -53,6 +54,8 @@ def run(
     classes: tuple[str, ...] | None = None,
     preset: Any = None,
     labels: str | None = None,
+    memory: float | None = None,
+    store: pathlib.Path | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     check_signs(signs)
@@ -60,6 +63,7 @@ def run(
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
+    check_room(memory, store)
     begun = time.perf_counter()
     import jax
 
@@ -89,8 +93,9 @@ def run(
     alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
     crops_of = cropping_of(crops, split)
     explanation = explain(
-        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, **alike
-    )
+        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, memory=memory,
+        store=store, **alike,
+    )  # fmt: skip
     more = {"starting and loading the model": ready - begun}
     if earlier:
         explanation = recurse(explanation, earlier, **alike)

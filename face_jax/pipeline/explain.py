@@ -34,9 +34,10 @@ from .selection import Activator, apart_if_signed, choose_class
 
 if TYPE_CHECKING:
     PresetName = Literal["face", "craft", "ice"] | Published | None
+    Folder = str | os.PathLike[str] | None
 else:
     # Whoever gives something else is told so in words.
-    PresetName = Any
+    PresetName = Folder = Any
 _RANK = 25
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
@@ -63,7 +64,7 @@ def explain(
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
     memory: Real | None = None,
-    store: str | os.PathLike[str] | None = None,
+    store: Folder = None,
     progress: Watched = None,
 ) -> Explanation:
     """Which concepts a classifier uses for a class: from photographs to an explanation with every stage in it.

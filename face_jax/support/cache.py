@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 
@@ -15,6 +16,7 @@ import numpy as np
 Arrays = Mapping[str, np.ndarray]
 # The array in each file that says what it is of, and what the others have to be.
 _SEAL = "face_jax_seal"
+_A_DAY = 24 * 3600.0
 _LARGE = 64 * 2**20  # bytes of a file whose arrays aren't brought into memory
 
 
@@ -72,6 +74,10 @@ class ArrayCache:
                 part.unlink(missing_ok=True)
 
     def _trim(self, folder: pathlib.Path) -> None:
+        for left in folder.glob("*.part"):
+            # Of a process that was killed while it wrote.
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink(missing_ok=True)
         files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
         total = 0
         for file in files:
