@@ -18,7 +18,7 @@ FLOORS = (
     "nmf.matching", "nmf.nnls", "nmf.divergence_codes", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.code_stores", "nmf.out_of_core",
     "nmf.sparse_starts", "nmf.sparse", "nmf.encoding",
-    "nmf.factorization", "nmf.many", "nmf.rank_choice_in_blocks", "nmf.rank_choice", "nmf",
+    "nmf.factorization", "nmf.many", "nmf.kept_parts", "nmf.rank_choice_in_blocks", "nmf.rank_choice", "nmf",
     "layer", "sklearn",
     "pictures", "outputs", "heads", "model", "signs", "activation_checks", "activations",
     "importance", "attribution", "metrics", "faithfulness", "methods",

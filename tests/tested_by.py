@@ -148,6 +148,7 @@ TESTED_BY = {
     "support.interrupts": "test_callables.py",
     "support.json_values": "explanation/test_codec.py",
     "support.progress": "support/test_progress_line.py",
+    "support.watched_steps": "nmf/test_kept_parts.py",
     "support.randomness": "study/test_study_trials.py",
     "support.drawn_parts": "nmf/test_out_of_core.py",
     "support.scaling": "nmf/test_magnitude.py",

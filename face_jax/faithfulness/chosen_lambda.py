@@ -18,7 +18,7 @@ from ..outputs import Outputs
 from ..support.arguments import Seed
 from .lambda_path import Part, Path, going_on, path_over
 from .lambda_units import InSums, Unit
-from .rows import Rows, ZeroedRows, faithful_rows, in_jax
+from .rows import Rows, ZeroedRows, in_jax, rows_where_they_lie
 from .term import Faithfulness
 
 # The pictures are divided into so many parts, of which one judges the concepts that were learned without it; each in
@@ -64,7 +64,7 @@ def path_judged_on(
             # Of the pictures that judge not even crops are learned from.
             left_out = np.zeros(len(crops), bool) if crop_of is None else np.isin(crop_of, judged)
             left_out = np.concatenate([left_out, np.isin(np.arange(len(pictures)), judged)])
-            rows, term = faithful_rows(head, crops, pictures.maps, outputs)
+            rows, term = rows_where_they_lie(head, crops, pictures.maps, outputs)
             # Rows of zeros that weigh nothing teach nothing, and all fits are one program.
             if isinstance(rows, RowBlocks):
                 rows = RowBlocks(ZeroedRows(rows, left_out), rows=rows.rows, scratch=rows.scratch)
@@ -73,8 +73,8 @@ def path_judged_on(
             term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, jnp.asarray(term.weights)))
         else:
             fitting = pictures[np.setdiff1d(shuffled, judged)]
-            rows, term = faithful_rows(fitting.head(head), crops[:0], fitting.maps, outputs)
-        held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
+            rows, term = rows_where_they_lie(fitting.head(head), crops[:0], fitting.maps, outputs)
+        held_out, held_out_term = rows_where_they_lie(judging.head(head), crops[:0], judging.maps, outputs)
         term, held_out_term = (dataclasses.replace(each, unit=unit) for each in (term, held_out_term))
         parts.append(Part(in_jax(rows), term, in_jax(held_out), held_out_term))
     return path_over(parts, rank, outputs=outputs, **settings)

@@ -23,7 +23,7 @@ def faithful_rows(
     crops: Float[np.ndarray, "crop channel"],
     pictures: Float[np.ndarray, "image y x channel"],
     outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
-) -> tuple[Rows, Faithfulness]:
+) -> tuple[Float[np.ndarray, "row channel"], Faithfulness]:
     """What is factorized when whole pictures' predictions are to be kept, and the term that keeps them.
 
     The loss is fitted where it will be scored. A head that averages first sees the pictures' averages, which become
@@ -36,18 +36,34 @@ def faithful_rows(
     - `pictures`: activations of the pictures fitted; averaged ones, of one place, if the head is affine.
     - `outputs`: what the logits mean, which says what loss keeps predictions.
 
-    **Returns:** the rows, in blocks where they lie in files, and the term.
+    **Returns:** the rows, and the term.
     """
     channels, loss = pictures.shape[-1], loss_for(outputs)
     if not getattr(head, "affine", False):
-        return streamed(pictures.reshape(-1, channels)), Faithfulness(head, loss, grid=pictures.shape[1:3])
+        return pictures.reshape(-1, channels), Faithfulness(head, loss, grid=pictures.shape[1:3])
     averages = averaged(pictures)
+    return np.concatenate([crops, averages]), _of_averages(head, loss, crops, averages)
+
+
+def rows_where_they_lie(
+    head: Any,
+    crops: Float[np.ndarray, "crop channel"],
+    pictures: Float[np.ndarray, "image y x channel"],
+    outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
+) -> tuple[Rows, Faithfulness]:
+    """`faithful_rows`, but in blocks where they lie in files."""
+    if getattr(head, "affine", False) and len(crops) and filed(crops):
+        averages = averaged(pictures)
+        rows = RowBlocks([RowBlocks(crops), RowBlocks(averages)], scratch=folder_of(crops))
+        return rows, _of_averages(head, loss_for(outputs), crops, averages)
+    rows, term = faithful_rows(head, crops, pictures, outputs)
+    return streamed(rows), term
+
+
+def _of_averages(head: Any, loss: Any, crops: np.ndarray, averages: np.ndarray) -> Faithfulness:
+    """The term that keeps what is said of averages behind crops."""
     weights = np.concatenate([np.zeros(len(crops)), np.ones(len(averages))]).astype(crops.dtype)
-    if len(crops) and filed(crops):
-        rows: Rows = RowBlocks([RowBlocks(crops), RowBlocks(averages)], scratch=folder_of(crops))
-    else:
-        rows = np.concatenate([crops, averages])
-    return rows, Faithfulness(head, loss, weights=jnp.asarray(weights))
+    return Faithfulness(head, loss, weights=jnp.asarray(weights))
 
 
 def streamed(rows: Float[np.ndarray, "row channel"]) -> Rows:

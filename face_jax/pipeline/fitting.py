@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..faithfulness import Path, faithful_rows
+from ..faithfulness import Path
 from ..faithfulness.chosen_lambda import FOLDS, fit_along, leading_to, path_judged_on
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
-from ..faithfulness.rows import Rows, in_jax, streamed
+from ..faithfulness.rows import Rows, in_jax, rows_where_they_lie, streamed
 from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
@@ -109,7 +109,7 @@ def fit(
     rows = streamed(crops) if rows is None else rows
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
-            rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
+            rows, term = rows_where_they_lie(material.fitted.head(head), crops, material.fitted.maps, outputs)
             if faithfulness == "auto" and along is None:
                 with stopwatch("choice of the faithfulness"):
                     path = path_of(head, material, rank, solver, start, keys, progress, outputs)
