@@ -74,7 +74,8 @@ model = fj.SplitModel(features=features, head=Affine(jnp.asarray(kernel), jnp.ze
     preprocess=fj.Preprocess(size=32, resize=32), classes=("a", "b", "c", "d"), fingerprint="patches")
 images = drawn.integers(0, 255, (60, 40, 40, 3), dtype=np.uint8)
 def explained(key):
-    found = fj.explain(model, images, 0, rank=4, key=key, memory=0, cache=fj.ArrayCache(f"{folder}/{name}-kept"),
+    kept = fj.ArrayCache(f"{folder}/{name}-kept")
+    found = fj.explain(model, images, 0, rank=4, key=key, faithfulness=None, memory=0, cache=kept,
                        progress=False)
     fj.save(found, f"{folder}/{name}")
 if key == "check":
@@ -163,7 +164,6 @@ def ask_explanations(folder: pathlib.Path, times: int) -> None:
             strange -= {".face-jax-lock"}
         whole += check.returncode == 0 and (way == signal.SIGKILL or not strange)
         old += said == "0"
-        finished(EXPLAIN, folder, name, "0")
         finished(EXPLAIN, folder, name, "1")
         same += files(name) == wanted and {each.name for each in (folder / name).iterdir()} == FILES
         print(

@@ -1,6 +1,7 @@
 """How does a factorization scale: rows on disk, from 10⁴ to 10⁷, in how much memory and how fast?
 
-    python benchmarks/scaling.py rows --folder /somewhere --most 1000000 [--least 10000] [--picture FILE]
+    python benchmarks/scaling.py rows --folder /somewhere [--least 10000] [--most 1000000] [--codes kept again]
+                                  [--picture FILE]
 
 Rows are generated on disk and removed afterwards: 10⁷ × 512 float32 take 20 GB. Each size runs in a process of its own,
 whose anonymous memory is looked at every 20 ms; pages of files, which the system takes back when it wants, don't count.
@@ -101,7 +102,7 @@ def in_memory(rows: int) -> float:
     return (times[1] - times[0]) / 10 * rows / some
 
 
-def rows_table(folder: pathlib.Path, least: int, most: int, picture: pathlib.Path | None) -> None:
+def rows_table(folder: pathlib.Path, least: int, most: int, picture: pathlib.Path | None, kinds: list[str]) -> None:
     print("| rows | on disk, GiB | codes | memory, MiB | a step, s | reading alone, s | in memory, s | share | load |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows, lines = least, []
@@ -111,7 +112,7 @@ def rows_table(folder: pathlib.Path, least: int, most: int, picture: pathlib.Pat
             generate(path, rows)
             alone = read_alone(path)
             memory = float(_apart("memory", str(rows)))
-            for codes in (None, False):
+            for codes in [{"kept": None, "again": False}[kind] for kind in kinds]:
                 found = json.loads(_apart("one", str(path), str(folder), json.dumps(codes)))
                 share = max(alone, memory) / found["step"]
                 lines.append({"rows": rows, "codes": codes, "alone": alone, "memory": memory, **found})
@@ -138,6 +139,8 @@ def draw(lines: list[dict], file: pathlib.Path) -> None:
     figure, (times, memory) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for codes, name in ((None, "codes kept"), (False, "codes made again")):
         mine = [line for line in lines if line["codes"] is codes]
+        if not mine:
+            continue
         times.loglog([line["rows"] for line in mine], [line["step"] for line in mine], marker="o", label=name)
         memory.loglog([line["rows"] for line in mine], [line["peak"] for line in mine], marker="o", label=name)
     mine = [line for line in lines if line["codes"] is None]
@@ -172,5 +175,6 @@ if __name__ == "__main__":
         parser.add_argument("--least", type=int, default=10_000)
         parser.add_argument("--most", type=int, default=1_000_000)
         parser.add_argument("--picture", type=pathlib.Path)
+        parser.add_argument("--codes", nargs="+", choices=["kept", "again"], default=["kept", "again"])
         chosen = parser.parse_args()
-        rows_table(chosen.folder, chosen.least, chosen.most, chosen.picture)
+        rows_table(chosen.folder, chosen.least, chosen.most, chosen.picture, chosen.codes)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..blocks.row_blocks import RowBlocks, in_blocks
+from ..linalg.row_shards import untyped
 from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
 from ..support.fields import within
 from ..support.precision import full_precision
@@ -111,7 +112,7 @@ def rank_scan(
     """
     blocks: Any = in_blocks("activations", activations)
     if blocks is None:
-        activations = validate.matrix("activations", activations, "row × channel")
+        activations = untyped(validate.matrix("activations", activations, "row × channel"))
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
