@@ -123,6 +123,7 @@ class _Told:
 
     def __init__(self, advance: Advance, rows: int) -> None:
         self.advance, self.rows, self.since = advance, rows, time.perf_counter()
+        self.unit = 1.0  # what objectives are multiplied by, where the run has units of its own
 
     def __call__(self, state: Any) -> None:
         """A state of either loop."""
@@ -132,7 +133,7 @@ class _Told:
         tell_more(
             self.advance,
             f"step {int(history.step)}, residual {float(history.residual):.1e}, "
-            f"objective {float(history.objective):.5g}, {speed:.2g} rows/s",
+            f"objective {float(history.objective) * self.unit:.5g}, {speed:.2g} rows/s",
         )
 
 
@@ -207,6 +208,7 @@ class Run:
             mean = mean if scale.unit is None else mean / scale.unit
             scale = dataclasses.replace(scale, weight_unit=weight_unit, mean=mean)
         stream = dataclasses.replace(stream, scale=scale)
+        self.told.unit = float(unit.whole) ** 2 * float(weight_unit)
         make, dictionary = self._begun(stream, start)
         store = None if self.codes is False else self._store()
         solution = streamed_loop.solve(
