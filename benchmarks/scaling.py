@@ -1,6 +1,7 @@
 """How does a factorization scale: rows on disk, from 10⁴ to 10⁷, in how much memory and how fast?
 
-    python benchmarks/scaling.py rows --folder /somewhere --most 1000000
+    python benchmarks/scaling.py rows --folder /somewhere [--least 10000] [--most 1000000] [--codes kept again]
+                                  [--picture FILE]
 
 Rows are generated on disk and removed afterwards: 10⁷ × 512 float32 take 20 GB. Each size runs in a process of its own,
 whose anonymous memory is looked at every 20 ms; pages of files, which the system takes back when it wants, don't count.
@@ -8,6 +9,7 @@ whose anonymous memory is looked at every 20 ms; pages of files, which the syste
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -38,8 +40,6 @@ def generate(path: pathlib.Path, rows: int) -> None:
 
 def read_alone(path: pathlib.Path) -> float:
     """Seconds to read a file from where it is: what the system keeps of it is given back first."""
-    import os
-
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         buffer, begun = bytearray(32 * 2**20), time.perf_counter()
@@ -102,27 +102,58 @@ def in_memory(rows: int) -> float:
     return (times[1] - times[0]) / 10 * rows / some
 
 
-def rows_table(folder: pathlib.Path, most: int) -> None:
-    print("| rows | on disk, GiB | codes | memory, MiB | a step, s | reading alone, s | in memory, s | share |")
-    print("|---|---|---|---|---|---|---|---|")
-    rows = 10_000
+def rows_table(folder: pathlib.Path, least: int, most: int, picture: pathlib.Path | None, kinds: list[str]) -> None:
+    print("| rows | on disk, GiB | codes | memory, MiB | a step, s | reading alone, s | in memory, s | share | load |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows, lines = least, []
     while rows <= most:
         path = folder / "face-jax-rows.npy"
         try:
             generate(path, rows)
             alone = read_alone(path)
             memory = float(_apart("memory", str(rows)))
-            for codes in (None, False):
+            for codes in [{"kept": None, "again": False}[kind] for kind in kinds]:
                 found = json.loads(_apart("one", str(path), str(folder), json.dumps(codes)))
                 share = max(alone, memory) / found["step"]
+                lines.append({"rows": rows, "codes": codes, "alone": alone, "memory": memory, **found})
                 print(
                     f"| {rows:,} | {path.stat().st_size / 2**30:.2f} | {'kept' if codes is None else 'made again'} | "
-                    f"{found['peak']:.0f} | {found['step']:.3f} | {alone:.3f} | {memory:.3f} | {share:.2f} |",
+                    f"{found['peak']:.0f} | {found['step']:.3f} | {alone:.3f} | {memory:.3f} | {share:.2f} | "
+                    f"{os.getloadavg()[0]:.1f} |",
                     flush=True,
                 )
         finally:
             path.unlink(missing_ok=True)
         rows *= 10
+    if picture is not None:
+        draw(lines, picture)
+
+
+def draw(lines: list[dict], file: pathlib.Path) -> None:
+    """Seconds of a step and memory, by rows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (times, memory) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for codes, name in ((None, "codes kept"), (False, "codes made again")):
+        mine = [line for line in lines if line["codes"] is codes]
+        if not mine:
+            continue
+        times.loglog([line["rows"] for line in mine], [line["step"] for line in mine], marker="o", label=name)
+        memory.loglog([line["rows"] for line in mine], [line["peak"] for line in mine], marker="o", label=name)
+    mine = [line for line in lines if line["codes"] is None]
+    counts = np.asarray([line["rows"] for line in mine])
+    times.loglog(counts, [line["alone"] for line in mine], "k:", label="reading alone")
+    times.loglog(counts, [line["memory"] for line in mine], "k--", label="in memory")
+    memory.loglog(counts, counts * CHANNELS * 4 / 2**20, "k:", label="the activations")
+    memory.axhline(1.5 * 1024, color="0.6", label="1.5 GiB")
+    times.set(xlabel="rows", ylabel="seconds a step")
+    memory.set(xlabel="rows", ylabel="anonymous memory, MiB")
+    for axes in (times, memory):
+        axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
 
 
 def _apart(*given: str) -> str:
@@ -141,6 +172,9 @@ if __name__ == "__main__":
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("question", choices=["rows"])
         parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("/tmp"))
+        parser.add_argument("--least", type=int, default=10_000)
         parser.add_argument("--most", type=int, default=1_000_000)
+        parser.add_argument("--picture", type=pathlib.Path)
+        parser.add_argument("--codes", nargs="+", choices=["kept", "again"], default=["kept", "again"])
         chosen = parser.parse_args()
-        rows_table(chosen.folder, chosen.most)
+        rows_table(chosen.folder, chosen.least, chosen.most, chosen.picture, chosen.codes)

@@ -21,6 +21,7 @@ from .activation_checks import (
     refuse_other_count,
     refuse_other_logits,
 )
+from .blocks.room import Room, averaged, chosen
 from .heads.beside import Beside, beside
 from .model import SplitModel
 from .nmf.options import AnySolver
@@ -41,6 +42,8 @@ from .support.reprs import short_repr
 _USUAL_BATCH = 32
 # A network takes at least so many times the memory of its input: most have more colours behind the first layer.
 _LEAST_COPIES = 5
+# While crops are factorized their rows are held so many times.
+COPIES_OF_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Collected:
         return len(self.maps)
 
     def __getitem__(self, index: slice | Int[np.ndarray, " some"] | Bool[np.ndarray, " image"]) -> Collected:
-        return Collected(self.maps[index], self.logits[index], None if self.kept is None else self.kept[index])
+        return Collected(
+            chosen(self.maps, index), self.logits[index], None if self.kept is None else chosen(self.kept, index)
+        )
 
     def head(self, head: Any) -> Any:
         """A model's head for maps of these pictures: with their tokens beside them, where it takes such."""
@@ -109,6 +114,7 @@ def survey(
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
     solver: AnySolver | None = None,
+    room: Room | None = None,
 ) -> Survey:
     """Whole photographs through the model; activations are kept where the model predicts `target`.
 
@@ -121,12 +127,13 @@ def survey(
     - `batch`: photographs that go through the network together.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
     - `solver`: what the activations are for, if it was chosen already.
+    - `room`: where activations go that are too many for memory; nowhere by default.
 
     **Returns:** predictions, and the activations kept. Raises `UnreadablePhotographError` if nothing can be read, and
     `SignedActivationsError` with the first batch that has activations which `solver` can't represent.
     """
     readable = Readable(photographs, model.preprocess, once=True)
-    kept = Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer")
+    kept = Gathered(len(photographs), "photographs", "give fewer photographs, or cut the model at a later layer", room)
     all_logits, masks, tokens = [], [], []
     stage = "Photographs through the network"
     parts = _forward(model, iter(readable), len(photographs), stage, batch, progress, stopwatch, solver)
@@ -162,6 +169,7 @@ def collect_crops(
     progress: Progress = silent,
     stopwatch: Stopwatch | None = None,
     solver: AnySolver | None = None,
+    room: Room | None = None,
 ) -> Collected:
     """Activations of crops, each resized to the network's input (or taken out of it), and their logits.
 
@@ -171,7 +179,7 @@ def collect_crops(
     - `photographs`: readable ones, which `crops` counts.
     - `crops`: where they lie.
     - `keep`: what of a batch of maps is kept: `pooled`, or all of it (`whole_maps`).
-    - `batch`, `progress`, `stopwatch`, `solver`: as for `survey`.
+    - `batch`, `progress`, `stopwatch`, `solver`, `room`: as for `survey`.
 
     **Returns:** what was kept of each crop, and its logits. Raises `ValueError` for crops of the network's input
     before a head that isn't affine: its weights are for maps of one size, and these are smaller.
@@ -193,7 +201,9 @@ def collect_crops(
                     top, left, bottom, right = crops.window[crop]
                     yield whole[top:bottom, left:right]
 
-    gathered = Gathered(len(crops), "crops", "take fewer crops, or cut the model at a later layer")
+    gathered = Gathered(
+        len(crops), "crops", "take fewer crops, or cut the model at a later layer", room, COPIES_OF_ROWS
+    )
     all_logits, tokens = [], []
     parts = _forward(model, inputs(), len(crops), "Crops through the network", batch, progress, stopwatch, solver)
     for maps, logits, beside_them in parts:
@@ -211,7 +221,8 @@ def _together(tokens: list[np.ndarray | None]) -> np.ndarray | None:
 
 def pooled(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image 1 1 channel"]:
     """Activations averaged over places: maps of one place."""
-    return maps.mean(axis=(1, 2), keepdims=True)
+    # The average over one place is what is there.
+    return maps if maps.shape[1:3] == (1, 1) else averaged(maps)[:, None, None]
 
 
 def whole_maps(maps: Float[np.ndarray, "image y x channel"]) -> Float[np.ndarray, "image y x channel"]:

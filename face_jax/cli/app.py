@@ -117,6 +117,19 @@ Sanity = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="For crops, the split and the controls; the same seed gives the same report.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep activations of earlier runs.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        help="GiB of memory that activations may take, half of what is free by default; more are kept in files.",
+    ),
+]
+Store = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where these files are, while it runs; the system's temporary ones by default."
+    ),
+]
 
 
 @app.command(
@@ -187,6 +200,8 @@ def explain(
     batch: Annotated[int, typer.Option(help="Pictures that go through the network together.")] = 32,
     seed: Seed = 0,
     no_cache: NoCache = False,
+    memory: Memory = None,
+    store: Store = None,
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with errors_in_words(), interruptible(), _claimed(out):
@@ -197,6 +212,7 @@ def explain(
             layers=names, visualize=visualize, sanity=sanity, transform_input=transform_input, signs=signs,
             multi_label=labels_of(multi_label, threshold), classes=names_in(class_names), preset=preset, labels=labels,
             namer=namer, vocabulary=vocabulary,
+            memory=memory, store=store,
         )  # fmt: skip
 
 

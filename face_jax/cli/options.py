@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any, Literal
 
@@ -34,6 +35,14 @@ def check_counts(rank: int | str | None, batch: int, visualize: int) -> None:
     check_count("--batch", batch, "pictures")
     if visualize < 0:
         raise ValueError(f"--visualize {visualize} isn't a number of concepts; give 0 or more")
+
+
+def check_room(memory: float | None, store: pathlib.Path | None) -> None:
+    """Refuses what is no amount of memory, and a file as the folder of activations, before anything is loaded."""
+    if memory is not None and not (math.isfinite(memory) and memory >= 0):
+        raise ValueError(f"--memory {memory} isn't a number of GiB; give 0 or more, such as 4")
+    if store is not None and store.exists() and not store.is_dir():
+        raise ValueError(f"--store {str(store)!r} is a file; give a folder")
 
 
 def strength_of(word: str | None) -> Any:

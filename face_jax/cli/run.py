@@ -17,6 +17,7 @@ from .options import (
     check_counts,
     check_depth,
     check_preset,
+    check_room,
     check_signs,
     checked,
     cropping_of,
@@ -56,6 +57,8 @@ def run(
     labels: str | None = None,
     namer: str | None = None,
     vocabulary: pathlib.Path | None = None,
+    memory: float | None = None,
+    store: pathlib.Path | None = None,
 ) -> None:
     """Explain, and write and tell what came of it; the arguments are the command's options."""
     check_signs(signs)
@@ -64,6 +67,7 @@ def run(
     strength = strength_of(faithfulness)
     check_depth(depth, layers)
     check_counts(rank, batch, visualize)
+    check_room(memory, store)
     begun = time.perf_counter()
     import jax
 
@@ -95,8 +99,9 @@ def run(
     alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
     crops_of = cropping_of(crops, split)
     explanation = explain(
-        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, **alike
-    )
+        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, memory=memory,
+        store=store, **alike,
+    )  # fmt: skip
     more = {"starting and loading the model": ready - begun}
     if earlier:
         explanation = recurse(explanation, earlier, **alike)

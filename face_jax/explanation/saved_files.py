@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from ..blocks.room import Room
 from ..model import SplitModel
 from ..support.atomic_folder import placed
 from ..support.fields import within
@@ -58,7 +59,7 @@ def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> E
 
     # First with arrays of the right types and shapes that take no memory.
     record(_claimed(opened), values=False)
-    stores = {name: {key: each.get_tensor(key) for key in each.keys()} for name, each in opened.items()}  # noqa: SIM118
+    stores = {name: _arrays(placed(folder, name), each) for name, each in opened.items()}
     explanation = record({key: array for arrays in stores.values() for key, array in arrays.items()}, values=True)
     if arrays_digest(stores) != text["digest"]:
         raise SavedFilesError(
@@ -90,6 +91,21 @@ def _opened(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, Any]:
                 f"and {str(text.get('digest'))[:12]}); copy all files of one explanation, or explain again"
             )
     return opened
+
+
+def _arrays(file: pathlib.Path, opened: Any) -> dict[str, np.ndarray]:
+    """A file's arrays, which stay in it where they'd take most of the memory, and are read where they're touched."""
+    if Room().fits(file.stat().st_size):
+        return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    with file.open("rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(length))
+    found = {}
+    for key in opened.keys():  # noqa: SIM118
+        dtype, shape = np.dtype(_TYPES[header[key]["dtype"]]), tuple(header[key]["shape"])
+        begin = 8 + length + header[key]["data_offsets"][0]
+        found[key] = np.memmap(file, dtype, "r", begin, shape) if math.prod(shape) else np.zeros(shape, dtype)
+    return found
 
 
 def _claimed(opened: Mapping[str, Any]) -> dict[str, np.ndarray]:

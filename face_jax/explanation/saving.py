@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     with put_together(folder) as new:
         for file, arrays in stores.items():
             # Not save_file, whose files nobody else may read.
-            _write(new / file, *_ordered(dumped_tensors(arrays, metadata)))
+            _write(new / file, *_tensors(arrays, metadata))
         for file, content in ((SECONDS, seconds), (TEXT, text)):
             signed = {**content, "text_digest": text_digest(content)}
             dumped = json.dumps(signed, indent=2, ensure_ascii=False, allow_nan=False)
@@ -72,14 +72,23 @@ def _write(file: pathlib.Path, *parts: bytes | memoryview) -> None:
             opened.write(part)
 
 
-def _ordered(content: bytes) -> tuple[bytes, memoryview]:
-    """A safetensors file with its header in one order; the library's metadata come in another one each time."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+def _tensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> Iterator[bytes | memoryview]:
+    """A safetensors file, part by part: the library would have all of it in memory, and its metadata in any order."""
+    # The library's header, of arrays that take no memory; it says in which order they follow one another.
+    empty = {name: np.zeros((0,), array.dtype) for name, array in arrays.items()}
+    content = dumped_tensors(empty, metadata)
+    library = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header: dict[str, Any] = {"__metadata__": dict(sorted(library.pop("__metadata__").items()))}
+    at = 0
+    for name, said in library.items():
+        after = at + arrays[name].nbytes
+        header[name] = said | {"shape": list(arrays[name].shape), "data_offsets": [at, after]}
+        at = after
     dumped = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     dumped += b" " * (-len(dumped) % 8)
-    return len(dumped).to_bytes(8, "little") + dumped, memoryview(content)[8 + length :]
+    yield len(dumped).to_bytes(8, "little") + dumped
+    for name in library:
+        yield arrays[name].reshape(-1).view(np.uint8).data
 
 
 def arrays_digest(stores: Mapping[str, Mapping[str, np.ndarray]]) -> str:

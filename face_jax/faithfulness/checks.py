@@ -59,8 +59,11 @@ def _counts(size: object) -> bool:
     return number is not None and number >= 1
 
 
-def check(term: Compared, activations: Float[Array, "row channel"], name: str = "activations") -> None:
-    """Raise `ValueError` that says what doesn't fit and what to do; `name` is what the caller calls the rows."""
+def check(term: Compared, activations: Any, name: str = "activations") -> None:
+    """Raise `ValueError` that says what doesn't fit and what to do; `name` is what the caller calls the rows.
+
+    Of the rows, which may be in blocks, shape and type are looked at.
+    """
     if len(activations.shape) != 2:
         raise ValueError(
             f"{name} has shape {activations.shape}; give a matrix of rows, one a pooled crop or a place of a map"
@@ -130,7 +133,7 @@ def _check_affine(head: Affine, channels: int, name: str) -> None:
         )
 
 
-def _check_traceable(term: Compared, activations: Float[Array, "row channel"], images: int) -> int:
+def _check_traceable(term: Compared, activations: Any, images: int) -> int:
     """How many classes the head gives, found by tracing it (and its derivative) without computing anything."""
     shape = jax.ShapeDtypeStruct(activations.shape, activations.dtype)
     plain = dataclasses.replace(term, weights=None)

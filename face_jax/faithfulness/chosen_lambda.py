@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Collected
+from ..blocks.row_blocks import RowBlocks
 from ..nmf import Solution, SquaredError, factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..outputs import Outputs
 from ..support.arguments import Seed
 from .lambda_path import Part, Path, going_on, path_over
 from .lambda_units import InSums, Unit
-from .rows import faithful_rows
+from .rows import Rows, ZeroedRows, in_jax, rows_where_they_lie
 from .term import Faithfulness
 
 # The pictures are divided into so many parts, of which one judges the concepts that were learned without it; each in
@@ -63,16 +64,19 @@ def path_judged_on(
             # Of the pictures that judge not even crops are learned from.
             left_out = np.zeros(len(crops), bool) if crop_of is None else np.isin(crop_of, judged)
             left_out = np.concatenate([left_out, np.isin(np.arange(len(pictures)), judged)])
-            rows, term = faithful_rows(head, crops, pictures.maps, outputs)
+            rows, term = rows_where_they_lie(head, crops, pictures.maps, outputs)
             # Rows of zeros that weigh nothing teach nothing, and all fits are one program.
-            rows = np.where(left_out[:, None], 0, rows)
+            if isinstance(rows, RowBlocks):
+                rows = RowBlocks(ZeroedRows(rows, left_out), rows=rows.rows, scratch=rows.scratch)
+            else:
+                rows = np.where(left_out[:, None], 0, rows)
             term = dataclasses.replace(term, weights=jnp.where(jnp.asarray(left_out), 0, jnp.asarray(term.weights)))
         else:
             fitting = pictures[np.setdiff1d(shuffled, judged)]
-            rows, term = faithful_rows(fitting.head(head), crops[:0], fitting.maps, outputs)
-        held_out, held_out_term = faithful_rows(judging.head(head), crops[:0], judging.maps, outputs)
+            rows, term = rows_where_they_lie(fitting.head(head), crops[:0], fitting.maps, outputs)
+        held_out, held_out_term = rows_where_they_lie(judging.head(head), crops[:0], judging.maps, outputs)
         term, held_out_term = (dataclasses.replace(each, unit=unit) for each in (term, held_out_term))
-        parts.append(Part(jnp.asarray(rows), term, jnp.asarray(held_out), held_out_term))
+        parts.append(Part(in_jax(rows), term, in_jax(held_out), held_out_term))
     return path_over(parts, rank, outputs=outputs, **settings)
 
 
@@ -91,7 +95,7 @@ def folds_of(shuffled: Int[np.ndarray, " picture"]) -> list[Int[np.ndarray, " ju
 
 def fit_along(
     weights: Sequence[float],
-    rows: Float[np.ndarray, "row channel"],
+    rows: Rows,
     rank: int,
     term: Faithfulness,
     *,
@@ -109,7 +113,7 @@ def fit_along(
     - `rows`, `rank`, `term`: the problem.
     - `solver`, `start`, `key`: for `factorize`.
     """
-    activations = jnp.asarray(rows)
+    activations = in_jax(rows)
     solution = factorize(activations, rank, solver=solver, start=start, key=key)
     for weight in weights:
         objective, last = SquaredError() + weight * term, going_on(solution)

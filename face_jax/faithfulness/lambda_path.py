@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..heads import Beside
-from ..metrics import relative_squared_error
-from ..nmf import NNDSVD, Given, Solution, SquaredError, factorize, magnitude
-from ..nmf.encoding import encode_maps
+from ..nmf import NNDSVD, Given, Solution, SquaredError, factorize
+from ..nmf.kept_parts import Keep, kept_in
 from ..nmf.options import AnySolver, AnyStart
+from ..nmf.options import Kept as Folder
 from ..nmf.settings import solver_or, start_or, usual_solver
 from ..nmf.validate import matrix, rank_of, value_range
 from ..outputs import AnyOutputs, Outputs
@@ -22,11 +22,11 @@ from ..support.arguments import Real, Seed, Whole, instance, key_of, real, sever
 from ..support.fields import counted, elsewhere, within
 from ..support.precision import full_precision
 from ..support.progress import Progress, silent
-from .certificates import predictions
-from .checks import check_finite
+from .lambda_points import Part as Part
+from .lambda_points import Point as Point
+from .lambda_points import point_at, prepared_of, total_of
 from .losses import outputs_for
-from .prepared import Prepared, Unkept
-from .term import Faithfulness, check_weighed
+from .term import Faithfulness
 
 # Relative to the λ at which both parts of the objective are equally large without the term.
 _SHARES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -36,32 +36,6 @@ _WORSE = 2  # values of λ in a row that must be worse before larger ones are gi
 _FELT, _GAIN = 0.3, 0.02
 # Of the solver, where none is given.
 SETTINGS: Mapping[str, Any] = {"rtol": 1e-4, "max_steps": 60}
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """One λ of a path.
-
-    **Arguments:**
-
-    - `weight`: λ, in the term's unit.
-    - `error`, `loss`: relative squared error and mean loss of the images fitted, their codes by non-negative least
-        squares.
-    - `held_out_error`, `held_out_loss`: the same for the images held out.
-    - `agreement`: share of the images held out whose predicted class survives; of several labels the share of labels
-        that stay on their side of the threshold.
-    - `objective`, `residual`, `steps`: what the solver says.
-    """
-
-    weight: float = dataclasses.field(metadata=within(0))
-    error: float
-    loss: float
-    held_out_error: float
-    held_out_loss: float
-    agreement: float = dataclasses.field(metadata=within(0, 1 + 1e-6))
-    objective: float
-    residual: float
-    steps: int = dataclasses.field(metadata=within(0, 10**7))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +89,7 @@ def faithfulness_path(
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
     key: Seed = None,
+    checkpoint: Folder = None,
     progress: Progress = silent,
     outputs: AnyOutputs | None = None,
 ) -> Path:
@@ -136,6 +111,8 @@ def faithfulness_path(
     - `solver`, `start`, `key`: for `factorize`. The solver is `ADMM(rtol=1e-4, max_steps=60)` by default, or
         `SemiNMF` with these settings if any of the rows, held out or not, is below zero. The start is `NNDSVD()` by
         default, as `explain` has it: only the path's first point uses it, each other one starts from the last.
+    - `checkpoint`: a folder in which each λ's solution is kept, so that a path that was killed goes on behind it, and
+        ends with the same numbers. What is kept there of other paths is left.
     - `progress`: told after each λ.
     - `outputs`: what the logits mean, for the agreement: `model.outputs`. By default labels with a threshold of one
         half where the loss is `SigmoidKL()`, else exclusive classes.
@@ -156,25 +133,8 @@ def faithfulness_path(
     held_out_term = dataclasses.replace(term, weights=None) if held_out_term is None else held_out_term
     return path_over(
         [Part(activations, term, held_out, held_out_term)], rank, weights=weights, most_error=most_error,
-        solver=solver, start=start, key=key, progress=progress, outputs=outputs,
+        solver=solver, start=start, key=key, progress=progress, outputs=outputs, keep=kept_in(checkpoint),
     )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """What is fitted, and what judges it.
-
-    **Arguments:**
-
-    - `activations`, `term`: the rows that are learned from, and their faithfulness.
-    - `held_out`, `held_out_term`: rows of other images, and theirs.
-    """
-
-    activations: Float[Array, "row channel"]
-    term: Faithfulness
-    # Other channels are refused in words where the path begins.
-    held_out: Float[Array, "other _"]
-    held_out_term: Faithfulness
 
 
 def path_over(
@@ -188,12 +148,14 @@ def path_over(
     key: Seed = None,
     progress: Progress = silent,
     outputs: AnyOutputs | None = None,
+    keep: Keep = Keep(),  # noqa: B008 (settings: frozen)
 ) -> Path:
     """`faithfulness_path` by several fits, which are judged together: each λ by the means over the parts.
 
     **Arguments:**
 
     - `parts`: what is fitted and what judges; parts of about the same size.
+    - `keep`: keeps solutions as they are found.
     - the others: as there.
 
     **Returns:** the path; the solution is that of the last part.
@@ -203,36 +165,41 @@ def path_over(
     if most_error < 1:
         raise ValueError(f"most_error={most_error} allows no solution; give a factor of at least 1, such as 1.1")
     known = None if weights is None else _ascending(weights)
-    prepared = [_prepared(part.term, part.activations, "activations") for part in parts]
+    prepared = [prepared_of(part.term, part.activations, "activations") for part in parts]
     for part in parts:
-        _prepared(part.held_out_term, part.held_out, "held_out")
+        prepared_of(part.held_out_term, part.held_out, "held_out")
     if solver is None:
-        lowest = min(value_range(rows)[0] for part in parts for rows in (part.activations, part.held_out))
+        every: list[Any] = [rows for part in parts for rows in (part.activations, part.held_out)]
+        lowest = min(value_range(rows)[0] for rows in every)
         solver = usual_solver(signed=lowest < 0, **SETTINGS)
     solver.check_terms(SquaredError() + parts[0].term)
     outputs = outputs_for(parts[0].term.loss) if outputs is None else outputs
     instance("outputs", outputs, Outputs, "MultiClass() or MultiLabel()")
     key, start = key_of(key), start_or(NNDSVD(), start)
 
-    solutions = [factorize(part.activations, rank, solver=solver, start=start, key=key) for part in parts]
-    points = [_point(0.0, solutions, parts, outputs)]
+    every_term = [(part.term, part.held_out_term) for part in parts]
+    keep = keep.of([part.activations for part in parts], every_term, solver, start, key, rank)
+    plain = lambda part: factorize(part.activations, rank, solver=solver, start=start, key=key)  # noqa: E731
+    solutions = [keep.solution([at, 0.0], partial(plain, part)) for at, part in enumerate(parts)]
+    points = [point_at(0.0, solutions, parts, outputs)]
     chosen, kept, worse = 0, solutions[-1], 0
     if known is None:
-        totals = [_total(*each) for each in zip(parts, prepared, solutions, strict=True)]
+        totals = [total_of(*each) for each in zip(parts, prepared, solutions, strict=True)]
         balance = sum(float(each.stats.final_objective) for each in solutions) / max(sum(totals), 1e-12)
         candidates = [share * balance for share in _SHARES]
     else:
         balance = 0.0
         candidates = [weight for weight in known if weight > 0]
+    way: list[float] = [0.0]
     with progress("Comparing λ", len(candidates)) as advance:
         for weight in candidates:
+            way.append(weight)
             for at, part in enumerate(parts):
                 objective, last = SquaredError() + weight * part.term, going_on(solutions[at])
-                solutions[at] = factorize(
-                    part.activations, rank, objective=objective, solver=solver, start=last, key=key
-                )
+                settings: Any = {"objective": objective, "solver": solver, "start": last, "key": key}
+                solutions[at] = keep.solution([at, *way], partial(factorize, part.activations, rank, **settings))
             advance(1)
-            points.append(_point(weight, solutions, parts, outputs))
+            points.append(point_at(weight, solutions, parts, outputs))
             best = points[chosen].held_out_loss
             gained = best - points[-1].held_out_loss
             if gained > 0 and points[-1].held_out_error <= most_error * points[0].held_out_error:
@@ -247,65 +214,11 @@ def path_over(
 
 def going_on(solution: Solution) -> Given:
     """The start at another solution."""
+    if isinstance(solution.codes, np.ndarray):
+        # Of rows in blocks: they may be more than memory.
+        return Given(solution.codes, jnp.asarray(np.asarray(solution.dictionary)))
     # Results of heads whose numbers lie on a device for good do so too, and would be compiled for anew.
     return Given(*(jnp.asarray(np.asarray(each)) for each in (solution.codes, solution.dictionary)))
-
-
-def _prepared(term: Faithfulness, activations: Float[Array, "row channel"], name: str) -> Prepared | Unkept:
-    check_weighed(term, activations, name)
-    magnitude.check_beside_terms(activations, name)
-    prepared = term.prepare(activations)
-    check_finite(prepared.finite, name)
-    return prepared
-
-
-def _total(part: Part, prepared: Prepared | Unkept, solution: Solution) -> float:
-    known = part.term.recalled(prepared, part.activations)
-    return float(part.term.value(known, solution.codes, solution.dictionary))
-
-
-def _point(weight: float, solutions: Sequence[Solution], parts: Sequence[Part], outputs: Outputs) -> Point:
-    """What was measured of one λ: means over the parts, and of the solver's the worst."""
-    measured = []
-    for part, solution in zip(parts, solutions, strict=True):
-        error, loss, _ = _measured(part.term, part.activations, solution.dictionary, outputs)
-        measured.append((error, loss, *_measured(part.held_out_term, part.held_out, solution.dictionary, outputs)))
-    error, loss, other_error, other_loss, agreement = np.mean(measured, axis=0).tolist()
-    stats = [solution.stats for solution in solutions]
-    return Point(
-        weight=weight,
-        error=error,
-        loss=loss,
-        held_out_error=other_error,
-        held_out_loss=other_loss,
-        agreement=agreement,
-        objective=float(np.mean([float(each.final_objective) for each in stats])),
-        residual=max(float(each.final_residual) for each in stats),
-        steps=max(int(each.steps) for each in stats),
-    )
-
-
-def _measured(
-    term: Faithfulness,
-    activations: Float[Array, "row channel"],
-    dictionary: Float[Array, "concept channel"],
-    outputs: Outputs,
-) -> tuple[float, float, float]:
-    """Relative squared error, mean loss and agreement, of the images that the term weighs."""
-    weights = None if term.weights is None else np.asarray(term.weights, np.float64)
-    if weights is not None and term.places == 1 and not isinstance(term.head, Beside):
-        # Others count for nothing below.
-        activations, weights = activations[np.flatnonzero(weights > 0)], weights[weights > 0]
-    rows, concepts = np.asarray(activations), np.asarray(dictionary)
-    # As explanations have it, so that no more programs are compiled.
-    codes = jnp.asarray(encode_maps(rows[:, None, None], concepts)[:, 0, 0])
-    original, rebuilt = predictions(term, activations, codes, dictionary)
-    losses = np.asarray(term.loss.values(term.loss.target(original), rebuilt), np.float64)
-    same = outputs.agreement(np.asarray(original), np.asarray(rebuilt))
-    weights = np.ones_like(losses) if weights is None else weights
-    counted = np.repeat(weights > 0, term.places)
-    error = relative_squared_error(rows[counted], (np.asarray(codes) @ concepts)[counted])
-    return error, float(np.average(losses, weights=weights)), float(np.average(same, weights=weights))
 
 
 def _ascending(weights: Sequence[Real]) -> list[float]:

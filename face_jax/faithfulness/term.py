@@ -287,7 +287,7 @@ class Faithfulness(Term):
         return head(rows if self.grid is None else rows.reshape(-1, *self.grid, rows.shape[-1]))
 
 
-def check_weighed(term: Any, activations: Float[Array, "row channel"], name: str) -> None:
+def check_weighed(term: Any, activations: Any, name: str) -> None:
     """What `check` refuses, and `ValueError` for another kind of term, or for one that weighs no image."""
     if not isinstance(term, Faithfulness):
         raise ValueError(f"term is a {type(term).__name__}; give a Faithfulness, such as Faithfulness(model.head)")

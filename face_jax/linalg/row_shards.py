@@ -55,6 +55,16 @@ def in_auto_axes(function: Callable[..., Any], out: Callable[[Any], Any], *argum
     return jax.sharding.auto_axes(with_arrays, out_sharding=shardings)(*arrays)
 
 
+def untyped(x: Array) -> Array:
+    """An array whose sharding is part of its type as one whose sharding isn't, where it lies."""
+    if isinstance(x, Tracer) or not explicit(x):
+        return x
+    sharding: Any = x.sharding
+    kinds = (jax.sharding.AxisType.Auto,) * len(sharding.mesh.axis_names)
+    mesh = jax.sharding.Mesh(sharding.mesh.devices, sharding.mesh.axis_names, axis_types=kinds)
+    return jax.device_put(x, NamedSharding(mesh, sharding.spec))
+
+
 def by_shard(x: Array, shards: int) -> Array:
     """Rows in so many parts, the parts on the leading axis: no row goes to another device."""
     return x.reshape(shards, x.shape[0] // shards, *x.shape[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -117,6 +118,16 @@ def fidelity(
         c_insertion=c_insertion(insertion.accuracy),
         c_deletion=c_deletion(deletion.accuracy),
     )
+
+
+def mean_fidelity(parts: Sequence[Fidelity], counts: Sequence[int]) -> Fidelity:
+    """The curves of several parts' images together, of which there are so many."""
+    insertion, deletion = (
+        Curve(*(np.average([getattr(getattr(part, name), what) for part in parts], axis=0, weights=counts)
+                for what in ("accuracy", "probability")))
+        for name in ("insertion", "deletion")
+    )  # fmt: skip
+    return Fidelity(insertion, deletion, c_insertion(insertion.accuracy), c_deletion(deletion.accuracy))
 
 
 @full_precision

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,13 @@ def relative_squared_error(activations: Float[np.ndarray, "..."], rebuilt: Float
     total = float(np.square(activations, dtype=np.float64).sum())
     missed = float(np.square(activations.astype(np.float64) - rebuilt).sum())
     return missed / total if total > 0 else math.nan
+
+
+def mean_error(errors: Sequence[float], squares: Sequence[float]) -> float:
+    """The relative squared error of several parts together, from theirs and from what theirs are relative to."""
+    known = [(error, size) for error, size in zip(errors, squares, strict=True) if size > 0]
+    total = math.fsum(size for _, size in known)
+    return math.fsum(error * size for error, size in known) / total if total > 0 else math.nan
 
 
 def _pair(activations: Any, rebuilt: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..blocks.room import averaged
 from ..heads.affine import affine_map
 from ..heads.beside import of_pictures
 from ..outputs import Outputs
@@ -103,7 +104,7 @@ def logits_without(
     if head.affine:
         kernel, bias = (np.asarray(part, np.float64) for part in affine_map(head, maps.shape[-1], maps.dtype))
         amount = codes.astype(np.float64).mean((1, 2))
-        whole = maps.astype(np.float64).mean((1, 2)) @ kernel + bias if before is None else before
+        whole = averaged(maps, np.float64) @ kernel + bias if before is None else before
 
         def affine(concepts: Any, directions: Float[np.ndarray, "some channel"]) -> Float[np.ndarray, "image class"]:
             return (whole - amount[:, concepts] @ (directions @ kernel)).astype(maps.dtype)

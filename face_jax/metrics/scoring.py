@@ -10,15 +10,17 @@ import numpy as np
 from jaxtyping import Float
 
 from ..activations import Collected
+from ..blocks.room import parts_of
 from ..heads import shifted
+from ..heads.beside import of_pictures
 from ..model import Head
 from ..nmf.encoding import encode_maps
 from ..outputs import AnyOutputs, MultiClass
 from ..support.arguments import Whole, instance, real_array
 from ..support.fields import within
 from ..support.precision import full_precision
-from .curves import Fidelity, fidelity, gini
-from .faithfulness import certificates, relative_squared_error
+from .curves import Fidelity, fidelity, gini, mean_fidelity
+from .faithfulness import certificates, mean_error, relative_squared_error
 from .predictions import logits_of
 
 
@@ -95,27 +97,33 @@ def score(
     head, maps = units.head(shifted(head, offset)), units.maps
     if offset is not None:
         maps = maps - real_array("offset", offset, "channel").astype(maps.dtype)
-    if codes is None:
-        codes = encode_maps(maps, dictionary)
-    elif np.shape(codes) != (*maps.shape[:3], len(dictionary)):
+    if codes is not None and np.shape(codes) != (*maps.shape[:3], len(dictionary)):
         raise ValueError(f"codes has shape {np.shape(codes)}; give {(*maps.shape[:3], len(dictionary))}")
     # As encoded or given in the maps' type, so that no program meets two.
-    codes, dictionary = np.asarray(codes, maps.dtype), np.asarray(dictionary, maps.dtype)
-    rebuilt = codes @ dictionary
-    logits = logits_of(head, rebuilt)
+    dictionary, order = np.asarray(dictionary, maps.dtype), np.argsort(-importance, kind="stable")
+    said, errors, squares, curves = [], [], [], []
+    for part in parts_of(maps):
+        some = np.asarray(maps[part])
+        mine = head if len(some) == len(maps) else of_pictures(head, np.arange(part.start, part.stop))
+        inside = np.asarray(encode_maps(some, dictionary) if codes is None else codes[part], maps.dtype)
+        rebuilt = inside @ dictionary
+        said.append(logits_of(mine, rebuilt))
+        whole = some if offset is None else units.maps[part]
+        errors.append(relative_squared_error(whole, rebuilt if offset is None else rebuilt + (whole - some)))
+        squares.append(float(np.square(whole, dtype=np.float64).sum()))
+        curves.append(fidelity(mine, jnp.asarray(inside), jnp.asarray(dictionary), target, order, outputs))
+    logits = np.concatenate(said)
     certified = certificates(units.logits, logits, outputs)
     changed = collections.Counter(outputs.becomes(units.logits, logits))
     half, most, worst = np.quantile(certified.kl, [0.5, 0.9, 1.0]).tolist()
     return Score(
         name=name,
-        relative_error=relative_squared_error(units.maps, rebuilt if offset is None else rebuilt + (units.maps - maps)),
+        relative_error=errors[0] if len(errors) == 1 else mean_error(errors, squares),
         kl=float(certified.kl.mean()),
         kl_quantiles=(half, most, worst),
         l1=float(certified.l1.mean()),
         agreement=float(certified.agreement.mean()),
         becomes=tuple(changed.most_common()),
         gini=gini(importance),
-        fidelity=fidelity(
-            head, jnp.asarray(codes), jnp.asarray(dictionary), target, np.argsort(-importance, kind="stable"), outputs
-        ),
+        fidelity=curves[0] if len(curves) == 1 else mean_fidelity(curves, [len(each) for each in said]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from ..support.memory import check_memory
 from ..support.precision import full_precision
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
+from ..support.watched_steps import watched_steps
 from . import magnitude, validate
 from .beta_divergence import entry_by_entry
 from .checkpoint import Checkpoint, check_checkpoint
@@ -97,7 +99,8 @@ def factorize(
         `solution.codes` are read.
     - `checkpoint`: a folder that the state is kept in now and then, or `Checkpoint(folder, steps=…)`, so that a run
         that was killed goes on from there. Activations in memory go block by block then, too.
-    - `progress`: told of rows in blocks how far it is, as by `face_jax.explain`: a line on a terminal by default.
+    - `progress`: told how far it is, as by `face_jax.explain`: a line on a terminal by default. Of activations in
+        memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that.
     - `observed`: where there are missing values: truth values, `row channel`, such as `~np.isnan(activations)`. Entries
         that weren't observed may be anything, NaN too; they have no part in what's minimized, nor in derivatives. Rows
         without any observed entry have codes of zero; each channel needs one.
@@ -159,10 +162,19 @@ def factorize(
     elif explicit(activations):
         solution = in_auto_axes(at_once, _placed, activations, objective, start)
     else:
-        solution = at_once(activations, objective, start)
+        with _watched(progress, activations, solver):
+            solution = at_once(activations, objective, start)
     if throw:
         raise_if_unusable(solution.result)
     return solution
+
+
+def _watched(progress: Watched, activations: Any, solver: AnySolver) -> Any:
+    """Tells of the steps inside, where there are numbers on one device to tell of."""
+    if isinstance(activations, Tracer) or len(activations.devices()) > 1:
+        return contextlib.nullcontext()
+    steps = int(getattr(solver, "max_steps", 1))
+    return watched_steps(progress, "Factorizing", steps, *activations.shape)
 
 
 def _placed(rows: Any) -> Solution:

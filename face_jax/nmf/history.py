@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.line_search import select
+from ..support.scaling import positive
+from ..support.watched_steps import tell_step
 from .results import RESULTS, Result
 from .shapes import CodesT, Dictionary, Number, Scalar
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
@@ -82,6 +84,7 @@ class History:
         code = jnp.where(finite, code, RESULTS.nonfinite.value)
         objective, residual = keep(objective, self.objective), keep(residual, self.residual)
         grown = jnp.minimum(self.bound, _GROWTH * self.beta)
+        tell_step(self.step + 1, residual, objective / positive(self.objectives[0]))
         return History(
             objective=objective,
             residual=residual,

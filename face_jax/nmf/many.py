@@ -29,6 +29,7 @@ from .solvers.padded import Layout, layout_of, start_in
 from .solvers.starts import Start
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
+from .stacked_problems import Plan, filled, is_zero, stacked
 
 _BYTES = 2**28  # of activations that are stacked at a time
 _MOST = 64  # problems of one program on a processor, which solves them one after another
@@ -147,7 +148,7 @@ class _Problem:
         """The same for problems that one program solves."""
         leaves, tree = jax.tree.flatten((self.objective, self.start))
         # A penalty of 0 stays a number that's known: it makes a difference to where a given start is measured.
-        known = tuple(_is_zero(leaf) or np.shape(leaf)[1:] for leaf in leaves)
+        known = tuple(is_zero(leaf) or np.shape(leaf)[1:] for leaf in leaves)
         channels, dtype = self.activations.shape[1], self.activations.dtype
         return self.layout, channels, dtype, self.rank, tree, known, self.key.dtype
 
@@ -155,7 +156,7 @@ class _Problem:
         """What a program gets of it; what has rows is filled up."""
         start = start_in(layout, self.start, self.rows, self.rank)
         weights = self.objective.row_weights
-        with_rows = [_filled(x, layout.rows) for x in (self.activations, *(() if weights is None else (weights,)))]
+        with_rows = [filled(x, layout.rows) for x in (self.activations, *(() if weights is None else (weights,)))]
         return with_rows, dataclasses.replace(self.objective, row_weights=None), start, self.key, self.solver
 
 
@@ -194,34 +195,6 @@ def _parts(numbers: list[int], like: _Problem) -> Iterator[list[int]]:
         yield numbers[at : at + most]
 
 
-def _is_zero(leaf: Any) -> bool:
-    return isinstance(leaf, int | float) and leaf == 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """Where the parts of each problem are: the same in all, or its own, along the leading axis.
-
-    **Arguments:**
-
-    - `tree`: of a problem.
-    - `zeros`: which leaves are 0 in all of them, and known to be.
-    - `own`: which are each problem's own.
-    """
-
-    tree: Any
-    zeros: tuple[bool, ...]
-    own: tuple[bool, ...]
-
-    def whole(self, shared: list[Any], own: list[Any]) -> Any:
-        """One problem."""
-        theirs, mine = iter(shared), iter(own)
-        leaves = [
-            0.0 if zero else next(mine if ours else theirs) for zero, ours in zip(self.zeros, self.own, strict=True)
-        ]
-        return jax.tree.unflatten(self.tree, leaves)
-
-
 def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoint) -> list[Solution]:
     """The solutions of problems of one kind."""
     first = problems[0]
@@ -234,7 +207,7 @@ def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoi
     if one_by_one:
         # Room for a power of two of problems, so that few programs do for any number.
         flat += flat[-1:] * ((1 << (count - 1).bit_length()) - count)
-    plan, shared, own = _sorted(flat, first.activations.dtype)
+    plan, shared, own = stacked(flat, first.activations.dtype)
     number = jnp.arange(len(flat), dtype=jnp.int32)
     if one_by_one:
         found = _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count)
@@ -250,7 +223,7 @@ def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoi
     return [jax.tree.unflatten(tree, mine) for mine in (each if traced else jax.device_put(each))]
 
 
-def _one(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any]) -> Solution:
+def _one(plan: Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any]) -> Solution:
     (activations, *weights), objective, start, key, solver = plan.whole(shared, own)
     if weights:
         objective = dataclasses.replace(objective, row_weights=weights[0])
@@ -258,7 +231,7 @@ def _one(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: li
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _solve(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array) -> Solution:
+def _solve(plan: Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array) -> Solution:
     """All side by side; on a processor, where they are differentiated, one after another."""
     size = None if jax.default_backend() == "cpu" else len(number)
     one = lambda problem: _one(plan, rank, adjoint, shared, problem[0])  # noqa: E731
@@ -267,7 +240,7 @@ def _solve(plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _solve_in_turn(
-    plan: _Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array, count: Int[Array, ""]
+    plan: Plan, rank: int, adjoint: AnyAdjoint, shared: list[Any], own: list[Any], number: Array, count: Int[Array, ""]
 ) -> Solution:
     """The first `count`, one after another."""
 
@@ -283,38 +256,6 @@ def _solve_in_turn(
 
     out = [jnp.zeros((len(number), *x.shape), x.dtype) for x in jax.eval_shape(lambda: at(0))]
     return jax.tree.unflatten(trees[0], jax.lax.fori_loop(0, count, put, out))
-
-
-def _sorted(flat: list[tuple[list[Any], Any]], dtype: Any) -> tuple[_Plan, list[Any], list[Any]]:
-    """The leaves that problems share, and those of each, stacked."""
-    plan: list[tuple[bool, bool]] = []
-    shared, own = [], []
-    for column in zip(*(leaves for leaves, _ in flat), strict=True):
-        zero = all(map(_is_zero, column))
-        mine = not zero and any(leaf is not column[0] for leaf in column)
-        plan.append((zero, mine))
-        if mine:
-            own.append(_stacked(column, dtype))
-        elif not zero:
-            shared.append(column[0])
-    zeros, ours = zip(*plan, strict=True)
-    return _Plan(flat[0][1], zeros, ours), shared, own
-
-
-def _stacked(leaves: tuple[Any, ...], dtype: Any) -> Any:
-    """One array of all; Python's numbers in the activations' dtype."""
-    if isinstance(leaves[0], int | float):
-        return np.asarray(leaves, dtype)
-    keys = jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key)
-    return (jnp if keys or any(isinstance(leaf, Tracer) for leaf in leaves) else np).stack(leaves)
-
-
-def _filled(x: Any, rows: int) -> Any:
-    """With rows of zeros behind its own."""
-    more = [(0, rows - len(x)), *((0, 0),) * (x.ndim - 1)]
-    if isinstance(x, Tracer):
-        return jnp.pad(x, more)
-    return np.pad(np.asarray(x), more) if rows > len(x) else x
 
 
 def _raise_if_unusable(solutions: list[Solution]) -> None:

@@ -15,14 +15,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
-from ..blocks.row_blocks import RowBlocks, in_blocks
+from ..blocks.reading import ahead
+from ..blocks.row_blocks import RowBlocks
 from ..blocks.scratch import Scratch
 from ..support.progress import Advance, Progress, silent, tell_more
 from ..support.scaling import positive
-from . import magnitude, validate
+from . import magnitude
 from .checkpoint import Checkpoint, Keeper, digest_of_tree
 from .code_stores import CodeStore, Divided, RemadeCodes
-from .nnls.least_squares import codes_of
+from .encode_in_blocks import encode_blocks as encode_blocks
+from .encode_in_blocks import weights_in_blocks
 from .objective import PENALTIES, Objective, SquaredError
 from .shapes import Dictionary
 from .solution import Solution
@@ -30,13 +32,12 @@ from .solvers import streamed_loop, streamed_terms
 from .solvers.loop import scaled
 from .solvers.minibatch import MiniBatch
 from .solvers.solver import WARM_STEPS
-from .solvers.starts import Given
+from .solvers.starts import Given, Start
 from .solvers.stream import Pieces, Stream
 from .solvers.streamed_facts import Facts, Sample, look
 from .solvers.streamed_starts import Begin, begin, samples_for
 from .solvers.update_rules import Solver
 from .solvers.warmup import Warmup
-from .terms import codes_with_terms
 from .terms.problem import BLOCK_ROWS
 
 
@@ -87,6 +88,20 @@ def factorize_blocks(
         return run.beside_terms() if objective.terms else run.alone()
 
 
+def begun_dictionary(rows: RowBlocks, rank: int, start: Start, *, signed: bool, key: Key[Array, ""]) -> Dictionary:
+    """Where a factorization of rows in blocks starts; its concepts' lengths mean nothing."""
+    stream, scratch = Stream.of(rows), Scratch(rows.scratch)
+    samples = samples_for(start, stream, rank, scratch)
+    facts = look(stream, samples, signed=signed)
+    return begin(start, stream, samples, Begin(rank, signed, key, facts, scratch))[0]
+
+
+def mean_of(rows: RowBlocks) -> np.ndarray:
+    """The mean of rows in blocks."""
+    total = sum(np.sum(block, axis=0, dtype=np.float64) for block in ahead(rows.blocks()))
+    return np.asarray(total / rows.shape[0], rows.computed)
+
+
 def _needed(stream: Stream, rank: int, start: Any, solver: Any, codes: Any, terms: bool) -> int:
     """Bytes that a run keeps of all rows: samples, codes before and behind a step, and in the end."""
     rows, channels = stream.shape
@@ -108,6 +123,7 @@ class _Told:
 
     def __init__(self, advance: Advance, rows: int) -> None:
         self.advance, self.rows, self.since = advance, rows, time.perf_counter()
+        self.unit = 1.0  # what objectives are multiplied by, where the run has units of its own
 
     def __call__(self, state: Any) -> None:
         """A state of either loop."""
@@ -117,7 +133,7 @@ class _Told:
         tell_more(
             self.advance,
             f"step {int(history.step)}, residual {float(history.residual):.1e}, "
-            f"objective {float(history.objective):.5g}, {speed:.2g} rows/s",
+            f"objective {float(history.objective) * self.unit:.5g}, {speed:.2g} rows/s",
         )
 
 
@@ -192,6 +208,7 @@ class Run:
             mean = mean if scale.unit is None else mean / scale.unit
             scale = dataclasses.replace(scale, weight_unit=weight_unit, mean=mean)
         stream = dataclasses.replace(stream, scale=scale)
+        self.told.unit = float(unit.whole) ** 2 * float(weight_unit)
         make, dictionary = self._begun(stream, start)
         store = None if self.codes is False else self._store()
         solution = streamed_loop.solve(
@@ -265,62 +282,3 @@ class Run:
     def _store(self) -> CodeStore:
         rows = self.stream.source
         return CodeStore(self.codes, (rows.shape[0], self.rank), self.stream.dtype, self.scratch, rows.rows)
-
-
-def weights_in_blocks(objective: Objective, rows: RowBlocks) -> tuple[RowBlocks | None, np.ndarray | None]:
-    """Weights of entries in blocks like the rows', and of rows; raises `ValueError` for others."""
-    weights, row_weights = objective.weights, objective.row_weights
-    if weights is not None:
-        weights = in_blocks("weights", weights) or RowBlocks(np.asarray(weights))
-        if weights.shape != rows.shape:
-            raise ValueError(
-                f"weights has shape {weights.shape} and activations {rows.shape}; give one weight an entry"
-            )
-    if row_weights is not None:
-        of_rows = dataclasses.replace(SquaredError(), row_weights=row_weights)
-        row_weights = np.asarray(validate.weights_of(of_rows, jnp.zeros((rows.shape[0], 1))).row_weights)
-    return weights, row_weights
-
-
-def encode_blocks(rows: RowBlocks, dictionary: Dictionary, objective: Objective, store: Any) -> Any:
-    """Codes of rows in blocks, its settings already checked: an array on disk."""
-    weights, row_weights = weights_in_blocks(objective, rows)
-    stream = Stream.of(rows, weights, row_weights)
-    dictionary = jnp.asarray(dictionary, stream.dtype)
-    shape = (rows.shape[0], dictionary.shape[0])
-    out = CodeStore(store, shape, stream.dtype, Scratch(rows.scratch), rows.rows)
-    quadratic = SquaredError(**{name: getattr(objective, name) for name in PENALTIES})
-    if objective.terms:
-        _encode_with_terms(stream, dictionary, objective, out)
-        return out.finish()
-    for piece in stream:
-        validate.finite("activations", jnp.asarray(piece.values).astype(stream.dtype))
-        codes, lost = _codes_of(piece.anywhere, stream.scale, quadratic, dictionary)
-        if np.any(lost):
-            first = piece.start + int(np.flatnonzero(lost)[0])
-            raise ValueError(
-                f"codes leave the range of {stream.dtype}, first in row {first}, so different are the units of "
-                "activations and dictionary; multiply one of them with a number that brings them closer"
-            )
-        out.put(piece.start, piece.stop, np.asarray(codes))
-    return out.finish()
-
-
-def _encode_with_terms(stream: Stream, dictionary: Dictionary, objective: Objective, out: CodeStore) -> None:
-    group = streamed_terms.together(objective, stream.shape[0])
-    pieces = Pieces.of(stream.shape[0], BLOCK_ROWS, stream.source.rows, together=group)
-    walk = streamed_terms.Terms(dataclasses.replace(stream, pieces=pieces), objective)
-    for piece, terms in walk.pieces():
-        activations = jnp.asarray(piece.values).astype(stream.dtype)
-        validate.finite("activations", activations)
-        quadratic = stream.scale.objective(piece, walk.quadratic)
-        out.put(
-            piece.start,
-            piece.stop,
-            np.asarray(codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))),
-        )
-
-
-@jax.jit
-def _codes_of(piece: Any, scale: Any, objective: SquaredError, dictionary: Dictionary) -> tuple[Array, Array]:
-    return codes_of(scale.activations(piece), dictionary, scale.objective(piece, objective))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,16 +13,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..blocks.row_blocks import RowBlocks, in_blocks
+from ..linalg.row_shards import untyped
 from ..support.arguments import Concepts, Real, Seed, Whole, instance, key_of, several, share, whole
 from ..support.fields import within
 from ..support.precision import full_precision
+from ..support.progress import Advance, Progress, nobody
+from ..support.progress_line import Watched, progress_of
 from ..support.reprs import short_repr
 from . import magnitude, validate
 from . import rank_choice_in_blocks as in_parts
 from .factorization import factorize
+from .kept_parts import Factors, Keep, kept_in
 from .matching import agreements, drawn_rows
 from .objective import SquaredError
-from .options import Matrix
+from .options import Kept, Matrix
 from .settings import check_solver, usual_solver
 from .shapes import Activations, Codes, Dictionary, Number
 from .solvers.starts import Given, Random
@@ -74,6 +79,8 @@ def rank_scan(
     starts: Whole = 3,
     left_out: Real = 0.1,
     solver: Any = None,
+    checkpoint: Kept = None,
+    progress: Watched = None,
 ) -> RankScan:
     """Compare ranks by bi-cross-validation with masked entries (Owen & Perry 2009) and by stability over starts.
 
@@ -90,6 +97,9 @@ def rank_scan(
     - `left_out`: which share of the entries a mask leaves out.
     - `solver`: the rule; a coarse tolerance is enough to compare ranks. By default `ADMM(rtol=1e-3, max_steps=200)`, or
         `SemiNMF` with these settings if any activation is below zero.
+    - `checkpoint`: a folder in which what was finished (each mask's ranks, each rank's starts) is kept, so that a scan
+        that was killed goes on behind it, and ends with the same numbers. What is kept there of other scans is left.
+    - `progress`: told how far it is, as by `face_jax.explain`: a line on a terminal by default.
 
     **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
     refuses, and for activations that are 0 everywhere.
@@ -102,13 +112,14 @@ def rank_scan(
     """
     blocks: Any = in_blocks("activations", activations)
     if blocks is None:
-        activations = validate.matrix("activations", activations, "row × channel")
+        activations = untyped(validate.matrix("activations", activations, "row × channel"))
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
     folds = whole("folds", folds, "masks to compare", least=2)
     starts = whole("starts", starts, "starts to compare", least=2)
     left_out = share("left_out", left_out, 0.1)
+    keep, told = kept_in(checkpoint), progress_of(progress)
     if solver is not None:
         check_solver(instance("solver", solver, Solver, "ADMM(), HALS() or SemiNMF()"))
     if blocks is not None:
@@ -116,7 +127,7 @@ def rank_scan(
         solver = usual_solver(signed=facts.low < 0, **SETTINGS) if solver is None else solver
         if facts.low == facts.high == 0:
             raise ValueError("activations are all 0, which any number of concepts describes; give others")
-        return _scan(blocks, order, folds, starts, left_out, solver, key)
+        return _scan(blocks, order, folds, starts, left_out, solver, key, keep, told)
     validate.finite("activations", activations)
     if solver is None:
         solver = usual_solver(signed=validate.value_range(activations)[0] < 0, **SETTINGS)
@@ -126,22 +137,33 @@ def rank_scan(
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
     # All that is told is a ratio or a cosine.
     activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
-    return _scan(activations, order, folds, starts, left_out, solver, key)
+    return _scan(activations, order, folds, starts, left_out, solver, key, keep, told)
 
 
 def _scan(
-    activations: Any, order: list[int], folds: int, starts: int, left_out: float, solver: Solver, key: Seed
+    activations: Any,
+    order: list[int],
+    folds: int,
+    starts: int,
+    left_out: float,
+    solver: Solver,
+    key: Seed,
+    keep: Keep,
+    progress: Progress,
 ) -> RankScan:
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
     fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
-    seen, unseen = [], []
-    for fold in jax.random.split(of_masks, folds):
-        errors = fold_of(activations, order, left_out, solver, fold)
-        seen.append([error[0] for error in errors])
-        unseen.append([error[1] for error in errors])
-    stability, floor = zip(
-        *(_stability(activations, rank, starts, solver, of_starts, of_floor) for rank in order), strict=True
-    )
+    keep = keep.of(activations, (solver, of_masks, of_starts, of_floor), folds, starts, left_out)
+    seen, unseen, alike = [], [], []
+    with progress("Comparing ranks", (folds + starts) * len(order)) as advance:
+        for number, fold in enumerate(jax.random.split(of_masks, folds)):
+            errors = fold_of(activations, order, left_out, solver, fold, keep.part(f"mask {number}"), advance)
+            seen.append([error[0] for error in errors])
+            unseen.append([error[1] for error in errors])
+        for rank in order:
+            alike.append(_stability(activations, rank, starts, solver, of_starts, of_floor, keep))
+            advance(starts)
+    stability, floor = zip(*alike, strict=True)
     return RankScan(
         ranks=np.asarray(order),
         held_out=np.mean(unseen, axis=0),
@@ -153,30 +175,50 @@ def _scan(
 
 
 def _fold(
-    activations: Activations, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
+    activations: Activations,
+    ranks: list[int],
+    left_out: float,
+    solver: Solver,
+    key: Key[Array, ""],
+    keep: Keep = Keep(),  # noqa: B008 (settings: frozen)
+    advance: Advance = nobody,
 ) -> list[tuple[float, float]]:
     of_mask, of_more = jax.random.split(key)
     mask = (jax.random.uniform(of_mask, activations.shape) >= left_out).astype(activations.dtype)
     # The values left out never reach the fit, not even the start.
     visible = activations * mask
-    errors, last = [], None
-    for rank, more in zip(ranks, jax.random.split(of_more, len(ranks)), strict=True):
+    errors: list[tuple[float, float]] = []
+    last: Factors | None = None
+
+    def fitted(rank: int, more: Key[Array, ""], last: Factors | None) -> Factors:
         new_codes, new_dictionary = Random()(visible, rank, signed=solver.signed_dictionary, key=more)
         codes, dictionary = new_codes.T, new_dictionary
         if last is not None:
             kept = last.codes.shape[1]
             # New concepts start small, so that the ones found so far are only disturbed where they are wrong.
-            codes = jnp.concatenate([last.codes, codes[:, kept:] / 10], axis=1)
-            dictionary = jnp.concatenate([last.dictionary, dictionary[kept:]])
-        last = factorize(
-            visible, rank, objective=SquaredError(weights=mask), solver=solver, start=Given(codes, dictionary)
-        )
-        errors.append(_errors(activations, last.codes, last.dictionary, mask))
+            codes = jnp.concatenate([jnp.asarray(last.codes), codes[:, kept:] / 10], axis=1)
+            dictionary = jnp.concatenate([jnp.asarray(last.dictionary), dictionary[kept:]])
+        found = factorize(
+            visible, rank, objective=SquaredError(weights=mask), solver=solver, start=Given(codes, dictionary),
+            progress=False,
+        )  # fmt: skip
+        return Factors(found.codes, found.dictionary)
+
+    for at, (rank, more) in enumerate(zip(ranks, jax.random.split(of_more, len(ranks)), strict=True)):
+        last = keep.factors(ranks[: at + 1], partial(fitted, rank, more, last))
+        errors.append(_errors(activations, jnp.asarray(last.codes), jnp.asarray(last.dictionary), mask))
+        advance(1)
     return errors
 
 
 def _fold_in_blocks(
-    rows: RowBlocks, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
+    rows: RowBlocks,
+    ranks: list[int],
+    left_out: float,
+    solver: Solver,
+    key: Key[Array, ""],
+    keep: Keep = Keep(),  # noqa: B008 (settings: frozen)
+    advance: Advance = nobody,
 ) -> list[tuple[float, float]]:
     of_mask, of_more = jax.random.split(key)
     mask = in_parts.Mask(of_mask, rows.shape, left_out, rows.computed)
@@ -184,12 +226,20 @@ def _fold_in_blocks(
     magnitudes = in_parts.magnitudes_of(visible)
     errors: list[tuple[float, float]] = []
     last: Any = None
-    for rank, more in zip(ranks, jax.random.split(of_more, len(ranks)), strict=True):
+
+    def fitted(rank: int, more: Key[Array, ""], last: Any) -> Factors:
         codes, dictionary = in_parts.random_factors(
             visible, magnitudes, rank, last, more, signed=solver.signed_dictionary
         )
-        last = factorize(visible, rank, objective=objective, solver=solver, start=Given(codes, dictionary))
+        found = factorize(
+            visible, rank, objective=objective, solver=solver, start=Given(codes, dictionary), progress=False
+        )
+        return Factors(found.codes, found.dictionary)
+
+    for at, (rank, more) in enumerate(zip(ranks, jax.random.split(of_more, len(ranks)), strict=True)):
+        last = keep.factors(ranks[: at + 1], partial(fitted, rank, more, last))
         errors.append(in_parts.errors_of(rows, last, mask))
+        advance(1)
     return errors
 
 
@@ -212,11 +262,15 @@ def _stability(
     solver: Solver,
     of_starts: Key[Array, ""],
     of_floor: Key[Array, ""],
+    keep: Keep,
 ) -> tuple[float, float]:
-    found = [
-        np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
-        for key in jax.random.split(of_starts, starts)
-    ]
+    def fitted() -> list[np.ndarray]:
+        return [
+            np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key, progress=False).dictionary)
+            for key in jax.random.split(of_starts, starts)
+        ]
+
+    found = keep.arrays(f"starts at rank {rank}", fitted)
     keys = jax.random.split(of_floor, starts)
     if isinstance(activations, RowBlocks):
         draws = in_parts.drawn(activations, rank, keys)

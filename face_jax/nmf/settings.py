@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float
 
 from ..support.arguments import check_count, flag, instance, real, shown, whole
 from .derivative.adjoints import Adjoint, ImplicitAdjoint
@@ -111,7 +110,7 @@ def usual_solver(*, signed: bool, **settings: Any) -> ADMM | SemiNMF:
     return SemiNMF(**settings) if signed else ADMM(**settings)
 
 
-def usual_objective(rows: Float[np.ndarray, "row channel"], rank: int, *, signed: bool) -> SquaredError:
+def usual_objective(rows: Any, rank: int, *, signed: bool) -> SquaredError:
     """What explanations minimize where nothing else is asked for: for concepts of either sign with sparse codes.
 
     A dictionary of either sign reaches the error of the singular vectors, with all codes above zero, and then any
@@ -121,21 +120,23 @@ def usual_objective(rows: Float[np.ndarray, "row channel"], rank: int, *, signed
 
     **Arguments:**
 
-    - `rows`: what is factorized.
+    - `rows`: what is factorized, `row × channel`; looked at only where concepts are `signed`.
     - `rank`: how many concepts.
     - `signed`: whether these may have entries below zero.
 
     **Returns:** the squared error; signed, with `l1_codes` of 2 % of a row's size, and the `l2_dictionary` at which
     concepts of unit length are about in balance with it. Both have three digits, which tell the same everywhere.
     """
+    if not signed:
+        return SquaredError()
     used = np.asarray(rows, np.float64)
     squares = np.einsum("rc,rc->r", used, used)
-    used = squares[squares > 0]
-    if not signed or not len(used):
+    squares = squares[squares > 0]
+    if not len(squares):
         return SquaredError()
-    size = float(np.sqrt(used.mean()))
+    size = float(np.sqrt(squares.mean()))
     price = _SPARSITY * size
-    return SquaredError(l1_codes=_in_three(price), l2_dictionary=_in_three(price * len(used) * size / rank))
+    return SquaredError(l1_codes=_in_three(price), l2_dictionary=_in_three(price * len(squares) * size / rank))
 
 
 def _in_three(value: float) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..blocks.room import Growing, Room
 from ..support.memory import check_memory
 from .photographs import Photograph, UnreadablePhotographError, network_input
 from .preprocess import Preprocess
@@ -72,41 +73,46 @@ class Gathered:
 
     A list of batches would be there beside the array that is made of it. Raises `NotEnoughMemoryError` as soon as it's
     clear that the maps won't fit.
+
+    **Arguments:**
+
+    - `total`: how many pictures there are.
+    - `what`, `remedy`: what they are called where memory doesn't suffice, and what to do then.
+    - `room`: where maps go that are too many for memory; None: nowhere.
+    - `copies`: how many times as much memory is taken by what is done with them.
     """
 
-    def __init__(self, total: int, what: str, remedy: str) -> None:
-        self.total, self.what, self.remedy = total, what, remedy
-        self.array: np.ndarray | None = None
+    def __init__(self, total: int, what: str, remedy: str, room: Room | None = None, copies: int = 1) -> None:
+        self.total, self.what, self.remedy, self.room, self.copies = total, what, remedy, room, copies
+        self.growing: Growing | None = None
         self.filled = self.looked_at = 0
 
     def add(self, maps: np.ndarray, mask: np.ndarray) -> None:
         """Appends those of these maps that the mask chooses."""
         self.looked_at += len(maps)
-        if self.array is None:
-            self.array = np.empty((0, *maps.shape[1:]), maps.dtype)
+        if self.growing is None:
+            # Without a room, memory is all there is.
+            self.growing = Growing(self.room or Room(math.inf), maps.shape[1:], maps.dtype)
         after = self.filled + int(mask.sum())
-        if after > len(self.array):
-            self._grow(after)
-        self.array[self.filled : after] = maps[mask]
+        if after > len(self.growing.array):
+            self._grow(self.growing, after)
+        self.growing.array[self.filled : after] = maps[mask]
         self.filled = after
 
     def all(self) -> np.ndarray:
         """What was gathered."""
-        assert self.array is not None
-        return self.array[: self.filled]
+        assert self.growing is not None
+        return self.growing.done(self.filled)
 
-    def _grow(self, least: int) -> None:
-        assert self.array is not None
+    def _grow(self, growing: Growing, least: int) -> None:
         # As many as there will be if those to come are like those so far, and some more.
         room = min(self.total, max(least, math.ceil(1.25 * least / self.looked_at * self.total)))
-        each = self.array[:1].nbytes or math.prod(self.array.shape[1:]) * self.array.itemsize
-        shape = " × ".join(map(str, self.array.shape[1:]))
-        check_memory(
-            least / self.looked_at * self.total * each,
-            f"activations of {shape} of about {round(least / self.looked_at * self.total):,} {self.what}",
-            self.remedy,
-        )
-        # Memory that isn't written to isn't taken.
-        larger = np.empty((room, *self.array.shape[1:]), self.array.dtype)
-        larger[: self.filled] = self.array[: self.filled]
-        self.array = larger
+        array = growing.array
+        each = math.prod(array.shape[1:]) * array.itemsize
+        shape, expected = " × ".join(map(str, array.shape[1:])), least / self.looked_at * self.total
+        what = f"activations of {shape} of about {round(expected):,} {self.what}"
+        if self.room is None:
+            check_memory(expected * each, what, self.remedy)
+        else:
+            self.room.check(expected * each, what)
+        growing.grow(room, math.ceil(expected * each * self.copies))

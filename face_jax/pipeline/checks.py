@@ -6,22 +6,35 @@ import math
 from typing import Any, Literal
 
 from ..activation_checks import check_signs
-from ..activations import Collected, Cropping
+from ..activations import COPIES_OF_ROWS, Collected, Cropping
+from ..blocks.room import Room
 from ..faithfulness import Faithfulness
 from ..faithfulness.losses import SoftmaxLoss
 from ..model import SplitModel, check_model
+from ..nmf import NNDSVD, Given, MiniBatch, Random, Warmup
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
+from ..nmf.solvers.update_rules import Solver
 from ..nmf.validate import squared_error
 from ..signs import Signs, signs_for
-from ..support.arguments import callable_with, check_count, float_or_none, function, index_or_none, share, shown
+from ..support.arguments import (
+    callable_with,
+    check_count,
+    float_or_none,
+    function,
+    index_or_none,
+    path_of,
+    real,
+    share,
+    shown,
+)
 from ..support.memory import check_memory
 
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 _CACHES = "an object such as ArrayCache(folder)"
-# While crops are factorized their rows are held so many times, and each has its place, drawn from random numbers.
-_COPIES_OF_ROWS, _BYTES_OF_A_BOX = 4, 200
+# The place of a crop, drawn from random numbers.
+_BYTES_OF_A_BOX = 200
 
 
 def check_settings(
@@ -101,15 +114,42 @@ def check_rank(rank: int | str, crops: int, channels: int) -> None:
         )
 
 
-def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected) -> None:
+def check_crops(cropping: Cropping, shapes: list[tuple[int, int]], seen: Collected, room: Room | None = None) -> None:
     """Raises `NotEnoughMemoryError` for more crops than could be held, where the rule says how many there are.
 
-    `seen` is what the model makes of whole photographs, which says how many channels and classes there are.
+    **Arguments:**
+
+    - `cropping`: the rule.
+    - `shapes`: heights and widths of the photographs that are cropped.
+    - `seen`: what the model makes of whole photographs, which says how many channels and classes there are.
+    - `room`: where activations go that are too many for memory.
     """
     count = getattr(cropping, "count", None)
     if count is None:
         return
     crops = count(shapes)
-    each = _COPIES_OF_ROWS * seen.maps.shape[-1] * seen.maps.itemsize + 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
+    row, rest = seen.maps.shape[-1] * seen.maps.itemsize, 2 * seen.logits[:1].nbytes + _BYTES_OF_A_BOX
     what = f"crops={cropping!r} of {len(shapes):,} photographs, {crops:,} crops of {seen.maps.shape[-1]:,} channels,"
-    check_memory(each * crops, what, "take fewer crops")
+    if room is None or room.fits(COPIES_OF_ROWS * row * crops):
+        check_memory((COPIES_OF_ROWS * row + rest) * crops, what, "take fewer crops")
+        return
+    # The rows, and what a run in blocks keeps of them.
+    room.check(2 * row * crops, what)
+    check_memory(rest * crops, what, "take fewer crops")
+
+
+def room_of(memory: Any, store: Any) -> Room:
+    """Where activations go; raises `ValueError` for what isn't an amount of memory or a folder."""
+    folder = None if store is None else path_of("store", store, "a folder")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"store={str(folder)!r} is a file; give a folder, in which files without names are kept")
+    return Room(None if memory is None else real("memory", memory, "number of GiB", least=0) * 2**30, folder)
+
+
+def streams(solver: AnySolver | None, start: AnyStart | None, preset: Any) -> bool:
+    """Whether a factorization with these can read crops in blocks."""
+    if preset is not None and (preset.of_places or preset.by_scikit):
+        return False
+    return (solver is None or isinstance(solver, Solver)) and isinstance(
+        start, Warmup | MiniBatch | Given | Random | NNDSVD | None
+    )

@@ -10,11 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import metrics
+from ..blocks.row_blocks import RowBlocks
 from ..explanation.parts import Importance, Scores
+from ..faithfulness.rows import in_jax
 from ..methods import MeanDirection, NNDSVDStart, RandomDirections
-from ..metrics import Score
+from ..metrics import Score, unit_length
 from ..model import SplitModel
-from ..nmf import factorize
+from ..nmf import NNDSVD, factorize
+from ..nmf.out_of_core import begun_dictionary, mean_of
 from ..support.progress import Progress, silent
 from .fitting import Fitted, filled_up
 from .material import Keys, Material
@@ -32,11 +35,16 @@ def control_banks(fitting: Fitted, rank: int, keys: Keys, *, alike: bool = False
     if fitting.objective.terms:
         settings: dict[str, Any] = {"solver": fitting.solver, "start": fitting.start, "key": keys["start"]}
         filled = filled_up(rows, None, rank, settings)[0] if alike else rows
-        plain = factorize(jnp.asarray(filled), rank, **settings)
+        plain = factorize(in_jax(filled), rank, **settings)
         banks[WITHOUT_TERM] = np.asarray(plain.dictionary)
     # Beside concepts of either sign random ones have signs, too: they'd be at a loss else, not without knowledge.
     signed = fitting.solver.signed_dictionary
     drawn = (NNDSVDStart, keys["start"]), (MeanDirection, first), (RandomDirections, second)
+    if isinstance(rows, RowBlocks):
+        begun = begun_dictionary(rows, rank, NNDSVD(), signed=signed, key=keys["start"])
+        banks[NNDSVDStart.name] = unit_length(np.asarray(begun))
+        # The others know no more of the rows than their mean.
+        rows, drawn = mean_of(rows)[None], drawn[1:]
     return banks | {kind.name: kind(signed=signed).fit(rows, rank, key).dictionary for kind, key in drawn}
 
 

@@ -42,7 +42,7 @@ def with_effects(
     **Returns:** the concepts.
     """
     some = looked_at(model, len(photographs))
-    seen, codes = photographs[some], codes[some]
+    seen, codes = (photographs, codes) if len(some) == len(photographs) else (photographs[some], codes[some])
     head = seen.head(model.head)
     scores = class_readings(head, jnp.asarray(codes), jnp.asarray(dictionary))
     without = removals(

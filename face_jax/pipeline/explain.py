@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..explanation.parts import Provenance, Target
 from ..explanation.record import Explanation
+from ..faithfulness.rows import streamed
 from ..methods import Published
 from ..methods.bank import places_of
 from ..model import SplitModel, photographs_for
@@ -22,7 +24,7 @@ from ..support.memory import exhaustion_in_words
 from ..support.precision import full_precision
 from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
-from .checks import check_faithfulness, check_objects, check_rank, check_settings
+from .checks import check_faithfulness, check_objects, check_rank, check_settings, room_of, streams
 from .finishing import finished
 from .fitting import choose_rank, fit
 from .material import keys_of, material_of, places_in
@@ -32,9 +34,10 @@ from .selection import Activator, apart_if_signed, choose_class
 
 if TYPE_CHECKING:
     PresetName = Literal["face", "craft", "ice"] | Published | None
+    Folder = str | os.PathLike[str] | None
 else:
     # Whoever gives something else is told so in words.
-    PresetName = Any
+    PresetName = Folder = Any
 _RANK = 25
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
@@ -60,6 +63,8 @@ def explain(
     batch: Whole = 32,
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
+    memory: Real | None = None,
+    store: Folder = None,
     progress: Watched = None,
 ) -> Explanation:
     """Which concepts a classifier uses for a class: from photographs to an explanation with every stage in it.
@@ -98,6 +103,10 @@ def explain(
     - `key`: for crops, the split, the start and the controls; the same key, or seed, gives the same explanation.
     - `cache`: keeps activations between runs, such as `face_jax.ArrayCache(folder)`; nothing is kept by default.
         `face_jax.keep_compilations()` keeps compiled programs, which save a minute or two of each new process.
+    - `memory`: GiB of memory that activations may take; by default half of what is free. More of them are kept in
+        files and read in blocks; a note says so, and results are those in memory, to rounding. Beside them a run needs
+        the network's own memory, and that of averages, logits and codes.
+    - `store`: the folder of these files, which go with the explanation; by default the system's for temporary files.
     - `progress`: whom to tell how far it is: True for a line on standard error, False for nobody, or a
         `face_jax.support.progress.Progress`. By default a line where a person watches, on a terminal or in a notebook.
 
@@ -119,6 +128,7 @@ def explain(
     rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
     faithfulness = check_faithfulness(faithfulness, objective)
     flag("one_each", one_each)
+    room = room_of(memory, store)
     progress, stopwatch = progress_of(progress), Stopwatch()
     with (
         stopwatch("everything else"),
@@ -132,14 +142,16 @@ def explain(
             paper.check(model)
         every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
-        activator = Activator(model, batch, cache, progress, stopwatch, solver if signs == "mixed" else None)
+        activator = Activator(model, batch, cache, progress, stopwatch, solver if signs == "mixed" else None,
+                              room, streams(solver, start, paper))  # fmt: skip
         number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
         if signs == "apart":
             activator, seen = apart_if_signed(activator, seen)
         if paper is not None:
             paper.check_photographs(len(seen.index))
             crops = paper.cropping(model.preprocess)
-        places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess)
+        places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess,
+                           room if activator.streams else None)  # fmt: skip
         maps = seen.kept.maps
         each = maps.shape[1] * maps.shape[2]
         count = len(places.fitted) * each if paper is not None and paper.of_places else len(places.crops)
@@ -151,7 +163,9 @@ def explain(
         if paper is not None and paper.of_places:
             rows = whole = places_of(seen.kept.maps[places.fitted])
         signed = material.signed if solver is None else solver.signed_dictionary
-        rank, scan = choose_rank(rank, rows, signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch)
+        rank, scan = choose_rank(
+            rank, streamed(rows), signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch
+        )
         if paper is not None and paper.by_scikit:
             with stopwatch("factorization"), progress("Factorizing", 1) as advance:
                 fitting = fit_by_scikit(paper.method, rows, material.pictures.crop_activations, rank, keys["start"])
@@ -166,7 +180,8 @@ def explain(
             model, Target(number, chosen), material, fitting, seen, keys, strongest=strongest, one_each=one_each,
             progress=progress, stopwatch=stopwatch, preset=paper,
         )  # fmt: skip
-    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper)
+    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper,
+                     room=room)  # fmt: skip
     if paper is not None:
         notes = (note_on(paper, found.scores.own), *notes)
     settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number, paper)

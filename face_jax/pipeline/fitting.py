@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..faithfulness import Path, faithful_rows
+from ..faithfulness import Path
 from ..faithfulness.chosen_lambda import FOLDS, fit_along, leading_to, path_judged_on
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
+from ..faithfulness.rows import Rows, in_jax, rows_where_they_lie, streamed
 from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
@@ -45,7 +46,7 @@ class Fitted:
     - `of_places`: whether rows are places of photographs, and not averages of crops.
     """
 
-    rows: Float[np.ndarray, "row channel"]
+    rows: Rows
     objective: AnyObjective
     solver: AnySolver
     start: AnyStart
@@ -71,7 +72,7 @@ def fit(
     progress: Progress,
     stopwatch: Stopwatch,
     outputs: Outputs = MultiClass(),  # noqa: B008 (settings: frozen)
-    rows: Float[np.ndarray, "row channel"] | None = None,
+    rows: Rows | None = None,
     along: Sequence[float] | None = None,
     alike: bool = False,
 ) -> Fitted:
@@ -114,12 +115,12 @@ def fit(
     if sparse:
         rows = material.places
     others = rows is not None
-    rows = crops if rows is None else rows
+    rows = streamed(crops) if rows is None else rows
     if objective is None:
         objective = usual_objective(rows, rank, signed=sparse and others)
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         if faithfulness is not None:
-            rows, term = faithful_rows(material.fitted.head(head), crops, material.fitted.maps, outputs)
+            rows, term = rows_where_they_lie(material.fitted.head(head), crops, material.fitted.maps, outputs)
             if faithfulness == "auto" and along is None:
                 with stopwatch("choice of the faithfulness"):
                     path = path_of(head, material, rank, solver, start, keys, progress, outputs)
@@ -133,17 +134,17 @@ def fit(
                 solution = factorize(jnp.asarray(filled), rank, objective=SquaredError() + weight * room, **settings)
         if solution is None:
             filled = filled_up(rows, None, rank, settings)[0] if alike else rows
-            solution = factorize(jnp.asarray(filled), rank, objective=objective, **settings)
+            solution = factorize(in_jax(filled), rank, objective=objective, **settings)
         crop_codes = np.asarray(solution.codes)[: len(crops)]
         if others or not (getattr(head, "affine", False) or faithfulness is None):
             # The rows were places of pictures, in the crops' place.
-            crop_codes = np.asarray(encode(jnp.asarray(crops), solution.dictionary))
+            crop_codes = np.asarray(encode(in_jax(streamed(crops)), solution.dictionary))
         advance(1)
     return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain, of_places=others)
 
 
 def filled_up(
-    rows: Float[np.ndarray, "row channel"], term: Any, rank: int, settings: dict[str, Any]
+    rows: Any, term: Any, rank: int, settings: dict[str, Any]
 ) -> tuple[Float[np.ndarray, "filled channel"], Any]:
     """Rows with rows of zeros behind them that teach nothing, unless a start sees them, and the term for all."""
     if term is not None and term.weights is None:
@@ -182,7 +183,7 @@ def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None
 
 def choose_rank(
     rank: int | Literal["auto"],
-    rows: Float[np.ndarray, "crop channel"],
+    rows: Rows,
     *,
     signed: bool,
     key: Key[Array, ""],
@@ -195,7 +196,7 @@ def choose_rank(
     with stopwatch("choice of the rank"), progress("Comparing ranks", 1) as advance:
         ranks = [candidate for candidate in checks.RANKS if candidate <= min(rows.shape)]
         # By the signs of all that is explained, of which the rows are averages.
-        scan = rank_scan(jnp.asarray(rows), ranks, key=key, solver=usual_solver(signed=signed, **OF_RANKS))
+        scan = rank_scan(in_jax(rows), ranks, key=key, solver=usual_solver(signed=signed, **OF_RANKS))
         advance(1)
     return scan.suggested, scan
 

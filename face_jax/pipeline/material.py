@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..activation_checks import below_zero
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
+from ..blocks.room import Room
 from ..explanation.parts import Pictures
-from ..methods.bank import places_of
 from ..pictures.crop_rules import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
@@ -83,7 +83,7 @@ class Material:
         pictures = self.pictures
         if len(pictures.photographs) == 1:
             return None
-        return some_places([pictures.collected.maps[pictures.fitted]])
+        return some_places([pictures.collected.maps], [pictures.fitted])
 
     @property
     def signed(self) -> bool:
@@ -92,10 +92,27 @@ class Material:
         return below_zero(photographs, crops, self.fitted.maps, self.scored.maps)
 
 
-def some_places(maps: Sequence[Float[np.ndarray, "image y x channel"]]) -> Float[np.ndarray, "row channel"]:
-    """The places of pictures as rows; of very many as many as are few enough, evenly over the pictures."""
-    rows = np.concatenate([places_of(each) for each in maps])
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_PLACES)).round().astype(np.int64))]
+def some_places(
+    maps: Sequence[Float[np.ndarray, "image y x channel"]], pictures: Sequence[Int[np.ndarray, " some"]] | None = None
+) -> Float[np.ndarray, "row channel"]:
+    """The places of pictures as rows; of very many as many as are few enough, evenly over the pictures.
+
+    **Arguments:**
+
+    - `maps`: of pictures; those in files are read where they're needed alone.
+    - `pictures`: which of each are meant; all if None.
+    """
+    pictures = [np.arange(len(each)) for each in maps] if pictures is None else pictures
+    places = [each.shape[1] * each.shape[2] for each in maps]
+    counts = [len(some) * each for some, each in zip(pictures, places, strict=True)]
+    total = sum(counts)
+    chosen = np.unique(np.linspace(0, total - 1, min(total, _MOST_PLACES)).round().astype(np.int64))
+    rows, begun = [], 0
+    for each, some, per, count in zip(maps, pictures, places, counts, strict=True):
+        at = chosen[(begun <= chosen) & (chosen < begun + count)] - begun
+        rows.append(np.asarray(each.reshape(len(each), per, -1)[some[at // per], at % per]))
+        begun += count
+    return np.concatenate(rows)
 
 
 def places_in(
@@ -106,6 +123,7 @@ def places_in(
     keys: Keys,
     stopwatch: Stopwatch,
     preprocess: Preprocess,
+    room: Room | None = None,
 ) -> Places:
     """Photographs of the class, split, and the crops of those fitted.
 
@@ -117,6 +135,7 @@ def places_in(
     - `keys`: from `keys_of`.
     - `stopwatch`: told what the time went into.
     - `preprocess`: how photographs become network input.
+    - `room`: where activations of crops go that are too many for memory; None: nowhere.
 
     **Returns:** them. Raises `NotEnoughMemoryError` for more crops than could be held.
     """
@@ -125,7 +144,7 @@ def places_in(
     with stopwatch("reading and resizing pictures"):
         shapes = [photograph.pixels(preprocess.reads).shape[:2] for photograph in kept]
     cropping = proportioned(cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted)))), preprocess)
-    check_crops(cropping, [shapes[number] for number in fitted], seen.kept)
+    check_crops(cropping, [shapes[number] for number in fitted], seen.kept, room)
     return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..activations import Survey
+from ..blocks.room import Room, share_of
 from ..explanation.parts import Fit, Settings
 from ..faithfulness import Path
 from ..model import SplitModel
@@ -21,6 +22,7 @@ from ..pictures.photographs import Photograph
 from ..signs import are_apart
 from ..support.classes import Target as Class
 from ..support.classes import other_reading
+from ..support.memory import in_bytes
 from ..support.sentences import counted, first_of, in_digits
 from .fitting import Fitted
 from .material import Material
@@ -42,6 +44,7 @@ def notes_on(
     fitting: Fitted,
     scan: RankScan | None,
     preset: Preset | None = None,
+    room: Room | None = None,
 ) -> tuple[str, ...]:
     """What should be known before the explanation is believed.
 
@@ -53,6 +56,7 @@ def notes_on(
     - `material`: what concepts were found in and scored on.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
     - `preset`: the paper's settings, if these were asked for.
+    - `room`: where activations were.
 
     **Returns:** the notes.
     """
@@ -65,7 +69,16 @@ def notes_on(
         *_on_pictures(model, target, material),
         *_on_signs(model, seen.kept.maps, fitting),
         *_on_fitting(fitting, scan, preset),
+        *_on_room(room),
     )
+
+
+def _on_room(room: Room | None) -> Iterator[str]:
+    if room is not None and room.filed:
+        yield (
+            f"Activations of {in_bytes(room.filed)} didn't fit into the memory that they may take: they were kept in "
+            "files and read in blocks, which changes results by rounding alone."
+        )
 
 
 def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...], seen: Survey) -> Iterator[str]:
@@ -134,7 +147,7 @@ def _on_pictures(model: SplitModel, target: int, material: Material) -> Iterator
 
 def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], fitting: Fitted) -> Iterator[str]:
     if are_apart(model):
-        share = float((np.split(maps, 2, axis=-1)[1] > 0).mean())
+        share = share_of(np.split(maps, 2, axis=-1)[1], lambda some: some > 0)
         yield (
             f"{share:.0%} of the activations of layer {model.layer} in the photographs are below zero: positive and "
             "negative ones are channels of their own here, so that concepts are what is added up of both. Concepts of "
@@ -144,7 +157,7 @@ def _on_signs(model: SplitModel, maps: Float[np.ndarray, "image y x channel"], f
         return
     if not fitting.solver.signed_dictionary:
         return
-    share = float((maps < 0).mean())
+    share = share_of(maps, lambda some: some < 0)
     having = (
         f"has activations of either sign ({share:.0%} of those in the photographs are below zero)"
         if share > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import importlib.metadata
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..activation_checks import below_zero, check_signs
-from ..activations import Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
+from ..activations import COPIES_OF_ROWS, Collected, Crops, Survey, collect_crops, pooled, survey, whole_maps
+from ..blocks.room import Room, mapped_by_parts
 from ..model import SplitModel
 from ..nmf.options import AnySolver
 from ..outputs import Binary
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..signs import are_apart, signs_apart
+from ..support.cache import Arrays
 from ..support.progress import Progress, Stopwatch
 
 
@@ -37,6 +40,8 @@ class Activator:
     - `cache`: called with what the activations depend on, and with the function that computes them.
     - `progress`, `stopwatch`: told how far it is, and what the time went into.
     - `solver`: what the activations are for, if it was chosen already: what it can't represent is refused.
+    - `room`: where activations are that are too many for memory; None: nowhere.
+    - `streams`: whether crops may be there, too: their factorization reads them in blocks.
     """
 
     model: SplitModel
@@ -45,6 +50,8 @@ class Activator:
     progress: Progress
     stopwatch: Stopwatch
     solver: AnySolver | None = None
+    room: Room | None = None
+    streams: bool = True
 
     def survey(self, photographs: Sequence[Photograph], target: int | tuple[int, ...] | None) -> Survey:
         """`face_jax.activations.survey`, kept."""
@@ -58,6 +65,7 @@ class Activator:
                 progress=self.progress,
                 stopwatch=self.stopwatch,
                 solver=self.solver,
+                room=self.room,
             )
             return {
                 **_arrays(seen.kept),
@@ -72,7 +80,7 @@ class Activator:
         # Names are in what is said of files that can't be read.
         names = "\0".join(photograph.name for photograph in photographs)
         said = ["survey of predictions", repr(self.model.outputs), str(target), names]
-        arrays = self.cache([*said, *self._identity(photographs)], compute)
+        arrays = self._placed(self.cache([*said, *self._identity(photographs)], compute), self.room)
         self._check(arrays["maps"])
         return Survey(
             kept=_collected(arrays),
@@ -86,7 +94,7 @@ class Activator:
 
     def crops(self, photographs: Sequence[Photograph], crops: Crops, *, maps: bool) -> Collected:
         """Activations of crops, kept: whole maps if `maps`, else averaged over places."""
-        keep = whole_maps if maps else pooled
+        keep, room = whole_maps if maps else pooled, self.room if self.streams else None
 
         def compute() -> dict[str, np.ndarray]:
             found = collect_crops(
@@ -98,14 +106,23 @@ class Activator:
                 progress=self.progress,
                 stopwatch=self.stopwatch,
                 solver=self.solver,
+                room=room,
             )
             return _arrays(found)
 
         window = b"" if crops.window is None else crops.window.tobytes()
         where = (crops.image.tobytes(), crops.box.tobytes(), window)
-        arrays = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
+        kept = self.cache(["crops", keep.__name__, *self._identity(photographs), *where], compute)
+        arrays = self._placed(kept, room, COPIES_OF_ROWS)
         self._check(arrays["maps"])
         return _collected(arrays)
+
+    def _placed(self, arrays: Arrays, room: Room | None, copies: int = 1) -> dict[str, np.ndarray]:
+        """What was kept, with the maps where their size belongs; all in memory without a room."""
+        room = room or Room(math.inf)
+        return {
+            name: room.placed(array, copies) if name == "maps" else np.asarray(array) for name, array in arrays.items()
+        }
 
     def _check(self, maps: Float[np.ndarray, "image y x channel"]) -> None:
         """What was kept was computed for any solver."""
@@ -207,7 +224,10 @@ def apart_if_signed(activator: Activator, seen: Survey, *, known: bool = False) 
     maps = seen.kept.maps
     if are_apart(activator.model) or not (known or below_zero(maps)):
         return activator, seen
-    kept = dataclasses.replace(seen.kept, maps=np.concatenate([np.maximum(maps, 0), np.maximum(-maps, 0)], axis=-1))
+    apart = mapped_by_parts(
+        maps, 2 * maps.shape[-1], lambda some: np.concatenate([np.maximum(some, 0), np.maximum(-some, 0)], axis=-1)
+    )
+    kept = dataclasses.replace(seen.kept, maps=apart)
     return dataclasses.replace(activator, model=signs_apart(activator.model)), dataclasses.replace(seen, kept=kept)
 
 

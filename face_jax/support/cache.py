@@ -7,6 +7,8 @@ import hashlib
 import os
 import pathlib
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -14,6 +16,8 @@ import numpy as np
 Arrays = Mapping[str, np.ndarray]
 # The array in each file that says what it is of, and what the others have to be.
 _SEAL = "face_jax_seal"
+_A_DAY = 24 * 3600.0
+_LARGE = 64 * 2**20  # bytes of a file whose arrays aren't brought into memory
 
 
 def cache_folder() -> pathlib.Path:
@@ -70,6 +74,10 @@ class ArrayCache:
                 part.unlink(missing_ok=True)
 
     def _trim(self, folder: pathlib.Path) -> None:
+        for left in folder.glob("*.part"):
+            # Of a process that was killed while it wrote.
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink(missing_ok=True)
         files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
         total = 0
         for file in files:
@@ -93,11 +101,36 @@ def _seal(named: str, arrays: Arrays) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
+def _arrays_in(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file; of a large one they stay in it, and are read where they're touched."""
+    if file.stat().st_size <= _LARGE:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as loaded:
+            return {name: loaded[name] for name in loaded.files}
+    found = {}
+    with file.open("rb") as opened, zipfile.ZipFile(opened) as members:
+        for member in members.infolist():
+            with members.open(member) as part:
+                version = np.lib.format.read_magic(part)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, fortran, dtype = read(part)
+                begin = part.tell()
+            # As the array is longer than its header, the local one's length isn't the directory's.
+            opened.seek(member.header_offset + 26)
+            name, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
+            at = member.header_offset + 30 + name + extra + begin
+            if member.compress_type or fortran or dtype.hasobject:
+                raise ValueError("not what is written here")
+            stored = (
+                np.memmap(file, dtype, mode="r", offset=at, shape=shape) if 0 not in shape else np.empty(shape, dtype)
+            )
+            found[member.filename.removesuffix(".npy")] = stored
+    return found
+
+
 def _read(file: pathlib.Path, named: str) -> Arrays | None:
     # Whatever is wrong with a file, and NumPy raises nearly anything then, what it held can be computed anew.
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
+        arrays = _arrays_in(file)
         if not np.array_equal(arrays.pop(_SEAL), _seal(named, arrays)):
             return None
         os.utime(file)

@@ -18,7 +18,7 @@ def check_memory(needed: int | float, what: str, remedy: str) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise NotEnoughMemoryError(
-            f"{what} would need about {_gigabytes(needed)} of memory, and {_gigabytes(free)} are free; {remedy}"
+            f"{what} would need about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {remedy}"
         )
 
 
@@ -47,7 +47,8 @@ def _exhausted(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(mark in said for mark in marks)
 
 
-def _gigabytes(count: int | float) -> str:
+def in_bytes(count: int | float) -> str:
+    """A number of bytes in words."""
     return f"{count / 2**30:,.1f} GiB" if count >= 0.95 * 2**30 else f"{count / 2**20:,.0f} MiB"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -25,12 +26,33 @@ class Progress(Protocol):
         ...
 
 
+# How many stages are open, of which somebody or nobody is told.
+_OPEN: contextvars.ContextVar[int] = contextvars.ContextVar("open_stages", default=0)
+
+
+@contextlib.contextmanager
+def open_stage() -> Iterator[None]:
+    """While it's open, work inside tells nobody unless it was asked to: `told_already`."""
+    # By counting: stages of generators needn't close in the order in which they were opened.
+    _OPEN.set(_OPEN.get() + 1)
+    try:
+        yield
+    finally:
+        _OPEN.set(_OPEN.get() - 1)
+
+
+def told_already() -> bool:
+    """Whether this is part of work of which somebody is told already, or nobody is to be."""
+    return _OPEN.get() > 0
+
+
 @contextlib.contextmanager
 def silent(stage: str, total: int) -> Iterator[Advance]:
     """A `Progress` that shows nothing."""
     del stage, total
     go_on()
-    yield nobody
+    with open_stage():
+        yield nobody
 
 
 def nobody(steps: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import callable_with
 from .interrupts import go_on
-from .progress import Advance, Progress, silent
+from .progress import Advance, Progress, open_stage, silent, told_already
 
 if TYPE_CHECKING:
     Watched = Progress | bool | None
@@ -34,12 +34,12 @@ def progress_of(progress: Watched) -> Progress:
     **Arguments:**
 
     - `progress`: a `Progress` of your own; True for a line on standard error, False for nothing, None for a line where
-        a person watches: on a terminal and in a notebook.
+        a person watches, on a terminal and in a notebook, unless this is part of work of which somebody is told.
 
     **Returns:** a `Progress`. Raises `ValueError` for anything else.
     """
     if progress is None:
-        return line if _watched() else silent
+        return line if _watched() and not told_already() else silent
     if isinstance(progress, bool):
         return line if progress else silent
     if isinstance(progress, _Own):
@@ -62,7 +62,7 @@ class _Own:
         told = self.progress(stage, total)
         if not isinstance(told, contextlib.AbstractContextManager):
             raise ValueError(f"progress gives a {type(told).__name__}, which isn't a context manager; {_REMEDY}")
-        with told as tell:
+        with told as tell, open_stage():
             callable_with("progress", tell, f"let its context manager give a function of a number; {_REMEDY}", 1)
 
             def advance(steps: int) -> None:
@@ -106,7 +106,8 @@ def line(stage: str, total: int) -> Iterator[Advance]:
         # It has no steps to wait for, and may take minutes.
         print(f"\r{stage} …", end="", file=sys.stderr, flush=True)
     try:
-        yield advance
+        with open_stage():
+            yield advance
     finally:
         if total <= 1 or time.monotonic() - begun >= _SOON:
             tell("\n")

@@ -191,6 +191,14 @@ def test_a_layer_with_activations_below_zero_is_explained_either_way(tiny, signs
         assert json.loads((out / "sanity.json").read_text())["stages"][0]["dictionary"] > 0.99
 
 
+def test_activations_beyond_the_memory_allowed_are_in_files_and_the_report_says_so(tiny, tmp_path):
+    out, done = tiny("--memory", "0", "--store", str(tmp_path / "store"))
+    assert "were kept in files" in " ".join(done.output.split())
+    assert "were kept in files" in (out / "report.html").read_text()
+    assert any("were kept in files" in note for note in json.loads((out / "explanation.json").read_text())["notes"])
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
     from face_jax.cli import run
 

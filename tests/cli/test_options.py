@@ -1,5 +1,7 @@
 """What the command line's words mean."""
 
+import pathlib
+
 import pytest
 from toy_model import colour_model
 
@@ -8,6 +10,7 @@ from face_jax.cli.options import (
     check_counts,
     check_depth,
     check_preset,
+    check_room,
     cropping_of,
     earlier_of,
     labels_of,
@@ -46,6 +49,9 @@ def test_words_become_options():
         (lambda: rank_of("many"), "--rank 'many'"),
         (lambda: check_counts(0, 32, 0), "--rank=0 isn't a number of concepts"),
         (lambda: check_counts("auto", 0, 0), "--batch=0 isn't a number of pictures"),
+        (lambda: check_room(-1.0, None), "--memory -1.0 isn't a number of GiB"),
+        (lambda: check_room(float("nan"), None), "--memory nan"),
+        (lambda: check_room(None, pathlib.Path(__file__)), "--store '.*test_options.py' is a file"),
         (lambda: check_preset("lad"), "--preset 'lad' is no paper's settings; give one of face, craft, ice"),
         (lambda: strength_of("much"), "--faithfulness 'much'"),
         (lambda: labels_of(None, 0.3), "--threshold 0.3 is on the probability of labels"),

@@ -140,6 +140,12 @@ with jax.set_mesh(mesh):
     codes = jax.jit(fj.encode)(a, W)
 assert jax.typeof(codes).sharding.spec[0] == "row" and by_rows(codes)
 close(codes, fj.encode(A, W), 1e-14)
+plain, typed = (fj.kkt_residual(x, u, W).scaled for x, u in ((A, jnp.asarray(np.asarray(codes))), (a, codes)))
+assert abs(plain - typed) < 1e-12
+found = fj.certify_codes(a, codes, W)
+assert bool(found.met.all()) and by_rows(found.violation)
+scan = lambda x: fj.rank_scan(x, [2], folds=2, starts=2, solver=fj.ADMM(rtol=0.0, max_steps=3))
+close(scan(a).held_out, scan(A).held_out, 1e-10)
 """,
 }
 

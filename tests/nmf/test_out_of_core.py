@@ -233,6 +233,13 @@ def test_progress_tells_steps_and_what_they_came_to(capsys):
     assert len(states) == int(found.stats.steps) + 1
     assert states[-1].startswith(f"step {int(found.stats.steps)}, residual ")
     assert "rows/s" in states[-1]
+    # In the activations' own unit, also where the run has another one.
+    for factor in (1.0, 1e-8):
+        told.clear()
+        given = fj.RowBlocks(factor * np.asarray(blocks()))
+        found = fj.factorize(given, RANK, progress=lambda stage, total: Told(stage, total))
+        said = float(told[-1].split("objective ")[1].split(",")[0])
+        assert said == pytest.approx(float(found.stats.final_objective), rel=1e-3)
     # Nobody watches here, and nothing is written.
     fj.factorize(blocks(), RANK)
     assert capsys.readouterr() == ("", "")

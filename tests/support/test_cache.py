@@ -130,6 +130,18 @@ def test_the_least_recently_used_goes_first(tmp_path, counted):
     assert len(calls) == 8
 
 
+def test_what_a_killed_run_left_half_written_goes_after_a_day(tmp_path, counted):
+    compute, _ = counted
+    old, new = tmp_path / "old.part", tmp_path / "new.part"
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    ArrayCache(tmp_path)(["key"], compute)
+    assert not old.exists()
+    # Another run may be writing it.
+    assert new.exists()
+
+
 def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, counted):
     compute, calls = counted
     (tmp_path / "file").touch()

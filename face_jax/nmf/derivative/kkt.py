@@ -7,9 +7,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.row_shards import explicit, in_auto_axes
 from ...support.arguments import flag, real_array
 from ...support.precision import full_precision
 from ...support.reprs import short_repr
@@ -85,6 +87,12 @@ def kkt_residual(
     True
     """
     activations, codes, dictionary = _matrices(activations, codes, dictionary)
+    if any(map(explicit, (activations, codes, dictionary))):
+        again = lambda activations, codes, dictionary, objective, scale: kkt_residual(  # noqa: E731
+            activations, codes, dictionary, objective=objective, scale=scale, signed_dictionary=signed_dictionary
+        )
+        # The numbers are sums over all rows, which every device gets.
+        return in_auto_axes(again, lambda _: PartitionSpec(), activations, codes, dictionary, objective, scale)
     objective = validate.misfit(objective)
     validate.weights_of(objective, activations)
     if not isinstance(signed_dictionary, Tracer):

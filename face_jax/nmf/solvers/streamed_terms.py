@@ -7,7 +7,7 @@ A step reads all rows once for the codes, and once for each step length that the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,117 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ...blocks.scratch import Scratch
 from ...linalg.line_search import armijo, shorter_by_parabola
 from ...linalg.row_blocks import RowBlocks as Division
 from ..history import begun
-from ..objective import Objective, SquaredError
+from ..objective import SquaredError
 from ..shapes import Codes, Dictionary, Number
 from ..solution import Solution, normalized
 from ..steps import share
 from ..terms.alternation import State, ahead, judged
 from ..terms.codes_pass import codes_pass
 from ..terms.moves import Way, dictionary_way
-from ..terms.problem import SAMPLE_ROWS, TRIALS, Part, Problem, Settings, Sums, problem_of, sampled_groups
-from .stream import Piece, Scale, Stream
+from ..terms.problem import TRIALS, Part, Problem, Settings, Sums, sampled_groups
+from .stream import Piece, Scale
+from .streamed_walk import Known as Known
+from .streamed_walk import Terms as Terms
+from .streamed_walk import Walk as Walk
+from .streamed_walk import together as together
 
 Out = Callable[[int, int, np.ndarray], None]
-
-
-def together(objective: Objective, rows: int) -> int:
-    """How many rows are one to the terms; raises `ValueError` if they don't come out even."""
-    none = jnp.zeros((rows, 0))
-    group = problem_of(none, objective, (None,) * len(objective.terms), Settings()).group
-    if group == rows and rows > SAMPLE_ROWS:
-        raise ValueError(
-            f"activations has {rows} rows, which aren't whole images of the objective's terms; or its terms see all "
-            "rows as one. Give all places of each image, one image after the other, and terms that are sums over images"
-        )
-    return group
-
-
-class Terms:
-    """Rows, with the terms that belong to some of them.
-
-    **Arguments:**
-
-    - `stream`, `objective`: the problem.
-    """
-
-    def __init__(self, stream: Stream, objective: Objective) -> None:
-        self.stream, self.terms = stream, objective.terms
-        self.group = together(objective, stream.shape[0])
-        self.quadratic: Any = dataclasses.replace(objective.quadratic, row_weights=None)
-
-    def pieces(self) -> Iterator[tuple[Piece, tuple[Any, ...]]]:
-        """The pieces, each with the terms of its images."""
-        for piece in self.stream:
-            yield piece, self.of(np.arange(piece.start // self.group, piece.stop // self.group))
-
-    def of(self, groups: np.ndarray) -> tuple[Any, ...]:
-        """The terms for some groups of rows."""
-        total = self.stream.shape[0] // self.group
-        found = []
-        for weighted in self.terms:
-            rows = weighted.term.rows_together(self.stream.shape[0])
-            mine = (groups[:, None] * (self.group // rows) + np.arange(self.group // rows)[None]).reshape(-1)
-            term = weighted.term.of_groups(mine, total * self.group // rows)
-            found.append(dataclasses.replace(weighted, term=term))
-        return tuple(found)
-
-
-class Walk(Terms):
-    """Rows, terms and codes, gone through together.
-
-    **Arguments:**
-
-    - `stream`, `objective`, `settings`: the problem.
-    - `rank`: how many concepts.
-    - `scratch`: makes room for codes.
-    """
-
-    def __init__(self, stream: Stream, objective: Objective, settings: Settings, rank: int, scratch: Scratch) -> None:
-        super().__init__(stream, objective)
-        self.settings, self.rank = settings, rank
-        shape = (stream.shape[0] * rank,)
-        # Before the last step, behind it, and behind the one that is tried.
-        self.codes = [scratch.array(shape, stream.dtype) for _ in range(3)]
-        self.still = True
-        self.size: Any = jnp.zeros((), stream.dtype)
-
-    def some(self, which: int, start: int, stop: int) -> Codes:
-        """Codes of some rows: 0 before the last step, 1 behind it, 2 behind the one that is tried."""
-        return jnp.asarray(self.codes[which][start * self.rank : stop * self.rank].reshape(-1, self.rank))
-
-    def put(self, which: int, start: int, stop: int, codes: Any) -> None:
-        """Codes of some rows, written."""
-        self.codes[which][start * self.rank : stop * self.rank] = np.asarray(codes).reshape(-1)
-
-    def keep(self) -> None:
-        """The step that was tried is kept."""
-        before, now, tried = self.codes
-        self.codes, self.still = [now, tried, before], False
-
-    def ends(self) -> Any:
-        """The problem as far as it's known without rows."""
-        none = jnp.zeros((0, self.stream.shape[1]), self.stream.dtype)
-        return Known(none, self.quadratic, self.size, self.settings)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """What is known of a problem without its rows."""
-
-    none: Array
-    quadratic: SquaredError
-    size: Number
-    settings: Any = dataclasses.field(metadata={"static": True})
-
-    @property
-    def problem(self) -> Problem:
-        """As steps take it."""
-        return Problem(self.none, self.quadratic, (), self.settings, 1, self.size)
 
 
 def solve(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ...linalg.row_shards import by_shard, row_shards
 from ...support.scaling import positive
+from ...support.watched_steps import unwatched
 from ..nnls.least_squares import codes_of
 from ..objective import SquaredError
 from ..shapes import Activations, CodesT, Dictionary, FactorsT, Scalar
@@ -96,7 +97,8 @@ class Warmup(Start):
                 sample = drawn.of(activations)
                 codes = codes_for(sample, dictionary)
             solver = dataclasses.replace(rule, max_steps=drawn.steps)
-            found = solve(sample, SquaredError(), solver, codes, dictionary)
+            with unwatched():
+                found = solve(sample, SquaredError(), solver, codes, dictionary)
             # Equal shares of length for both factors: the solvers' steps treat them alike then.
             lengths = jnp.sqrt(jnp.sqrt(jnp.sum(found.codes**2, axis=0) * drawn.times))
             dictionary = found.dictionary * positive(lengths)[:, None]
