@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,13 +22,15 @@ from . import rank_choice_in_blocks as in_parts
 from .factorization import factorize
 from .matching import agreements, drawn_rows
 from .objective import SquaredError
-from .options import Matrix
+from .observed import observed_alone
+from .options import Mask, Matrix
 from .settings import check_solver, usual_solver
 from .shapes import Activations, Codes, Dictionary, Number
 from .solvers.starts import Given, Random
 from .solvers.stream import Stream
 from .solvers.streamed_facts import look
 from .solvers.update_rules import Solver
+from .sparse import sparse_rows
 
 # Of the solver, where none is given.
 SETTINGS: Mapping[str, Any] = {"rtol": 1e-3, "max_steps": 200}
@@ -74,6 +77,7 @@ def rank_scan(
     starts: Whole = 3,
     left_out: Real = 0.1,
     solver: Any = None,
+    observed: Mask = None,
 ) -> RankScan:
     """Compare ranks by bi-cross-validation with masked entries (Owen & Perry 2009) and by stability over starts.
 
@@ -90,6 +94,8 @@ def rank_scan(
     - `left_out`: which share of the entries a mask leaves out.
     - `solver`: the rule; a coarse tolerance is enough to compare ranks. By default `ADMM(rtol=1e-3, max_steps=200)`, or
         `SemiNMF` with these settings if any activation is below zero.
+    - `observed`: where there are missing values, of dense activations in memory: truth values, as for `factorize`.
+        Entries are left out among those that were observed.
 
     **Returns:** the table. Time grows with `(folds + starts) × len(ranks)`. Raises `ValueError` for what `factorize`
     refuses, and for activations that are 0 everywhere.
@@ -101,8 +107,14 @@ def rank_scan(
     3
     """
     blocks: Any = in_blocks("activations", activations)
+    if observed is not None and (blocks is not None or sparse_rows("activations", activations) is not None):
+        raise ValueError("observed= is there for dense activations in memory; leave it out, or give an array")
     if blocks is None:
         activations = validate.matrix("activations", activations, "row × channel")
+    seen = None
+    if observed is not None:
+        activations, objective = observed_alone(activations, SquaredError(), observed, channels=True)
+        seen = objective.weights
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
@@ -116,7 +128,7 @@ def rank_scan(
         solver = usual_solver(signed=facts.low < 0, **SETTINGS) if solver is None else solver
         if facts.low == facts.high == 0:
             raise ValueError("activations are all 0, which any number of concepts describes; give others")
-        return _scan(blocks, order, folds, starts, left_out, solver, key)
+        return _scan(blocks, order, folds, starts, left_out, solver, key, None)
     validate.finite("activations", activations)
     if solver is None:
         solver = usual_solver(signed=validate.value_range(activations)[0] < 0, **SETTINGS)
@@ -126,21 +138,22 @@ def rank_scan(
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
     # All that is told is a ratio or a cosine.
     activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
-    return _scan(activations, order, folds, starts, left_out, solver, key)
+    return _scan(activations, order, folds, starts, left_out, solver, key, seen)
 
 
 def _scan(
-    activations: Any, order: list[int], folds: int, starts: int, left_out: float, solver: Solver, key: Seed
-) -> RankScan:
+    activations: Any, order: list[int], folds: int, starts: int, left_out: float, solver: Solver, key: Seed,
+    observed: Activations | None,
+) -> RankScan:  # fmt: skip
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
-    fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
+    fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else partial(_fold, observed=observed)
     seen, unseen = [], []
     for fold in jax.random.split(of_masks, folds):
         errors = fold_of(activations, order, left_out, solver, fold)
         seen.append([error[0] for error in errors])
         unseen.append([error[1] for error in errors])
     stability, floor = zip(
-        *(_stability(activations, rank, starts, solver, of_starts, of_floor) for rank in order), strict=True
+        *(_stability(activations, rank, starts, solver, of_starts, of_floor, observed) for rank in order), strict=True
     )
     return RankScan(
         ranks=np.asarray(order),
@@ -153,10 +166,14 @@ def _scan(
 
 
 def _fold(
-    activations: Activations, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""]
-) -> list[tuple[float, float]]:
+    activations: Activations, ranks: list[int], left_out: float, solver: Solver, key: Key[Array, ""],
+    observed: Activations | None = None,
+) -> list[tuple[float, float]]:  # fmt: skip
     of_mask, of_more = jax.random.split(key)
     mask = (jax.random.uniform(of_mask, activations.shape) >= left_out).astype(activations.dtype)
+    # Activations are 0 where nothing was observed.
+    rest = 1 - mask if observed is None else (1 - mask) * observed
+    mask = mask if observed is None else mask * observed
     # The values left out never reach the fit, not even the start.
     visible = activations * mask
     errors, last = [], None
@@ -171,7 +188,7 @@ def _fold(
         last = factorize(
             visible, rank, objective=SquaredError(weights=mask), solver=solver, start=Given(codes, dictionary)
         )
-        errors.append(_errors(activations, last.codes, last.dictionary, mask))
+        errors.append(_errors(activations, last.codes, last.dictionary, mask, rest))
     return errors
 
 
@@ -194,14 +211,16 @@ def _fold_in_blocks(
 
 
 @jax.jit
-def _ratios(activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations) -> tuple[Number, Number]:
+def _ratios(
+    activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations, rest: Activations
+) -> tuple[Number, Number]:
     squares, errors = activations**2, (activations - codes @ dictionary) ** 2
     seen = jnp.sum(mask * errors) / jnp.sum(mask * squares)
-    return seen, jnp.sum((1 - mask) * errors) / jnp.sum((1 - mask) * squares)
+    return seen, jnp.sum(rest * errors) / jnp.sum(rest * squares)
 
 
-def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array) -> tuple[float, float]:
-    seen, unseen = _ratios(activations, codes, dictionary, mask)
+def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array, rest: Array) -> tuple[float, float]:
+    seen, unseen = _ratios(activations, codes, dictionary, mask, rest)
     return float(seen), float(unseen)
 
 
@@ -212,9 +231,11 @@ def _stability(
     solver: Solver,
     of_starts: Key[Array, ""],
     of_floor: Key[Array, ""],
+    observed: Activations | None = None,
 ) -> tuple[float, float]:
+    objective = SquaredError(weights=observed)
     found = [
-        np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key).dictionary)
+        np.asarray(factorize(activations, rank, objective=objective, solver=solver, start=Random(), key=key).dictionary)
         for key in jax.random.split(of_starts, starts)
     ]
     keys = jax.random.split(of_floor, starts)
