@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .nmf import (
     ADMM,
@@ -79,11 +79,14 @@ class Encode(nnx.Module):
         """The penalty on the codes."""
         return self.fixed_l1 if self.log_l1 is None else jnp.exp(self.log_l1[...])
 
-    def __call__(self, activations: Float[Array, "*batch channel"]) -> Float[Array, "*batch concept"]:
-        """The codes of activations with any leading axes, in their dtype."""
+    def __call__(
+        self, activations: Float[Array, "*batch channel"], observed: Bool[Array, "*batch channel"] | None = None
+    ) -> Float[Array, "*batch concept"]:
+        """The codes of activations with any leading axes, in their dtype; `observed`: where none are missing."""
         rows = activations.reshape(-1, activations.shape[-1])
         concepts = self.concepts.astype(rows.dtype)
-        codes = encode(rows, concepts, objective=SquaredError(l1_codes=self.l1))
+        seen = None if observed is None else observed.reshape(rows.shape)
+        codes = encode(rows, concepts, objective=SquaredError(l1_codes=self.l1), observed=seen)
         return codes.reshape(*activations.shape[:-1], -1)
 
     def decode(self, codes: Float[Array, "*batch concept"]) -> Float[Array, "*batch channel"]:
@@ -122,14 +125,14 @@ class Factorize(nnx.Module):
         self.adjoint = adjoint
 
     def __call__(
-        self, activations: Float[Array, "*batch channel"]
+        self, activations: Float[Array, "*batch channel"], observed: Bool[Array, "*batch channel"] | None = None
     ) -> tuple[Float[Array, "*batch concept"], Float[Array, "concept channel"]]:
-        """Codes of activations with any leading axes, and the concepts."""
+        """Codes of activations with any leading axes, and the concepts; `observed`: where none are missing."""
         rows = activations.reshape(-1, activations.shape[-1])
-        solution = self.solve(rows)
+        solution = self.solve(rows, None if observed is None else observed.reshape(rows.shape))
         return solution.codes.reshape(*activations.shape[:-1], -1), solution.dictionary
 
-    def solve(self, rows: Float[Array, "row channel"]) -> Solution:
+    def solve(self, rows: Float[Array, "row channel"], observed: Bool[Array, "row channel"] | None = None) -> Solution:
         """The whole solution, with what happened on the way."""
         return factorize(
             rows,
@@ -138,4 +141,5 @@ class Factorize(nnx.Module):
             solver=self.solver,
             start=self.start,
             adjoint=self.adjoint,
+            observed=observed,
         )

@@ -1,12 +1,16 @@
 """Runs scikit-learn's own tests of its factorization against face_jax's estimators, and says how each ended.
 
 The tests are those of the installed scikit-learn, which are read where they lie: `python tests/sklearn_parity.py`
-prints the table that `docs/howto/scikit-learn-tests.md` has, `--write` puts it there.
+prints the table that `docs/howto/scikit-learn-tests.md` has. `--keep FILE` writes each outcome there as it's found, and
+leaves out those that are there already, so that a run can be stopped and goes on; whatever else is given is an
+expression of pytest's `-k`.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
+import json
 import os
 import pathlib
 import sys
@@ -23,10 +27,22 @@ OWN = (
 
 
 class Outcomes:
-    """A plugin of pytest: how each test ended, and the last line of what it said."""
+    """A plugin of pytest: how each test ended, and the last line of what it said.
 
-    def __init__(self) -> None:
-        self.found: dict[str, tuple[str, str]] = {}
+    **Arguments:**
+
+    - `keep`: a file for the outcomes, whose tests aren't run again; None without.
+    """
+
+    def __init__(self, keep: pathlib.Path | None = None) -> None:
+        self.keep = keep
+        known = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
+        self.found: dict[str, tuple[str, str]] = {name: tuple(one) for name, one in known.items()}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Called by pytest when it has found the tests."""
+        known = set(self.found) if self.keep is not None else set()
+        items[:] = [item for item in items if item.name not in known and item.originalname not in OWN]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Called by pytest behind each phase of each test."""
@@ -35,15 +51,20 @@ class Outcomes:
             crash = getattr(report.longrepr, "reprcrash", None)
             words = crash.message if crash else str(report.longrepr or "")
             self.found.setdefault(name, (report.outcome, words))
+            if self.keep is not None:
+                self.keep.write_text(json.dumps(self.found, indent=1))
 
 
-def run(*, only: str = "", options: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+def run(
+    *, only: str = "", options: tuple[str, ...] = (), keep: pathlib.Path | None = None
+) -> dict[str, tuple[str, str]]:
     """How each of scikit-learn's tests ends with face_jax's estimators, by name.
 
     **Arguments:**
 
     - `only`: an expression of pytest's `-k`.
     - `options`: further ones.
+    - `keep`: see `Outcomes`.
     """
     import sklearn
     import sklearn.decomposition as package
@@ -52,7 +73,7 @@ def run(*, only: str = "", options: tuple[str, ...] = ()) -> dict[str, tuple[str
 
     names = "NMF", "MiniBatchNMF", "non_negative_factorization"
     theirs = {name: getattr(package, name) for name in names}
-    outcomes = Outcomes()
+    outcomes = Outcomes(keep)
     file = pathlib.Path(sklearn.__file__).parent / TESTS
     # Not with this project's own settings, by which warnings are errors.
     options = ("-q", "-c", os.devnull, "--rootdir", str(file.parent), "-p", "no:cacheprovider", *options)
@@ -79,7 +100,12 @@ def table(found: dict[str, tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    found = run(only=" ".join(sys.argv[1:]), options=("--tb=short", "-W", "ignore::DeprecationWarning"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("only", nargs="*")
+    given = parser.parse_args()
+    settings = ("--tb=short", "-W", "ignore::DeprecationWarning")
+    found = run(only=" ".join(given.only), options=settings, keep=given.keep)
     passed = sum(outcome == "passed" for outcome, _ in found.values())
     print(table(found))
     print(f"{passed} of {len(found)} pass ({passed / max(1, len(found)):.1%})")

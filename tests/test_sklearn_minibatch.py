@@ -23,7 +23,14 @@ def digits():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([MiniBatchNMF(n_components=3, batch_size=10, max_iter=30)])
+@parametrize_with_checks(
+    [MiniBatchNMF(n_components=3, batch_size=10, max_iter=30)],
+    expected_failed_checks=lambda estimator: {
+        f"check_sample_weight_equivalence_on_{kind}_data": "other rows are other batches; one batch is the same, as a "
+        "test below says"
+        for kind in ("dense", "sparse")
+    },
+)
 def test_keeps_scikit_learns_promises(estimator, check):
     check(estimator)
 
@@ -116,3 +123,95 @@ def test_too_few_passes_are_told(digits):
 def test_settings_that_are_not_valid_are_refused_by_name(digits, settings, words):
     with pytest.raises(ValueError, match=words):
         MiniBatchNMF(3, **settings).fit(digits)
+
+
+START = {"W": np.random.default_rng(1).random((40, 3)) + 0.1, "H": np.random.default_rng(2).random((3, 8)) + 0.1}
+
+
+def counts():
+    return np.random.default_rng(0).poisson(1.5, (40, 8)).astype(float)
+
+
+@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_a_weight_of_two_is_a_sample_that_is_there_twice(beta_loss, kind):
+    X, weights = counts() * (np.arange(8) > 0), np.where(np.arange(40) % 3, 1.0, 2.0)
+    X[X < 3] = 0
+    X[:, 0] = 3
+    settings = {"n_components": 3, "init": "custom", "beta_loss": beta_loss}
+    found = MiniBatchNMF(**settings).partial_fit(kind(X), **START, sample_weight=weights)
+    twice = np.repeat(np.arange(40), weights.astype(int))
+    expected = MiniBatchNMF(**settings).partial_fit(kind(X[twice]), W=START["W"][twice], H=START["H"])
+    np.testing.assert_allclose(found.components_, expected.components_, rtol=1e-9)
+    left_out = np.where(np.arange(40) < 30, 1.0, 0.0)
+    found = MiniBatchNMF(**settings).partial_fit(kind(X), **START, sample_weight=left_out)
+    expected = MiniBatchNMF(**settings).partial_fit(kind(X[:30]), W=START["W"][:30], H=START["H"])
+    np.testing.assert_allclose(found.components_, expected.components_, rtol=1e-9)
+
+
+def test_weights_count_in_a_fit_and_are_checked(digits):
+    weights = np.where(np.arange(len(digits)) < 100, 1.0, 0.0)
+    settings = {"n_components": 4, "batch_size": 100, "random_state": 0, "tol": 1e-3}
+    found = MiniBatchNMF(**settings).fit(digits, sample_weight=weights)
+    plain = MiniBatchNMF(**settings).fit(digits)
+    # Left to themselves, the samples that count are fitted better.
+    errors = [
+        np.linalg.norm(digits[:100] - one.inverse_transform(one.transform(digits[:100]))) for one in (found, plain)
+    ]
+    assert errors[0] < errors[1]
+    with pytest.raises(ValueError, match=r"at least one non-zero|is 0 everywhere"):
+        MiniBatchNMF(3).fit(digits, sample_weight=np.zeros(len(digits)))
+    with pytest.raises(ValueError, match="Negative values"):
+        MiniBatchNMF(3).partial_fit(digits, sample_weight=-weights)
+
+
+@pytest.mark.parametrize("beta_loss", [2, 1, 0.5])
+def test_values_that_were_not_observed_have_no_part_in_a_batch(beta_loss):
+    X = counts() + 0.5
+    seen = np.random.default_rng(3).random(X.shape) < 0.7
+    seen[4] = False
+    holed = np.where(seen, X, np.nan)
+    settings = {"n_components": 3, "init": "custom", "beta_loss": beta_loss, "fresh_restarts_max_iter": 4}
+    found = MiniBatchNMF(**settings, missing="ignore").partial_fit(holed, **START)
+    # Févotte & Idier's updates, written out.
+    power = 1 / (2 - beta_loss) if beta_loss < 1 else 1.0
+    W = np.full((40, 3), np.sqrt(np.nanmean(holed) / 3))
+    H = START["H"]
+    for _ in range(4):
+        Y = np.maximum(W @ H, np.finfo(float).eps)
+        up, down = (seen * np.nan_to_num(holed) * Y ** (beta_loss - 2)) @ H.T, (seen * Y ** (beta_loss - 1)) @ H.T
+        W = W * (up / np.maximum(down, np.finfo(float).eps)) ** power
+    Y = np.maximum(W @ H, np.finfo(float).eps)
+    up, down = W.T @ (seen * np.nan_to_num(holed) * Y ** (beta_loss - 2)), W.T @ (seen * Y ** (beta_loss - 1))
+    # The first batch is added to what there is before: the components over ones.
+    above, below = 0.7 * H + up * H ** (1 / power), 0.7 + down
+    np.testing.assert_allclose(found.components_, (above / below) ** power, rtol=1e-8)
+    sparse = MiniBatchNMF(**settings, missing="unstored")
+    sparse.partial_fit(scipy.sparse.csr_array(np.where(seen, X, 0)), **START)
+    np.testing.assert_allclose(sparse.components_, found.components_, rtol=1e-8)
+    assert not found.transform(holed)[4].any()
+
+
+def test_missing_values_are_filled_in_by_batches():
+    drawn = np.random.default_rng(4)
+    X = drawn.random((300, 2)) @ drawn.random((2, 12)) + 0.05
+    holed = np.where(drawn.random(X.shape) < 0.7, X, np.nan)
+    settings = {"n_components": 2, "batch_size": 50, "random_state": 0, "max_iter": 300, "tol": 1e-6}
+    for missing, given in (("ignore", holed), ("unstored", scipy.sparse.csr_array(np.nan_to_num(holed)))):
+        found = MiniBatchNMF(**settings, missing=missing, max_no_improvement=None).fit(given)
+        filled = found.inverse_transform(found.transform(given))
+        assert np.abs(filled - X)[np.isnan(holed)].mean() < 0.2 * np.abs(X - X.mean(axis=0))[np.isnan(holed)].mean()
+    nothing = np.where(np.arange(12) == 3, np.nan, holed)
+    with pytest.raises(ValueError, match="1 features without any value, the first 3"):
+        MiniBatchNMF(2, missing="ignore").fit(nothing)
+    # A batch of a stream may have none of a feature.
+    assert np.isfinite(MiniBatchNMF(2, missing="ignore").partial_fit(nothing).components_).all()
+
+
+def test_counts_in_a_sparse_matrix_are_the_same_counts():
+    X = counts()
+    settings = {"n_components": 3, "init": "custom", "beta_loss": "kullback-leibler", "batch_size": 20, "max_iter": 3}
+    found = MiniBatchNMF(**settings, tol=0).fit(scipy.sparse.csr_array(X), **START)
+    expected = MiniBatchNMF(**settings, tol=0).fit(X, **START)
+    np.testing.assert_allclose(found.components_, expected.components_, rtol=1e-8)
+    assert found.reconstruction_err_ == pytest.approx(expected.reconstruction_err_, rel=1e-8)

@@ -87,12 +87,71 @@ class SparseRows:
         squares, starts = self.matrix.data.astype(np.float64) ** 2, self.matrix.indptr
         return np.diff(np.concatenate([[0.0], np.cumsum(squares)])[starts])
 
+    def mean(self, *, magnitudes: bool = False) -> float:
+        """Of all entries, or of their magnitudes."""
+        data = self.matrix.data
+        total = np.sum(np.abs(data) if magnitudes else data, dtype=np.float64)
+        return float(total) / (self.shape[0] * self.shape[1])
+
     def blocks(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """A few rows at a time, dense, with the numbers of the first one and of the one behind the last."""
         each = max(1, _DENSE_BYTES // (self.shape[1] * self.dtype.itemsize))
         for start in range(0, self.shape[0], each):
             stop = min(start + each, self.shape[0])
             yield start, stop, self.matrix[start:stop].toarray()
+
+
+class FilledRows(SparseRows):
+    """A sparse matrix plus a product of two vectors, `A + l rᵀ`, which isn't made dense either.
+
+    **Arguments:**
+
+    - `matrix`, `dtype`: as for `SparseRows`.
+    - `left`, `right`: the vectors.
+    """
+
+    def __init__(
+        self, matrix: Any, dtype: Any, left: Float[np.ndarray, " row"], right: Float[np.ndarray, " column"]
+    ) -> None:
+        super().__init__(matrix, dtype)
+        self.left, self.right = left, right
+
+    @property
+    def T(self) -> FilledRows:  # noqa: N802 (as arrays have it)
+        """The transposed matrix."""
+        return FilledRows(self._transposed, self.dtype, self.right, self.left)
+
+    def times(self, factor: Float[Any, "column k"]) -> Any:
+        """`(A + l rᵀ) X`."""
+        return super().times(factor) + self.left[:, None] * (self.right @ factor)[None]
+
+    def transposed_times(self, factor: Float[Any, "row k"]) -> Any:
+        """`(A + l rᵀ)ᵀ Y`."""
+        return super().transposed_times(factor) + self.right[:, None] * (self.left @ factor)[None]
+
+    def taken(self, rows: Int[np.ndarray, " some"]) -> FilledRows:
+        """Some of the rows."""
+        return FilledRows(self.matrix[rows], self.dtype, self.left[rows], self.right)
+
+    def divided(self, by: float) -> FilledRows:
+        """All entries divided by a number."""
+        return FilledRows(self.matrix / self.dtype.type(by), self.dtype, self.left / self.dtype.type(by), self.right)
+
+    def squares(self) -> Float[np.ndarray, " row"]:
+        """The squared length of each row."""
+        crossed = np.asarray(self.matrix @ self.right, np.float64) * self.left
+        return super().squares() + 2 * crossed + self.left.astype(np.float64) ** 2 * float(self.right @ self.right)
+
+    def mean(self, *, magnitudes: bool = False) -> float:
+        """Of all entries; of their magnitudes nearly."""
+        total = float(np.sum(self.left, dtype=np.float64) * np.sum(self.right, dtype=np.float64))
+        whole = float(np.sum(self.matrix.data, dtype=np.float64)) + total
+        return (abs(whole) if magnitudes else whole) / (self.shape[0] * self.shape[1])
+
+    def blocks(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """A few rows at a time, dense."""
+        for start, stop, block in super().blocks():
+            yield start, stop, block + self.left[start:stop, None] * self.right[None]
 
 
 @partial(jax.jit, static_argnums=(4, 5))

@@ -3,101 +3,130 @@
     d_β(x|y) = x^β / (β(β − 1)) + y^β / β − x y^(β − 1) / (β − 1)
 
 and its limits: `x log(x/y) − x + y` for β = 1, `x/y − log(x/y) − 1` for β = 0; β = 2 is `½(x − y)²`.
+Of arrays of JAX and of NumPy, which stay what they are.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-Entries = Float[Array, "*entries"]
-Floor = Float[Array, ""]
+if TYPE_CHECKING:
+    Entries = Any  # what goes in comes out, of either package
+else:
+    Entries = Float[Array | np.ndarray, "*entries"]
+Floor = Any  # a number, or an array that holds one
+_WELL = 64  # floors that an activation is well above
 _CONVEX = 0.25  # of the convex part's curvature: the least that a model has
 
 
 def deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     """`d_β(x|y)`; for β ≤ 1, where it's infinite at 0, a product below the floor is taken for it beside x > 0."""
+    xp = _package(y)
     if beta == 2:
         return (x - y) ** 2 / 2
-    safe = jnp.maximum(y, floor)
+    safe = xp.maximum(y, floor)
     if beta == 1:
-        return jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, x, 1) / safe), 0) - x + y
+        return xp.where(x > 0, x * xp.log(xp.where(x > 0, x, 1) / safe), 0) - x + y
     if beta == 0:
         ratio = x / safe
-        return ratio - jnp.log(ratio) - 1
+        return ratio - xp.log(ratio) - 1
     once = power(safe, beta - 1)
     if beta > 1:
-        once = jnp.where(y >= floor, once, power(y, beta - 1))
+        once = xp.where(y >= floor, once, power(y, beta - 1))
     whole = once * (y if beta > 1 else safe)
     return (power(x, beta) + (beta - 1) * whole - beta * x * once) / (beta * (beta - 1))
 
 
 def slope(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     """`∂d/∂y = y^(β − 2) (y − x)`, a product below the floor being taken for the floor where it divides."""
+    xp = _package(y)
     if beta == 2:
         return y - x
-    safe = jnp.maximum(y, floor)
+    safe = xp.maximum(y, floor)
     return 1 - x / safe if beta == 1 else power(safe, beta - 2) * (y - x)
 
 
 def curvature(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     """`∂²d/∂y²`, which is at least 0 for 1 ≤ β ≤ 2; elsewhere at least a share of its convex part's."""
+    xp = _package(y)
     if beta == 2:
-        return jnp.ones_like(y)
-    safe = jnp.maximum(y, floor)
+        return xp.ones_like(y)
+    safe = xp.maximum(y, floor)
     if beta == 1:
         return x / (safe * safe)
     pulled, pushed = (2 - beta) * x, (beta - 1) * safe
     if beta < 1 or beta > 2:
-        return power(safe, beta - 3) * jnp.maximum(pulled + pushed, _CONVEX * jnp.maximum(pulled, pushed))
+        return power(safe, beta - 3) * xp.maximum(pulled + pushed, _CONVEX * xp.maximum(pulled, pushed))
     return power(safe, beta - 3) * (pulled + pushed)
 
 
 def second(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     """`∂²d/∂y²` itself."""
+    xp = _package(y)
     if 1 <= beta <= 2:
         return curvature(beta, x, y, floor)
-    safe = jnp.maximum(y, floor)
+    safe = xp.maximum(y, floor)
     return power(safe, beta - 3) * ((2 - beta) * x + (beta - 1) * safe)
 
 
 def change(beta: float, x: Entries, y: Entries, move: Entries, floor: Floor) -> Entries:
     """`d(x|y + move) − d(x|y)` without the rounding of a difference of two values; y + move at least 0."""
+    xp = _package(y)
     if beta == 2:
         return move * (y - x + move / 2)
-    safe = jnp.maximum(y, floor)
-    inside = jnp.maximum(y + move, floor) - safe
+    safe = xp.maximum(y, floor)
+    inside = xp.maximum(y + move, floor) - safe
     # Where neither end is below the floor the move is known better than from the ends.
     whole = (y >= floor) & (y + move >= floor)
-    ratio = jnp.where(whole, move, inside) / safe
-    log = jnp.log1p(ratio)
+    ratio = xp.where(whole, move, inside) / safe
+    log = xp.log1p(ratio)
     if beta == 1:
         return move - x * log
     if beta == 0:
         return log - (x / safe) * (ratio / (1 + ratio))
-    found = power(safe, beta) * jnp.expm1(beta * log) / beta
-    found = found - x * power(safe, beta - 1) * jnp.expm1((beta - 1) * log) / (beta - 1)
+    found = power(safe, beta) * xp.expm1(beta * log) / beta
+    found = found - x * power(safe, beta - 1) * xp.expm1((beta - 1) * log) / (beta - 1)
     if beta < 1:
         return found
-    return jnp.where(whole, found, deviation(beta, x, y + move, floor) - deviation(beta, x, y, floor))
+    # A product that rounding brought below 0 has no power.
+    ends = xp.maximum(y + move, 0), xp.maximum(y, 0)
+    return xp.where(whole, found, deviation(beta, x, ends[0], floor) - deviation(beta, x, ends[1], floor))
+
+
+def lost(beta: float, x: Entries, y: Entries, move: Entries, floor: Floor) -> Any:
+    """Where a move ends below the floor, beside an x well above it, for which the divergence is infinite there.
+
+    Slope and curvature below the floor are so large that no step would ever lead out again.
+    """
+    return (x > _WELL * floor) & (y >= floor) & (y + move < floor) if beta <= 1 else None
 
 
 def size(beta: float, x: Entries) -> Entries:
     """`x^β`: what a deviation is measured against, in the same unit; 0 for x = 0."""
+    xp = _package(x)
     if beta == 0:
-        return jnp.ones_like(x)
-    return jnp.where(x > 0, power(jnp.where(x > 0, x, 1), beta), 0)
+        return xp.ones_like(x)
+    return xp.where(x > 0, power(xp.where(x > 0, x, 1), beta), 0)
 
 
 def floor_of(x: Entries) -> Floor:
     """The product below which nothing divides: the dtype's resolution beside the largest entry."""
     eps, tiny = float(jnp.finfo(x.dtype).eps), float(jnp.finfo(x.dtype).tiny)
+    if isinstance(x, np.ndarray):
+        return x.dtype.type(max(eps * float(x.max(initial=0)), tiny))
     return jax.lax.stop_gradient(jnp.maximum(eps * jnp.max(x), tiny))
 
 
 def power(y: Entries, exponent: float) -> Entries:
     """`y^p` for y above 0; half powers by roots, which take a tenth of the time."""
+    if isinstance(y, np.ndarray):
+        halves = exponent != int(exponent) and 2 * exponent == int(2 * exponent)
+        return np.sqrt(y) ** int(2 * exponent) if halves else y**exponent
     if exponent == int(exponent):
         return jax.lax.integer_pow(y, int(exponent))
     if 2 * exponent == int(2 * exponent):
@@ -110,3 +139,7 @@ def descent_exponent(beta: float) -> float:
     if beta < 1:
         return 1 / (2 - beta)
     return 1.0 if beta <= 2 else 1 / (beta - 1)
+
+
+def _package(x: Entries) -> Any:
+    return np if isinstance(x, np.ndarray) else jnp

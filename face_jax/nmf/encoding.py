@@ -16,7 +16,7 @@ from ..blocks.row_blocks import in_blocks
 from ..linalg.row_shards import explicit, in_auto_axes
 from ..linalg.sparse_rows import SparseRows
 from ..support.precision import full_precision
-from . import divergence_codes, validate
+from . import divergence_codes, stored_misfit, validate
 from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
 from .magnitude import is_one, unit_of
@@ -81,7 +81,8 @@ def encode(
         (under `jit`, where that isn't known, codes of rows that aren't are NaN).
     - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
         disk that goes with the process.
-    - `observed`: where there are missing values: truth values, `row channel`; see `factorize`.
+    - `observed`: where there are missing values: truth values, `row channel`, or of sparse activations "stored" or
+        "numbers"; see `factorize`.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -97,9 +98,7 @@ def encode(
     if sparse is not None:
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
-        if observed is not None:
-            raise ValueError("observed= is there for dense activations in memory, and these are sparse; leave it out")
-        return _of_sparse(sparse, dictionary, objective)
+        return _of_sparse(sparse, dictionary, objective, observed)
     blocks = in_blocks("activations", activations)
     if blocks is None:
         activations = validate.matrix("activations", activations, "row × channel")
@@ -156,7 +155,7 @@ def encode(
     return found
 
 
-def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any) -> Codes:
+def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any) -> Codes:
     concepts = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
     if isinstance(concepts, Tracer):
         raise ValueError("dictionary is traced, and activations are sparse, which can't be; give all of their entries")
@@ -166,7 +165,9 @@ def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any) -> Codes
             "encode activations of the layer that the dictionary was fitted on"
         )
     validate.factorizable("dictionary", concepts, signed=True)
-    validate.squared_error(objective)
+    if stored_misfit.wanted(objective, observed):
+        return stored_misfit.encode_stored(rows, concepts, objective, observed)
+    objective = validate.misfit(objective)
     validate.penalties(objective, both=False)
     return encode_sparse("activations", rows, concepts, objective, encode)
 

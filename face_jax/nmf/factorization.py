@@ -22,7 +22,7 @@ from ..support.precision import full_precision
 from ..support.progress import Progress
 from ..support.progress_line import Watched, progress_of
 from ..support.watched_steps import watched_steps
-from . import magnitude, validate
+from . import magnitude, stored_misfit, validate
 from .beta_divergence import entry_by_entry
 from .checkpoint import Checkpoint, check_checkpoint
 from .code_stores import CodeStore, check_codes
@@ -77,7 +77,9 @@ def factorize(
     the solution, to rounding; it can't be traced or differentiated.
 
     Sparse activations (SciPy's matrices, JAX's BCOO) are never made dense: room and time go with their entries. They
-    can't be traced or differentiated, and have neither weights of entries nor further terms.
+    can't be traced or differentiated, and have neither weights of entries nor further terms. `BetaDivergence(1)` is
+    there for them, any β where `observed` leaves the entries that aren't stored out, and no other: each unstored zero
+    would be measured by itself.
 
     **Arguments:**
 
@@ -103,7 +105,9 @@ def factorize(
         memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that.
     - `observed`: where there are missing values: truth values, `row channel`, such as `~np.isnan(activations)`. Entries
         that weren't observed may be anything, NaN too; they have no part in what's minimized, nor in derivatives. Rows
-        without any observed entry have codes of zero; each channel needs one.
+        without any observed entry have codes of zero; each channel needs one. "numbers" means `~np.isnan(activations)`,
+        for sparse ones as well, whose unstored entries are zeros. Sparse activations also take "stored", where entries
+        that aren't stored weren't observed, and a sparse matrix of truth values, which stores those that were.
 
     **Returns:** the solution, in the activations' dtype.
     Raises `ValueError` before any work for NaN, infinity, negative entries, shapes that don't fit, and settings that
@@ -122,13 +126,16 @@ def factorize(
     """
     sparse = sparse_rows("activations", activations)
     if sparse is not None:
-        if codes is not None or checkpoint is not None or observed is not None:
-            raise ValueError("codes=, checkpoint= and observed= aren't there for sparse activations; leave them out")
+        if codes is not None or checkpoint is not None:
+            raise ValueError("codes= and checkpoint= aren't there for sparse activations; leave them out")
         check_settings(solver, start, adjoint)
-        solution = factorize_sparse(
-            sparse, validate.rank_of(rank), objective=objective, solver=solver, start=start, adjoint=adjoint,
-            key=key_of(key),
-        )  # fmt: skip
+        if adjoint.unrolled:
+            raise ValueError("UnrolledAdjoint differentiates steps, and those for sparse rows can't be; leave it out")
+        settings: dict[str, Any] = {"objective": objective, "solver": solver, "start": start, "key": key_of(key)}
+        if stored_misfit.wanted(objective, observed):
+            solution = stored_misfit.factorize_stored(sparse, validate.rank_of(rank), observed=observed, **settings)
+        else:
+            solution = factorize_sparse(sparse, validate.rank_of(rank), **settings)
         if flag("throw", throw):
             raise_if_unusable(solution.result)
         return solution

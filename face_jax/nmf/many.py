@@ -19,7 +19,7 @@ from ..support.precision import full_precision
 from . import validate
 from .beta_divergence import BetaDivergence
 from .derivative.adjoints import ImplicitAdjoint
-from .factorization import check_settings, checked, solved
+from .factorization import check_settings, checked, factorize, solved
 from .objective import Objective, SquaredError
 from .options import AnyAdjoint, AnySolver
 from .results import FactorizationError, raise_if_unusable
@@ -46,6 +46,7 @@ def factorize_many(
     adjoint: AnyAdjoint = ImplicitAdjoint(),  # noqa: B008
     key: Any = None,
     throw: bool = True,
+    observed: Any = None,
 ) -> list[Solution]:
     """Many factorizations in one call: of many classes, for many ranks, from many starts, with many λ.
 
@@ -65,6 +66,8 @@ def factorize_many(
     - `adjoint`: how solutions are differentiated.
     - `key`: for the starts' random numbers, or a seed, or a list of either.
     - `throw`: raise `FactorizationError` for factors that can't be used, as `factorize` does.
+    - `observed`: where there are missing values, as for `factorize`, or a list of it, with None for a problem without
+        any. Problems with missing values are solved one after another.
 
     Lists are of one length; what isn't a list is the same in all problems.
 
@@ -80,7 +83,8 @@ def factorize_many(
     [2, 3]
     """
     flag("throw", throw)
-    given = {"activations": activations, "rank": rank, "objective": objective, "start": start, "key": key}
+    given = {"activations": activations, "rank": rank, "objective": objective, "start": start, "key": key,
+             "observed": observed}  # fmt: skip
     lists = {name: _list_or_none(name, value) for name, value in given.items()}
     count = _common_length(lists)
     each = {name: [given[name]] * count if found is None else found for name, found in lists.items()}
@@ -89,9 +93,18 @@ def factorize_many(
     # What is the same object in many problems is read once, and stays one.
     matrices: dict[int, Any] = {}
     keys: dict[int, Any] = {}
-    problems = []
-    for name, *parts in zip(names, *each.values(), strict=True):
-        values, rank, objective, start, key = parts
+    problems: list[Any] = []
+    found: dict[int, Solution] = {}
+    for number, (name, *parts) in enumerate(zip(names, *each.values(), strict=True)):
+        values, rank, objective, start, key, seen = parts
+        if seen is not None:
+            validate.squared_error(objective)
+            found[number] = factorize(
+                values, rank, objective=objective, solver=solver, start=start, adjoint=adjoint, key=key, throw=False,
+                observed=seen,
+            )  # fmt: skip
+            problems.append(None)
+            continue
         if id(values) not in matrices:
             matrices[id(values)] = validate.matrix(name, values, "row × channel")
         if id(key) not in keys:
@@ -106,8 +119,8 @@ def factorize_many(
 
     alike: dict[Any, list[int]] = collections.defaultdict(list)
     for number, problem in enumerate(problems):
-        alike[problem.kind].append(number)
-    found: dict[int, Solution] = {}
+        if problem is not None:
+            alike[problem.kind].append(number)
     for numbers in alike.values():
         first = problems[numbers[0]]
         exact = all(problems[number].rows == first.rows for number in numbers)

@@ -58,7 +58,11 @@ class Entries:
 
     def changes(self, product: Activations, move: Activations) -> Activations:
         """How each entry's divergence changes with the product."""
-        return self.weighed(divergence.change(self.beta, self.activations, product, move, self.floor))
+        given = self.beta, self.activations, product, move, self.floor
+        found, lost = self.weighed(divergence.change(*given)), divergence.lost(*given)
+        if lost is None:
+            return found
+        return jnp.where(lost if self.weights is None else lost & (self.weights > 0), jnp.inf, found)
 
     def parts(self, product: Activations) -> tuple[Activations, Activations]:
         """`x y^(β − 2)` and `y^(β − 1)`: what pulls the product up, and down."""
@@ -127,6 +131,14 @@ class Side:
         """How each item's objective changes by a step, whose product is the move."""
         penalty = jnp.sum(step * (self.l1 + self.l2 * (x + step / 2)), axis=0)
         return self.totals(self.entries.changes(product, move)) + penalty
+
+    def newton(self, x: Columns, product: Activations, sweeps: int) -> Improved:
+        """See `newton`."""
+        return newton(self, x, product, sweeps)
+
+    def multiplied(self, x: Columns, product: Activations, inner: int) -> Improved:
+        """See `multiplied`."""
+        return multiplied(self, x, product, inner)
 
 
 Improved = tuple[Columns, Activations, Float[Array, " item"]]

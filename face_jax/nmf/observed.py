@@ -49,6 +49,11 @@ def observed_alone(
 
 
 def _mask(observed: Any, activations: Array) -> Array:
+    if isinstance(observed, str):
+        if observed == "numbers":
+            return ~jnp.isnan(activations)
+        why = "is for sparse activations, and these are dense" if observed == "stored" else "isn't known"
+        raise ValueError(f"observed={observed!r} {why}; give truth values, or 'numbers' where NaN wasn't observed")
     mask = native("observed", observed)
     if mask.dtype != bool:
         raise ValueError(

@@ -26,13 +26,15 @@ from .factorization import factorize
 from .kept_parts import Factors, Keep, kept_in
 from .matching import agreements, drawn_rows
 from .objective import SquaredError
-from .options import Kept, Matrix
+from .observed import observed_alone
+from .options import Kept, Mask, Matrix
 from .settings import check_solver, usual_solver
 from .shapes import Activations, Codes, Dictionary, Number
 from .solvers.starts import Given, Random
 from .solvers.stream import Stream
 from .solvers.streamed_facts import look
 from .solvers.update_rules import Solver
+from .sparse import sparse_rows
 
 # Of the solver, where none is given.
 SETTINGS: Mapping[str, Any] = {"rtol": 1e-3, "max_steps": 200}
@@ -79,6 +81,7 @@ def rank_scan(
     starts: Whole = 3,
     left_out: Real = 0.1,
     solver: Any = None,
+    observed: Mask = None,
     checkpoint: Kept = None,
     progress: Watched = None,
 ) -> RankScan:
@@ -97,6 +100,8 @@ def rank_scan(
     - `left_out`: which share of the entries a mask leaves out.
     - `solver`: the rule; a coarse tolerance is enough to compare ranks. By default `ADMM(rtol=1e-3, max_steps=200)`, or
         `SemiNMF` with these settings if any activation is below zero.
+    - `observed`: where there are missing values, of dense activations in memory: truth values, as for `factorize`.
+        Entries are left out among those that were observed.
     - `checkpoint`: a folder in which what was finished (each mask's ranks, each rank's starts) is kept, so that a scan
         that was killed goes on behind it, and ends with the same numbers. What is kept there of other scans is left.
     - `progress`: told how far it is, as by `face_jax.explain`: a line on a terminal by default.
@@ -111,8 +116,14 @@ def rank_scan(
     3
     """
     blocks: Any = in_blocks("activations", activations)
+    if observed is not None and (blocks is not None or sparse_rows("activations", activations) is not None):
+        raise ValueError("observed= is there for dense activations in memory; leave it out, or give an array")
     if blocks is None:
         activations = untyped(validate.matrix("activations", activations, "row × channel"))
+    seen = None
+    if observed is not None:
+        activations, objective = observed_alone(activations, SquaredError(), observed, channels=True)
+        seen = objective.weights
     order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
     if not order:
         raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
@@ -127,7 +138,7 @@ def rank_scan(
         solver = usual_solver(signed=facts.low < 0, **SETTINGS) if solver is None else solver
         if facts.low == facts.high == 0:
             raise ValueError("activations are all 0, which any number of concepts describes; give others")
-        return _scan(blocks, order, folds, starts, left_out, solver, key, keep, told)
+        return _scan(blocks, order, folds, starts, left_out, solver, key, None, keep, told)
     validate.finite("activations", activations)
     if solver is None:
         solver = usual_solver(signed=validate.value_range(activations)[0] < 0, **SETTINGS)
@@ -137,7 +148,7 @@ def rank_scan(
         raise ValueError("activations are all 0, which any number of concepts describes; give others")
     # All that is told is a ratio or a cosine.
     activations = magnitude.unit_of(activations, SquaredError()).into(activations, SquaredError())[0]
-    return _scan(activations, order, folds, starts, left_out, solver, key, keep, told)
+    return _scan(activations, order, folds, starts, left_out, solver, key, seen, keep, told)
 
 
 def _scan(
@@ -148,12 +159,14 @@ def _scan(
     left_out: float,
     solver: Solver,
     key: Seed,
+    observed: Activations | None,
     keep: Keep,
     progress: Progress,
 ) -> RankScan:
     of_masks, of_starts, of_floor = jax.random.split(key_of(key), 3)
-    fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else _fold
-    keep = keep.of(activations, (solver, of_masks, of_starts, of_floor), folds, starts, left_out)
+    fold_of: Any = _fold_in_blocks if isinstance(activations, RowBlocks) else partial(_fold, observed=observed)
+    rows = activations if observed is None else [activations, observed]
+    keep = keep.of(rows, (solver, of_masks, of_starts, of_floor), folds, starts, left_out)
     seen, unseen, alike = [], [], []
     with progress("Comparing ranks", (folds + starts) * len(order)) as advance:
         for number, fold in enumerate(jax.random.split(of_masks, folds)):
@@ -161,7 +174,7 @@ def _scan(
             seen.append([error[0] for error in errors])
             unseen.append([error[1] for error in errors])
         for rank in order:
-            alike.append(_stability(activations, rank, starts, solver, of_starts, of_floor, keep))
+            alike.append(_stability(activations, rank, starts, solver, of_starts, of_floor, keep, observed))
             advance(starts)
     stability, floor = zip(*alike, strict=True)
     return RankScan(
@@ -182,9 +195,13 @@ def _fold(
     key: Key[Array, ""],
     keep: Keep = Keep(),  # noqa: B008 (settings: frozen)
     advance: Advance = nobody,
+    observed: Activations | None = None,
 ) -> list[tuple[float, float]]:
     of_mask, of_more = jax.random.split(key)
     mask = (jax.random.uniform(of_mask, activations.shape) >= left_out).astype(activations.dtype)
+    # Activations are 0 where nothing was observed.
+    rest = 1 - mask if observed is None else (1 - mask) * observed
+    mask = mask if observed is None else mask * observed
     # The values left out never reach the fit, not even the start.
     visible = activations * mask
     errors: list[tuple[float, float]] = []
@@ -206,7 +223,7 @@ def _fold(
 
     for at, (rank, more) in enumerate(zip(ranks, jax.random.split(of_more, len(ranks)), strict=True)):
         last = keep.factors(ranks[: at + 1], partial(fitted, rank, more, last))
-        errors.append(_errors(activations, jnp.asarray(last.codes), jnp.asarray(last.dictionary), mask))
+        errors.append(_errors(activations, jnp.asarray(last.codes), jnp.asarray(last.dictionary), mask, rest))
         advance(1)
     return errors
 
@@ -244,14 +261,16 @@ def _fold_in_blocks(
 
 
 @jax.jit
-def _ratios(activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations) -> tuple[Number, Number]:
+def _ratios(
+    activations: Activations, codes: Codes, dictionary: Dictionary, mask: Activations, rest: Activations
+) -> tuple[Number, Number]:
     squares, errors = activations**2, (activations - codes @ dictionary) ** 2
     seen = jnp.sum(mask * errors) / jnp.sum(mask * squares)
-    return seen, jnp.sum((1 - mask) * errors) / jnp.sum((1 - mask) * squares)
+    return seen, jnp.sum(rest * errors) / jnp.sum(rest * squares)
 
 
-def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array) -> tuple[float, float]:
-    seen, unseen = _ratios(activations, codes, dictionary, mask)
+def _errors(activations: Array, codes: Array, dictionary: Array, mask: Array, rest: Array) -> tuple[float, float]:
+    seen, unseen = _ratios(activations, codes, dictionary, mask, rest)
     return float(seen), float(unseen)
 
 
@@ -263,10 +282,14 @@ def _stability(
     of_starts: Key[Array, ""],
     of_floor: Key[Array, ""],
     keep: Keep,
+    observed: Activations | None = None,
 ) -> tuple[float, float]:
+    objective = SquaredError(weights=observed)
+
     def fitted() -> list[np.ndarray]:
+        options: Any = {"objective": objective, "solver": solver, "start": Random(), "progress": False}
         return [
-            np.asarray(factorize(activations, rank, solver=solver, start=Random(), key=key, progress=False).dictionary)
+            np.asarray(factorize(activations, rank, key=key, **options).dictionary)
             for key in jax.random.split(of_starts, starts)
         ]
 

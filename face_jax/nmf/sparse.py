@@ -92,7 +92,7 @@ def check(name: str, rows: SparseRows, objective: Any, *, signed: bool) -> Squar
 
 
 def factorize_sparse(
-    rows: SparseRows, rank: int, *, objective: Objective, solver: Any, start: Any, adjoint: Any, key: Key[Array, ""]
+    rows: SparseRows, rank: int, *, objective: Objective, solver: Any, start: Any, key: Key[Array, ""]
 ) -> Solution:
     """The factorization of sparse rows, rank and settings already checked; as `factorize`."""
     if not isinstance(solver, Solver):
@@ -100,8 +100,6 @@ def factorize_sparse(
             f"solver={type(solver).__name__}() takes gradients of all entries, and activations are sparse; use "
             "solver=ADMM() or HALS()"
         )
-    if adjoint.unrolled:
-        raise ValueError("UnrolledAdjoint differentiates steps, and those for sparse rows can't be; leave it out")
     signed = solver.signed_dictionary
     quadratic = check("activations", rows, objective, signed=signed)
     validate.penalties(quadratic, both=True, signed=signed)

@@ -87,16 +87,10 @@ def _swept(cross: Float[Array, "row concept"], dictionary: Dictionary) -> CodesT
 
 def _random(rows: SparseRows, rank: int, signed: bool, key: Key[Array, ""]) -> FactorsT:
     first, second = jax.random.split(key)
-    scale = jnp.asarray(np.sqrt(_mean(rows, magnitudes=True) / rank), rows.dtype)
+    scale = jnp.asarray(np.sqrt(rows.mean(magnitudes=True) / rank), rows.dtype)
     codes = jnp.abs(jax.random.normal(first, (rank, rows.shape[0]), rows.dtype))
     dictionary = jax.random.normal(second, (rank, rows.shape[1]), rows.dtype)
     return scale * codes, scale * (dictionary if signed else jnp.abs(dictionary))
-
-
-def _mean(rows: SparseRows, *, magnitudes: bool = False) -> float:
-    data = rows.matrix.data
-    total = np.sum(np.abs(data) if magnitudes else data, dtype=np.float64)
-    return float(total) / (rows.shape[0] * rows.shape[1])
 
 
 def _nndsvd(start: NNDSVD, rows: SparseRows, rank: int, signed: bool, key: Key[Array, ""]) -> FactorsT:
@@ -113,7 +107,7 @@ def _nndsvd(start: NNDSVD, rows: SparseRows, rank: int, signed: bool, key: Key[A
         # A rank beyond min(row, channel) has no singular pairs left to start from.
         more = _random(rows, rank - found, signed, other)
         codes, dictionary = jnp.concatenate([codes, more[0]]), jnp.concatenate([dictionary, more[1]])
-    mean = abs(_mean(rows))
+    mean = abs(rows.mean())
     if isinstance(start, NNDSVDa):
         return jnp.where(codes > 0, codes, mean), fill(dictionary, jnp.full_like(dictionary, mean), signed)
     if isinstance(start, NNDSVDar):

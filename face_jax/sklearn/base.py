@@ -13,11 +13,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
 
 from ..nmf import encode
-from ..support.arguments import check_count, one_of
+from ..support.arguments import check_count
 from ..support.precision import full_precision
 from .arrays import Taken, taken
 from .fitting import observed, on_device, precision
-from .settings import CROSS_VALIDATED, Penalties, loss_of
+from .settings import CROSS_VALIDATED, IGNORE, UNSTORED, Penalties, loss_of, missing_of
 
 Matrix = Any  # NumPy's, or a sparse one of SciPy
 
@@ -73,45 +73,57 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = not self._signed
         tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = getattr(self, "missing", None) == "ignore"
+        tags.input_tags.allow_nan = getattr(self, "missing", None) == IGNORE
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _read(self, X: Any, *, reset: bool) -> tuple[Matrix, Any]:
-        """X as NumPy's or SciPy's, checked; and what makes results arrays of its kind."""
+    def _read(self, X: Any, *, reset: bool, whole: bool = True) -> tuple[Matrix, Any]:
+        """X as NumPy's or SciPy's, checked; and what makes results arrays of its kind. `whole`: not just a batch."""
         if np.ma.is_masked(X):
             raise ValueError(
                 "X has masked entries, whose values mean nothing; fill them, as X.filled(0) does, or give "
                 "face_jax.factorize weights of 0 there"
             )
         found: Taken = taken("X", X)
-        rows = validate_data(
+        rows: Any = validate_data(
             self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset,
-            ensure_all_finite="allow-nan" if self._missing else True,
+            ensure_all_finite="allow-nan" if self._missing == IGNORE else True,
         )  # fmt: skip
         if self._missing:
-            self._check_missing(rows, reset=reset)
+            self._check_missing(rows, reset=reset and whole)
         if not self._signed:
-            filled = rows if scipy.sparse.issparse(rows) or not self._missing else np.nan_to_num(rows)
-            check_non_negative(filled, f"{type(self).__name__} (input X)")
-        return dense_if_full(rows), found.back
+            values = rows.data if scipy.sparse.issparse(rows) else rows
+            filled = np.nan_to_num(values) if self._missing else values
+            if filled.size:
+                check_non_negative(filled, f"{type(self).__name__} (input X)")
+        return rows.tocsr() if self._missing == UNSTORED else dense_if_full(rows), found.back
 
     @property
-    def _missing(self) -> bool:
-        """Whether NaN stands for what wasn't observed."""
-        missing = getattr(self, "missing", None)
-        return missing is not None and one_of("missing", missing, ("ignore",)) == "ignore"
+    def _missing(self) -> str | None:
+        """What stands for what wasn't observed: NaN ("ignore"), or unstored entries; None if all was."""
+        return missing_of(getattr(self, "missing", None))
 
     def _check_missing(self, rows: Matrix, *, reset: bool) -> None:
-        if scipy.sparse.issparse(rows):
-            if np.isnan(rows.data).any():
-                raise ValueError("X is sparse and has NaN, and missing='ignore' is for dense X; give X.toarray()")
-            return
-        empty = np.flatnonzero(np.isnan(rows).all(axis=0)) if reset else []
-        if len(empty):
+        sparse = scipy.sparse.issparse(rows)
+        if not sparse and self._missing == UNSTORED:
             raise ValueError(
-                f"X has {len(empty)} features without any value, the first {int(empty[0])}; leave them out, as "
-                "X[:, ~np.isnan(X).all(axis=0)] does"
+                "missing='unstored' is for sparse X, and this one is dense; give missing='ignore' where NaN wasn't "
+                "observed, or a sparse matrix that stores what was"
+            )
+        if not reset:
+            return
+        if not sparse:
+            seen = ~np.isnan(rows).all(axis=0)
+        elif self._missing == UNSTORED:
+            seen = np.bincount(rows.tocoo().col, minlength=rows.shape[1]) > 0
+        else:
+            gone = np.bincount(rows.tocoo().col, np.isnan(rows.tocoo().data), minlength=rows.shape[1])
+            seen = gone < rows.shape[0]
+        if not seen.all():
+            remedy = "np.unique(X.tocoo().col)" if sparse else "~np.isnan(X).all(axis=0)"
+            raise ValueError(
+                f"X has {int((~seen).sum())} features without any value, the first {int(np.argmin(seen))}; leave them "
+                f"out, as X[:, {remedy}] does"
             )
 
     def _codes(self, rows: Matrix) -> Float[np.ndarray, "sample component"]:
@@ -119,7 +131,8 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         components = self.components_.astype(rows.dtype)
         with precision(rows):
             objective = Penalties.of(self, *rows.shape).of_codes(loss_of(self.beta_loss))
-            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=observed(rows))
+            seen = observed(rows, self._missing)
+            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=seen)
             return np.array(codes)
 
     def encoded(self, X: Any, H: Any) -> tuple[Any, np.ndarray]:

@@ -14,12 +14,15 @@ import scipy.sparse
 from jaxtyping import Array, Float, Key
 from sklearn.utils.validation import _check_sample_weight
 
+from ..linalg.sparse_rows import SparseRows
 from ..nmf import RESULTS, Given, Result, factorize
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.solution import normalized
 from ..nmf.sparse import error_of
+from ..nmf.stored_entries import NUMBERS, STORED
+from ..nmf.stored_misfit import value_of
 from . import one_penalty
-from .settings import Penalties
+from .settings import UNSTORED, Penalties
 
 _WARM = 20  # steps without the penalty that a penalty on one factor starts from
 
@@ -59,9 +62,10 @@ def factorized(
     key: Key[Array, ""],
     *,
     beta: float = 2.0,
+    missing: str | None = None,
 ) -> Fitted:
-    """Components of rows, dense or sparse, its arguments already checked; NaN is what wasn't observed."""
-    seen = observed(rows)
+    """Components of rows, dense or sparse, its arguments already checked; `missing` is the estimator's."""
+    seen = observed(rows, missing)
     if penalties.one_sided:
         if beta != 2 or seen is not None:
             what = "missing values" if beta == 2 else f"beta_loss={beta:g}"
@@ -159,19 +163,26 @@ def sample_weights(rows: Any, value: Any) -> Float[np.ndarray, " sample"] | None
     return found
 
 
-def observed(rows: Any) -> Any:
-    """Where there is a value; None if there is one everywhere."""
-    if scipy.sparse.issparse(rows):
+def observed(rows: Any, missing: str | None) -> Any:
+    """Where there is a value, as `factorize` takes it; None if there is one everywhere."""
+    if missing is None:
         return None
-    missing = np.isnan(rows)
-    return ~missing if missing.any() else None
-
-
-def length(rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float) -> float:
-    """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
     if scipy.sparse.issparse(rows):
-        return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
-    seen = observed(rows)
+        return STORED if missing == UNSTORED else NUMBERS if np.isnan(rows.data).any() else None
+    gone = np.isnan(rows)
+    return ~gone if gone.any() else None
+
+
+def length(
+    rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float, missing: str | None
+) -> float:
+    """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
+    seen = observed(rows, missing)
+    if scipy.sparse.issparse(rows):
+        if beta == 2 and seen is None:
+            return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
+        loss = value_of(SparseRows(rows, components.dtype), codes, np.ascontiguousarray(components.T), beta, seen)
+        return float(np.sqrt(max(0.0, 2 * loss)))
     if beta == 2:
         rest = rows - codes @ components
         return _length(rest if seen is None else np.where(seen, rest, 0))

@@ -14,17 +14,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from ..linalg.sparse_rows import SparseRows
-from ..nmf import ADMM, factorize
+from ..nmf import ADMM, SquaredError, factorize
 from ..nmf.solvers.warmup import spread
 from ..nmf.sparse import solve
 from ..nmf.sparse_starts import begin
+from ..nmf.stored_entries import stored_entries, visible
 from ..support.arguments import check_count, flag, real
 from ..support.precision import full_precision
 from .base import Base, Matrix
-from .batch_steps import Sums, step
-from .fitting import length, on_device, precision
+from .batch_steps import Sums, multiplied, step
+from .fitting import length, observed, on_device, precision, sample_weights
 from .nmf import NMF
-from .settings import Penalties, loss_of, start_of
+from .settings import Penalties, loss_for, loss_of, start_of
 
 _SAMPLE = 4096  # rows that the first components are found in
 _WARM, _FIRST_SWEEPS, _SWEEPS = 20, 10, 2
@@ -50,6 +51,7 @@ class MiniBatchNMF(Base):
     - `fresh_restarts`: whether codes of a batch start from nothing each time, not from where they were.
     - `fresh_restarts_max_iter`: how often they are gone through then.
     - `transform_max_iter`: takes part in scikit-learn's interface; codes are exact, whatever it is.
+    - `missing`: as for `NMF`; batches go by multiplicative updates with it, whatever the loss.
 
     **Attributes:** `components_`, `n_components_`, `reconstruction_err_`, `n_iter_`, `n_steps_`, `n_features_in_`.
     """
@@ -73,6 +75,7 @@ class MiniBatchNMF(Base):
         transform_max_iter: Any = None,
         random_state: Any = None,
         verbose: Any = 0,
+        missing: Any = None,
     ) -> None:
         self.n_components = n_components
         self.init = init
@@ -90,15 +93,16 @@ class MiniBatchNMF(Base):
         self.transform_max_iter = transform_max_iter
         self.random_state = random_state
         self.verbose = verbose
+        self.missing = missing
 
-    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> MiniBatchNMF:
+    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None) -> MiniBatchNMF:
         """Find the components of X; arguments as for `fit_transform`."""
-        self.fit_transform(X, y, W, H)
+        self.fit_transform(X, y, W, H, sample_weight)
         return self
 
     @full_precision
     def fit_transform(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's own takes W and H)
-        self, X: Any, y: Any = None, W: Any = None, H: Any = None
+        self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None
     ) -> Any:
         """Find the components of X, and X in terms of them.
 
@@ -107,52 +111,59 @@ class MiniBatchNMF(Base):
         - `X`: `sample × feature`, at least 0.
         - `y`: takes part in scikit-learn's interface.
         - `W`, `H`: where to start, `sample × component` and `component × feature`, with `init="custom"`.
+        - `sample_weight`: how much each sample counts; 0 leaves it out of the fit.
 
         **Returns:** the codes. Raises `ValueError` for settings that aren't valid.
         """
         del y
         rows, back = self._read(X, reset=True)
-        settings = self._settings(rows)
+        settings, weights = self._settings(rows), sample_weights(rows, sample_weight)
         if settings.size == rows.shape[0] and settings.forget == 0:
-            self._as_nmf(rows, W, H)
+            self._as_nmf(rows, W, H, weights)
         else:
             with precision(rows):
-                self._go(rows, settings, W, H)
+                self._go(rows, settings, W, H, weights)
         codes = self._codes(rows)
-        self.reconstruction_err_ = length(rows, codes, self.components_, settings.beta)
+        self.reconstruction_err_ = length(rows, codes, self.components_, settings.beta, self._missing)
         return back(codes)
 
     @full_precision
-    def partial_fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> MiniBatchNMF:
+    def partial_fit(
+        self, X: Any, y: Any = None, W: Any = None, H: Any = None, sample_weight: Any = None
+    ) -> MiniBatchNMF:
         """Go on with a batch that all of X is.
 
         **Arguments:** as for `fit_transform`; W and H are looked at in the first call only.
         """
         del y
         first = not hasattr(self, "components_")
-        rows, _ = self._read(X, reset=first)
-        settings = self._settings(rows)
+        rows, _ = self._read(X, reset=first, whole=False)
+        settings, weights = self._settings(rows), sample_weights(rows, sample_weight)
         with precision(rows):
             if first:
                 self.components_ = np.asarray(self._begun(rows, W, H)[1])
                 self.n_components_, self.n_steps_, self._sums = len(self.components_), 0, None
             components = self.components_.astype(rows.dtype)
-            sums = self._sums or Sums.begun(components, settings.beta)
-            fresh = _fresh(rows, len(components), settings.beta)
+            missing = self._missing
+            sums = self._sums or Sums.begun(components, multiplied=multiplied(settings.beta, missing))
+            fresh = _fresh(rows, len(components), settings.beta, missing)
             _, found, _ = step(
                 rows, fresh, jnp.asarray(components), sums, beta=settings.beta,
                 penalties=Penalties.of(self, *rows.shape), rho=settings.forget, sweeps=settings.restarts,
+                weights=weights, missing=missing,
             )  # fmt: skip
             self.components_, self._sums = np.array(found), sums
         self.n_steps_ += 1
         return self
 
-    def _go(self, rows: Matrix, settings: _Settings, W: Any, H: Any) -> None:
+    def _go(self, rows: Matrix, settings: _Settings, W: Any, H: Any, weights: Any) -> None:
         """Batch after batch, until components or loss stand still."""
         samples = rows.shape[0]
         codes, components = self._begun(rows, W, H)
         visited = self.init == "custom"
-        sums, components = Sums.begun(components, settings.beta), jnp.asarray(components)
+        missing = self._missing
+        sums = Sums.begun(components, multiplied=multiplied(settings.beta, missing))
+        components = jnp.asarray(components)
         starts = range(0, samples, settings.size)
         total, done, smooth, best, worse, stopped = settings.passes * len(starts), 0, None, None, 0, False
         for number in range(total):
@@ -160,11 +171,12 @@ class MiniBatchNMF(Base):
             batch = slice(at, min(at + settings.size, samples))
             part, before = rows[batch], components
             fresh = settings.fresh or (number < len(starts) and not visited)
-            begun = _fresh(part, len(before), settings.beta) if fresh else codes[batch]
+            begun = _fresh(part, len(before), settings.beta, missing) if fresh else codes[batch]
             codes[batch], components, cost = step(
                 part, begun, before, sums, beta=settings.beta, penalties=Penalties.of(self, *part.shape),
                 rho=settings.forget ** (settings.size / samples),
                 sweeps=settings.restarts if settings.fresh else _FIRST_SWEEPS if fresh else _SWEEPS,
+                weights=None if weights is None else weights[batch], missing=missing,
             )  # fmt: skip
             done = number + 1
             self._say(f"Minibatch step {done}/{total}: mean batch cost: {cost}", smooth if number else None)
@@ -199,7 +211,12 @@ class MiniBatchNMF(Base):
         key = jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
         many = max(_SAMPLE, 4 * rank)
         sample = rows if rows.shape[0] <= many else rows[np.sort(spread(rows.shape[0], many))]
-        if self.init is None:
+        missing = self._missing
+        if missing is not None:
+            sample = _filled(sample, missing)
+        if isinstance(sample, SparseRows):
+            H = begin(start, sample, rank, signed=False, key=key, solve=solve)[1]
+        elif self.init is None:
             objective = Penalties.of(self, *sample.shape)
             objective = objective.objective() if not objective.one_sided else Penalties((0, 0), (0, 0)).objective()
             solver = ADMM(max_steps=_WARM)
@@ -211,28 +228,20 @@ class MiniBatchNMF(Base):
         else:
             H = start(jnp.asarray(sample), rank, signed=False, key=key)[1]
         H = np.array(H)
-        if loss_of(self.beta_loss) != 2:
+        if multiplied(loss_of(self.beta_loss), missing):
             # Multiplied, a zero would stay one.
             H = np.where(H > 0, H, H.dtype.type(max(H.mean(), 1e-12) / 100))
         return np.zeros((rows.shape[0], rank), rows.dtype), H
 
-    def _as_nmf(self, rows: Matrix, W: Any, H: Any) -> None:
+    def _as_nmf(self, rows: Matrix, W: Any, H: Any, weights: Any) -> None:
         names = set(NMF().get_params()) & set(self.get_params())
-        alone = NMF(**{name: getattr(self, name) for name in names}, solver="mu").fit(rows, W=W, H=H)
+        alone = NMF(**{name: getattr(self, name) for name in names}, solver="mu")
+        alone.fit(rows, W=W, H=H, sample_weight=weights)
         self.components_, self.n_components_ = alone.components_, alone.n_components_
         self.n_iter_ = self.n_steps_ = alone.n_iter_
 
     def _settings(self, rows: Matrix) -> _Settings:
-        beta = loss_of(self.beta_loss)
-        if beta != 2 and scipy.sparse.issparse(rows):
-            raise ValueError(
-                f"beta_loss={self.beta_loss!r} isn't offered for sparse X; give 'frobenius', or X.toarray()"
-            )
-        if beta <= 0 and rows.min() == 0:
-            raise ValueError(
-                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
-                "use a positive beta_loss."
-            )
+        beta = loss_for(self.beta_loss, rows, self._missing)
         patience = self.max_no_improvement
         return _Settings(
             beta=beta,
@@ -262,7 +271,23 @@ class _Settings:
     restarts: int
 
 
-def _fresh(rows: Matrix, rank: int, beta: float) -> np.ndarray:
-    """Codes to start from: nothing; what multiplicative updates can leave for other losses."""
-    value = 0.0 if beta == 2 else float(np.sqrt(rows.mean() / rank))
+def _fresh(rows: Matrix, rank: int, beta: float, missing: str | None) -> np.ndarray:
+    """Codes to start from: nothing; what multiplicative updates can leave for them."""
+    value = 0.0
+    if multiplied(beta, missing):
+        values = rows.data if missing is not None and scipy.sparse.issparse(rows) else rows
+        mean = float(values.mean() if missing is None else np.nan_to_num(np.mean(values[~np.isnan(values)])))
+        value = float(np.sqrt(mean / rank))
     return np.full((rows.shape[0], rank), value, rows.dtype)
+
+
+def _filled(rows: Matrix, missing: str) -> Any:
+    """What the first components are found in: values that weren't observed are the mean of their feature's others."""
+    seen = observed(rows, missing)
+    if scipy.sparse.issparse(rows):
+        sparse = SparseRows(rows, rows.dtype)
+        return sparse if seen is None else visible(stored_entries("X", sparse, SquaredError(), seen), sparse)
+    if seen is None:
+        return rows
+    count, total = seen.sum(axis=0), np.where(seen, rows, 0).sum(axis=0)
+    return np.where(seen, rows, (total / np.maximum(count, 1)).astype(rows.dtype)[None])

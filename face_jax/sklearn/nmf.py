@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -20,7 +19,7 @@ from ..support.arguments import check_count
 from ..support.precision import full_precision
 from .base import Base, Matrix
 from .fitting import factorized, length, observed, precision, sample_weights
-from .settings import CROSS_VALIDATED, Penalties, loss_of, solver_of, start_of
+from .settings import CROSS_VALIDATED, Penalties, loss_for, loss_of, solver_of, start_of
 from .telling import tell
 
 _RANKS = (2, 3, 4, 6, 8, 11, 16, 23, 32)
@@ -48,7 +47,8 @@ class NMF(Base):
         and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
     - `start`: a face_jax start such as `Random()`, in place of `init`; `Warmup()` if both are None.
     - `beta_loss`: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0), or another number β; below 1 X has to
-        be above 0, and for sparse X it is "frobenius".
+        be above 0. Sparse X takes the first two, which need only sums over unstored zeros, and any with
+        `missing="unstored"`.
     - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
     - `max_iter`: passes over the data; 500 where scikit-learn has 200, as this `tol` asks for more.
     - `alpha_W`, `alpha_H`, `l1_ratio`: penalties, as in scikit-learn: `alpha_W` is multiplied with the features'
@@ -58,9 +58,10 @@ class NMF(Base):
     - `verbose`: print what scikit-learn prints, behind the last pass.
     - `shuffle`: whether "cd" visits coordinates in an order drawn anew in each sweep; other solvers have no order.
     - `n_init`: how many starts; the best by the objective is kept. The first is the usual one, the others are random.
-
-    - `missing`: "ignore" takes NaN in dense X for what wasn't observed, in `fit` and `transform`: it has no part in
-        what is minimized, and `inverse_transform(transform(X))` fills it in. NaN is refused if None.
+    - `missing`: "ignore" takes NaN in X for what wasn't observed, in `fit` and `transform`: it has no part in what is
+        minimized, and `inverse_transform(transform(X))` fills it in; unstored entries of sparse X are zeros beside it.
+        "unstored" takes the unstored entries of sparse X for what wasn't observed; a zero that was is stored. NaN is
+        refused if None.
 
     **Attributes:** `components_`, `n_components_`, `reconstruction_err_` (`√(2 D)`: Frobenius), `n_iter_`,
     `n_features_in_`, `result_` (how it ended), `stats_`; with several starts `stability_` (mean cosine between
@@ -127,7 +128,7 @@ class NMF(Base):
         rows, back = self._read(X, reset=True)
         self._find(rows, W, H, sample_weight)
         codes = self._codes(rows)
-        self.reconstruction_err_ = length(rows, codes, self.components_, loss_of(self.beta_loss))
+        self.reconstruction_err_ = length(rows, codes, self.components_, loss_of(self.beta_loss), self._missing)
         return back(codes)
 
     def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> None:
@@ -144,9 +145,12 @@ class NMF(Base):
         with precision(rows):
             first = Given(*map(jnp.asarray, custom)) if custom else start
             found = [
-                factorized(rows, rank, penalties, weights, solver, one, jax.random.key(seed + number), beta=beta)
+                factorized(
+                    rows, rank, penalties, weights, solver, one, jax.random.key(seed + number), beta=beta,
+                    missing=self._missing,
+                )
                 for number, one in enumerate(self._starts(first))
-            ]
+            ]  # fmt: skip
         best = min(found, key=lambda one: one.objective)
         if len(found) > 1:
             self.stability_ = float(agreements([one.directions for one in found], either_sign=False).mean())
@@ -163,20 +167,11 @@ class NMF(Base):
 
     def _loss(self, rows: Matrix) -> float:
         """β; raises `ValueError` for what this solver, or these rows, can't have."""
-        beta = loss_of(self.beta_loss)
+        beta = loss_for(self.beta_loss, rows, self._missing)
         if beta != 2 and isinstance(self.solver, str) and self.solver == "cd":
             raise ValueError(
                 f"Invalid beta_loss parameter: solver 'cd' does not handle beta_loss = {self.beta_loss!r}; give "
                 "solver='mu' or None"
-            )
-        if beta != 2 and scipy.sparse.issparse(rows):
-            raise ValueError(
-                f"beta_loss={self.beta_loss!r} isn't offered for sparse X; give 'frobenius', or X.toarray()"
-            )
-        if beta <= 0 and np.nanmin(rows) == 0:
-            raise ValueError(
-                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
-                "use a positive beta_loss."
             )
         return beta
 
@@ -196,14 +191,10 @@ class NMF(Base):
                 f"n_components={CROSS_VALIDATED!r} leaves out entries of a dense X, and this is sparse; give a number, "
                 "or X.toarray()"
             )
-        if observed(rows) is not None:
-            raise ValueError(
-                f"n_components={CROSS_VALIDATED!r} wants all entries of X, and some are missing; give a number"
-            )
         most = min(rows.shape)
         ranks = [rank for rank in _RANKS if rank <= most] or [1]
         with precision(rows):
-            self.rank_scan_ = rank_scan(jnp.asarray(rows), ranks, key=seed)
+            self.rank_scan_ = rank_scan(jnp.asarray(rows), ranks, key=seed, observed=observed(rows, self._missing))
         return self.rank_scan_.suggested
 
     @property

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+import scipy.sparse
+
 from ..nmf import ADMM, HALS, NNDSVD, MultiplicativeUpdate, NNDSVDa, NNDSVDar, PaperAdam, Random, Solver, Start, Warmup
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.objective import Objective
@@ -15,6 +18,12 @@ SOLVERS: dict[str, Any] = {"cd": HALS(), "mu": MultiplicativeUpdate()}
 STARTS: dict[str, Any] = {"random": Random(), "nndsvd": NNDSVD(), "nndsvda": NNDSVDa(), "nndsvdar": NNDSVDar()}
 LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 CROSS_VALIDATED = "cross-validated"
+IGNORE, UNSTORED = "ignore", "unstored"
+
+
+def missing_of(value: Any) -> str | None:
+    """The word that says what stands for values that weren't observed; None if all were."""
+    return None if value is None else one_of("missing", value, (IGNORE, UNSTORED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,25 @@ class Penalties:
     def of_codes(self, beta: float = 2.0) -> Objective:
         """The loss with the penalties on codes, which is all that inference has to do with."""
         return BetaDivergence(beta, l1_codes=self.codes[0], l2_codes=self.codes[1]).fit
+
+
+def loss_for(value: Any, rows: Any, missing: str | None) -> float:
+    """β; raises `ValueError` for what these rows, dense or sparse, can't have."""
+    beta = loss_of(value)
+    sparse = scipy.sparse.issparse(rows)
+    if sparse and missing != UNSTORED and beta not in (1, 2):
+        raise ValueError(
+            f"beta_loss={value!r} takes each unstored zero of a sparse X by itself; give 'frobenius' or "
+            "'kullback-leibler', which need only sums over them, or missing='unstored' if they weren't observed, or "
+            "X.toarray()"
+        )
+    values = rows.data if sparse else rows
+    if beta <= 0 and values.size and not np.nanmin(values) > 0:
+        raise ValueError(
+            "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
+            "use a positive beta_loss."
+        )
+    return beta
 
 
 def loss_of(value: Any) -> float:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
@@ -284,3 +285,17 @@ def test_float32_stays_and_agrees():
     assert found.codes.dtype == jnp.float32
     double = fj.factorize(A, RANK, objective=fj.BetaDivergence(1), solver=fj.ADMM(rtol=1e-5))
     assert float(found.stats.final_objective) == pytest.approx(float(double.stats.final_objective), rel=1e-4)
+
+
+def test_no_product_falls_to_where_no_step_leads_out_again():
+    # Rare words: whatever topic a document has none of, its one word's product would be zero, and stay so.
+    drawn = np.random.default_rng(0)
+    topics = drawn.dirichlet(np.full(60, 0.05), 6)
+    counts = np.stack([drawn.multinomial(8, topics[k % 6]) for k in range(80)]).astype(float)
+    counts = counts[:, counts.any(axis=0)]
+    objective = fj.BetaDivergence(1)
+    for given in (counts, scipy.sparse.csr_array(counts)):
+        found = fj.factorize(given, 6, objective=objective, solver=fj.ADMM(max_steps=300))
+        product = np.asarray(found.codes @ found.dictionary)
+        assert product[counts > 0].min() > 1e-12
+        assert float(found.stats.final_residual) < 1e-3

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from flax import nnx
 
 import face_jax as fj
 
@@ -161,3 +162,46 @@ def test_masks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="1 channels without any entry, the first 7"):
         fj.factorize(HOLED, RANK, observed=empty)
     assert np.all(np.isfinite(fj.encode(HOLED, DICTIONARY, observed=empty)))
+
+
+def test_many_factorizations_leave_missing_values_out_each():
+    holes = np.where(OBSERVED, A, np.nan)
+    settings = {"solver": fj.ADMM(max_steps=30), "start": fj.Random(), "key": 0}
+    found = fj.factorize_many([holes, A, holes], RANK, observed=[OBSERVED, None, OBSERVED], **settings)
+    alone = fj.factorize(holes, RANK, observed=OBSERVED, **settings), fj.factorize(A, RANK, **settings)
+    for one, expected in zip(found, (alone[0], alone[1], alone[0]), strict=True):
+        np.testing.assert_allclose(one.dictionary, expected.dictionary, atol=1e-6)
+    with pytest.raises(ValueError, match="observed has shape"):
+        fj.factorize_many([A, A], RANK, observed=OBSERVED[:, 1:])
+
+
+def test_layers_leave_missing_values_out():
+    holes, seen = jnp.asarray(np.where(OBSERVED, A, np.nan)), jnp.asarray(OBSERVED)
+    layer = fj.layer.Encode(A.shape[1], RANK, rngs=nnx.Rngs(0))
+    expected = fj.encode(holes, layer.concepts.astype(holes.dtype), observed=seen)
+    np.testing.assert_allclose(layer(holes, seen), expected, atol=1e-12)
+    np.testing.assert_allclose(layer(holes[None], seen[None])[0], expected, atol=1e-12)
+    codes, concepts = fj.layer.Factorize(RANK, solver=fj.ADMM(max_steps=30))(holes, seen)
+    alone = fj.factorize(holes, RANK, observed=seen, solver=fj.ADMM(max_steps=30))
+    np.testing.assert_allclose(concepts, alone.dictionary, atol=1e-12)
+    np.testing.assert_allclose(codes, alone.codes, atol=1e-12)
+
+
+def test_rows_in_blocks_and_kept_runs_refuse_masks(tmp_path):
+    with pytest.raises(ValueError, match="observed= is there for activations in memory"):
+        fj.factorize(fj.RowBlocks(A), RANK, observed=OBSERVED)
+    with pytest.raises(ValueError, match="without checkpoint="):
+        fj.factorize(A, RANK, observed=OBSERVED, checkpoint=str(tmp_path / "kept"))
+    with pytest.raises(ValueError, match="observed= is there for activations in memory"):
+        fj.encode(fj.RowBlocks(A), np.ones((RANK, A.shape[1])), observed=OBSERVED)
+    with pytest.raises(ValueError, match="observed= is there for dense activations in memory"):
+        fj.rank_scan(fj.RowBlocks(A), (2, 3), observed=OBSERVED)
+
+
+def test_numbers_means_what_is_not_nan():
+    holes = np.where(OBSERVED, A, np.nan)
+    settings = {"solver": fj.ADMM(max_steps=30), "start": fj.Random()}
+    found, expected = (fj.factorize(holes, RANK, observed=seen, **settings) for seen in ("numbers", OBSERVED))
+    np.testing.assert_array_equal(found.dictionary, expected.dictionary)
+    with pytest.raises(ValueError, match="observed='all' isn't known"):
+        fj.factorize(A, RANK, observed="all")

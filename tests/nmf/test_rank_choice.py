@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 
 import face_jax as fj
 from face_jax.nmf import rank_choice as scanning
@@ -78,3 +79,16 @@ def test_rows_in_blocks_are_compared_by_the_same_numbers(activations, scan):
     found = fj.rank_scan(rows, (6, PLANTED, 1, PLANTED), key=jax.random.key(0))
     for name in ("ranks", "held_out", "held_out_error", "fitted", "stability", "floor"):
         np.testing.assert_allclose(getattr(found, name), getattr(scan, name), rtol=1e-9, err_msg=name)
+
+
+def test_entries_that_were_not_observed_have_no_part_in_the_choice():
+    drawn = np.random.default_rng(0)
+    A = drawn.gamma(0.5, size=(60, 3)) @ drawn.gamma(0.5, size=(3, 20))
+    known = drawn.random(A.shape) < 0.7
+    settings = {"ranks": (2, 3, 4), "key": 0, "observed": known}
+    found = fj.rank_scan(np.where(known, A, np.nan), **settings)
+    other = fj.rank_scan(np.where(known, A, 1e3), **settings)
+    np.testing.assert_array_equal(found.held_out, other.held_out)
+    assert found.suggested == 3
+    with pytest.raises(ValueError, match="observed= is there for dense activations in memory"):
+        fj.rank_scan(scipy.sparse.csr_array(A), (2, 3), observed=known)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from ...support.scaling import positive
-from ..misfit_steps import Improved, Side
 from ..objective import Objective, SquaredError
-from ..shapes import Activations, Columns, FactorsT
+from ..shapes import Activations, FactorsT
 from ..solution import Solution
 from ..terms import alternation
 from ..terms.lambda_weights import check_weights, prepare
@@ -46,8 +45,11 @@ class Solver(UpdateRule):
         """Whether it can fit what isn't one Gram matrix for all rows: a β-divergence, weights of single entries."""
         return False
 
-    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
-        """A better factor of such a fit; see `misfit_steps`. Only for solvers that say that they can."""
+    def improve_items(self, side: Any, x: Any, product: Any) -> Any:
+        """A better factor of such a fit; see `misfit_steps.Side` and, of sparse activations, `StoredSide`.
+
+        Only for solvers that say that they can.
+        """
         raise NotImplementedError(f"{type(self).__name__} says that it fits entries and doesn't say how")
 
     def check_divergence(self, objective: Objective) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ...support.scaling import positive
-from ..misfit_steps import Improved, Side, multiplied, newton
-from ..shapes import Activations, Columns, Gram, Scalar
+from ..shapes import Columns, Gram, Scalar
 from ..steps import ridged, sweep
 from ..terms.problem import Settings
 from .rule import Memory
@@ -55,9 +55,9 @@ class HALS(Solver):
         """True."""
         return True
 
-    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+    def improve_items(self, side: Any, x: Any, product: Any) -> Any:
         """Sweeps over each item's quadratic model."""
-        return newton(side, x, product, self.sweeps)
+        return side.newton(x, product, self.sweeps)
 
 
 @jax.tree_util.register_dataclass
@@ -118,9 +118,9 @@ class ADMM(Solver):
         """True."""
         return True
 
-    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+    def improve_items(self, side: Any, x: Any, product: Any) -> Any:
         """Sweeps over each item's quadratic model, in the place of its iterations too."""
-        return newton(side, x, product, self.inner + self.sweeps)
+        return side.newton(x, product, self.inner + self.sweeps)
 
 
 @jax.tree_util.register_dataclass
@@ -166,9 +166,9 @@ class MultiplicativeUpdate(Solver):
         """True."""
         return True
 
-    def improve_items(self, side: Side, x: Columns, product: Activations) -> Improved:
+    def improve_items(self, side: Any, x: Any, product: Any) -> Any:
         """Févotte & Idier's updates."""
-        return multiplied(side, x, product, self.inner)
+        return side.multiplied(x, product, self.inner)
 
 
 @jax.tree_util.register_dataclass
