@@ -120,11 +120,13 @@ def _union(parts: list[Material]) -> Material:
         photographs=tuple(one for part in parts for one in part.pictures.photographs),
         crop_activations=np.concatenate([part.pictures.crop_activations for part in parts]),
     )
+    # A class with a single photograph has none.
     places = [one.places for one in parts]
+    known = [one[:, None, None] for one in places if one is not None]
     return _Union(
         pictures, _together([part.fitted for part in parts]), parts[0].scored, np.concatenate(index),
         np.concatenate(crop_of), (), any(part.signed for part in parts),
-        None if any(one is None for one in places) else some_places([one[:, None, None] for one in places]),
+        some_places(known) if len(known) == len(parts) else None,
     )  # fmt: skip
 
 
