@@ -20,7 +20,7 @@ def non_negative_factorization(
     solver: Any = None,
     beta_loss: Any = "frobenius",
     tol: Any = 1e-4,
-    max_iter: Any = 500,
+    max_iter: Any = 200,
     alpha_W: Any = 0.0,
     alpha_H: Any = "same",
     l1_ratio: Any = 0.0,

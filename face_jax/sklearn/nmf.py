@@ -50,7 +50,7 @@ class NMF(Base):
         be above 0. Sparse X takes the first two, which need only sums over unstored zeros, and any with
         `missing="unstored"`.
     - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
-    - `max_iter`: passes over the data; 500 where scikit-learn has 200, as this `tol` asks for more.
+    - `max_iter`: passes over the data.
     - `alpha_W`, `alpha_H`, `l1_ratio`: penalties, as in scikit-learn: `alpha_W` is multiplied with the features'
         number, `alpha_H` ("same": `alpha_W`) with the samples'. With a penalty on one factor alone the problem has a
         minimum only if the other one's length is bounded, so that its components have unit length there.
@@ -78,7 +78,7 @@ class NMF(Base):
         start: AnyStart | None = None,
         beta_loss: Any = "frobenius",
         tol: Any = 1e-4,
-        max_iter: Any = 500,
+        max_iter: Any = 200,
         alpha_W: Any = 0.0,
         alpha_H: Any = "same",
         l1_ratio: Any = 0.0,
