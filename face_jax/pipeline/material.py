@@ -93,13 +93,13 @@ class Material:
 
 
 def some_places(
-    maps: Sequence[Float[np.ndarray, "image y x channel"]], pictures: Sequence[Int[np.ndarray, " some"]] | None = None
+    maps: Sequence[Float[np.ndarray, "_ _ _ channel"]], pictures: Sequence[Int[np.ndarray, " _"]] | None = None
 ) -> Float[np.ndarray, "row channel"]:
     """The places of pictures as rows; of very many as many as are few enough, evenly over the pictures.
 
     **Arguments:**
 
-    - `maps`: of pictures; those in files are read where they're needed alone.
+    - `maps`: of pictures, `image y x channel`; those in files are read where they're needed alone.
     - `pictures`: which of each are meant; all if None.
     """
     pictures = [np.arange(len(each)) for each in maps] if pictures is None else pictures
