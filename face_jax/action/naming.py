@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -94,9 +95,9 @@ def name_concepts(
     strongest = sorted({crop for concept in explanation.concepts for crop in concept.strongest})
     count = len(explanation.crops)
     usual = np.sort(generator.permutation(count)[: min(_USUAL, count)])
-    asked = sorted({*strongest, *usual.tolist()})
+    asked = sorted({*strongest, *usual.tolist()}, key=lambda crop: (explanation.crops.image[crop], crop))
     told = progress_of(progress)
-    pictures = _placed("pictures", model.pictures, [_shown(explanation, crop) for crop in asked], told)
+    pictures = _placed("pictures", model.pictures, _shown(explanation, asked), told)
     texts = _placed("texts", model.texts, [template.replace("{}", word) for word in words], told)
     if pictures.shape[1] != texts.shape[1]:
         raise ValueError(
@@ -135,12 +136,20 @@ def _vocabulary(words: Any, explanation: Explanation) -> tuple[str, ...]:
     return found
 
 
-def _shown(explanation: Explanation, crop: int) -> UInt8[np.ndarray, "y x 3"]:
-    """A crop as people see it."""
+def _shown(explanation: Explanation, asked: list[int]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    """Crops as people see them; neighbours of one photograph are cut from it together."""
     preprocess, crops = explanation.model.preprocess, explanation.crops
-    pixels = explanation.photographs[crops.image[crop]].pixels(preprocess.reads)
-    top, left, bottom, right = crops.box[crop]
-    return in_colours(pixels, preprocess.shown)[top:bottom, left:right]
+
+    @functools.lru_cache(maxsize=1)
+    def whole(image: int) -> UInt8[np.ndarray, "y x 3"]:
+        return in_colours(explanation.photographs[image].pixels(preprocess.reads), preprocess.shown)
+
+    found = []
+    for crop in asked:
+        top, left, bottom, right = crops.box[crop]
+        # A view would keep the whole photograph in memory.
+        found.append(whole(int(crops.image[crop]))[top:bottom, left:right].copy())
+    return found
 
 
 def _placed(what: str, place: Any, given: list[Any], told: Any) -> Float[np.ndarray, "one feature"]:

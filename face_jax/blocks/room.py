@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import pathlib
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..support.memory import NotEnoughMemoryError, free_memory, in_bytes
-from .scratch import reserve
+from .scratch import free_in, reserve
 
 # Of the memory that's free, activations take so much by themselves; what is made of them takes the rest.
 _SHARE = 0.5
@@ -66,10 +65,7 @@ class Room:
         """Raises `NotEnoughMemoryError` where so many bytes fit neither into memory nor into the folder."""
         if self.fits(size):
             return
-        there = self.folder
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        free = shutil.disk_usage(there).free
+        free = free_in(self.folder)
         if size > free:
             allowed = 0.0 if self.memory is None else max(0.0, self.memory - self.taken)
             raise NotEnoughMemoryError(

@@ -17,6 +17,13 @@ from ..support.memory import NotEnoughMemoryError
 _IN_MEMORY = 64 * 2**20  # bytes that all arrays of a run together may take there
 
 
+def free_in(folder: pathlib.Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 class Scratch:
     """Makes arrays to be written to.
 
@@ -32,10 +39,7 @@ class Scratch:
         """Raises `NotEnoughMemoryError` before any work if so many bytes can't be had in the folder."""
         if size <= self._left:
             return
-        folder = self._folder
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
+        free = free_in(self._folder)
         if size > free:
             raise NotEnoughMemoryError(
                 f"codes and samples of all rows would need about {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "

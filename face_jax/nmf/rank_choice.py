@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -204,8 +204,6 @@ def _fold(
     mask = mask if observed is None else mask * observed
     # The values left out never reach the fit, not even the start.
     visible = activations * mask
-    errors: list[tuple[float, float]] = []
-    last: Factors | None = None
 
     def fitted(rank: int, more: Key[Array, ""], last: Factors | None) -> Factors:
         new_codes, new_dictionary = Random()(visible, rank, signed=solver.signed_dictionary, key=more)
@@ -221,11 +219,10 @@ def _fold(
         )  # fmt: skip
         return Factors(found.codes, found.dictionary)
 
-    for at, (rank, more) in enumerate(zip(ranks, jax.random.split(of_more, len(ranks)), strict=True)):
-        last = keep.factors(ranks[: at + 1], partial(fitted, rank, more, last))
-        errors.append(_errors(activations, jnp.asarray(last.codes), jnp.asarray(last.dictionary), mask, rest))
-        advance(1)
-    return errors
+    def measured(last: Factors) -> tuple[float, float]:
+        return _errors(activations, jnp.asarray(last.codes), jnp.asarray(last.dictionary), mask, rest)
+
+    return _each_from_the_last(ranks, of_more, keep, advance, fitted, measured)
 
 
 def _fold_in_blocks(
@@ -241,8 +238,6 @@ def _fold_in_blocks(
     mask = in_parts.Mask(of_mask, rows.shape, left_out, rows.computed)
     visible, objective = in_parts.seen_by(mask, rows)
     magnitudes = in_parts.magnitudes_of(visible)
-    errors: list[tuple[float, float]] = []
-    last: Any = None
 
     def fitted(rank: int, more: Key[Array, ""], last: Any) -> Factors:
         codes, dictionary = in_parts.random_factors(
@@ -253,9 +248,23 @@ def _fold_in_blocks(
         )
         return Factors(found.codes, found.dictionary)
 
-    for at, (rank, more) in enumerate(zip(ranks, jax.random.split(of_more, len(ranks)), strict=True)):
+    return _each_from_the_last(ranks, of_more, keep, advance, fitted, lambda last: in_parts.errors_of(rows, last, mask))
+
+
+def _each_from_the_last(
+    ranks: list[int],
+    key: Key[Array, ""],
+    keep: Keep,
+    advance: Advance,
+    fitted: Callable[[int, Any, Any], Factors],
+    measured: Callable[[Factors], tuple[float, float]],
+) -> list[tuple[float, float]]:
+    """The errors of each rank, which is fitted from the one before, or was kept."""
+    errors: list[tuple[float, float]] = []
+    last: Factors | None = None
+    for at, (rank, more) in enumerate(zip(ranks, jax.random.split(key, len(ranks)), strict=True)):
         last = keep.factors(ranks[: at + 1], partial(fitted, rank, more, last))
-        errors.append(in_parts.errors_of(rows, last, mask))
+        errors.append(measured(last))
         advance(1)
     return errors
 
