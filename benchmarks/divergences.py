@@ -4,7 +4,8 @@
 
 Each peer runs to its own stop; ours is timed to the peer's final objective, from its own start (which is part of the
 time) and from the peer's first factors. Real activations need the photographs kept beside the checkout (../shared/data)
-and the `demo` extra; torchnmf is used where it can be imported (pip install --no-deps torchnmf).
+and the `demo` extra; torchnmf is used where it can be imported (pip install --no-deps torchnmf). Where JAX and torch
+both see a GPU, torch's peers run there, too, after a first run that isn't timed; scikit-learn's stay on the processor.
 Writes benchmarks/results/divergences.json. The last answers are in README.md, section "Divergences".
 """
 
@@ -19,6 +20,7 @@ import time
 import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ import face_jax as fj
 OUT = pathlib.Path(__file__).resolve().parent / "results" / "divergences.json"
 STEPS = 200  # a peer's, at most, as scikit-learn's default
 Factors = tuple[np.ndarray, np.ndarray]
+DEVICE = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
 
 
 def counts(rows: int, channels: int, rank: int) -> np.ndarray:
@@ -76,25 +79,25 @@ def torch_nmf(A: np.ndarray, beta: float, start: Factors, mask: Any) -> Factors:
         warnings.simplefilter("ignore")
         import torchnmf.nmf
 
-        peer = torchnmf.nmf.NMF(W=torch.tensor(start[1].T.copy()), H=torch.tensor(start[0]))
-        peer.fit(torch.tensor(A), beta=beta, max_iter=STEPS)
-    return peer.H.detach().numpy(), peer.W.detach().numpy().T
+        peer = torchnmf.nmf.NMF(W=torch.tensor(start[1].T.copy()), H=torch.tensor(start[0])).to(DEVICE)
+        peer.fit(torch.tensor(A, device=DEVICE), beta=beta, max_iter=STEPS)
+    return peer.H.detach().cpu().numpy(), peer.W.detach().cpu().numpy().T
 
 
 def masked_updates(A: np.ndarray, beta: float, start: Factors, mask: np.ndarray) -> Factors:
     """Lee & Seung's updates with a mask, in torch."""
-    X, M = torch.tensor(A * mask), torch.tensor(mask.astype(np.float32))
-    U, W = (torch.tensor(x.copy()) for x in start)
+    X, M = (torch.tensor(x, device=DEVICE) for x in (A * mask, mask.astype(np.float32)))
+    U, W = (torch.tensor(x, device=DEVICE) for x in start)
     for _ in range(STEPS):
         U *= (X @ W.T) / ((M * (U @ W)) @ W.T).clamp_min(1e-12)
         W *= (U.T @ X) / (U.T @ (M * (U @ W))).clamp_min(1e-12)
-    return U.numpy(), W.numpy()
+    return U.cpu().numpy(), W.cpu().numpy()
 
 
 def masked_adam(A: np.ndarray, beta: float, start: Factors, mask: np.ndarray) -> Factors:
     """Adam on both factors, clamped at zero, in torch."""
-    X, M = torch.tensor(A * mask), torch.tensor(mask.astype(np.float32))
-    factors = [torch.tensor(x.copy(), requires_grad=True) for x in start]
+    X, M = (torch.tensor(x, device=DEVICE) for x in (A * mask, mask.astype(np.float32)))
+    factors = [torch.tensor(x, device=DEVICE, requires_grad=True) for x in start]
     optimizer = torch.optim.Adam(factors, lr=0.01)
     for _ in range(2 * STEPS):
         optimizer.zero_grad()
@@ -103,7 +106,7 @@ def masked_adam(A: np.ndarray, beta: float, start: Factors, mask: np.ndarray) ->
         with torch.no_grad():
             for x in factors:
                 x.clamp_(min=0)
-    return factors[0].detach().numpy(), factors[1].detach().numpy()
+    return factors[0].detach().cpu().numpy(), factors[1].detach().cpu().numpy()
 
 
 def ours(A: Any, mask: Any, beta: float, rank: int, goal: float, start: Any, solver: Any) -> dict[str, Any]:
@@ -130,6 +133,8 @@ def compare(name: str, A: np.ndarray, mask: Any, beta: float, rank: int, peers: 
     start = tuple(np.ascontiguousarray(x, A.dtype) for x in _initialize_nmf(visible, rank, "nndsvda", random_state=0))
     answers = []
     for peer, run in peers.items():
+        if DEVICE != "cpu" and run is not scikit_learn:
+            run(A, beta, start, mask)
         begin = time.perf_counter()
         theirs = run(A, beta, start, mask)
         seconds = time.perf_counter() - begin

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..support.arguments import native
+
 
 def sliceable(value: Any) -> bool:
     """Whether something is an array as far as reading goes."""
@@ -39,6 +41,14 @@ class Source(abc.ABC):
             yield self.read(start, stop)
 
 
+def _numbers(name: str, array: Any) -> np.dtype[Any]:
+    """The type of an array's numbers; torch's are told by NumPy of none of them."""
+    try:
+        return np.dtype(array.dtype)
+    except TypeError:
+        return np.dtype(native(name, array[:0]).dtype)
+
+
 class Kept(Source):
     """An array with slices; of more axes than two the last one is the channels, and all others make rows."""
 
@@ -49,7 +59,7 @@ class Kept(Source):
             raise ValueError(f"{name} has shape {shape}; give rows with channels, row × channel")
         self.each = math.prod(shape[1:-1])
         self.shape = (shape[0] * self.each, shape[-1])
-        self.dtype = _usual(np.dtype(array.dtype))
+        self.dtype = _usual(_numbers(name, array))
         chunks = getattr(array, "chunks", None)
         self.chunk = int(chunks[0]) * self.each if isinstance(chunks, tuple) and len(chunks) == len(shape) else None
 
@@ -59,7 +69,7 @@ class Kept(Source):
             return np.empty((0, self.shape[1]), self.dtype)
         first, last = start // self.each, -(-stop // self.each)
         try:
-            found = np.asarray(self.array[first:last])
+            found = np.asarray(native(self.name, self.array[first:last]))
         except OSError as error:
             raise OSError(f"{self.name}: rows {start} to {stop - 1} can't be read ({error})") from error
         if found.shape[0] != last - first:

@@ -313,7 +313,8 @@ def room_in_memory(activations: Any, rank: Any) -> None:
     number = index_or_none(rank)
     if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
         return
-    each = max(4, np.dtype(dtype).itemsize)
+    # Torch's numbers have a size and aren't NumPy's.
+    each = max(4, getattr(dtype, "itemsize", 8))
     whole = shape[0] * shape[1] * each
     if whole < _LARGE:
         return

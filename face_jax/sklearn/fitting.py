@@ -24,6 +24,7 @@ from ..nmf.stored_misfit import value_of
 from . import one_penalty
 from .settings import UNSTORED, Penalties
 
+_TOGETHER = 256  # rows whose misfit stays in the processor's cache
 _WARM = 20  # steps without the penalty that a penalty on one factor starts from
 
 
@@ -184,8 +185,12 @@ def length(
         loss = value_of(SparseRows(rows, components.dtype), codes, np.ascontiguousarray(components.T), beta, seen)
         return float(np.sqrt(max(0.0, 2 * loss)))
     if beta == 2:
-        rest = rows - codes @ components
-        return _length(rest if seen is None else np.where(seen, rest, 0))
+        parts = []
+        for first in range(0, len(rows), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
+            rest = rows[some] - codes[some] @ components
+            parts.append(_length(rest if seen is None else np.where(seen[some], rest, 0)))
+        return _length(np.asarray(parts))
     weights = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
     filled = rows if seen is None else np.where(seen, rows, 1)
     with precision(rows):

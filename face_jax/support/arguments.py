@@ -28,6 +28,10 @@ else:
     # Whoever gives something else is told so by the checks below, not by those that tests switch on for annotations.
     Whole = Real = Seed = Concepts = Count = Number = Any
 
+# DLPack's numbers of memory that NumPy reads: the processor's own, and pinned for a GPU.
+_HOST_DEVICES = (1, 3)
+_ON_THE_HOST = {"torch": "value.detach().cpu().float().numpy()", "cupy": "value.get()"}
+
 
 def shown(value: Any) -> str:
     """A value as an error names it: what it is, without its contents where these are long."""
@@ -41,8 +45,8 @@ def shown(value: Any) -> str:
 def native(name: str, value: Any) -> Any:
     """An array whose numbers are laid out as this machine and JAX have them; what is one for JAX already stays.
 
-    Other byte orders and NumPy's long numbers are converted. Raises `ValueError` for masked entries, and for what
-    isn't an array.
+    Other byte orders and NumPy's long numbers are converted; what torch, CuPy and others have on an accelerator stays
+    there (DLPack). Raises `ValueError` for masked entries, and for what isn't an array.
     """
     if hasattr(value, "aval"):
         if isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.is_deleted():
@@ -59,16 +63,25 @@ def native(name: str, value: Any) -> Any:
     if kind == "scipy" or (kind == "jax" and hasattr(value, "todense")):
         raise ValueError(f"{name} is a {type(value).__name__}, which is sparse; give all its entries, value.todense()")
     try:
+        if _elsewhere(value):
+            return jax.dlpack.from_dlpack(value)
         value = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         # Torch's are also refused where they want gradients, which would be lost.
-        remedy = "value.detach().cpu().float().numpy()" if kind == "torch" else "rows of equal length"
+        remedy = _ON_THE_HOST.get(kind, "rows of equal length")
         raise ValueError(f"{name} can't be read as an array ({error}); give {remedy}") from error
     if not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     if value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (1 + (value.dtype.kind == "c")):
         value = value.astype(np.float64 if value.dtype.kind == "f" else np.complex128)
     return value
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether an array says that its numbers are in an accelerator's memory."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return False
+    return int(value.__dlpack_device__()[0]) not in _HOST_DEVICES
 
 
 def index_or_none(value: Any) -> int | None:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 import face_jax as fj
 from face_jax.blocks.row_blocks import in_blocks
@@ -72,6 +73,7 @@ SOURCES = {
     "rows in blocks": lambda _: fj.RowBlocks(ROWS, rows=9),
     "other byte order": lambda _: ROWS.astype(">f4"),
     "jax": lambda _: jnp.asarray(ROWS),
+    "torch": lambda _: torch.from_numpy(ROWS),
 }
 
 

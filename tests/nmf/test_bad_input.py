@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from face_jax import nmf as ff
 from face_jax.nmf import validate
@@ -168,6 +169,17 @@ def test_arrays_in_any_layout_are_the_same_numbers(given):
     expected = ff.factorize(A, 4, solver=solver)
     np.testing.assert_array_equal(ff.factorize(given, 4, solver=solver).codes, expected.codes)
     np.testing.assert_array_equal(ff.encode(given, dictionary), ff.encode(A, dictionary))
+
+
+def test_the_room_for_numbers_of_torch_is_counted(monkeypatch):
+    from face_jax.nmf import factorization
+
+    asked = []
+    monkeypatch.setattr(factorization, "_LARGE", 1)
+    monkeypatch.setattr(factorization, "check_memory", lambda needed, *words: asked.append(needed))
+    for given in (A.astype(np.float32), torch.from_numpy(A.astype(np.float32))):
+        factorization.room_in_memory(given, 4)
+    assert asked[0] == asked[1] > 0
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u4", "<i8", np.int8, bool])

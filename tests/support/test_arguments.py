@@ -115,3 +115,33 @@ def test_values_are_shown_without_their_contents():
 def test_random_keys_are_no_numbers():
     with pytest.raises(ValueError, match=r"^A is random keys, not numbers"):
         arguments.native("A", jax.random.key(0))
+
+
+class OnAnAccelerator:
+    """What a library's array in a GPU's memory has, where no GPU is."""
+
+    shape, dtype, ndim = (4, 3), torch.float32, 2
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **kwargs):
+        raise BufferError("there is no GPU here")
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
+@pytest.mark.parametrize(("package", "remedy"), [("torch", r"value\.detach\(\)\.cpu\(\)"), ("cupy", r"value\.get\(\)")])
+def test_arrays_that_stay_on_an_accelerator_are_refused_with_the_way_out(package, remedy):
+    kind = type("ndarray", (OnAnAccelerator,), {"__module__": f"{package}.core"})
+    with pytest.raises(ValueError, match=rf"^A can't be read as an array .*; give {remedy}"):
+        arguments.native("A", kind())
+
+
+def test_arrays_on_an_accelerator_are_taken_there(monkeypatch):
+    taken = jnp.ones((4, 3))
+    monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda value: taken)
+    assert arguments.native("A", OnAnAccelerator()) is taken
+    # Those in the processor's memory stay NumPy's, with all their digits whatever JAX is set to.
+    assert isinstance(arguments.native("A", torch.ones(4, 3, dtype=torch.float64)), np.ndarray)
