@@ -15,6 +15,9 @@ from ..steps import coordinate_step, ridged, share, sweep
 from .passes import Sums, Update, pass_over, squared_error
 from .rule import Iterate, Memory, UpdateRule
 
+# Of ‖A‖²: what is less isn't taken from sums of that size, whose rounding in float32 is 1e-6 of it with many rows.
+SMALL_FIT = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -74,7 +77,7 @@ class Problem:
         if self.objective.weights is None:
             # A good fit is the small difference of large sums; then the error itself is summed, block by block.
             penalty = self.penalty(dictionary, sums)
-            poor = self.fit(dictionary, sums) < 1e-2 * self.size
+            poor = self.fit(dictionary, sums) < SMALL_FIT * self.size
             value = cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
         return value, self.residual(dictionary, sums)
 

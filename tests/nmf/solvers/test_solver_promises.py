@@ -122,6 +122,18 @@ def test_blocks_of_rows_give_the_same_answer_as_all_at_once(block_rows):
     np.testing.assert_allclose(some.stats.objective, every.stats.objective, rtol=1e-10)
 
 
+def test_the_error_of_a_good_fit_has_the_digits_of_its_rows_and_not_of_their_sum():
+    # Of the squares 1 % is left: sums over all of them would be off by ten times what is allowed.
+    random = np.random.default_rng(0)
+    A = random.gamma(0.3, 1, (16384, 4)) @ random.gamma(0.3, 1, (4, 16))
+    A = np.maximum(A + 0.2 * A.mean() * random.standard_normal(A.shape), 0).astype(np.float32)
+    found = ff.factorize(A, 4, solver=ff.HALS(max_steps=5), key=0)
+    codes, dictionary = np.asarray(found.codes, np.float64), np.asarray(found.dictionary, np.float64)
+    error = 0.5 * ((A - codes @ dictionary) ** 2).sum()
+    assert 0.002 < error / (A.astype(np.float64) ** 2).sum() < 0.05
+    assert float(found.stats.final_objective) == pytest.approx(error, rel=1e-6)
+
+
 @pytest.mark.parametrize("solver", [ff.ADMM(rtol=1e-9, max_steps=5000), ff.HALS(rtol=1e-9, max_steps=5000)])
 def test_planted_separable_factorization_is_recovered(solver):
     generator = np.random.default_rng(1)
