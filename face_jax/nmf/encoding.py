@@ -227,21 +227,22 @@ def _in_parts(
     activations: Activations, dictionary: Dictionary, objective: Any, progress: Progress
 ) -> tuple[Codes, Any, Any]:
     """The same of some rows after the other, so that the compiled loops needn't tell how far they are."""
-    rows = activations.shape[0]
+    total = activations.shape[0]
     terms = [weighted.term for weighted in objective.terms]
     # What doesn't say what it is for some rows sees all of them.
     told = all(type(term).of_groups is not Term.of_groups for term in terms)
-    group = 1 if not terms else group_of(objective, rows) if told else rows
-    blocks = Division.of(rows, _TOLD_ROWS, together=group)
+    group = 1 if not terms else group_of(objective, total) if told else total
+    blocks = Division.of(total, _TOLD_ROWS, together=group)
     codes, lost, since = [], [], time.perf_counter()
-    with progress("Encoding", rows) as advance:
+    with progress("Encoding", total) as advance:
         for number in range(blocks.count):
-            if blocks.count == 1:
-                found, gone, _ = _encoded(activations, dictionary, objective)
-            else:
-                found, gone, _ = _encoded(*_part_of(activations, dictionary, objective, blocks, number, group))
             # The last part begins where it has as many rows as the others.
-            new = blocks.size * number - int(blocks.start(number))
+            start = blocks.start(jnp.asarray(number))
+            new = blocks.size * number - int(start)
+            rows, part = activations, objective
+            if blocks.count > 1:
+                rows, part = _part_of(activations, objective, blocks, start, group)
+            found, gone, _ = _encoded(rows, dictionary, part)
             codes.append(jax.block_until_ready(found[new:]))
             lost.append(None if gone is None else gone[new:])
             done = blocks.size - new
@@ -253,17 +254,15 @@ def _in_parts(
 
 
 def _part_of(
-    activations: Activations, dictionary: Dictionary, objective: Any, blocks: Division, number: int, group: int
-) -> tuple[Activations, Dictionary, Any]:
+    activations: Activations, objective: Any, blocks: Division, start: Array, group: int
+) -> tuple[Array, Any]:
     """Some rows, with what of the objective is theirs."""
-    start = int(blocks.start(number))
     weights = {name: getattr(objective, name) for name in WEIGHTS}
-    activations, weights = blocks.take((activations, weights), start)
+    activations, theirs = blocks.take((activations, weights), start)
     if objective.terms:
-        groups = np.arange(start // group, (start + blocks.size) // group)
-        terms = terms_of(objective, blocks.rows, group, groups)
-        return activations, dictionary, dataclasses.replace(objective, terms=terms, **weights)
-    return activations, dictionary, dataclasses.replace(objective, **weights)
+        groups = np.arange(int(start) // group, (int(start) + blocks.size) // group)
+        theirs["terms"] = terms_of(objective, blocks.rows, group, groups)
+    return activations, dataclasses.replace(objective, **theirs)
 
 
 @full_precision
