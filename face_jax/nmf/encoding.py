@@ -253,9 +253,7 @@ def _in_parts(
     return jnp.concatenate(codes), all_lost, False if all_lost is None else jnp.any(all_lost)
 
 
-def _part_of(
-    activations: Activations, objective: Any, blocks: Division, start: Array, group: int
-) -> tuple[Array, Any]:
+def _part_of(activations: Activations, objective: Any, blocks: Division, start: Array, group: int) -> tuple[Array, Any]:
     """Some rows, with what of the objective is theirs."""
     weights = {name: getattr(objective, name) for name in WEIGHTS}
     activations, theirs = blocks.take((activations, weights), start)

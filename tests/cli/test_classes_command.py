@@ -118,7 +118,7 @@ def test_a_preset_and_memory_are_those_of_the_library(command, folder, monkeypat
 
     monkeypatch.setattr(several, "explain_classes", explained)
     done = command("photos", "--preset", "craft", "--memory", "0.5", "--store", "files", "--out", "preset")
-    assert "seen" in done.output
+    assert str(done.exception) == "seen"
     assert (asked["preset"], asked["memory"], asked["store"]) == ("craft", 0.5, pathlib.Path("files"))
     # What the preset has isn't asked for beside it.
     assert (asked["rank"], asked["crops"], asked["faithfulness"]) == (None, None, "usual")
