@@ -279,4 +279,5 @@ def _encode_rows(
     # Rows of zeros cost nothing beside compiling for each number of rows.
     padded = np.zeros((max(_FEWEST_ROWS, 1 << (len(places) - 1).bit_length()), places.shape[1]), places.dtype)
     padded[: len(places)] = places
-    return np.asarray(encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype)))[: len(places)]
+    found = encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype), progress=False)
+    return np.asarray(found)[: len(places)]

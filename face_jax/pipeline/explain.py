@@ -16,7 +16,7 @@ from ..support.classes import class_index
 from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.precision import full_precision
-from ..support.progress import Stopwatch
+from ..support.progress import Stopwatch, open_stage
 from ..support.progress_line import Watched
 from .checks import Folder
 from .one_class import PresetName, asked_for, explained, fitted, ready_of
@@ -108,6 +108,8 @@ def explain(
     )  # fmt: skip
     stopwatch = Stopwatch()
     with (
+        # Whoever is to be told is told by `asked`, and nobody else by what is called inside.
+        open_stage(),
         stopwatch("everything else"),
         exhaustion_in_words(f"images, crops and rank={asked.rank}", _LESS),
         asked.refusing_signs(),

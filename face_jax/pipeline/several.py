@@ -17,6 +17,7 @@ from ..support.arguments import Real, Seed, Whole, flag
 from ..support.cache import no_cache
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
+from ..support.progress import open_stage
 from ..support.progress_line import Watched
 from .checks import Folder, check_no_weights
 from .class_folders import Kept, kept_in
@@ -109,7 +110,8 @@ def explain_classes(
     surveys = Surveys(asked, groups)
     kept = None if folder is None else kept_in(folder, groups, asked.words(), numbers if shared else None, asked.room)
     explain_all = with_one_bank if shared else _with_a_bank_each
-    explanations, failed, more = explain_all(asked, groups, surveys, kept)
+    with open_stage():
+        explanations, failed, more = explain_all(asked, groups, surveys, kept)
     reasons = unknown | {name: str(error) for name, error in failed.items()}
     if not explanations:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
