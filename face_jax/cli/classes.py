@@ -144,7 +144,7 @@ def explain_classes(
         keep: Any = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
         found = explained(
             split, every, target or None, shared=shared, rank=number, crops=cropping_of(crops, split), signs=signs,  # pyright: ignore[reportArgumentType]
-            faithfulness=strength, preset=preset, batch=batch, key=seed, cache=keep, folder=out, memory=memory,
+            faithfulness=strength, preset=preset, batch=batch, key=seed, cache=keep, folder=out, memory=memory,  # pyright: ignore[reportArgumentType]
             store=store, progress=bars,
         )  # fmt: skip
         if earlier:
