@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from .activation_checks import below_zero, check_signs
-from .activations import collect_crops, pooled, survey, whole_maps
 from .attribution import Method, attribution_method
 from .explanation.record import Explanation
 from .metrics.ranks import rank_correlation
@@ -24,14 +23,17 @@ from .nmf.options import AnySolver, AnyStart
 from .nmf.settings import solver_or, start_or
 from .pictures.photographs import network_input
 from .pictures.showing import view_of
+from .pipeline.checks import Folder, room_of, streams
+from .pipeline.material import some_places
 from .pipeline.ranking import importance_of
 from .pipeline.refit import refitted
-from .pipeline.selection import of_class, place_average, units
+from .pipeline.selection import Activator, of_class, place_average, units
 from .signs import are_apart, signs_apart
-from .support.arguments import Seed, Whole, check_count, instance, key_of, shown, text
+from .support.arguments import Real, Seed, Whole, check_count, instance, key_of, shown, text
+from .support.cache import no_cache
 from .support.interrupts import interruptible
 from .support.precision import full_precision
-from .support.progress import Advance, Progress, silent
+from .support.progress import Advance, Progress, Stopwatch, silent
 from .support.progress_line import Watched, progress_of
 from .support.randomness import generator
 from .support.reprs import short_repr
@@ -102,6 +104,8 @@ def sanity_check(
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
     batch: Whole = 32,
+    memory: Real | None = None,
+    store: Folder = None,
     progress: Watched = None,
     key: Seed = None,
 ) -> SanityCheck:
@@ -124,6 +128,7 @@ def sanity_check(
         sign, and `NNDSVD()` by default. The faithfulness term is used as the explanation has it (not that of an
         `objective` of your own, nor a preset's).
     - `batch`: pictures that go through the network together.
+    - `memory`, `store`: as for `explain`, of each stage's activations, which go with the stage.
     - `progress`: told how far it is.
     - `key`: for starts, sampled importance and floors.
 
@@ -140,6 +145,7 @@ def sanity_check(
     instance("explanation", explanation, Explanation, "the result of explain or load")
     pictures, batch = check_count("pictures", pictures, "pictures"), check_count("batch", batch, "pictures")
     solver, start = solver_or(None, solver), start_or(NNDSVD(), start)
+    room_of(memory, store)
     if not isinstance(stages, Iterable) or getattr(stages, "shape", None) == ():
         raise ValueError(f"stages={shown(stages)} isn't a list; give pairs of a name and a model")
     chosen = attribution_method(method)
@@ -158,7 +164,11 @@ def sanity_check(
             model = signs_apart(model)
         check_signs(model, solver)
         with progress(f"Sanity check, {name}", steps) as advance:
-            found.append(_stage(explanation, reference, name, model, chosen, solver, start, batch, advance, key))
+            activator = Activator(
+                model, batch, no_cache, _part_of(advance), Stopwatch(), solver, room_of(memory, store),
+                streams(solver, start, None),
+            )  # fmt: skip
+            found.append(_stage(explanation, reference, name, activator, chosen, solver, start, key))
     if not found:
         raise ValueError("stages is empty; give the models that forgot, such as those of bridges.randomized")
     random = generator(key)
@@ -217,20 +227,16 @@ def _stage(
     explanation: Explanation,
     reference: _Reference,
     name: str,
-    model: SplitModel,
+    activator: Activator,
     method: Method,
     solver: AnySolver | None,
     start: AnyStart,
-    batch: int,
-    advance: Advance,
     key: Key[Array, ""],
 ) -> SanityStage:
-    inside = _part_of(advance)
+    model = activator.model
     # A single photograph's importance is that in its crops, which a head that isn't affine wants whole.
-    keep = whole_maps if explanation.single and not model.head.affine else pooled
-    crops = collect_crops(
-        model, explanation.photographs, explanation.crops, keep=keep, batch=batch, progress=inside, solver=solver
-    )
+    maps = explanation.single and not model.head.affine
+    crops = activator.crops(explanation.photographs, explanation.crops, maps=maps)
     rows = place_average(crops)
     if rows.shape[1] != explanation.dictionary.shape[1] or len(model.classes) != len(explanation.model.classes):
         raise ValueError(
@@ -243,7 +249,7 @@ def _stage(
             "cut both alike (multi_label of bridges.split and bridges.randomized)"
         )
     start_key, importance_key = jax.random.split(key)
-    seen = survey(model, explanation.photographs, batch=batch, progress=inside, solver=solver).kept
+    seen = activator.survey(explanation.photographs, None).kept
     # The explanation's own rule at all stages, too.
     own = explanation.dictionary, explanation.pictures.collected.maps
     signed = below_zero(*own, seen.maps, rows)
@@ -253,9 +259,9 @@ def _stage(
         else units(seen, explanation.pictures.fitted, affine=model.head.affine)
     )
     found_there = explanation.fit.of_places and explanation.provenance.settings.preset is None
-    whole = seen.maps[explanation.pictures.fitted] if found_there else None
+    places = some_places([seen.maps], [explanation.pictures.fitted]) if found_there else None
     dictionary = refitted(
-        explanation, model, rows, fitted, whole=whole, solver=solver, signed=signed, start=start, key=start_key
+        explanation, model, rows, fitted, places=places, solver=solver, signed=signed, start=start, key=start_key
     )
     importance = importance_of(model, fitted, dictionary, explanation.target.index, importance_key, silent).per_class
     match, cosine = matched(explanation.dictionary, dictionary)

@@ -6,7 +6,7 @@ import mmap
 import pathlib
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -59,6 +59,25 @@ class Room:
         with _opened(self.folder) as file:
             found = _mapped(file, self.folder, array.shape, array.dtype)
         found[:] = array
+        return found
+
+    def together(self, arrays: Sequence[np.ndarray], copies: int = 1) -> np.ndarray:
+        """Arrays one behind the other along the first axis, where their size belongs; their room is taken.
+
+        **Arguments:**
+
+        - `arrays`: alike but for their lengths.
+        - `copies`: how many times as much memory is taken by what is done with them.
+        """
+        size = sum(array.nbytes for array in arrays)
+        if self.fits(copies * size):
+            self.taken += size
+            return np.concatenate(arrays)
+        self.filed += size
+        with _opened(self.folder) as file:
+            shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+            found = _mapped(file, self.folder, shape, np.result_type(*arrays))
+        np.concatenate(arrays, out=found)
         return found
 
     def check(self, size: float | int, what: str) -> None:
@@ -181,6 +200,11 @@ def share_of(array: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) ->
     return sum(int(np.count_nonzero(function(np.asarray(array[part])))) for part in parts_of(array)) / max(
         1, array.size
     )
+
+
+def squares(array: np.ndarray) -> float:
+    """The sum of the squares of all numbers."""
+    return sum(float(np.sum(np.square(array[part], dtype=np.float64))) for part in parts_of(array))
 
 
 def averaged(maps: Float[np.ndarray, "image y x channel"], dtype: Any = None) -> Float[np.ndarray, "image channel"]:

@@ -19,7 +19,7 @@ except ImportError as error:
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
 from . import actions, classes
-from .options import labels_of, names_in, rank_of
+from .options import labels_of, names_in, names_of, rank_of
 from .output import errors_in_words
 from .run import run
 
@@ -205,7 +205,7 @@ def explain(
 ) -> None:
     """Explain a class (or one photograph) by the concepts the model uses for it."""
     with errors_in_words(), interruptible(), _claimed(out):
-        names = None if layers is None else tuple(name.strip() for name in layers.split(","))
+        names = names_of(layers)
         run(
             images, model=model, weights=weights, layer=layer, target=target, rank=rank_of(rank), crops=crops, out=out,
             batch=batch, seed=seed, no_cache=no_cache, faithfulness=faithfulness, depth=depth or len(names or ()),

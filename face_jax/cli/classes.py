@@ -15,12 +15,15 @@ from ..support.interrupts import interruptible
 from .options import (
     check_counts,
     check_depth,
+    check_preset,
+    check_room,
     check_signs,
     cropping_of,
     earlier_of,
     labels_of,
     last_map,
     names_in,
+    names_of,
     rank_of,
     strength_of,
     vocabulary_of,
@@ -57,6 +60,9 @@ def explain_classes(
     ] = None,
     model: Annotated[str, typer.Option(help="As for explain.")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="As for explain.")] = "DEFAULT",
+    transform_input: Annotated[
+        bool | None, typer.Option("--transform-input/--no-transform-input", help="As for explain.")
+    ] = None,
     class_names: Annotated[pathlib.Path | None, typer.Option(help="As for explain.")] = None,
     multi_label: Annotated[bool | None, typer.Option("--multi-label/--multi-class", help="As for explain.")] = None,
     threshold: Annotated[float | None, typer.Option(help="As for explain.")] = None,
@@ -67,6 +73,7 @@ def explain_classes(
         str | None,
         typer.Option(help="As for explain; λ is chosen once, and taken for the other classes in proportion."),
     ] = None,
+    preset: Annotated[str | None, typer.Option(help="As for explain.")] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +82,7 @@ def explain_classes(
         ),
     ] = None,
     depth: Annotated[int, typer.Option(help="As for explain.")] = 0,
+    layers: Annotated[str | None, typer.Option(help="As for explain.")] = None,
     namer: Annotated[str | None, typer.Option(metavar="MODEL", help="As for explain.")] = None,
     vocabulary: Annotated[pathlib.Path | None, typer.Option(help="As for explain.")] = None,
     pairs: Annotated[
@@ -90,13 +98,21 @@ def explain_classes(
     batch: Annotated[int, typer.Option(help="As for explain.")] = 32,
     seed: Annotated[int, typer.Option(help="As for explain.")] = 0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="As for explain.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GIB", help="As for explain, of the activations of all classes together.")
+    ] = None,
+    store: Annotated[pathlib.Path | None, typer.Option(metavar="FOLDER", help="As for explain.")] = None,
 ) -> None:
     """Explain several classes together: which uses which concept, and what tells them apart."""
     with errors_in_words(), interruptible():
         check_signs(signs)
+        check_preset(preset)
         strength, number = strength_of(faithfulness), rank_of(rank)
         check_counts(number, batch, 0)
-        check_depth(depth, None)
+        earlier_names = names_of(layers)
+        depth = depth or len(earlier_names or ())
+        check_depth(depth, earlier_names)
+        check_room(memory, store)
         words = vocabulary_of(namer, vocabulary)
         if pairs < 0:
             raise ValueError(f"--pairs {pairs} isn't a number of pairs; give 0 or more")
@@ -119,12 +135,17 @@ def explain_classes(
         every = photographs(images)
         if labels not in (None, FOLDERS):
             files_of(labels)
-        split, earlier = _split(model, weights, meant, names, layer, depth)
+        split, earlier = _split(
+            {"model": model, "weights": weights, "multi_label": meant, "classes": names,
+             "transform_input": transform_input},
+            layer, depth, earlier_names,
+        )  # fmt: skip
         text_image = None if namer is None else _text_image(namer)
         keep: Any = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
         found = explained(
             split, every, target or None, shared=shared, rank=number, crops=cropping_of(crops, split), signs=signs,  # pyright: ignore[reportArgumentType]
-            faithfulness=strength, batch=batch, key=seed, cache=keep, folder=out, progress=bars,
+            faithfulness=strength, preset=preset, batch=batch, key=seed, cache=keep, folder=out, memory=memory,  # pyright: ignore[reportArgumentType]
+            store=store, progress=bars,
         )  # fmt: skip
         if earlier:
             options: Any = {
@@ -133,6 +154,8 @@ def explain_classes(
                 "cache": keep,
                 "progress": bars,
                 "signs": signs,
+                "memory": memory,
+                "store": store,
             }
             found = found.map(lambda one: recurse(one, earlier, **options))
         if text_image is not None:
@@ -161,16 +184,16 @@ def explain_classes(
 
 
 def _split(
-    model: str, weights: str, multi_label: Any, classes: Any, layer: str | None, depth: int
+    given: dict[str, Any], layer: str | None, depth: int, layers: tuple[str, ...] | None
 ) -> tuple[Any, list[Any]]:
-    """The model cut at a layer, and at the earlier ones of --depth."""
+    """The model that options describe, cut at a layer, and at the earlier ones of --depth."""
     from face_jax import bridges
 
     bridges.share_processor()
     bridges.keep_freed_memory()
-    loaded = bridges.load(model, weights=weights, multi_label=multi_label, classes=classes)
+    loaded = bridges.load(**given)
     split = loaded.split(layer or last_map(loaded))
-    return split, earlier_of(loaded, split.layer, depth, None)
+    return split, earlier_of(loaded, split.layer, depth, layers)
 
 
 def _text_image(namer: str) -> Any:

@@ -133,6 +133,11 @@ def cropping_of(word: str | None, split: Any) -> Any:
     return RandomCrops(per_image=int(word))
 
 
+def names_of(layers: str | None) -> tuple[str, ...] | None:
+    """The names in the option --layers."""
+    return None if layers is None else tuple(name.strip() for name in layers.split(","))
+
+
 def check_depth(depth: int, layers: tuple[str, ...] | None) -> None:
     """Refuses options --depth and --layers that don't fit together."""
     if depth < 0 or (layers is not None and len(layers) < depth):
@@ -193,7 +198,7 @@ def visualized(explanation: Any, count: int, progress: Any, key: Any) -> Any:
     )
 
 
-def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) -> Any:
+def checked(explanation: Any, loaded: Any, **options: Any) -> Any:
     """What the option --sanity asks for: the explanation of a model that forgets."""
     from face_jax import bridges
 
@@ -208,7 +213,7 @@ def checked(explanation: Any, loaded: Any, batch: int, progress: Any, key: Any) 
         name=loaded.name,
         multi_label=loaded.multi_label,
     )
-    return sanity_check(explanation, stages, batch=batch, progress=progress, key=key)
+    return sanity_check(explanation, stages, **options)
 
 
 def forget_extras(folder: pathlib.Path) -> None:

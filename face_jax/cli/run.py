@@ -96,12 +96,18 @@ def run(
     text_image = None if namer is None else bridges.load_text_image(namer)
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
     ready = time.perf_counter()
-    alike: Any = {"batch": batch, "key": jax.random.key(seed), "cache": keep, "progress": bars, "signs": signs}
+    always: Any = {
+        "batch": batch,
+        "key": jax.random.key(seed),
+        "progress": bars,
+        "memory": memory,
+        "store": store,
+    }
+    alike: Any = always | {"cache": keep, "signs": signs}
     crops_of = cropping_of(crops, split)
     explanation = explain(
-        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, memory=memory,
-        store=store, **alike,
-    )  # fmt: skip
+        split, every, target, rank=rank, crops=crops_of, faithfulness=strength, preset=preset, **alike
+    )
     more = {"starting and loading the model": ready - begun}
     if earlier:
         explanation = recurse(explanation, earlier, **alike)
@@ -117,7 +123,7 @@ def run(
             misread = misled(explanation, every, labels, batch=batch, key=alike["key"], progress=bars)
     _write(explanation, out, more, misread)
     extras: Any = {"visualize": visualize, "sanity": sanity, "misread": misread}
-    _write_extras(explanation, loaded, out, more, batch=batch, key=alike["key"], **extras)
+    _write_extras(explanation, loaded, out, more, always, **extras)
     _tell(explanation, more)
     print(out / "report.html")
 
@@ -144,9 +150,8 @@ def _write_extras(
     loaded: Any,
     out: pathlib.Path,
     more: dict[str, float],
+    options: dict[str, Any],
     *,
-    batch: int,
-    key: Any,
     visualize: int,
     sanity: bool,
     misread: Any,
@@ -158,12 +163,12 @@ def _write_extras(
     pictures = check = None
     if visualize:
         with timed(more, "feature visualization"):
-            pictures = visualized(explanation, visualize, bars, key)
+            pictures = visualized(explanation, visualize, bars, options["key"])
             with put_together(out, claim=False) as new:
                 pictures.save(new / PICTURES)
     if sanity:
         with timed(more, "sanity check"):
-            check = checked(explanation, loaded, batch, bars, key)
+            check = checked(explanation, loaded, **options)
             with put_together(out, claim=False) as new:
                 write_sanity_check(check, new)
     if visualize or sanity:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from ..blocks.room import Room
 from ..model import SplitModel, photographs_for
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..pictures.preprocess import LATER_SETTINGS
@@ -56,6 +57,11 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     >>> fj.load(kept, model).target_name
     'warm'
     """
+    return loaded(folder, model, images)
+
+
+def loaded(folder: str | pathlib.Path, model: SplitModel, images: Any, room: Room | None = None) -> Explanation:
+    """`load`, within a room; by default one of half of the memory that is free."""
     folder = folder_of(folder)
     text = read_text(folder)
     given = None if images is None else photographs_for(model, images)
@@ -68,7 +74,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
             # Unless it's the text that was changed.
             check_text(folder, TEXT, text)
             raise
-        explanation = restored(folder, text, model)
+        explanation = restored(folder, text, model, room)
         provenance = dataclasses.replace(explanation.provenance, seconds=seconds_of(folder, text))
         pictures = explanation.pictures
         if given is not None:

@@ -38,7 +38,7 @@ class SavedFilesError(ValueError):
     """Files that no explanation can be restored from."""
 
 
-def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> Explanation:
+def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel, room: Room | None = None) -> Explanation:
     """The explanation in a folder, once its files and the text are all that they should be.
 
     **Arguments:**
@@ -46,10 +46,11 @@ def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> E
     - `folder`: where the files are.
     - `text`: what `read_text` returned.
     - `model`: the model that was explained.
+    - `room`: how much memory arrays may take; by default half of what is free.
 
     **Returns:** the explanation, without the seconds. Raises `SavedFilesError` or `Unfit`.
     """
-    old = text["format"] != FORMAT
+    old, room = text["format"] != FORMAT, Room() if room is None else room
     opened = _opened(folder, text)
 
     def record(arrays: dict[str, np.ndarray], *, values: bool) -> Explanation:
@@ -59,7 +60,7 @@ def restored(folder: pathlib.Path, text: dict[str, Any], model: SplitModel) -> E
 
     # First with arrays of the right types and shapes that take no memory.
     record(_claimed(opened), values=False)
-    stores = {name: _arrays(placed(folder, name), each) for name, each in opened.items()}
+    stores = {name: _arrays(placed(folder, name), each, room) for name, each in opened.items()}
     explanation = record({key: array for arrays in stores.values() for key, array in arrays.items()}, values=True)
     if arrays_digest(stores) != text["digest"]:
         raise SavedFilesError(
@@ -93,9 +94,10 @@ def _opened(folder: pathlib.Path, text: dict[str, Any]) -> dict[str, Any]:
     return opened
 
 
-def _arrays(file: pathlib.Path, opened: Any) -> dict[str, np.ndarray]:
-    """A file's arrays, which stay in it where they'd take most of the memory, and are read where they're touched."""
-    if Room().fits(file.stat().st_size):
+def _arrays(file: pathlib.Path, opened: Any, room: Room) -> dict[str, np.ndarray]:
+    """A file's arrays, which stay in it where they'd take too much memory, and are read where they're touched."""
+    if room.fits(size := file.stat().st_size):
+        room.taken += size
         return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")

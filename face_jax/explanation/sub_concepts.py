@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..blocks.room import chosen, parts_of
 from ..support.fields import axes, counted, within
 from ..support.reprs import short_repr
 from ..support.scaling import of_order_one
@@ -130,11 +131,13 @@ def coherence(rows: Float[np.ndarray, "row channel"]) -> float:
     """The mean cosine between different rows; NaN of fewer than two. A row of zeros is like no other."""
     if len(rows) < 2:
         return float("nan")
-    rows = of_order_one(rows, 1)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows.astype(np.float64) / np.where(lengths > 0, lengths, 1)
-    together = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())
-    return together / (len(rows) * (len(rows) - 1))
+    total, own = np.zeros(rows.shape[1]), 0.0
+    for part in parts_of(rows):
+        some = of_order_one(np.asarray(rows[part]), 1)
+        lengths = np.linalg.norm(some, axis=1, keepdims=True)
+        unit = some.astype(np.float64) / np.where(lengths > 0, lengths, 1)
+        total, own = total + unit.sum(axis=0), own + float(np.square(unit).sum())
+    return (float(np.square(total).sum()) - own) / (len(rows) * (len(rows) - 1))
 
 
 def top_crops(codes: Float[np.ndarray, " crop"], percentile: float, fewest: int) -> Int[np.ndarray, " top"]:
@@ -177,4 +180,4 @@ def spreads(
     # Rounding makes the same activations differ by less than this.
     whole = difference if (difference := 1 - coherence(rows)) > 1e-6 else 0.0
     top = [top_crops(column, percentile, fewest) for column in codes.T]
-    return np.asarray([(1 - coherence(rows[chosen])) / whole if whole > 0 else np.nan for chosen in top])
+    return np.asarray([(1 - coherence(chosen(rows, some))) / whole if whole > 0 else np.nan for some in top])

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..blocks.scratch import Scratch
+from ..support.progress import Advance, Progress, silent
 from . import validate
 from .code_stores import CodeStore
 from .nnls.least_squares import codes_of
@@ -38,8 +39,15 @@ def weights_in_blocks(objective: Objective, rows: RowBlocks) -> tuple[RowBlocks 
     return weights, row_weights
 
 
-def encode_blocks(rows: RowBlocks, dictionary: Dictionary, objective: Objective, store: Any) -> Any:
+def encode_blocks(
+    rows: RowBlocks, dictionary: Dictionary, objective: Objective, store: Any, progress: Progress = silent
+) -> Any:
     """Codes of rows in blocks, its settings already checked: an array on disk."""
+    with progress("Encoding, blocks of rows", rows.shape[0]) as advance:
+        return _encoded(rows, dictionary, objective, store, advance)
+
+
+def _encoded(rows: RowBlocks, dictionary: Dictionary, objective: Objective, store: Any, advance: Advance) -> Any:
     weights, row_weights = weights_in_blocks(objective, rows)
     stream = Stream.of(rows, weights, row_weights)
     dictionary = jnp.asarray(dictionary, stream.dtype)
@@ -47,7 +55,7 @@ def encode_blocks(rows: RowBlocks, dictionary: Dictionary, objective: Objective,
     out = CodeStore(store, shape, stream.dtype, Scratch(rows.scratch), rows.rows)
     quadratic = SquaredError(**{name: getattr(objective, name) for name in PENALTIES})
     if objective.terms:
-        _encode_with_terms(stream, dictionary, objective, out)
+        _encode_with_terms(stream, dictionary, objective, out, advance)
         return out.finish()
     for piece in stream:
         validate.finite("activations", jnp.asarray(piece.values).astype(stream.dtype))
@@ -59,10 +67,13 @@ def encode_blocks(rows: RowBlocks, dictionary: Dictionary, objective: Objective,
                 "activations and dictionary; multiply one of them with a number that brings them closer"
             )
         out.put(piece.start, piece.stop, np.asarray(codes))
+        advance(piece.stop - piece.start)
     return out.finish()
 
 
-def _encode_with_terms(stream: Stream, dictionary: Dictionary, objective: Objective, out: CodeStore) -> None:
+def _encode_with_terms(
+    stream: Stream, dictionary: Dictionary, objective: Objective, out: CodeStore, advance: Advance
+) -> None:
     group = streamed_terms.together(objective, stream.shape[0])
     pieces = Pieces.of(stream.shape[0], BLOCK_ROWS, stream.source.rows, together=group)
     walk = streamed_terms.Terms(dataclasses.replace(stream, pieces=pieces), objective)
@@ -75,6 +86,7 @@ def _encode_with_terms(stream: Stream, dictionary: Dictionary, objective: Object
             piece.stop,
             np.asarray(codes_with_terms.encode(activations, dictionary, quadratic.with_terms(terms))),
         )
+        advance(piece.stop - piece.start)
 
 
 @jax.jit

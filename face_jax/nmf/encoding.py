@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,25 +16,32 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from ..blocks.row_blocks import in_blocks
+from ..linalg.row_blocks import RowBlocks as Division
 from ..linalg.row_shards import explicit, in_auto_axes
 from ..linalg.sparse_rows import SparseRows
 from ..support.precision import full_precision
+from ..support.progress import Progress, tell_more
+from ..support.progress_line import Watched, progress_of
+from ..support.watched_steps import told_of
 from . import divergence_codes, stored_misfit, validate
 from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
 from .magnitude import is_one, unit_of
 from .nnls.least_squares import codes_of
-from .objective import Objective, SquaredError
+from .objective import WEIGHTS, Objective, SquaredError, Term
 from .observed import observed_alone
 from .options import CodesKept, Mask, Matrix
 from .out_of_core import encode_blocks
 from .shapes import Activations, Codes, Dictionary
+from .solvers.streamed_walk import group_of, terms_of
 from .sparse import encode_sparse, sparse_rows
 from .terms import codes_with_terms, lambda_weights
 
 # Encoding is compiled for numbers of rows that are powers of two, from the first one to the second; more rows are
 # encoded a part at a time.
 _FEWEST_ROWS, _MOST_ROWS = 512, 2**15
+# After so many rows somebody who is told is told again: seconds for many concepts.
+_TOLD_ROWS = 2**15
 
 
 @full_precision
@@ -42,6 +52,7 @@ def encode(
     objective: Objective = SquaredError(),  # noqa: B008 (settings: frozen)
     codes: CodesKept = None,
     observed: Mask = None,
+    progress: Watched = None,
 ) -> Any:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
@@ -83,6 +94,8 @@ def encode(
         disk that goes with the process.
     - `observed`: where there are missing values: truth values, `row channel`, or of sparse activations "stored" or
         "numbers"; see `factorize`.
+    - `progress`: told how many rows are done, as by `face_jax.explain`: a line on a terminal by default. Activations in
+        memory go some thousands of rows at a time then, where they are on one device and nothing is traced.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -98,7 +111,7 @@ def encode(
     if sparse is not None:
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
-        return _of_sparse(sparse, dictionary, objective, observed)
+        return _of_sparse(sparse, dictionary, objective, observed, progress)
     blocks = in_blocks("activations", activations)
     if blocks is None:
         activations = validate.matrix("activations", activations, "row × channel")
@@ -136,14 +149,18 @@ def encode(
         if terms := lambda_weights.active(objective):
             lambda_weights.check_weights(objective)
         whole = objective.quadratic.with_terms(terms)
-        return encode_blocks(blocks, dictionary, whole, check_codes(codes))
+        return encode_blocks(blocks, dictionary, whole, check_codes(codes), progress_of(progress))
     fit = validate.weights_of(objective, activations)
-    if not fit.squared_error:
-        return _divergence_codes(activations, dictionary, fit)
-    if terms := lambda_weights.active(objective):
+    if fit.squared_error and (terms := lambda_weights.active(objective)):
         lambda_weights.check_weights(objective)
-        return codes_with_terms.encode(activations, dictionary, fit.with_terms(terms))
-    found, lost, some = _codes_of(activations, dictionary, fit)
+        fit = fit.with_terms(terms)
+    known = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((activations, dictionary, fit)))
+    alone = known and activations.size > 0 and len(activations.devices()) == 1
+    told = told_of(progress, *activations.shape) if alone else None
+    if told is None:
+        found, lost, some = _encoded(activations, dictionary, fit)
+    else:
+        found, lost, some = _in_parts(activations, dictionary, fit, told)
     if not isinstance(some, Tracer) and bool(some):
         count, (first,) = validate.found(lost)
         low, high = jnp.finfo(found.dtype).tiny, jnp.finfo(found.dtype).max
@@ -155,7 +172,7 @@ def encode(
     return found
 
 
-def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any) -> Codes:
+def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any, progress: Watched) -> Codes:
     concepts = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
     if isinstance(concepts, Tracer):
         raise ValueError("dictionary is traced, and activations are sparse, which can't be; give all of their entries")
@@ -169,7 +186,7 @@ def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed
         return stored_misfit.encode_stored(rows, concepts, objective, observed)
     objective = validate.misfit(objective)
     validate.penalties(objective, both=False)
-    return encode_sparse("activations", rows, concepts, objective, encode)
+    return encode_sparse("activations", rows, concepts, objective, partial(encode, progress=progress))
 
 
 def _divergence_codes(activations: Activations, dictionary: Dictionary, objective: BetaDivergence) -> Codes:
@@ -197,6 +214,55 @@ def _codes_of(
     return codes, lost, jnp.any(lost)
 
 
+def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -> tuple[Codes, Any, Any]:
+    """The codes, what is known of rows whose codes leave the dtype's range, and whether there are any."""
+    if not objective.squared_error:
+        return _divergence_codes(activations, dictionary, objective), None, False
+    if objective.terms:
+        return codes_with_terms.encode(activations, dictionary, objective), None, False
+    return _codes_of(activations, dictionary, objective)
+
+
+def _in_parts(
+    activations: Activations, dictionary: Dictionary, objective: Any, progress: Progress
+) -> tuple[Codes, Any, Any]:
+    """The same of some rows after the other, so that the compiled loops needn't tell how far they are."""
+    total = activations.shape[0]
+    terms = [weighted.term for weighted in objective.terms]
+    # What doesn't say what it is for some rows sees all of them.
+    told = all(type(term).of_groups is not Term.of_groups for term in terms)
+    group = 1 if not terms else group_of(objective, total) if told else total
+    blocks = Division.of(total, _TOLD_ROWS, together=group)
+    codes, lost, since = [], [], time.perf_counter()
+    with progress("Encoding", total) as advance:
+        for number in range(blocks.count):
+            # The last part begins where it has as many rows as the others.
+            start = blocks.start(jnp.asarray(number))
+            new = blocks.size * number - int(start)
+            rows, part = activations, objective
+            if blocks.count > 1:
+                rows, part = _part_of(activations, objective, blocks, start, group)
+            found, gone, _ = _encoded(rows, dictionary, part)
+            codes.append(jax.block_until_ready(found[new:]))
+            lost.append(None if gone is None else gone[new:])
+            done = blocks.size - new
+            tell_more(advance, f"{done / max(time.perf_counter() - since, 1e-9):.2g} rows/s")
+            since = time.perf_counter()
+            advance(done)
+    all_lost = None if lost[0] is None else jnp.concatenate(lost)
+    return jnp.concatenate(codes), all_lost, False if all_lost is None else jnp.any(all_lost)
+
+
+def _part_of(activations: Activations, objective: Any, blocks: Division, start: Array, group: int) -> tuple[Array, Any]:
+    """Some rows, with what of the objective is theirs."""
+    weights = {name: getattr(objective, name) for name in WEIGHTS}
+    activations, theirs = blocks.take((activations, weights), start)
+    if objective.terms:
+        groups = np.arange(int(start) // group, (int(start) + blocks.size) // group)
+        theirs["terms"] = terms_of(objective, blocks.rows, group, groups)
+    return activations, dataclasses.replace(objective, **theirs)
+
+
 @full_precision
 def encode_maps(
     maps: Float[np.ndarray, "image y x channel"], dictionary: Float[np.ndarray, "concept channel"]
@@ -213,4 +279,5 @@ def _encode_rows(
     # Rows of zeros cost nothing beside compiling for each number of rows.
     padded = np.zeros((max(_FEWEST_ROWS, 1 << (len(places) - 1).bit_length()), places.shape[1]), places.dtype)
     padded[: len(places)] = places
-    return np.asarray(encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype)))[: len(places)]
+    found = encode(jnp.asarray(padded), jnp.asarray(dictionary, places.dtype), progress=False)
+    return np.asarray(found)[: len(places)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+import os
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..activation_checks import check_signs
 from ..activations import COPIES_OF_ROWS, Collected, Cropping
@@ -12,6 +13,7 @@ from ..faithfulness import Faithfulness
 from ..faithfulness.losses import SoftmaxLoss
 from ..model import SplitModel, check_model
 from ..nmf import NNDSVD, Given, MiniBatch, Random, Warmup
+from ..nmf.objective import WEIGHTS
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
 from ..nmf.solvers.update_rules import Solver
@@ -30,6 +32,11 @@ from ..support.arguments import (
 )
 from ..support.memory import check_memory
 
+if TYPE_CHECKING:
+    Folder = str | os.PathLike[str] | None
+else:
+    # Whoever gives something else is told so in words.
+    Folder = Any
 # Ranks that are compared when none is given.
 RANKS = (2, 4, 6, 8, 10, 15, 20, 25, 30, 40)
 _CACHES = "an object such as ArrayCache(folder)"
@@ -90,6 +97,16 @@ def check_objects(
     function("cache", cache, _CACHES)
     callable_with("cache", cache, f"give {_CACHES}", [], dict)
     return solver, start, signs
+
+
+def check_no_weights(objective: Any) -> None:
+    """Refuses weights of entries or rows for several classes, whose rows are others."""
+    given = [name for name in WEIGHTS if getattr(objective, name, None) is not None]
+    if given:
+        raise ValueError(
+            f"objective has {given[0]}, which belong to the crops of one class, and each class has crops of its own; "
+            "leave them out, or call face_jax.explain for each class"
+        )
 
 
 def _check_losses(model: SplitModel, objective: Any) -> None:

@@ -10,7 +10,8 @@ import pathlib
 import re
 from typing import Any
 
-from ..explanation.loading import WrongModelError, load
+from ..blocks.room import Room
+from ..explanation.loading import WrongModelError, loaded
 from ..explanation.record import Explanation
 from ..explanation.saved_files import SavedFilesError
 from ..explanation.saving import save
@@ -44,11 +45,13 @@ class Kept:
     - `folder`: that has a folder for each class.
     - `names`: those folders' names, by class.
     - `digests`: of what each class's explanation depends on, by class.
+    - `room`: how much memory activations may take; what is loaded beyond it stays in its files.
     """
 
     folder: pathlib.Path
     names: dict[str, str]
     digests: dict[str, str]
+    room: Room
 
     def load(self, group: Group, model: SplitModel, along: list[float] | None) -> Explanation | None:
         """What was made with the same settings, of the same photographs and with the same λ; None without such."""
@@ -57,7 +60,7 @@ class Kept:
             asked = json.loads((place / _ASKED).read_text(encoding="utf-8"))
             if asked != {"digest": self.digests[group.name], "along": along}:
                 return None
-            return load(place, model, images=group.photographs)
+            return loaded(place, model, group.photographs, self.room)
         except (OSError, ValueError, SavedFilesError, WrongModelError):
             return None
 
@@ -71,7 +74,7 @@ class Kept:
 
 
 def kept_in(
-    folder: str | pathlib.Path, groups: list[Group], words: list[str], together: tuple[int, ...] | None
+    folder: str | pathlib.Path, groups: list[Group], words: list[str], together: tuple[int, ...] | None, room: Room
 ) -> Kept:
     """Explanations in a folder.
 
@@ -81,6 +84,7 @@ def kept_in(
     - `groups`: the classes.
     - `words`: the settings.
     - `together`: all classes, if they share a bank: each then depends on the photographs of all.
+    - `room`: how much memory activations may take.
     """
     version = importlib.metadata.version("face-jax")
     cache: dict[int, str] = {}
@@ -90,7 +94,7 @@ def kept_in(
         of = pictures[group.name] if together is None else " ".join(map(pictures.__getitem__, pictures))
         said = "\0".join([version, *words, str(together), str(group.number), of])
         digests[group.name] = hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()
-    return Kept(folder_of(folder), folder_names([group.name for group in groups]), digests)
+    return Kept(folder_of(folder), folder_names([group.name for group in groups]), digests, room)
 
 
 def _digest(photographs: tuple[Photograph, ...], known: dict[int, str]) -> str:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ..explanation.parts import Provenance, Target
 from ..explanation.record import Explanation
-from ..faithfulness.rows import streamed
-from ..methods import Published
-from ..methods.bank import places_of
 from ..model import SplitModel, photographs_for
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..signs import Signs
-from ..support.arguments import Real, Seed, Whole, flag, key_of
+from ..support.arguments import Real, Seed, Whole
 from ..support.cache import no_cache
 from ..support.classes import Target as Class
 from ..support.classes import class_index
 from ..support.interrupts import interruptible
 from ..support.memory import exhaustion_in_words
 from ..support.precision import full_precision
-from ..support.progress import Stopwatch
-from ..support.progress_line import Watched, progress_of
-from .checks import check_faithfulness, check_objects, check_rank, check_settings, room_of, streams
-from .finishing import finished
-from .fitting import choose_rank, fit
-from .material import keys_of, material_of, places_in
-from .presets import fit_by_scikit, note_on, preset_of
-from .provenance import fit_of, notes_on, settings_of
-from .selection import Activator, apart_if_signed, choose_class
+from ..support.progress import Stopwatch, open_stage
+from ..support.progress_line import Watched
+from .checks import Folder
+from .one_class import PresetName, asked_for, explained, fitted, ready_of
 
-if TYPE_CHECKING:
-    PresetName = Literal["face", "craft", "ice"] | Published | None
-    Folder = str | os.PathLike[str] | None
-else:
-    # Whoever gives something else is told so in words.
-    PresetName = Folder = Any
-_RANK = 25
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
 
@@ -119,70 +101,22 @@ def explain(
     >>> len(explanation.concepts), explanation.target_name
     (3, 'warm')
     """
-    keys = keys_of(key := key_of(key))
-    paper = preset_of(
-        preset, rank=rank, crops=crops, faithfulness=faithfulness, objective=objective, solver=solver, start=start
-    )
-    if rank is None:
-        rank = _RANK if paper is None else paper.paper.rank
-    rank, held_out, strongest, batch = check_settings(rank, held_out, strongest, batch, crops)
-    faithfulness = check_faithfulness(faithfulness, objective)
-    flag("one_each", one_each)
-    room = room_of(memory, store)
-    progress, stopwatch = progress_of(progress), Stopwatch()
+    asked = asked_for(
+        model, rank=rank, crops=crops, faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+        signs=signs, preset=preset, held_out=held_out, strongest=strongest, one_each=one_each, batch=batch, key=key,
+        cache=cache, memory=memory, store=store, progress=progress,
+    )  # fmt: skip
+    stopwatch = Stopwatch()
     with (
+        # Whoever is to be told is told by `asked`, and nobody else by what is called inside.
+        open_stage(),
         stopwatch("everything else"),
-        exhaustion_in_words(f"images, crops and rank={rank}", _LESS),
-        nullcontext() if paper is None else paper.refusing_signs(),
+        exhaustion_in_words(f"images, crops and rank={asked.rank}", _LESS),
+        asked.refusing_signs(),
     ):
-        if paper is not None:
-            solver, start, faithfulness = paper.solver, paper.start, paper.faithfulness
-        solver, start, signs = check_objects(model, objective, solver, start, signs, cache)
-        if paper is not None:
-            paper.check(model)
         every = photographs_for(model, images)
         wanted = None if target is None else class_index(model.classes, target)
-        activator = Activator(model, batch, cache, progress, stopwatch, solver if signs == "mixed" else None,
-                              room, streams(solver, start, paper))  # fmt: skip
-        number, chosen, seen = choose_class(model, activator.survey(every, wanted), wanted)
-        if signs == "apart":
-            activator, seen = apart_if_signed(activator, seen)
-        if paper is not None:
-            paper.check_photographs(len(seen.index))
-            crops = paper.cropping(model.preprocess)
-        places = places_in(every, seen, crops, held_out, keys, stopwatch, model.preprocess,
-                           room if activator.streams else None)  # fmt: skip
-        maps = seen.kept.maps
-        each = maps.shape[1] * maps.shape[2]
-        count = len(places.fitted) * each if paper is not None and paper.of_places else len(places.crops)
-        check_rank(rank, count, maps.shape[-1])
-        averaged = None if paper is None or not model.head.affine else paper.paper.averaged
-        activator, seen, material = material_of(activator, places, seen, number, keys, signs, averaged=averaged)
-        model, rows = activator.model, material.pictures.crop_activations
-        whole = None
-        if paper is not None and paper.of_places:
-            rows = whole = places_of(seen.kept.maps[places.fitted])
-        signed = material.signed if solver is None else solver.signed_dictionary
-        rank, scan = choose_rank(
-            rank, streamed(rows), signed=signed, key=keys["ranks"], progress=progress, stopwatch=stopwatch
-        )
-        if paper is not None and paper.by_scikit:
-            with stopwatch("factorization"), progress("Factorizing", 1) as advance:
-                fitting = fit_by_scikit(paper.method, rows, material.pictures.crop_activations, rank, keys["start"])
-                advance(1)
-        else:
-            fitting = fit(
-                model.head, material, rank, faithfulness=faithfulness, signed=signed, solver=solver, start=start,
-                objective=objective if paper is None else paper.objective(model.head, model.outputs), keys=keys,
-                progress=progress, stopwatch=stopwatch, outputs=model.outputs, rows=whole,
-            )  # fmt: skip
-        found = finished(
-            model, Target(number, chosen), material, fitting, seen, keys, strongest=strongest, one_each=one_each,
-            progress=progress, stopwatch=stopwatch, preset=paper,
-        )  # fmt: skip
-    notes = notes_on(model, number, target, every, seen, material=material, fitting=fitting, scan=scan, preset=paper,
-                     room=room)  # fmt: skip
-    if paper is not None:
-        notes = (note_on(paper, found.scores.own), *notes)
-    settings = settings_of(model, rank, places.cropping, fitting, held_out, key, number, paper)
-    return found.explanation(fit_of(fitting, scan), Provenance(settings, notes, dict(stopwatch.seconds)))
+        activator = asked.activator(stopwatch)
+        ready = ready_of(asked, activator, every, activator.survey(every, wanted), wanted, word=target)
+        fitting, scan = fitted(asked, ready.material, ready.model, ready.keys, stopwatch)
+        return explained(asked, ready, fitting, scan)

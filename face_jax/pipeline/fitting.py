@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..blocks.row_blocks import RowBlocks
 from ..faithfulness import Path
 from ..faithfulness.chosen_lambda import FOLDS, fit_along, leading_to, path_judged_on
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
@@ -94,11 +95,12 @@ def fit(
     - `outputs`: what the logits mean.
     - `rows`: what is factorized; the crops if None.
     - `along`: λ on the way to the one that was chosen elsewhere, in place of a choice.
-    - `alike`: fill rows up with zeros, so that problems of about as many rows are one compiled program.
+    - `alike`: fill rows in memory up with zeros, so that problems of about as many rows are one compiled program; not
+        for an objective of one's own, which may count them.
 
     **Returns:** the factorization.
     """
-    plain = ""
+    plain, alike = "", alike and objective is None
     if along is not None:
         faithfulness = "auto"
     elif faithfulness == "usual":
@@ -131,7 +133,7 @@ def fit(
             if along is not None:
                 solution = fit_along(along, filled, rank, room, **settings)
             elif alike:
-                solution = factorize(jnp.asarray(filled), rank, objective=SquaredError() + weight * room, **settings)
+                solution = factorize(in_jax(filled), rank, objective=SquaredError() + weight * room, **settings)
         if solution is None:
             filled = filled_up(rows, None, rank, settings)[0] if alike else rows
             solution = factorize(in_jax(filled), rank, objective=objective, **settings)
@@ -144,10 +146,13 @@ def fit(
 
 
 def filled_up(
-    rows: Any, term: Any, rank: int, settings: dict[str, Any]
-) -> tuple[Float[np.ndarray, "filled channel"], Any]:
-    """Rows with rows of zeros behind them that teach nothing, unless a start sees them, and the term for all."""
-    if term is not None and term.weights is None:
+    rows: Rows, term: Any, rank: int, settings: dict[str, Any]
+) -> tuple[Float[np.ndarray, "filled channel"] | RowBlocks, Any]:
+    """Rows with rows of zeros behind them that teach nothing, unless a start sees them, and the term for all.
+
+    Programs for rows in blocks are those of a block, however many there are: these stay as they are.
+    """
+    if isinstance(rows, RowBlocks) or (term is not None and term.weights is None):
         return rows, term
     solver, start, key = (settings[name] for name in ("solver", "start", "key"))
     layout = layout_of(len(rows), rows.shape[1], rank, SquaredError(), solver, start, key)

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..activation_checks import below_zero
 from ..activations import Collected, Cropping, Crops, RandomCrops, Survey
-from ..blocks.room import Room
+from ..blocks.room import Room, filed
 from ..explanation.parts import Pictures
+from ..methods.bank import places_of
 from ..pictures.crop_rules import proportioned
 from ..pictures.photographs import Photograph
 from ..pictures.preprocess import Preprocess
@@ -84,6 +85,18 @@ class Material:
         if len(pictures.photographs) == 1:
             return None
         return some_places([pictures.collected.maps], [pictures.fitted])
+
+    @property
+    def every_place(self) -> Float[np.ndarray, "row channel"]:
+        """All places of the photographs fitted, however many there are."""
+        return places_of(self.pictures.collected.maps[self.pictures.fitted])
+
+    @property
+    def filed(self) -> int:
+        """Bytes of activations that lie in files."""
+        pictures = self.pictures
+        crops = [some.maps for some in self.crops_seen] or [pictures.crop_activations]
+        return sum(each.nbytes for each in (pictures.collected.maps, *crops) if filed(each))
 
     @property
     def signed(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..activations import Survey
-from ..blocks.room import Room, share_of
+from ..blocks.room import share_of
 from ..explanation.parts import Fit, Settings
 from ..faithfulness import Path
 from ..model import SplitModel
@@ -44,7 +44,7 @@ def notes_on(
     fitting: Fitted,
     scan: RankScan | None,
     preset: Preset | None = None,
-    room: Room | None = None,
+    filed: int = 0,
 ) -> tuple[str, ...]:
     """What should be known before the explanation is believed.
 
@@ -56,7 +56,7 @@ def notes_on(
     - `material`: what concepts were found in and scored on.
     - `fitting`, `scan`: how the concepts, and how many of them, were found.
     - `preset`: the paper's settings, if these were asked for.
-    - `room`: where activations were.
+    - `filed`: bytes of activations that were kept in files.
 
     **Returns:** the notes.
     """
@@ -69,14 +69,14 @@ def notes_on(
         *_on_pictures(model, target, material),
         *_on_signs(model, seen.kept.maps, fitting),
         *_on_fitting(fitting, scan, preset),
-        *_on_room(room),
+        *_on_files(filed),
     )
 
 
-def _on_room(room: Room | None) -> Iterator[str]:
-    if room is not None and room.filed:
+def _on_files(filed: int) -> Iterator[str]:
+    if filed:
         yield (
-            f"Activations of {in_bytes(room.filed)} didn't fit into the memory that they may take: they were kept in "
+            f"Activations of {in_bytes(filed)} didn't fit into the memory that they may take: they were kept in "
             "files and read in blocks, which changes results by rounding alone."
         )
 

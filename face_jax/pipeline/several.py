@@ -6,26 +6,27 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ..blocks.room import squares
 from ..explanation.record import Explanation
 from ..explanation.several import ClassExplanations
 from ..faithfulness.chosen_lambda import leading_to
 from ..model import SplitModel
-from ..nmf.options import AnySolver, AnyStart
+from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..signs import Signs
-from ..support.arguments import Real, Seed, Whole, flag, key_of
+from ..support.arguments import Real, Seed, Whole, flag
 from ..support.cache import no_cache
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
-from ..support.progress_line import Watched, progress_of
-from .checks import check_faithfulness, check_objects, check_settings
+from ..support.progress import open_stage
+from ..support.progress_line import Watched
+from .checks import Folder, check_no_weights
 from .class_folders import Kept, kept_in
 from .class_groups import Group, groups_of
 from .controls import control_banks
 from .fitting import why_plain
-from .one_of_several import Asked, Surveys, explained, failing, fitted, on_weight, ready_of, size_of
+from .one_class import Asked, PresetName, asked_for, explained, fitted
+from .one_of_several import Surveys, failing, on_weight, ready_in
 from .shared_bank import Outcome, bank_of, with_one_bank
-
-_RANK = 25
 
 
 @interruptible()
@@ -39,9 +40,11 @@ def explain_classes(
     rank: Whole | Literal["auto"] | None = None,
     crops: Any = None,
     faithfulness: Real | Literal["auto", "usual"] | None = "usual",
+    objective: AnyObjective | None = None,
     solver: AnySolver | None = None,
     start: AnyStart | None = None,
     signs: Signs | None = None,
+    preset: PresetName = None,
     held_out: Real = 0.2,
     strongest: Whole = 8,
     one_each: bool = True,
@@ -49,12 +52,14 @@ def explain_classes(
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
     folder: str | pathlib.Path | None = None,
+    memory: Real | None = None,
+    store: Folder = None,
     progress: Watched = None,
 ) -> ClassExplanations:
     """Explain several classes of a classifier together: which uses which concepts, and what tells them apart.
 
-    Each photograph goes through the network once. Memory and time grow with the photographs of the classes. A class
-    that can't be explained doesn't keep the others from it: the result says why.
+    Each photograph goes through the network once. Time grows with the photographs of the classes, and so does memory
+    until `memory`. A class that can't be explained doesn't keep the others from it: the result says why.
 
     **Arguments:**
 
@@ -66,13 +71,21 @@ def explain_classes(
         that the model puts in its class.
     - `shared`: one bank of concepts for all classes, found in the crops of all of them, whose concepts each class
         weighs for itself; else each class has a bank of its own.
-    - `rank`: how many concepts, 25 by default: of each class, or of the shared bank. `"auto"` scans ranks.
+    - `rank`: how many concepts, 25 by default, or as the preset has it: of each class, or of the shared bank. `"auto"`
+        scans ranks.
     - `faithfulness`: as for `explain`. λ is chosen once: on the class with the most photographs, or with a shared bank
         on 60 photographs of all classes, and taken for the others in proportion to their activations. Notes say so.
+    - `objective`: as for `explain`, the same for each class, or of the shared bank. It can't have weights of entries or
+        rows: classes have different numbers of them.
+    - `preset`: as for `explain`. A shared bank is what the paper's method finds in the crops (ICE: the places) of all
+        classes; each class weighs and scores it by the paper's rules.
     - `crops`, `solver`, `start`, `signs`, `held_out`, `strongest`, `one_each`, `batch`, `key`, `cache`: as for
         `explain`.
     - `folder`: where each class's explanation is saved as soon as it's there, in a folder of its own. Called again with
         the same settings and photographs, what is there already is loaded.
+    - `memory`: GiB of memory that activations of all classes together may take, those that are loaded from `folder`
+        included; by default half of what is free. More of them are kept in files and read in blocks, as for `explain`.
+    - `store`: the folder of these files, which go with the explanations; by default the system's for temporary files.
     - `progress`: told how far it is.
 
     **Returns:** the explanations, by class. Raises `ValueError` if no class at all can be explained, for arguments that
@@ -84,23 +97,21 @@ def explain_classes(
     >>> found["warm"].target_name, found.bank.shape[0]
     ('warm', 3)
     """
-    key = key_of(key)
-    shared, one_each = flag("shared", shared), flag("one_each", one_each)
-    rank, held_out, strongest, batch = check_settings(
-        _RANK if rank is None else rank, held_out, strongest, batch, crops
-    )
-    faithfulness = check_faithfulness(faithfulness, None)
-    solver, start, signs = check_objects(model, None, solver, start, signs, cache)
-    asked = Asked(
-        model, rank, crops, faithfulness, solver, start, signs, held_out, strongest, one_each, batch, key, cache,
-        progress_of(progress),
+    shared = flag("shared", shared)
+    asked = asked_for(
+        model, rank=rank, crops=crops, faithfulness=faithfulness, objective=objective, solver=solver, start=start,
+        signs=signs, preset=preset, held_out=held_out, strongest=strongest, one_each=one_each, batch=batch, key=key,
+        cache=cache, memory=memory, store=store, progress=progress,
     )  # fmt: skip
+    if objective is not None:
+        check_no_weights(objective)
     groups, unknown = groups_of(model, images, targets)
     numbers = tuple(group.number for group in groups)
     surveys = Surveys(asked, groups)
-    kept = None if folder is None else kept_in(folder, groups, asked.words(), numbers if shared else None)
+    kept = None if folder is None else kept_in(folder, groups, asked.words(), numbers if shared else None, asked.room)
     explain_all = with_one_bank if shared else _with_a_bank_each
-    explanations, failed, more = explain_all(asked, groups, surveys, kept)
+    with open_stage():
+        explanations, failed, more = explain_all(asked, groups, surveys, kept)
     reasons = unknown | {name: str(error) for name, error in failed.items()}
     if not explanations:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
@@ -134,19 +145,20 @@ def _with_a_bank_each(asked: Asked, groups: list[Group], surveys: Surveys, kept:
 def _alone(
     asked: Asked, group: Group, surveys: Surveys, chooser: Explanation | None, along: list[float] | None
 ) -> Explanation:
-    ready = ready_of(asked, group, surveys, alone=True)
+    ready = ready_in(asked, group, surveys, alone=True)
     material, more = ready.material, ()
     plain = asked.faithfulness == "usual" and why_plain(ready.model.head, material, 1, asked.solver, chosen=True)
     if chooser is not None and along is not None and not plain:
         pictures = chooser.pictures
         count = len(chooser.crops) if chooser.single else len(pictures.fitted)
-        size = size_of(pictures.crop_activations) / count
-        along = [weight * size_of(material.pictures.crop_activations) / len(material.fitted) / size for weight in along]
+        size = squares(pictures.crop_activations) / count
+        own = squares(material.pictures.crop_activations) / len(material.fitted)
+        along = [weight * own / size for weight in along]
         more = (on_weight(along, f"photographs of {chooser.target_name}"),)
     else:
         along = None
-    with ready.stopwatch("everything else"):
-        fitting, scan = fitted(asked, material, ready.model, ready.keys, ready.stopwatch, along)
+    with ready.stopwatch("everything else"), asked.refusing_signs():
+        fitting, scan = fitted(asked, material, ready.model, ready.keys, ready.stopwatch, along=along, alike=True)
         with ready.stopwatch("scores and controls"):
             banks = control_banks(fitting, len(fitting.solution.dictionary), ready.keys, alike=True)
-    return explained(asked, ready, fitting, fitting, scan, banks, more)
+    return explained(asked, ready, fitting, scan, banks=banks, more=more)

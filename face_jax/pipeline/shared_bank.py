@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from ..activations import Collected
+from ..activations import COPIES_OF_ROWS, Collected
+from ..blocks.room import Room, chosen, squares
 from ..explanation.class_usage import places_of
 from ..explanation.record import Explanation
 from ..faithfulness.chosen_lambda import leading_to
@@ -25,7 +27,8 @@ from .class_groups import Group
 from .controls import control_banks
 from .fitting import path_of, why_plain
 from .material import Keys, Material, some_places
-from .one_of_several import LESS, Asked, Ready, Surveys, explained, failing, fitted, on_weight, ready_of, size_of
+from .one_class import Asked, Ready, explained, fitted
+from .one_of_several import LESS, Surveys, failing, on_weight, ready_in
 
 # λ of a bank for many classes is chosen on so many photographs at most: a path takes many fits.
 _JUDGED = 60
@@ -39,26 +42,27 @@ def with_one_bank(asked: Asked, groups: list[Group], surveys: Surveys, kept: Kep
         loaded = {group.name: one for group in groups if (one := kept.load(group, asked.model, None)) is not None}
         if len(loaded) == len(groups):
             return loaded, failed, ()
-    every: list[Ready] = []
+    every: list[tuple[Group, Ready]] = []
     for group in groups:
         with failing(failed, group.name):
-            every.append(ready_of(asked, group, surveys, alone=False))
-    if any(are_apart(one.model) for one in every):
+            every.append((group, ready_in(asked, group, surveys, alone=False)))
+    if any(are_apart(one.model) for _, one in every):
         # What one class has below zero, all have in channels of their own.
         every = [
-            one if are_apart(one.model) else ready_of(asked, one.given, surveys, alone=False, apart=True)
-            for one in every
+            (group, one if are_apart(one.model) else ready_in(asked, group, surveys, alone=False, apart=True))
+            for group, one in every
         ]
     if not every:
         return {}, failed, ()
-    model, keys, stopwatch = every[0].model, every[0].keys, Stopwatch()
+    model, keys, stopwatch = every[0][1].model, every[0][1].keys, Stopwatch()
     with exhaustion_in_words(f"{len(every)} classes and rank={asked.rank}", LESS):
-        material = _union([one.material for one in every])
-        check_rank(asked.rank, *material.pictures.crop_activations.shape)
+        material = _union([one.material for _, one in every], asked.room, streams=asked.streams)
+        rows, channels = material.pictures.crop_activations.shape
+        check_rank(asked.rank, material.count_of_places if asked.of_places else rows, channels)
         along, more = _chosen(asked, material, model, keys, stopwatch)
-        whole, scan = fitted(asked, material, model, keys, stopwatch, along)
+        whole, scan = fitted(asked, material, model, keys, stopwatch, along=along, alike=True)
         banks = control_banks(whole, len(whole.solution.dictionary), keys, alike=True)
-    names = ", ".join(one.group.name for one in every)
+    names = ", ".join(group.name for group, _ in every)
     more = (
         f"The concepts are those of a bank that {len(every)} classes share ({names}), in the order of their importance "
         "for this one; a concept that only others use is last here.",
@@ -66,15 +70,15 @@ def with_one_bank(asked: Asked, groups: list[Group], surveys: Surveys, kept: Kep
     )
     found: dict[str, Explanation] = {}
     at = 0
-    for one in every:
+    for group, one in every:
         rows = one.material.pictures.crop_activations
         part = dataclasses.replace(whole, rows=rows, crop_codes=whole.crop_codes[at : at + len(rows)])
         at += len(rows)
-        with failing(failed, one.group.name):
-            explanation = explained(asked, one, part, whole, scan, banks, more)
+        with failing(failed, group.name):
+            explanation = explained(asked, one, part, scan, whole=whole, banks=banks, more=more)
             if kept is not None:
-                kept.save(one.group, explanation, None)
-            found[one.group.name] = explanation
+                kept.save(group, explanation, None)
+            found[group.name] = explanation
     return found, failed, more[1:]
 
 
@@ -93,7 +97,7 @@ def _chosen(
     with stopwatch("choice of the faithfulness"):
         start = NNDSVD() if asked.start is None else asked.start
         path = path_of(model.head, some, asked.rank, solver, start, keys, asked.progress, model.outputs)
-    size = [size_of(each.pictures.crop_activations) / len(each.fitted) for each in (material, some)]
+    size = [squares(each.pictures.crop_activations) / len(each.fitted) for each in (material, some)]
     along = [weight * size[0] / size[1] for weight in leading_to(path)]
     return along, (on_weight(along, f"{_JUDGED} of the {count} photographs that were fitted, of all classes"),)
 
@@ -101,32 +105,11 @@ def _chosen(
 def _some_of(material: Material, some: np.ndarray) -> Material:
     """Some of the pictures fitted, with their crops."""
     crops = np.isin(material.crop_of, material.index[some])
-    pictures = dataclasses.replace(material.pictures, crop_activations=material.pictures.crop_activations[crops])
+    rows = chosen(material.pictures.crop_activations, crops)
+    pictures = dataclasses.replace(material.pictures, crop_activations=rows)
     return dataclasses.replace(
         material, pictures=pictures, fitted=material.fitted[some], index=material.index[some],
         crop_of=material.crop_of[crops],
-    )  # fmt: skip
-
-
-def _union(parts: list[Material]) -> Material:
-    """The pictures and crops of several classes, numbered one class after another."""
-    index, crop_of, at = [], [], 0
-    for part in parts:
-        index.append(part.index + at)
-        crop_of.append(part.crop_of + at)
-        at += 1 + int(max(part.index.max(), part.crop_of.max()))
-    pictures = dataclasses.replace(
-        parts[0].pictures,
-        photographs=tuple(one for part in parts for one in part.pictures.photographs),
-        crop_activations=np.concatenate([part.pictures.crop_activations for part in parts]),
-    )
-    # A class with a single photograph has none.
-    places = [one.places for one in parts]
-    known = [one[:, None, None] for one in places if one is not None]
-    return _Union(
-        pictures, _together([part.fitted for part in parts]), parts[0].scored, np.concatenate(index),
-        np.concatenate(crop_of), (), any(part.signed for part in parts),
-        some_places(known) if len(known) == len(parts) else None,
     )  # fmt: skip
 
 
@@ -134,24 +117,59 @@ def _union(parts: list[Material]) -> Material:
 class _Union(Material):
     """Several classes' material, of which one is asked for crops and pictures fitted alone."""
 
-    below_zero: bool = False
-    of_all: Float[np.ndarray, "row channel"] | None = None
+    parts: tuple[Material, ...] = ()
 
     @property
     def places(self) -> Float[np.ndarray, "row channel"] | None:
-        """Places of all classes' photographs; None where a class has a single one."""
-        return self.of_all
+        """Places of all classes' photographs; None where a class has a single one, which has none."""
+        every = [part.pictures for part in self.parts]
+        if any(len(pictures.photographs) == 1 for pictures in every):
+            return None
+        return some_places([pictures.collected.maps for pictures in every], [pictures.fitted for pictures in every])
+
+    @property
+    def every_place(self) -> Float[np.ndarray, "row channel"]:
+        """All places of all classes' photographs."""
+        return np.concatenate([part.every_place for part in self.parts])
+
+    @property
+    def count_of_places(self) -> int:
+        """How many these are."""
+        return sum(
+            len(part.pictures.fitted) * math.prod(part.pictures.collected.maps.shape[1:3]) for part in self.parts
+        )
 
     @property
     def signed(self) -> bool:
         """Whether any class has activations below zero."""
-        return self.below_zero
+        return any(part.signed for part in self.parts)
 
 
-def _together(parts: list[Collected]) -> Collected:
+def _union(parts: list[Material], room: Room, *, streams: bool) -> _Union:
+    """The pictures and crops of several classes, numbered one class after another; in memory what can't be streamed."""
+    index, crop_of, at = [], [], 0
+    for part in parts:
+        index.append(part.index + at)
+        crop_of.append(part.crop_of + at)
+        at += 1 + int(max(part.index.max(), part.crop_of.max()))
+    of_crops = room if streams else Room(math.inf)
+    pictures = dataclasses.replace(
+        parts[0].pictures,
+        photographs=tuple(one for part in parts for one in part.pictures.photographs),
+        crop_activations=of_crops.together([part.pictures.crop_activations for part in parts], COPIES_OF_ROWS),
+    )
+    return _Union(
+        pictures, _together([part.fitted for part in parts], room), parts[0].scored, np.concatenate(index),
+        np.concatenate(crop_of), (), tuple(parts),
+    )  # fmt: skip
+
+
+def _together(parts: list[Collected], room: Room) -> Collected:
     kept = [part.kept for part in parts if part.kept is not None]
+    # Averages stay in memory, as those of each class do.
+    room = Room(math.inf) if all(part.maps.shape[1:3] == (1, 1) for part in parts) else room
     return Collected(
-        np.concatenate([part.maps for part in parts]), np.concatenate([part.logits for part in parts]),
+        room.together([part.maps for part in parts]), np.concatenate([part.logits for part in parts]),
         np.concatenate(kept) if kept else None,
     )  # fmt: skip
 

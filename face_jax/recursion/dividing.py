@@ -12,13 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..activation_checks import below_zero, check_signs
+from ..blocks.room import Room, chosen
 from ..explanation.concepts import clearly_have, strongest_crops
 from ..explanation.record import Explanation
 from ..explanation.sub_concepts import Division, SubConcept, coherence, spreads, top_crops
+from ..faithfulness.rows import in_jax, streamed
 from ..model import SplitModel
 from ..nmf import factorize
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import usual_solver
+from ..pipeline.checks import streams
 from ..signs import Signs
 from ..support.progress import Progress
 from .earlier_layers import check_same_model, crop_rows
@@ -26,7 +29,10 @@ from .earlier_layers import check_same_model, crop_rows
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is the same at all levels, as `recurse` takes it; the solver is None if the signs choose it."""
+    """What is the same at all levels, as `recurse` takes it; the solver is None if the signs choose it.
+
+    `room` is where activations of crops go.
+    """
 
     rank: int
     percentile: float
@@ -39,6 +45,7 @@ class Settings:
     batch: int
     cache: Callable[..., Any]
     progress: Progress
+    room: Room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +96,14 @@ def divide(
         progress=settings.progress,
         signs=settings.signs,
         solver=settings.solver,
+        room=settings.room,
     )
     solver = usual_solver(signed=below_zero(rows)) if settings.solver is None else settings.solver
     found, measured, parts = {}, {}, []
     for task in tasks:
         crops = top[task.path]
         if not level.named:
-            around = rows[np.searchsorted(needed, task.crops)]
+            around = chosen(rows, np.searchsorted(needed, task.crops))
             (measured[task.path],) = spreads(
                 task.codes[:, None], around, percentile=settings.percentile, fewest=settings.fewest
             ).tolist()
@@ -107,8 +115,9 @@ def divide(
             continue
         key, own = jax.random.split(key)
         division = _division(
-            explanation, model, task, crops, rows[np.searchsorted(needed, crops)], float(spread), settings, solver, own
-        )
+            explanation, model, task, crops, chosen(rows, np.searchsorted(needed, crops)), float(spread), settings,
+            solver, own,
+        )  # fmt: skip
         found[task.path] = division
         parts += [Task(part.path, crops, division.codes[:, at]) for at, part in enumerate(division.parts)]
     if level.number < level.last and parts:
@@ -136,9 +145,8 @@ def _division(
     key: Key[Array, ""],
 ) -> Division:
     """One concept taken apart: its crops' activations at the earlier layer, factorized."""
-    solution = factorize(
-        jnp.asarray(rows), min(settings.rank, rows.shape[1]), solver=solver, start=settings.start, key=key
-    )
+    activations = in_jax(streamed(rows)) if streams(solver, settings.start, None) else jnp.asarray(rows)
+    solution = factorize(activations, min(settings.rank, rows.shape[1]), solver=solver, start=settings.start, key=key)
     codes, dictionary = np.asarray(solution.codes), np.asarray(solution.dictionary)
     mass = codes.sum(axis=0)
     order = [number for number in np.argsort(-mass, kind="stable") if mass[number] > 0]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..activation_checks import below_zero
+from ..blocks.room import Room
 from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
 from ..nmf.options import AnySolver
@@ -126,8 +127,9 @@ def crop_rows(
     progress: Progress,
     signs: Signs,
     solver: AnySolver | None = None,
+    room: Room | None = None,
 ) -> tuple[SplitModel, Float[np.ndarray, "crop channel"]]:
-    """Averaged activations of some of the explanation's crops at another layer.
+    """Averaged activations of some of the explanation's crops at another layer, in a file where `room` says so.
 
     And the model that gives them: with its signs apart if any activation is below zero and `signs` says so.
     """
@@ -138,7 +140,8 @@ def crop_rows(
         headless = dataclasses.replace(
             model, head=_NoHead(), with_tokens=None, fingerprint=f"{model.fingerprint} without a head"
         )
-        activator = Activator(headless, batch, cache, progress, Stopwatch(), solver if signs == "mixed" else None)
+        wanted = solver if signs == "mixed" else None
+        activator = Activator(headless, batch, cache, progress, Stopwatch(), wanted, room)
         return place_average(activator.crops(explanation.photographs, explanation.crops[crops], maps=False))
 
     if signs == "mixed" or are_apart(model):

@@ -17,6 +17,7 @@ from ..model import SplitModel, check_model
 from ..nmf import NNDSVD
 from ..nmf.options import AnySolver, AnyStart
 from ..nmf.settings import solver_or, start_or
+from ..pipeline.checks import Folder, room_of
 from ..signs import Signs, are_apart, signs_for
 from ..support.arguments import (
     Concepts,
@@ -63,6 +64,8 @@ def recurse(
     batch: Whole = 32,
     key: Seed = None,
     cache: Callable[..., Any] = no_cache,
+    memory: Real | None = None,
+    store: Folder = None,
     progress: Watched = None,
 ) -> Explanation:
     """The explanation with concepts taken apart: sub-concepts at earlier layers, to any depth.
@@ -95,6 +98,7 @@ def recurse(
     - `signs`: what becomes of activations below zero at the earlier layers, as for `explain`; by default as the
         explanation has it.
     - `batch`, `cache`, `progress`: as for `explain`.
+    - `memory`, `store`: as for `explain`, of the crops' activations at the earlier layers, averaged.
     - `key`: for starts that are random.
 
     **Returns:** the explanation with `recursion` filled in. Raises `ValueError` for a cut of another model, and
@@ -106,7 +110,7 @@ def recurse(
     >>> len(parts.divisions[0].parts)
     2
     """
-    key, progress = key_of(key), progress_of(progress)
+    key, progress, room = key_of(key), progress_of(progress), room_of(memory, store)
     instance("explanation", explanation, Explanation, "the result of explain or load")
     earlier = _cuts((earlier,) if isinstance(earlier, SplitModel) else earlier)
     cut = functools.cache(earlier if callable(earlier) else _in_order(earlier))
@@ -123,7 +127,8 @@ def recurse(
     signs = signs_for(signs, solver, given, "apart" if are_apart(explanation.model) else "mixed")
     for model in given if signs == "mixed" else ():
         check_signs(model, solver)
-    settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, signs, batch, cache, progress)
+    settings = Settings(rank, percentile, fewest, threshold, strongest, solver, start, signs, batch, cache, progress,
+                        room)  # fmt: skip
     # A concept that was named is taken apart whether it spreads or not; measuring that takes all crops.
     named = concepts is not None
     wanted = (

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from .progress import Advance, silent, tell_more
+from .progress import Advance, Progress, silent, tell_more
 from .progress_line import Watched, progress_of
 
 _WATCHED: Any = jax.make_user_context(default_value=False)
@@ -47,8 +47,8 @@ def watched_steps(watched: Watched, stage: str, steps: int, rows: int, channels:
     - `steps`: how many there are at most.
     - `rows`, `channels`: of the matrix; a small one is told of only where that was asked for.
     """
-    progress = progress_of(watched)
-    if progress is silent or (watched is None and rows * channels < _LARGE):
+    progress = told_of(watched, rows, channels)
+    if progress is None:
         yield
         return
     with progress(stage, steps) as advance:
@@ -61,6 +61,12 @@ def watched_steps(watched: Watched, stage: str, steps: int, rows: int, channels:
             jax.effects_barrier()
         finally:
             _LISTENERS.remove(listener)
+
+
+def told_of(watched: Watched, rows: int, channels: int) -> Progress | None:
+    """Whom to tell of work on a matrix: nobody of a small one unless that was asked for."""
+    progress = progress_of(watched)
+    return None if progress is silent or (watched is None and rows * channels < _LARGE) else progress
 
 
 def unwatched() -> Any:

@@ -12,12 +12,24 @@ from toy_model import Disguised, colour_model, pictures
 import face_jax as fj
 from face_jax.activations import survey
 from face_jax.blocks import room as rooms
-from face_jax.blocks.room import Growing, Room, averaged, by_parts, chosen, filed, folder_of, mapped_by_parts, share_of
+from face_jax.blocks.room import (
+    Growing,
+    Room,
+    averaged,
+    by_parts,
+    chosen,
+    filed,
+    folder_of,
+    mapped_by_parts,
+    share_of,
+    squares,
+)
 from face_jax.explanation import saved_files
 from face_jax.nmf import factorization
 from face_jax.nmf.terms import alternation
 from face_jax.pictures.photographs import photographs
 from face_jax.pictures.reading import Gathered
+from face_jax.pipeline import refit
 from face_jax.support import cache, memory
 from face_jax.support.memory import NotEnoughMemoryError
 
@@ -85,6 +97,16 @@ def test_parts_give_what_the_whole_gives(small_parts):
         found = chosen(there, index)
         assert filed(found)
         np.testing.assert_array_equal(found, maps[index])
+
+
+def test_arrays_are_put_together_where_their_size_belongs(small_parts, tmp_path):
+    arrays = [np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32) for count in (4, 1, 6)]
+    for room, where in ((Room(), False), (Room(4 * 33 * 2 - 1, tmp_path), True)):
+        found = room.together(arrays, copies=2)
+        assert filed(found) is where
+        assert (room.taken, room.filed) == ((0, 132) if where else (132, 0))
+        np.testing.assert_array_equal(found, np.concatenate(arrays))
+        assert squares(found) == pytest.approx(float(np.sum(np.concatenate(arrays).astype(np.float64) ** 2)))
 
 
 def test_room_that_is_nowhere_is_refused_in_words(monkeypatch, tmp_path):
@@ -170,6 +192,67 @@ def test_an_explanation_out_of_files_is_the_one_in_memory(model, more, small_par
         "blocks, which changes results by rounding alone."
     ]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "more"),
+    [
+        ({"reddish": pictures(14, 0), "greenish": pictures(9, 1)}, None, {}),
+        # In the same photographs, one of which is neither.
+        (
+            np.concatenate([IMAGES, pictures(5, 1, seed=1), pictures(1, 2)]),
+            ["reddish", "greenish"],
+            {"shared": True, "faithfulness": 3.0},
+        ),
+    ],
+    ids=["each", "shared"],
+)
+def test_several_classes_out_of_files_are_those_in_memory(images, targets, more, small_parts, tmp_path):
+    settings = SETTINGS | more
+    wanted = fj.explain_classes(colour_model(), images, targets, **settings)
+    again, files = (
+        settings | {"memory": 0, "store": tmp_path / "files", "folder": tmp_path / "kept"},
+        tmp_path / "files",
+    )
+    found = fj.explain_classes(colour_model(), images, targets, **again)
+    for name, explanation in found.explanations.items():
+        assert filed(explanation.pictures.collected.maps)
+        assert filed(explanation.pictures.crop_activations)
+        assert not filed(wanted[name].pictures.collected.maps)
+        same(explanation, wanted[name])
+        (note,) = (note for note in explanation.notes if note not in wanted[name].notes)
+        assert "were kept in files and read in blocks" in note
+    if wanted.bank is not None:
+        np.testing.assert_allclose(found.bank, wanted.bank, atol=1e-4)
+    assert os.listdir(files) == []
+    # What was kept is read where it lies.
+    loaded = fj.explain_classes(colour_model(), images, targets, **again)
+    for name, explanation in loaded.explanations.items():
+        assert filed(explanation.pictures.collected.maps)
+        np.testing.assert_array_equal(explanation.codes, found[name].codes)
+
+
+def test_the_memory_is_that_of_all_classes_together():
+    images = {"reddish": pictures(9, 0), "greenish": pictures(9, 1)}
+    # Those of one of them, and half of another's.
+    memory = 1.5 * 9 * 4 * 4 * 14 * 4 / 2**30
+    found = fj.explain_classes(colour_model(), images, crops=fj.RandomCrops(per_image=2), memory=memory, **SETTINGS)
+    assert [filed(found[name].pictures.collected.maps) for name in images] == [False, True]
+    assert [any("were kept in files" in note for note in found[name].notes) for name in images] == [False, True]
+
+
+def test_the_sanity_check_out_of_files_is_the_one_in_memory(small_parts, monkeypatch):
+    explanation = fj.explain(colour_model(), IMAGES, "reddish", memory=0, **SETTINGS | {"faithfulness": 3.0})
+    stages, settings = [("as trained", colour_model())], {"solver": FEW, "batch": 8, "key": 0, "pictures": 2}
+    wanted = fj.sanity_check(explanation, stages, **settings)
+    given = []
+    monkeypatch.setattr(
+        refit, "factorize", lambda rows, *more, **named: given.append(rows) or fj.factorize(rows, *more, **named)
+    )
+    found = fj.sanity_check(explanation, stages, memory=0, **settings)
+    assert [type(rows) for rows in given] == [fj.RowBlocks]
+    for name in ("dictionary", "importance", "maps", "logit_agreement"):
+        assert getattr(found.stages[0], name) == pytest.approx(getattr(wanted.stages[0], name), abs=1e-3)
 
 
 def test_lambda_is_chosen_in_blocks_as_in_memory(monkeypatch, small_parts):

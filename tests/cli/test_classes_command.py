@@ -1,6 +1,7 @@
 """The command explain-classes and its pages, on a small model."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -94,6 +95,9 @@ def test_a_browser_shows_the_index_and_follows_it(pages, theme, width):
         (["nowhere"], "does not exist"),
         (["photos", "--pairs", "-1"], "--pairs -1 isn't a number of pairs"),
         (["photos", "--rank", "0"], "--rank=0"),
+        (["photos", "--preset", "lime"], "--preset 'lime' is no paper's settings"),
+        (["photos", "--memory", "-1"], "--memory -1.0 isn't a number of GiB"),
+        (["photos", "--depth", "2", "--layers", "pixels"], "--depth 2 with 1 --layers"),
         (["photos", "--target", "purple"], "target='purple' isn't a class"),
     ],
 )
@@ -101,6 +105,23 @@ def test_what_isnt_valid_is_told_in_a_line(command, words, said):
     done = command(*words)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+def test_a_preset_and_memory_are_those_of_the_library(command, folder, monkeypatch):
+    from face_jax.pipeline import several
+
+    asked = {}
+
+    def explained(*given, **named):
+        asked.update(named)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(several, "explain_classes", explained)
+    done = command("photos", "--preset", "craft", "--memory", "0.5", "--store", "files", "--out", "preset")
+    assert str(done.exception) == "seen"
+    assert (asked["preset"], asked["memory"], asked["store"]) == ("craft", 0.5, pathlib.Path("files"))
+    # What the preset has isn't asked for beside it.
+    assert (asked["rank"], asked["crops"], asked["faithfulness"]) == (None, None, "usual")
 
 
 def test_misread_photographs_and_names_come_into_every_report(command, folder, pages, monkeypatch):

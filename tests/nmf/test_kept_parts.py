@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import face_jax as fj
 from face_jax.heads import Affine
-from face_jax.nmf import kept_parts
+from face_jax.nmf import encoding, kept_parts
+from face_jax.nmf.objective import Term
 from face_jax.support import progress_line, watched_steps
 from face_jax.support.progress import open_stage, silent
 
@@ -160,6 +162,75 @@ def test_steps_are_told_beside_terms_and_not_where_they_are_traced():
     nobody = Told()
     assert jax.jit(lambda a: fj.factorize(a, 3, solver=SOLVER, progress=nobody).dictionary)(A).shape == (3, 12)
     assert nobody.stages == []
+
+
+OTHER = np.random.default_rng(1)
+HEAD = Affine(jnp.asarray(OTHER.normal(size=(12, 4))), jnp.zeros(4))
+ROWS, WEIGHTS = (jnp.asarray(OTHER.random((50, 12))) for _ in range(2))
+ENCODED = {
+    "weights": (fj.SquaredError(weights=WEIGHTS, row_weights=WEIGHTS[:, 0], l1_codes=0.01), 7),
+    "divergence": (fj.BetaDivergence(1), 7),
+    # Of two rows each, which stay together.
+    "terms": (fj.SquaredError() + 0.5 * fj.Faithfulness(HEAD, grid=(1, 2), weights=jnp.arange(25.0)), 6),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_rows_that_are_encoded_are_told_some_after_the_other_and_are_the_same(kind, monkeypatch):
+    objective, size = ENCODED[kind]
+    monkeypatch.setattr(encoding, "_TOLD_ROWS", 7)
+    told, dictionary = Told(), A[:3]
+    found = fj.encode(ROWS, dictionary, objective=objective, progress=told)
+    np.testing.assert_allclose(found, fj.encode(ROWS, dictionary, objective=objective), rtol=1e-9, atol=1e-12)
+    assert told.stages == [["Encoding", 50, 50]]
+    assert len(told.texts) == -(-50 // size)
+    assert all(text.endswith(" rows/s") for text in told.texts)
+
+
+def test_rows_in_blocks_and_sparse_ones_are_told_too(monkeypatch):
+    monkeypatch.setattr(encoding, "_TOLD_ROWS", 20)
+    for rows, stage in (
+        (fj.RowBlocks(np.asarray(ROWS), rows=20), "Encoding, blocks of rows"),
+        (scipy.sparse.csr_array(np.asarray(ROWS)), "Encoding"),
+    ):
+        told = Told()
+        fj.encode(rows, A[:3], progress=told)
+        assert told.stages == [[stage, 50, 50]]
+
+
+def test_what_an_encoding_can_not_tell_changes_nothing(monkeypatch):
+    class Whole(Term):
+        """A term that sees all rows, and nothing of some."""
+
+        def prepare(self, activations):
+            return activations
+
+        def value(self, prepared, codes, dictionary):
+            return jnp.sum((codes @ dictionary) ** 2) / 2
+
+        def rows_together(self, rows):
+            return 1
+
+        def values(self, prepared, codes, dictionary):
+            return jnp.sum((codes @ dictionary) ** 2, axis=1) / 2
+
+        def counted(self, prepared, counts):
+            return prepared
+
+    jax.tree_util.register_static(Whole)
+    monkeypatch.setattr(encoding, "_TOLD_ROWS", 20)
+    told = Told()
+    fj.encode(ROWS, A[:3], objective=fj.SquaredError() + 1.0 * Whole(), progress=told)
+    assert len(told.texts) == 1
+    # Where codes leave the range, their rows are counted through all parts.
+    wrong = np.ones((50, 12), np.float32)
+    wrong[45] = 1e30
+    with pytest.raises(ValueError, match="codes of 1 rows, the first 45, leave the range"):
+        fj.encode(wrong, np.full((1, 12), 1e-30, np.float32), progress=Told())
+    nobody = Told()
+    assert jax.jit(lambda rows: fj.encode(rows, A[:3], progress=nobody))(ROWS).shape == (50, 3)
+    assert nobody.stages == []
+    assert "callback" not in str(jax.make_jaxpr(lambda rows: fj.encode(rows, A[:3], progress=True))(ROWS))
 
 
 def test_on_a_terminal_only_what_takes_long_is_told_and_only_once(monkeypatch):

@@ -21,6 +21,7 @@ from face_jax.pipeline import checks, fitting, provenance, ranking
 from face_jax.pipeline.checks import check_settings
 from face_jax.pipeline.selection import NoneOfTheClassError, split
 from face_jax.report.verdicts import verdicts
+from face_jax.support import progress_line, watched_steps
 from face_jax.support.classes import UnknownClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
@@ -114,6 +115,17 @@ def test_without_a_target_the_most_frequent_class_is_explained():
     assert found.target_name == "reddish"
     assert "14 of 15" in found.target.chosen
     assert len(found.photographs) == 14
+
+
+def test_nobody_is_told_on_a_terminal_who_is_not_to_be(monkeypatch):
+    told, line = recorded_progress()
+    monkeypatch.setattr(progress_line, "_watched", lambda: True)
+    monkeypatch.setattr(progress_line, "line", line)
+    monkeypatch.setattr(watched_steps, "_LARGE", 0)
+    settings = {"rank": 3, "batch": 8, "faithfulness": 3.0, "key": jax.random.key(0), "progress": False}
+    fj.explain(colour_model(), pictures(14, 0), "reddish", **settings)
+    fj.explain_classes(colour_model(), {"reddish": pictures(14, 0)}, **settings)
+    assert told == []
 
 
 def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told():

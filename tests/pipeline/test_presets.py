@@ -65,6 +65,36 @@ def test_each_has_its_own_crops(found):
         assert crops.window is None
 
 
+def test_as_one_of_several_classes_it_is_what_it_is_alone(found):
+    name, alone = found
+    settings = {key: value for key, value in SETTINGS.items() if key != "target"}
+    several = fj.explain_classes(MODEL, {"reddish": RED}, preset=name, **settings)["reddish"]
+    assert several.notes == alone.notes
+    assert several.provenance.settings == alone.provenance.settings
+    assert several.target == alone.target
+    np.testing.assert_allclose(several.dictionary, alone.dictionary, atol=1e-5)
+    np.testing.assert_allclose(several.importance.by_paper.per_class, alone.importance.by_paper.per_class, rtol=1e-3)
+    assert [row.name for row in several.scores.rows] == [row.name for row in alone.scores.rows]
+
+
+@pytest.mark.parametrize("name", ["craft", "ice"])
+def test_one_bank_for_several_classes_is_found_in_the_crops_or_places_of_all(name):
+    settings = {key: value for key, value in SETTINGS.items() if key != "target"}
+    shared = fj.explain_classes(SMALL, {"reddish": RED, "bluish": pictures(6, 2)}, shared=True, preset=name, **settings)
+    each = list(shared.explanations.values())
+    rows = [
+        one.pictures.crop_activations
+        if name == "craft"
+        else one.pictures.collected.maps[one.pictures.fitted].reshape(-1, 14)
+        for one in each
+    ]
+    assert matched(shared.bank, scikit(np.concatenate(rows)))[1] > 0.9999
+    for one in each:
+        assert (np.diff(one.importance.by_paper.per_class) <= 0).all()
+        assert one.notes[0].startswith(f"These are the settings of preset {name}")
+        assert any("a bank that 2 classes share" in note for note in one.notes)
+
+
 def test_each_is_factorized_by_its_own_method(found):
     name, explanation = found
     rows = explanation.pictures.crop_activations

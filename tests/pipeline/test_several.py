@@ -72,6 +72,15 @@ def test_a_shared_bank_is_that_of_all_crops(shared):
     assert (np.diff(mean) <= 0).all()
 
 
+def test_an_objective_is_the_same_for_each_class():
+    objective = fj.SquaredError(l1_codes=0.1, l1_dictionary=0.1)
+    settings = SETTINGS | {"objective": objective, "faithfulness": "usual"}
+    found = fj.explain_classes(colour_model(), {"reddish": IMAGES["reddish"]}, **settings)["reddish"]
+    alone = fj.explain(colour_model(), IMAGES["reddish"], "reddish", **settings)
+    assert found.provenance.settings == alone.provenance.settings
+    np.testing.assert_allclose(found.dictionary, alone.dictionary, atol=1e-6)
+
+
 def test_each_class_weighs_a_shared_bank_by_its_own_logit(shared):
     kernel = np.asarray(colour_model().head.kernel, np.float64)
     for number, name in enumerate(CLASSES):
@@ -293,6 +302,10 @@ def test_folders_are_named_as_classes():
         (IMAGES, {"rank": 0}, "rank=0 isn't a number of concepts"),
         (IMAGES, {"rank": 15, "shared": True}, "rank=15 is more than"),
         (IMAGES, {"faithfulness": -1}, "faithfulness=-1 isn't a λ"),
+        (IMAGES, {"objective": fj.SquaredError(row_weights=jnp.ones(9))}, "row_weights, which belong to the crops"),
+        (IMAGES, {"objective": fj.SquaredError(), "faithfulness": 1.0}, "faithfulness and objective are both given"),
+        (IMAGES, {"preset": "lime"}, "preset='lime' isn't a paper's settings"),
+        (IMAGES, {"memory": -1}, "memory=-1 isn't a number of GiB"),
     ],
 )
 def test_what_isnt_valid_is_refused(images, options, said):

@@ -9,9 +9,11 @@ from changing import changed
 from layered_model import layered_model, warm_pictures
 
 import face_jax as fj
+from face_jax.blocks import room as rooms
 from face_jax.explanation.sub_concepts import coherence, spreads, top_crops
 from face_jax.pictures.photographs import network_input
 from face_jax.pipeline.selection import Activator
+from face_jax.recursion import dividing
 from face_jax.recursion.earlier_layers import earlier_layers
 from face_jax.recursion.recurse import suggest_recursion
 from face_jax.support.progress import Stopwatch, silent
@@ -57,6 +59,31 @@ def test_spread_is_a_share_of_the_classs_own():
     codes = np.stack([rows[:, 0], np.ones(20)], axis=1)
     found = spreads(codes, rows, percentile=0.0, fewest=1)
     np.testing.assert_allclose(found, [0, 1], atol=1e-12)
+
+
+def test_out_of_files_concepts_are_taken_apart_as_in_memory(explanation, monkeypatch):
+    earlier, settings = [layered_model("middle")], {"solver": fj.ADMM(rtol=0.0, max_steps=4), "batch": 8, **RANK}
+    wanted = fj.recurse(explanation, earlier, **settings).recursion
+    monkeypatch.setattr(rooms, "_PART", 1000)
+    monkeypatch.setattr(rooms, "_SMALL", 0)
+    given = []
+    monkeypatch.setattr(
+        dividing, "factorize", lambda rows, *more, **named: given.append(rows) or fj.factorize(rows, *more, **named)
+    )
+    found = fj.recurse(explanation, earlier, memory=0, **settings).recursion
+    assert {type(rows) for rows in given} == {fj.RowBlocks}
+    np.testing.assert_allclose(found.spread, wanted.spread, rtol=1e-5)
+    assert found.suggested == wanted.suggested
+    for ours, theirs in zip(found.divisions, wanted.divisions, strict=True):
+        np.testing.assert_array_equal(ours.crops, theirs.crops)
+        np.testing.assert_allclose(ours.dictionary, theirs.dictionary, atol=1e-4)
+        np.testing.assert_allclose(ours.codes, theirs.codes, atol=1e-4 * theirs.codes.max())
+        assert ours.floor == pytest.approx(theirs.floor, rel=1e-6)
+    # A solver that moves all rows together has those of a concept in memory.
+    fj.recurse(explanation, earlier, memory=0, **settings | {"solver": fj.PaperAdam(max_steps=3)})
+    assert not isinstance(given[-1], fj.RowBlocks)
+    with pytest.raises(ValueError, match="memory=-1 isn't a number of GiB"):
+        fj.recurse(explanation, earlier, memory=-1)
 
 
 def test_at_the_earlier_layer_the_mixed_concept_spreads(explanation):

@@ -18,16 +18,38 @@ from ..terms.problem import SAMPLE_ROWS, Problem, Settings, problem_of
 from .stream import Piece, Stream
 
 
+def group_of(objective: Objective, rows: int) -> int:
+    """How many rows are one to the terms: all of them where they don't come out even."""
+    none = jnp.zeros((rows, 0))
+    return problem_of(none, objective, (None,) * len(objective.terms), Settings()).group
+
+
 def together(objective: Objective, rows: int) -> int:
     """How many rows are one to the terms; raises `ValueError` if they don't come out even."""
-    none = jnp.zeros((rows, 0))
-    group = problem_of(none, objective, (None,) * len(objective.terms), Settings()).group
+    group = group_of(objective, rows)
     if group == rows and rows > SAMPLE_ROWS:
         raise ValueError(
             f"activations has {rows} rows, which aren't whole images of the objective's terms; or its terms see all "
             "rows as one. Give all places of each image, one image after the other, and terms that are sums over images"
         )
     return group
+
+
+def terms_of(objective: Objective, rows: int, group: int, groups: np.ndarray) -> tuple[Any, ...]:
+    """The weighted terms for some groups of rows.
+
+    **Arguments:**
+
+    - `objective`, `rows`: the whole problem's.
+    - `group`: how many rows are one to the terms.
+    - `groups`: which of these are meant.
+    """
+    found = []
+    for weighted in objective.terms:
+        mine = weighted.term.rows_together(rows)
+        some = (groups[:, None] * (group // mine) + np.arange(group // mine)[None]).reshape(-1)
+        found.append(dataclasses.replace(weighted, term=weighted.term.of_groups(some, rows // mine)))
+    return tuple(found)
 
 
 class Terms:
@@ -39,7 +61,7 @@ class Terms:
     """
 
     def __init__(self, stream: Stream, objective: Objective) -> None:
-        self.stream, self.terms = stream, objective.terms
+        self.stream, self.objective = stream, objective
         self.group = together(objective, stream.shape[0])
         self.quadratic: Any = dataclasses.replace(objective.quadratic, row_weights=None)
 
@@ -50,14 +72,7 @@ class Terms:
 
     def of(self, groups: np.ndarray) -> tuple[Any, ...]:
         """The terms for some groups of rows."""
-        total = self.stream.shape[0] // self.group
-        found = []
-        for weighted in self.terms:
-            rows = weighted.term.rows_together(self.stream.shape[0])
-            mine = (groups[:, None] * (self.group // rows) + np.arange(self.group // rows)[None]).reshape(-1)
-            term = weighted.term.of_groups(mine, total * self.group // rows)
-            found.append(dataclasses.replace(weighted, term=term))
-        return tuple(found)
+        return terms_of(self.objective, self.stream.shape[0], self.group, groups)
 
 
 class Walk(Terms):
