@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..model import SplitModel, photographs_for
+from ..model import SplitModel, check_model, photographs_for
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..pictures.preprocess import LATER_SETTINGS
 from ..signs import as_explained
@@ -56,6 +56,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
     >>> fj.load(kept, model).target_name
     'warm'
     """
+    check_model(model)
     folder = folder_of(folder)
     text = read_text(folder)
     given = None if images is None else photographs_for(model, images)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from face_jax import nmf as ff
-from face_jax.nmf import validate
+from face_jax.nmf import factorization, validate
 
 A = np.random.default_rng(0).random((60, 12))
 BAD = A.copy()
@@ -168,6 +168,16 @@ def test_arrays_in_any_layout_are_the_same_numbers(given):
     expected = ff.factorize(A, 4, solver=solver)
     np.testing.assert_array_equal(ff.factorize(given, 4, solver=solver).codes, expected.codes)
     np.testing.assert_array_equal(ff.encode(given, dictionary), ff.encode(A, dictionary))
+
+
+def test_room_for_tensors_is_reckoned_by_the_size_of_their_numbers(monkeypatch):
+    torch = pytest.importorskip("torch")
+    asked = []
+    monkeypatch.setattr(factorization, "_LARGE", 1)
+    monkeypatch.setattr(factorization, "check_memory", lambda needed, *_: asked.append(needed))
+    for given in (torch.zeros(60, 12), np.zeros((60, 12), np.float32)):
+        factorization.room_in_memory(given, 4)
+    assert asked[0] == asked[1] > 60 * 12 * 4
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u4", "<i8", np.int8, bool])
