@@ -48,9 +48,9 @@ class EditedNetwork(nn.Module):
     def __init__(self, features: TorchFeatures | Parts, edits: list[Edit], head: Any) -> None:
         super().__init__()
         self._parts = isinstance(features, Parts)
-        features = _torch_features(features)
-        self.before, self._features, self._apart, self._binary = features.module, features, False, False
-        device, dtype = features.device, features.dtype
+        inside = _torch_features(features)
+        self.before, self._features, self._apart, self._binary = inside.module, inside, False, False
+        device, dtype = inside.device, inside.dtype
         self._edits: list[Any] = []
         for number, each in enumerate(edits):
             if each.linear:
@@ -93,7 +93,7 @@ class EditedNetwork(nn.Module):
         return torch.cat([torch.zeros_like(logits), logits], dim=1) if self._binary else logits
 
 
-def _torch_features(features: Any) -> Any:
+def _torch_features(features: TorchFeatures | Parts) -> Any:
     """Features as torch has them, without what puts their signs apart in JAX."""
     return features.features if isinstance(features, Parts) else features
 
@@ -141,7 +141,8 @@ def edited_module(model: SplitModel, network: nn.Module | None = None) -> nn.Mod
     (True, True)
     """
     check_model(model)
-    edits, features = [], model.features
+    edits: list[Edit] = []
+    features: Any = model.features
     while isinstance(features, EditedFeatures):
         edits.insert(0, features.change)
         features = features.features
