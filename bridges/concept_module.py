@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import torch
 from jaxtyping import Float
 from torch import nn
 
 from face_jax.model import SplitModel
 from face_jax.nmf import encode
+from face_jax.support.arguments import real_array
 
 from .arrays import to_torch
 from .functions import as_torch
@@ -43,6 +45,8 @@ class ConceptModule(nn.Module):
     def __init__(self, split: SplitModel, dictionary: Any, *, pooled: bool = False) -> None:
         super().__init__()
         features = features_of(split)
+        if not isinstance(dictionary, torch.Tensor | jax.Array):
+            dictionary = real_array("dictionary", dictionary, finite=False)
         values = to_torch(dictionary, device=features.device)
         if values.ndim != 2:
             raise ValueError(f"dictionary has shape {tuple(values.shape)}; give concept × channel")

@@ -15,7 +15,7 @@ from face_jax.heads import Affine
 from face_jax.heads.one_logit import OneLogit
 from face_jax.model import SplitModel, check_model
 from face_jax.outputs import Binary, MultiClass, MultiLabel
-from face_jax.signs import Difference
+from face_jax.signs import Difference, Parts
 
 from .arrays import Layout, to_torch
 from .functions import as_torch
@@ -40,15 +40,17 @@ class EditedNetwork(nn.Module):
 
     **Arguments:**
 
-    - `features`: the part before the edits.
+    - `features`: the part before the edits; with its signs put apart in JAX, torch does that.
     - `edits`: the first one first.
     - `head`: the part behind them, of the split model.
     """
 
-    def __init__(self, features: TorchFeatures, edits: list[Edit], head: Any) -> None:
+    def __init__(self, features: TorchFeatures | Parts, edits: list[Edit], head: Any) -> None:
         super().__init__()
-        self.before, self._features, self._apart, self._binary = features.module, features, False, False
-        device, dtype = features.device, features.dtype
+        self._parts = isinstance(features, Parts)
+        inside = _torch_features(features)
+        self.before, self._features, self._apart, self._binary = inside.module, inside, False, False
+        device, dtype = inside.device, inside.dtype
         self._edits: list[Any] = []
         for number, each in enumerate(edits):
             if each.linear:
@@ -68,13 +70,15 @@ class EditedNetwork(nn.Module):
             for name, value in (("kernel", head.kernel), ("bias", head.bias)):
                 self.register_buffer(name, to_torch(np.asarray(value), device=device, dtype=dtype).clone())
         else:
-            self._other = as_torch(lambda maps: head(maps))
+            self._other = as_torch(lambda maps, *tokens: head(maps, *tokens))
 
     def forward(self, images: torch.Tensor) -> Float[torch.Tensor, "image class"]:
         """Logits of preprocessed images `image colour y x`."""
         tensor = self._features.tensor_of(images)
         maps = self._features.layout.to_maps(tensor)
         tokens = self._features.layout.to_prefix(tensor) if self._features.layout.prefix else None
+        if self._parts:
+            maps = torch.cat([maps.relu(), (-maps).relu()], dim=-1)
         for each in self._edits:
             maps = maps @ getattr(self, each) if isinstance(each, str) else each(maps)
         if hasattr(self, "kernel"):
@@ -83,10 +87,15 @@ class EditedNetwork(nn.Module):
             positive, negative = maps.chunk(2, dim=-1)
             maps = positive - negative
         if self._layout is None:
-            return self._other(maps)
+            return self._other(maps) if tokens is None else self._other(maps, tokens)
         with evaluating(self.behind):
             logits = result_of(self.behind, self._layout.from_maps(maps, tokens), axes=2).reshape(len(maps), -1)
         return torch.cat([torch.zeros_like(logits), logits], dim=1) if self._binary else logits
+
+
+def _torch_features(features: TorchFeatures | Parts) -> Any:
+    """Features as torch has them, without what puts their signs apart in JAX."""
+    return features.features if isinstance(features, Parts) else features
 
 
 class _Exact:
@@ -132,19 +141,21 @@ def edited_module(model: SplitModel, network: nn.Module | None = None) -> nn.Mod
     (True, True)
     """
     check_model(model)
-    edits, features = [], model.features
+    edits: list[Edit] = []
+    features: Any = model.features
     while isinstance(features, EditedFeatures):
         edits.insert(0, features.change)
         features = features.features
     if not edits:
         raise ValueError(f"model={model.name} isn't edited; give the result of face_jax.edit")
-    if not isinstance(features, TorchFeatures):
+    inside = _torch_features(features)
+    if not isinstance(inside, TorchFeatures):
         raise ValueError(
-            f"model={model.name} has features that are a {type(features).__name__}, and no torch module can be made of "
+            f"model={model.name} has features that are a {type(inside).__name__}, and no torch module can be made of "
             "it; give an edit of a model from face_jax.bridges.split"
         )
     halves = EditedNetwork(features, edits, model.head)
-    halves.train(features.module.training)
+    halves.train(inside.module.training)
     if network is None:
         return halves
     layer, inner = plain_name(network, model.layer), unwrapped(network, "network")
@@ -159,7 +170,7 @@ def edited_module(model: SplitModel, network: nn.Module | None = None) -> nn.Mod
         )
     if not all(each.linear for each in edits) or not isinstance(model.head, Affine):
         return halves
-    folded = _folded(inner, seen, layer, edits, features.layout, images)
+    folded = _folded(inner, seen, layer, edits, inside.layout, images)
     return folded if folded is not None and _alike(folded, halves, seen, images, told) else halves
 
 

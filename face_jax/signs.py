@@ -50,12 +50,13 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Parts:
+class Parts:
     """Features in JAX, and behind them the parts of what they give; differentiable wherever the features are."""
 
     features: Callable[..., Any]
 
     def __call__(self, images: Any) -> Float[Array, "image y x channel"]:
+        """Both parts of what the features give for network input."""
         return parts_of(self.features(images))
 
 
@@ -70,7 +71,7 @@ class _PartsWithTokens:
         return parts_of(maps), tokens
 
 
-class _PartsWithPullback(_Parts):
+class _PartsWithPullback(Parts):
     """The same around features that bring a method `vjp` of their own."""
 
     def vjp(self, images: Any) -> tuple[Float[Array, "image y x channel"], Callable[[Array], Any]]:
@@ -171,7 +172,7 @@ def _features_apart(features: Callable[..., Any], *, tokens: bool) -> Callable[.
     own = None if tokens else getattr(features, "signs_apart", None)
     if own is not None:
         return own()
-    return (_Parts if getattr(features, "vjp", None) is None else _PartsWithPullback)(features)
+    return (Parts if getattr(features, "vjp", None) is None else _PartsWithPullback)(features)
 
 
 def _head_apart(head: Head) -> Head:

@@ -1,6 +1,6 @@
 """Damaged files and odd arguments, many of them: whatever is given, an error of ours says what is wrong with it.
 
-    python tests/fuzzing.py --cases 100000 [--seed 0] [--only saved,pictures,arrays,lines,arguments]
+    python tests/fuzzing.py --cases 100000 [--seed 0] [--only saved,pictures,arrays,lines,arguments,explanations]
 
 A case fails if what comes back is another error than those that are promised, a message that names neither the file nor
 the argument, or nothing within a minute. Failing cases are printed with the seed that gives them again. A short run of
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -32,7 +33,7 @@ from layered_model import layered_model
 from PIL import Image
 
 import face_jax as fj
-from face_jax import metrics
+from face_jax import metrics, study
 from face_jax.explanation.saving import text_digest
 from face_jax.heads import Affine
 
@@ -310,6 +311,7 @@ def arguments(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
         "mean_direction": (metrics.mean_direction, {"rows": A, "rank": 2, "key": 0}),
         "unit_length": (metrics.unit_length, {"vectors": bank}),
         "code_sparsity": (metrics.code_sparsity, {"codes": codes}),
+        "ArrayCache": (fj.ArrayCache, {"folder": "kept", "limit": 100}),
         "photographs": (fj.photographs, {"source": np.zeros((1, 8, 8, 3), np.uint8), "channels": 3}),
     }  # fmt: skip
     known = {name: fits(function, settings) for name, (function, settings) in functions.items()}
@@ -326,6 +328,40 @@ def arguments(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
                 lambda: jax.block_until_ready(function(**given)), PROMISED, f"{name}({shown})",
                 [ALSO_CALLED.get(str(one), str(one)) for one in wrong], names_it=True,
             )  # fmt: skip
+
+    return case
+
+
+def explanations(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
+    """What is no explanation, or no model, given for one: refused as such, before anything else."""
+    model = layered_model("last")
+    functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "save": (fj.save, (folder,)),
+        "write_report": (fj.write_report, (folder,)),
+        "write_why": (fj.write_why, ((), folder)),
+        "write_edit": (fj.write_edit, (None, folder)),
+        "edit": (functools.partial(fj.edit, model), ()),
+        "measure_edit": (fj.measure_edit, ("photos", [0])),
+        "misled": (fj.misled, ("photos", [0])),
+        "name_concepts": (fj.name_concepts, (None, ["red"])),
+        "recurse": (fj.recurse, (model,)),
+        "suggest_recursion": (fj.suggest_recursion, ()),
+        "sanity_check": (fj.sanity_check, ([("same", model)],)),
+        "intruder_trials": (study.intruder_trials, ()),
+        "load": (functools.partial(fj.load, SAVED), ()),
+    }
+    odd = _odd_values()
+
+    def case(random: np.random.Generator) -> Any:
+        name = list(functions)[int(random.integers(len(functions)))]
+        function, more = functions[name]
+        given = odd[int(random.integers(len(odd)))]
+        what = f"{name}({given!r:.60})"
+        meant = "model" if name == "load" else "explanation"
+        done = expected(lambda: function(given, *more), PROMISED, what, [meant], names_it=True)
+        if done == "taken":
+            raise FailedError(f"{what}: taken for the {meant}")
+        return done
 
     return case
 
@@ -367,7 +403,7 @@ def _last_frame_is_ours(error: BaseException) -> bool:
     return bool(frames) and "face_jax" in pathlib.Path(frames[-1].filename).parts
 
 
-KINDS = {kind.__name__: kind for kind in (saved, pictures, arrays, lines, arguments)}
+KINDS = {kind.__name__: kind for kind in (saved, pictures, arrays, lines, arguments, explanations)}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.mark.parametrize("kind", fuzzing.KINDS)
 def test_damaged_files_and_odd_arguments_are_taken_or_refused_by_name(kind):
-    cases = {"lines": 25, "arguments": 40}.get(kind, 150)
+    cases = {"lines": 25, "arguments": 40, "explanations": 60}.get(kind, 150)
     command = [sys.executable, str(pathlib.Path(fuzzing.__file__)), "--cases", str(cases), "--only", kind]
     kept = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}  # pyright: ignore
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | kept)

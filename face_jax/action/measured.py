@@ -13,7 +13,7 @@ from ..explanation.record import Explanation
 from ..model import SplitModel, photographs_for
 from ..pictures.labels import labels_of
 from ..pictures.photographs import Photograph
-from ..support.arguments import Seed, Whole, check_count, enough, key_of
+from ..support.arguments import Seed, Whole, check_count, enough, instance, key_of
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
 from ..support.progress_line import Watched
@@ -169,6 +169,7 @@ def measure_edit(
     >>> effect.before.accuracy.value, effect.recommended
     (1.0, False)
     """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     change = edit_of(explanation, remove, scale, codes)
     draws, resamples, batch = (
         check_count("draws", draws, "draws"),

@@ -11,7 +11,7 @@ from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..model import photographs_for
 from ..pictures.labels import labels_of
-from ..support.arguments import Seed, Whole, check_count
+from ..support.arguments import Seed, Whole, check_count, instance
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
@@ -51,6 +51,7 @@ def misled(
     >>> [each.names for each in fj.misled(explanation, images[:2], ["warm", "cold"])]
     [('warm', 'cold')]
     """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     most, batch = check_count("most", most, "photographs"), check_count("batch", batch, "pictures")
     model, target = explanation.model, explanation.target.index
     if not model.outputs.exclusive:

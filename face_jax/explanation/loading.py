@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..blocks.room import Room
-from ..model import SplitModel, photographs_for
+from ..model import SplitModel, check_model, photographs_for
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..pictures.preprocess import LATER_SETTINGS
 from ..signs import as_explained
@@ -62,6 +62,7 @@ def load(folder: str | pathlib.Path, model: SplitModel, *, images: Any = None) -
 
 def loaded(folder: str | pathlib.Path, model: SplitModel, images: Any, room: Room | None = None) -> Explanation:
     """`load`, within a room; by default one of half of the memory that is free."""
+    check_model(model)
     folder = folder_of(folder)
     text = read_text(folder)
     given = None if images is None else photographs_for(model, images)

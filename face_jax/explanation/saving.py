@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as dumped_tensors
 
+from ..support.arguments import instance
 from ..support.atomic_folder import folder_of, put_together
 from .codec import encode
 from .record import Explanation
@@ -45,6 +46,7 @@ def save(explanation: Explanation, folder: str | pathlib.Path) -> pathlib.Path:
     >>> sorted(file.name for file in fj.save(explanation, folder / "saved").iterdir())
     ['activations.safetensors', 'bank.safetensors', 'explanation.json', 'seconds.json']
     """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     folder, model = folder_of(folder), explanation.model
     record, arrays = encode(explanation)
     stores: dict[str, dict[str, np.ndarray]] = {BANK: {}, ACTIVATIONS: {}}

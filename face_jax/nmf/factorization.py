@@ -313,8 +313,8 @@ def room_in_memory(activations: Any, rank: Any) -> None:
     number = index_or_none(rank)
     if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
         return
-    # Torch's numbers have a size and aren't NumPy's.
-    each = max(4, getattr(dtype, "itemsize", 8))
+    # Torch's types are none of NumPy's.
+    each = max(4, index_or_none(getattr(dtype, "itemsize", None)) or 4)
     whole = shape[0] * shape[1] * each
     if whole < _LARGE:
         return

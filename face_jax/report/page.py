@@ -71,6 +71,7 @@ def write_report(
     >>> fj.write_report(explanation, folder / "report").name
     'report.html'
     """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     if command is not None and not isinstance(command, str):
         raise ValueError(f"command={shown(command)} isn't text; give the command line in quotes, or leave it out")
     if visualization is not None:

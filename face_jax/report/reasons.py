@@ -12,7 +12,7 @@ import numpy as np
 from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..pictures.showing import view_of
-from ..support.arguments import instance
+from ..support.arguments import instance, several
 from . import pictures
 from .written import about, write_page
 
@@ -51,7 +51,7 @@ def write_why(
     'why.html'
     """
     instance("explanation", explanation, Explanation, "the result of face_jax.explain")
-    every = (reasons,) if isinstance(reasons, Why) else tuple(reasons)
+    every = (reasons,) if isinstance(reasons, Why) else several("reasons", reasons, "the results of explanation.why")
     for each in every:
         instance("reasons", each, Why, "the result of explanation.why")
     misread = len(every) != 1

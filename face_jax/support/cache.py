@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from .arguments import check_count, path_of
+
 Arrays = Mapping[str, np.ndarray]
 # The array in each file that says what it is of, and what the others have to be.
 _SEAL = "face_jax_seal"
@@ -42,6 +44,10 @@ class ArrayCache:
 
     folder: str | pathlib.Path
     limit: int = 4 * 1024**3
+
+    def __post_init__(self) -> None:
+        path_of("folder", self.folder, "a folder")
+        check_count("limit", self.limit, "bytes")
 
     def __call__(self, depends_on: Iterable[bytes | str], compute: Callable[[], Arrays]) -> Arrays:
         """The arrays that `compute` gives, from the file where it ran before with the same `depends_on`."""

@@ -17,6 +17,7 @@ import zlib
 
 import jax
 
+from .arguments import path_of
 from .cache import cache_folder
 
 # JAX's name of an entry ends so; beside it lies a digest of what it was.
@@ -44,7 +45,7 @@ def keep_compilations(folder: str | pathlib.Path | None = None) -> pathlib.Path:
     known = jax.config.values["jax_compilation_cache_dir"]
     if known is not None:
         return pathlib.Path(known)
-    chosen = cache_folder() / "compilations" if folder is None else pathlib.Path(folder)
+    chosen = cache_folder() / "compilations" if folder is None else path_of("folder", folder, "a folder")
     drop_damaged(chosen)
     atexit.register(note_digests, chosen)
     # What can't be read or written costs time, not results.

@@ -278,6 +278,8 @@ def test_dictionary_of_another_layer_is_refused(split, images):
         bridges.ConceptModule(split, dictionary()[:, 0])
     with pytest.raises(ValueError, match="dictionary has 1 entries that are NaN or infinite; give finite concepts"):
         bridges.ConceptModule(split, dictionary().at[1, 2].set(jnp.nan))
+    with pytest.raises(ValueError, match="dictionary='concepts' isn't an array of real numbers"):
+        bridges.ConceptModule(split, "concepts")
 
 
 def test_a_list_is_a_dictionary_too(split, module, images):

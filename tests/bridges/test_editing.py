@@ -1,13 +1,17 @@
 """Edited classifiers in torch: the JAX model's logits, the same architecture where it can be, and without JAX."""
 
 import collections
+import dataclasses
 import subprocess
 import sys
 
+import flax.nnx as nnx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_models as small
 import torch
+import torchvision
 from torch import nn
 from toy_model import pictures
 
@@ -142,6 +146,42 @@ def test_signs_apart_are_put_together_again(affine):
     explanation = explained(half, signs="apart")
     edited = fj.edit(half, explanation, remove=[0], codes="linear")
     np.testing.assert_allclose(of_torch(bridges.edited_module(edited, model)), of_jax(edited), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def with_tokens():
+    settings = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+    model = small.randomized(torchvision.models.VisionTransformer(16, 4, **settings, num_classes=4))
+    half = bridges.split(model, "encoder.layers.encoder_layer_0", preprocess=PREPROCESS)
+    return model, half, {signs: explained(half, signs=signs, faithfulness=None) for signs in ("mixed", "apart")}
+
+
+@pytest.mark.parametrize("codes", ["exact", "linear"])
+@pytest.mark.parametrize("signs", ["mixed", "apart"])
+def test_class_tokens_go_past_an_edit_of_the_patches(with_tokens, signs, codes):
+    model, half, explanations = with_tokens
+    edited = fj.edit(half, explanations[signs], remove=[0], codes=codes)
+    np.testing.assert_array_equal(edited.with_tokens(inputs())[1], half.with_tokens(inputs())[1])
+    module = bridges.edited_module(edited, model)
+    assert isinstance(module, bridges.EditedNetwork)
+    np.testing.assert_allclose(of_torch(module), of_jax(edited), atol=1e-5)
+    assert np.abs(of_torch(module) - of_torch(model)).max() > 1e-2
+
+
+class PatchesAndTokens(nnx.Module):
+    """A head in JAX, which takes tokens beside the maps."""
+
+    affine = False
+
+    def __call__(self, maps, tokens):
+        return (maps**2).mean((1, 2)) + jnp.tanh(tokens[:, 0])
+
+
+def test_a_head_in_jax_is_given_the_tokens(with_tokens):
+    _, half, explanations = with_tokens
+    half = dataclasses.replace(half, head=PatchesAndTokens())
+    edited = fj.edit(half, explanations["mixed"], remove=[0], codes="linear")
+    np.testing.assert_allclose(of_torch(bridges.edited_module(edited)), of_jax(edited), atol=1e-5)
 
 
 def test_what_isnt_an_edit_or_the_network_is_refused(plain):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from face_jax import nmf as ff
-from face_jax.nmf import validate
+from face_jax.nmf import factorization, validate
 
 A = np.random.default_rng(0).random((60, 12))
 BAD = A.copy()
@@ -172,8 +172,6 @@ def test_arrays_in_any_layout_are_the_same_numbers(given):
 
 
 def test_the_room_for_numbers_of_torch_is_counted(monkeypatch):
-    from face_jax.nmf import factorization
-
     asked = []
     monkeypatch.setattr(factorization, "_LARGE", 1)
     monkeypatch.setattr(factorization, "check_memory", lambda needed, *words: asked.append(needed))

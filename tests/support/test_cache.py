@@ -160,3 +160,11 @@ def test_compilations_are_kept_when_asked_for_and_where_they_are_already(tmp_pat
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     kept = own or str(tmp_path / "compilations")
     assert told == [str(own), kept, kept, kept]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"folder": ""}, "folder=''"), ({"folder": "x", "limit": -1}, "limit=-1")]
+)
+def test_what_is_no_folder_and_no_limit_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        ArrayCache(**settings)
