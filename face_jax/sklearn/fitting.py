@@ -203,6 +203,6 @@ def precision(rows: Any) -> contextlib.AbstractContextManager[Any]:
     return jax.enable_x64(rows.dtype == np.float64 or jax.config.read("jax_enable_x64"))
 
 
-def _length(rest: Float[np.ndarray, "sample feature"]) -> float:
+def _length(rest: Float[np.ndarray, "..."]) -> float:
     exponent = int(np.frexp(np.abs(rest).max())[1])
     return float(np.ldexp(np.float64(np.linalg.norm(np.ldexp(rest, -exponent))), exponent))
