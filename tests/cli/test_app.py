@@ -202,7 +202,7 @@ def test_activations_beyond_the_memory_allowed_are_in_files_and_the_report_says_
 def test_what_is_found_is_kept_before_the_extras(tiny, monkeypatch):
     from face_jax.cli import run
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "checked", interrupted)
