@@ -39,30 +39,56 @@ class Runner(Protocol):
         ...
 
 
-def _value(maps: Array, *, runner: Runner) -> Array:
-    result = jax.ShapeDtypeStruct((maps.shape[0], runner.classes), maps.dtype)
-    return jax.pure_callback(lambda m: runner.run(np.asarray(m)), result, maps)
+# How a runner's method is called, on NumPy arrays, and which shape comes back.
+Call = Callable[..., np.ndarray]
 
 
-def _push(maps: Array, tangent: Array, *, runner: Runner) -> Array:
-    result = jax.ShapeDtypeStruct((maps.shape[0], runner.classes), maps.dtype)
-    return jax.pure_callback(lambda m, t: runner.run_push(np.asarray(m), np.asarray(t)), result, maps, tangent)
+def _value(runner: Runner) -> Call:
+    return runner.run
 
 
-def _pull(maps: Array, cotangent: Array, *, runner: Runner) -> Array:
-    result = jax.ShapeDtypeStruct(maps.shape, maps.dtype)
-    return jax.pure_callback(lambda m, c: runner.run_pull(np.asarray(m), np.asarray(c)), result, maps, cotangent)
+def _push(runner: Runner) -> Call:
+    return runner.run_push
 
 
-def _primitive(name: str, function: Callable[..., Array]) -> Primitive:
+def _pull(runner: Runner) -> Call:
+    return runner.run_pull
+
+
+def _primitive(name: str, method: Callable[[Runner], Call]) -> Primitive:
     primitive = Primitive(name)
-    primitive.def_impl(function)
-    primitive.def_abstract_eval(
-        lambda *given, runner: ShapedArray(
-            given[0].shape if function is _pull else (given[0].shape[0], runner.classes), given[0].dtype
-        )
-    )
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+
+    def shape_of(*given: Any, runner: Runner) -> ShapedArray:
+        shape = given[0].shape if method is _pull else (given[0].shape[0], runner.classes)
+        return ShapedArray(shape, given[0].dtype)
+
+    def called(*given: Array, runner: Runner) -> Array:
+        """On numbers that are there already, torch is called like any function."""
+        found = method(runner)(*(np.asarray(each) for each in given))
+        devices = given[0].devices() if isinstance(given[0], jax.Array) else ()
+        return jax.device_put(jnp.asarray(found), next(iter(devices)) if len(devices) == 1 else None)
+
+    def called_back(*given: Array, runner: Runner) -> Array:
+        told = shape_of(*given, runner=runner)
+        shape = jax.ShapeDtypeStruct(told.shape, told.dtype)
+        return jax.pure_callback(lambda *some: method(runner)(*map(np.asarray, some)), shape, *given)
+
+    many_devices = mlir.lower_fun(called_back, multiple_results=False)
+
+    def lowered(ctx: Any, *operands: Any, runner: Runner) -> Any:
+        # `pure_callback` makes JAX's arrays of what it's given and waits until they're copied; on a single core by the
+        # very thread that waits, for ever. What comes here is NumPy's.
+        if getattr(ctx.module_context.axis_context, "num_devices", 1) != 1:
+            return many_devices(ctx, *operands, runner=runner)
+        result, _, _ = mlir.emit_python_callback(
+            ctx, lambda *given: (method(runner)(*given),), None, list(operands), ctx.avals_in, ctx.avals_out,
+            has_side_effect=False, returns_token=False,
+        )  # fmt: skip
+        return result
+
+    primitive.def_impl(called)
+    primitive.def_abstract_eval(shape_of)
+    mlir.register_lowering(primitive, lowered, cacheable=False)
     batching.primitive_batchers[primitive] = lambda given, axes, *, runner: _batched(primitive, given, axes, runner)
     return primitive
 

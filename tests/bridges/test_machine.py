@@ -66,6 +66,38 @@ def test_threads_wait_quietly_if_torch_is_not_there_yet(first, given, expected, 
     assert done.stdout.split()[-1] == expected
 
 
+ON_ONE_CORE = """
+import faulthandler, os
+faulthandler.dump_traceback_later(900, exit=True)
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, jax.numpy as jnp, torch
+from torch import nn
+from face_jax import bridges
+from face_jax.model import Preprocess
+
+torch.manual_seed(0)
+network = nn.Sequential(
+    nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    nn.Softplus(), nn.Linear(3, 3),
+).eval()
+split = bridges.split(network, "1", preprocess=Preprocess(size=16, resize=16), classes=("a", "b", "c"))
+maps, twice = jnp.ones((100, 16, 16, 64)), jax.jit(lambda maps: 2 * maps)
+# Programs that aren't over in an instant are run by a thread of JAX's own, of which there is one then.
+logits = jax.jit(lambda maps: split.head(jax.lax.fori_loop(0, 3, lambda _, x: 1.001 * x, maps)))
+slopes = jax.jit(jax.grad(lambda maps: jnp.sum(split.head(maps * 2))))
+for _ in range(4):
+    found = [function(twice(maps)) for function in (logits, split.head, slopes)]
+print(type(split.head).__name__, jax.block_until_ready(found)[0].shape)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be chosen on this system")
+def test_a_torch_head_in_jax_ends_on_a_single_core(tmp_path):
+    done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0] == "TorchHead"
+
+
 def test_accelerators_memory(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
