@@ -39,39 +39,26 @@ class Runner(Protocol):
         ...
 
 
-# How a runner's method is called, on NumPy arrays, and which shape comes back.
-Call = Callable[..., np.ndarray]
-
-
-def _value(runner: Runner) -> Call:
-    return runner.run
-
-
-def _push(runner: Runner) -> Call:
-    return runner.run_push
-
-
-def _pull(runner: Runner) -> Call:
-    return runner.run_pull
-
-
-def _primitive(name: str, method: Callable[[Runner], Call]) -> Primitive:
+def _primitive(name: str, method: str, *, like_maps: bool = False) -> Primitive:
+    """An operation that calls a method of its runner; what comes back is logits, or as large as maps."""
     primitive = Primitive(name)
 
     def shape_of(*given: Any, runner: Runner) -> ShapedArray:
-        shape = given[0].shape if method is _pull else (given[0].shape[0], runner.classes)
+        shape = given[0].shape if like_maps else (given[0].shape[0], runner.classes)
         return ShapedArray(shape, given[0].dtype)
+
+    def run(runner: Runner, given: Sequence[Any]) -> np.ndarray:
+        return getattr(runner, method)(*map(np.asarray, given))
 
     def called(*given: Array, runner: Runner) -> Array:
         """On numbers that are there already, torch is called like any function."""
-        found = method(runner)(*(np.asarray(each) for each in given))
         devices = given[0].devices() if isinstance(given[0], jax.Array) else ()
-        return jax.device_put(jnp.asarray(found), next(iter(devices)) if len(devices) == 1 else None)
+        return jax.device_put(run(runner, given), next(iter(devices)) if len(devices) == 1 else None)
 
     def called_back(*given: Array, runner: Runner) -> Array:
         told = shape_of(*given, runner=runner)
         shape = jax.ShapeDtypeStruct(told.shape, told.dtype)
-        return jax.pure_callback(lambda *some: method(runner)(*map(np.asarray, some)), shape, *given)
+        return jax.pure_callback(lambda *some: run(runner, some), shape, *given)
 
     many_devices = mlir.lower_fun(called_back, multiple_results=False)
 
@@ -81,7 +68,7 @@ def _primitive(name: str, method: Callable[[Runner], Call]) -> Primitive:
         if getattr(ctx.module_context.axis_context, "num_devices", 1) != 1:
             return many_devices(ctx, *operands, runner=runner)
         result, _, _ = mlir.emit_python_callback(
-            ctx, lambda *given: (method(runner)(*given),), None, list(operands), ctx.avals_in, ctx.avals_out,
+            ctx, lambda *given: (run(runner, given),), None, list(operands), ctx.avals_in, ctx.avals_out,
             has_side_effect=False, returns_token=False,
         )  # fmt: skip
         return result
@@ -103,9 +90,9 @@ def _batched(primitive: Primitive, given: Sequence[Array], axes: Sequence[Any], 
     return result.reshape(size, -1, *result.shape[1:]), 0
 
 
-value_p = _primitive("torch_value", _value)
-push_p = _primitive("torch_push", _push)
-pull_p = _primitive("torch_pull", _pull)
+value_p = _primitive("torch_value", "run")
+push_p = _primitive("torch_push", "run_push")
+pull_p = _primitive("torch_pull", "run_pull", like_maps=True)
 
 
 def _value_jvp(primals: Sequence[Array], tangents: Sequence[Any], *, runner: Runner) -> tuple[Array, Any]:

@@ -83,8 +83,8 @@ def name_concepts(
     >>> len(named.concepts[0].names)
     3
     """
-    # A class has the same methods as its objects.
     instance("explanation", explanation, Explanation, "the result of face_jax.explain")
+    # A class has the same methods as its objects.
     kinds = () if isinstance(model, type) else TextImage
     instance("model", model, kinds, "face_jax.bridges.load_text_image('hf/openai/clip-vit-base-patch32')")
     words, most = _vocabulary(words, explanation), check_count("most", most, "words")

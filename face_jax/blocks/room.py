@@ -56,8 +56,7 @@ class Room:
         self.filed += array.nbytes
         if filed(array):
             return array
-        with _opened(self.folder) as file:
-            found = _mapped(file, self.folder, array.shape, array.dtype)
+        found = _in_a_file(self.folder, array.shape, array.dtype)
         found[:] = array
         return found
 
@@ -74,9 +73,7 @@ class Room:
             self.taken += size
             return np.concatenate(arrays)
         self.filed += size
-        with _opened(self.folder) as file:
-            shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
-            found = _mapped(file, self.folder, shape, np.result_type(*arrays))
+        found = _in_a_file(self.folder, (sum(map(len, arrays)), *arrays[0].shape[1:]), np.result_type(*arrays))
         np.concatenate(arrays, out=found)
         return found
 
@@ -146,8 +143,7 @@ def filed_beside(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if inside is None or size <= _SMALL:
         return np.empty(shape, array.dtype)
     folder = _FOLDERS.get(inside, _usual_folder())
-    with _opened(folder) as file:
-        return _mapped(file, folder, shape, array.dtype)
+    return _in_a_file(folder, shape, array.dtype)
 
 
 def folder_of(array: np.ndarray) -> pathlib.Path | None:
@@ -227,6 +223,11 @@ def _opened(folder: pathlib.Path) -> IO[bytes]:
         raise OSError(
             f"store={str(folder)!r} can't be written to ({error.strerror or error}); name another folder"
         ) from error
+
+
+def _in_a_file(folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    with _opened(folder) as file:
+        return _mapped(file, folder, shape, dtype)
 
 
 def _mapped(file: IO[bytes], folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

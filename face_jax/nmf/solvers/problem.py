@@ -16,7 +16,7 @@ from .passes import Sums, Update, pass_over, squared_error
 from .rule import Iterate, Memory, UpdateRule
 
 # Of ‖A‖²: what is less isn't taken from sums of that size, whose rounding in float32 is 1e-6 of it with many rows.
-SMALL_FIT = 0.1
+_SMALL_FIT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Problem:
         if self.objective.weights is None:
             # A good fit is the small difference of large sums; then the error itself is summed, block by block.
             penalty = self.penalty(dictionary, sums)
-            poor = self.fit(dictionary, sums) < SMALL_FIT * self.size
-            value = cond(poor, lambda: penalty + self.error(codes, dictionary), lambda: value)
+            value = cond(self.cancels(dictionary, sums), lambda: penalty + self.error(codes, dictionary), lambda: value)
         return value, self.residual(dictionary, sums)
 
     def residual(self, dictionary: Dictionary, sums: Sums) -> Number:
@@ -93,6 +92,10 @@ class Problem:
         """The objective, with sums that belong to this dictionary."""
         value = self.penalty(dictionary, sums)
         return value + self.fit(dictionary, sums) if self.objective.weights is None else value
+
+    def cancels(self, dictionary: Dictionary, sums: Sums) -> Bool[Array, ""]:
+        """Whether the fit is so good that sums can't tell it."""
+        return self.fit(dictionary, sums) < _SMALL_FIT * self.size
 
     def penalty(self, dictionary: Dictionary, sums: Sums) -> Number:
         """The part of the objective that `fit` isn't."""

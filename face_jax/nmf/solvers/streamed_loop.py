@@ -24,7 +24,7 @@ from ..solution import Solution, normalized
 from .code_slots import CodeSlots
 from .loop import State, first_state, judged, move_ahead
 from .passes import Sums, pass_over, squared_error
-from .problem import SMALL_FIT, Problem, guarded
+from .problem import Problem, guarded
 from .rule import Iterate, UpdateRule
 from .stream import Piece, Scale, Stream
 
@@ -285,6 +285,5 @@ def _value(
     problem = _problem(objective, solver, size, dictionary)
     value = problem.value(dictionary, sums)
     if objective.weights is None:
-        poor = problem.fit(dictionary, sums) < SMALL_FIT * size
-        value = jnp.where(poor, problem.penalty(dictionary, sums) + error, value)
+        value = jnp.where(problem.cancels(dictionary, sums), problem.penalty(dictionary, sums) + error, value)
     return value, problem.residual(dictionary, sums)
