@@ -3,9 +3,10 @@
 One class of a small classifier (the first half of EfficientNet-Lite0, frozen, and a linear head on its averages that
 is trained here) carries a magenta border in most of its training photographs. For each seed the head is trained, the
 class explained, and concepts are taken out: the one that the explanation ranks first, the one that misleads the model
-most in photographs that it gets wrong (`fj.misled`), or all that mislead it and whose maps lie on the border. What
-could be had at most is told by the border's own direction, which nobody knows in practice: what photographs of other
-classes differ by with it and without it.
+most in photographs that it gets wrong (`fj.misled`), or all that mislead it and whose maps lie on the border; and, with
+the first or all of these, what goes with them in photographs of other classes (`fj.erasing_directions`), some of which
+have the border. What could be had at most is told by the border's own direction, which nobody knows in practice: what
+the same photographs of other classes differ by with it and without it.
 Photographs are never written anywhere; activations of whole ones are kept in .cache.
 
     python benchmarks/shortcut.py --data ../shared/data --seeds 10 --out shortcut.json
@@ -209,13 +210,25 @@ def run(seed: int, model, pixels, labels, plain, marked, share: float) -> list[S
     adds = np.mean([why.parts.concepts for why in wrong], axis=0) if wrong else np.zeros(8)
     # Those that mislead, as far as their maps lie on the border.
     there = [at for at in np.argsort(-adds).tolist() if adds[at] > 0 and shares[at] > 0.75] or [int(adds.argmax())]
-    for chosen, numbers, codes in (
-        ("the first", [0], "exact"),
-        ("misleads most", [int(adds.argmax())], "exact"),
-        ("all that mislead, on the border", there, "exact"),
-        ("all that mislead, on the border", there, "linear"),
+    # Other photographs of the half that the model was trained on, some with the border and some without it.
+    known_others = train[labels[train] != target]
+    asked = np.concatenate([tagged(pixels[known_others[:24]]), pixels[known_others[24:60]]])
+    for chosen, numbers, codes, whole in (
+        ("the first", [0], "exact", False),
+        ("misleads most", [int(adds.argmax())], "exact", False),
+        ("all that mislead, on the border", there, "exact", False),
+        ("all that mislead, on the border", there, "linear", False),
+        ("misleads most, of those on the border", there[:1], "exact", True),
+        ("misleads most, of those on the border", there[:1], "linear", True),
+        ("all that mislead, on the border", there, "exact", True),
     ):
-        options = {"remove": numbers, "codes": codes, "key": seed, "progress": False}
+        options = {"remove": numbers, "codes": codes}
+        if whole:
+            chosen += ", and what goes with it"
+            options["along"] = fj.erasing_directions(
+                explanation, asked, labels[known_others[:60]].tolist(), **options, progress=False
+            )
+        options |= {"key": seed, "progress": False}
         effect = fj.measure_edit(explanation, conflict, labels[test], draws=10, **options)
         other = fj.measure_edit(explanation, pixels[test][clean], labels[test][clean], draws=1, **options)
         before, after = effect.before.accuracy.value, effect.after.accuracy.value
@@ -263,7 +276,7 @@ def main() -> None:
     results = []
     for seed in range(options.seeds):
         results += run(seed, model, pixels, labels, plain, marked, options.share)
-        for one in results[-4:]:
+        for one in results[-7:]:
             print(json.dumps(dataclasses.asdict(one)), flush=True)
         if options.out is not None:
             options.out.write_text(json.dumps([dataclasses.asdict(one) for one in results], indent=1))

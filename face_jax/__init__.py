@@ -31,6 +31,7 @@ from . import study as study
 from .action.comparing import compare as compare
 from .action.comparison import Comparison as Comparison
 from .action.edits import edit as edit
+from .action.erasing import erasing_directions as erasing_directions
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit
 from .action.misled import misled as misled

@@ -341,6 +341,7 @@ def explanations(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
         "write_why": (fj.write_why, ((), folder)),
         "write_edit": (fj.write_edit, (None, folder)),
         "edit": (functools.partial(fj.edit, model), ()),
+        "erasing_directions": (functools.partial(fj.erasing_directions, remove=[0]), ("photos", [0])),
         "measure_edit": (fj.measure_edit, ("photos", [0])),
         "misled": (fj.misled, ("photos", [0])),
         "name_concepts": (fj.name_concepts, (None, ["red"])),

@@ -43,14 +43,14 @@ class TrainedHead:
 def averaged(network: Network, photographs: list[Any], cache: ArrayCache) -> np.ndarray:
     """Averaged activations of whole photographs, kept some at a time, so that a run that was stopped goes on."""
     model, found = network.model, []
-    run = jax.jit(lambda images: jnp.mean(model.features(images), axis=(1, 2)))
     for first in range(0, len(photographs), _TOGETHER):
         some = fj.photographs(photographs[first : first + _TOGETHER])
 
         def compute(some: Any = some) -> dict[str, np.ndarray]:
             pixels = [network_input(one.pixels(model.preprocess.reads), model.preprocess) for one in some]
             filled = np.stack(pixels + pixels[-1:] * (_TOGETHER - len(pixels)))
-            return {"rows": np.asarray(run(jnp.asarray(filled)))[: len(pixels)]}
+            # Not compiled: the features may be torch's.
+            return {"rows": np.asarray(model.features(jnp.asarray(filled)))[: len(pixels)].mean(axis=(1, 2))}
 
         depends = ["averaged activations", model.fingerprint, repr(model.preprocess), *(one.digest() for one in some)]
         found.append(cache(depends, compute)["rows"])

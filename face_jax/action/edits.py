@@ -33,7 +33,7 @@ else:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edit:
-    """What is done to activations: `A − (U ∘ (1 − f)) W`, so that what concepts leave out stays as it is.
+    """What is done to activations: `A − (U ∘ (1 − f)) D`, so that what concepts leave out stays as it is.
 
     **Arguments:**
 
@@ -41,11 +41,18 @@ class Edit:
     - `factors`: what each concept is multiplied with: 0 takes it out, 1 leaves it, 2 puts it in once more.
     - `linear`: whether the codes U are those of least squares, `A W⁺`, which makes the edit one matrix; else those of
         non-negative least squares.
+    - `directions`: D, what is taken out with each unit of a concept's codes; the concepts themselves if None.
     """
 
     dictionary: Float[np.ndarray, "concept channel"]
     factors: Float[np.ndarray, " concept"]
     linear: bool
+    directions: Float[np.ndarray, "concept channel"] | None = None
+
+    @property
+    def along(self) -> Float[np.ndarray, "concept channel"]:
+        """What is taken out with each unit of a concept's codes."""
+        return self.dictionary if self.directions is None else self.directions
 
     @property
     def amounts(self) -> Float[np.ndarray, " concept"]:
@@ -56,7 +63,7 @@ class Edit:
     def projection(self) -> Float[np.ndarray, "channel channel"]:
         """Of a linear edit the matrix P of `A P`, in float64."""
         bank = self.dictionary.astype(np.float64)
-        return np.eye(bank.shape[1]) - np.linalg.pinv(bank) @ (self.amounts[:, None] * bank)
+        return np.eye(bank.shape[1]) - np.linalg.pinv(bank) @ (self.amounts[:, None] * self.along)
 
     def codes_of(self, rows: Float[Array, "row channel"]) -> Float[Array, "row concept"]:
         """How much of each concept is in rows, as this edit has it."""
@@ -73,12 +80,13 @@ class Edit:
         else:
             # Compiled for few numbers of rows.
             codes = jnp.asarray(encode_maps(np.asarray(rows)[:, None, None], self.dictionary)[:, 0, 0])
-        taken = jnp.asarray(self.amounts[:, None] * self.dictionary, maps.dtype)
+        taken = jnp.asarray(self.amounts[:, None] * self.along, maps.dtype)
         return (rows - codes @ taken).reshape(maps.shape)
 
     def digest(self) -> str:
         """What tells this edit from others."""
-        parts = (np.asarray(each, np.float64).tobytes() for each in (self.dictionary, self.factors))
+        arrays = (self.dictionary, self.factors, *(() if self.directions is None else (self.directions,)))
+        parts = (np.asarray(each, np.float64).tobytes() for each in arrays)
         return hashlib.sha256(b"".join(parts) + bytes([self.linear])).hexdigest()[:16]
 
 
@@ -123,6 +131,7 @@ def edit(
     remove: Any = (),
     scale: Factors = None,
     codes: Codes = "exact",
+    along: Any = None,
 ) -> SplitModel:
     """The same classifier with concepts taken out of its layer's activations, or scaled there.
 
@@ -140,6 +149,8 @@ def edit(
     - `codes`: how much of a concept is where: `"exact"`, by non-negative least squares as everywhere else; or
         `"linear"`, by least squares, which makes the edit a single matrix that needs no solver; what looks a little
         like the concept is changed by it, too.
+    - `along`: what is taken out with each unit of a concept's codes, `concept channel`, from
+        `face_jax.erasing_directions`; the concepts themselves if None.
 
     **Returns:** the split classifier, whose head is the same: it explains, is saved and is loaded like any other.
     Raises `ValueError` for no concept, for one that there isn't and for one twice, `WrongModelError` for another model
@@ -160,7 +171,7 @@ def edit(
             f"{model.name} at layer {model.layer!r} with other weights or another cut; give the model that "
             "was explained, and name all concepts in one call"
         )
-    change = edit_of(explanation, remove, scale, codes)
+    change = edit_of(explanation, remove, scale, codes, along)
     features = change_features(model.features, change)
     return dataclasses.replace(
         model,
@@ -177,7 +188,7 @@ def change_features(features: Callable[..., Any], change: Edit) -> EditedFeature
     return (EditedFeatures if getattr(features, "vjp", None) is None else _EditedWithPullback)(features, change)
 
 
-def edit_of(explanation: Explanation, remove: Any, scale: Any, codes: Any) -> Edit:
+def edit_of(explanation: Explanation, remove: Any, scale: Any, codes: Any, along: Any = None) -> Edit:
     """What is asked for, checked."""
     one_of("codes", codes, ("exact", "linear"))
     count = len(explanation.dictionary)
@@ -195,7 +206,23 @@ def edit_of(explanation: Explanation, remove: Any, scale: Any, codes: Any) -> Ed
             "remove and scale change no concept; name one, such as remove=[0] or scale={0: 0.5} for the first"
         )
     factors[list(named)] = list(named.values())
-    return Edit(np.asarray(explanation.dictionary), factors, codes == "linear")
+    directions = None if along is None else _directions(along, explanation.dictionary.shape)
+    return Edit(np.asarray(explanation.dictionary), factors, codes == "linear", directions)
+
+
+def _directions(along: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "concept channel"]:
+    """What goes with concepts, checked."""
+    try:
+        found = np.asarray(along, np.float64)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.shape != shape or not np.isfinite(found).all():
+        what = f"has shape {found.shape}" if found.shape != shape else "has entries that aren't finite"
+        raise ValueError(
+            f"along {what}; give the {shape[0]} × {shape[1]} numbers of face_jax.erasing_directions for this "
+            "explanation"
+        )
+    return found
 
 
 def _numbers(name: str, given: Any, count: int) -> list[int]:
@@ -222,4 +249,6 @@ def in_words(change: Edit) -> str:
     scaled = np.flatnonzero((change.factors != 0) & (change.factors != 1)).tolist()
     parts = [f"without concept{'s' if len(out) > 1 else ''} {', '.join(map(str, out))}"] if out else []
     parts += [f"{'' if out or at != scaled[0] else 'with '}concept {at + 1} × {change.factors[at]:g}" for at in scaled]
-    return ", ".join(parts) + (" (linear)" if change.linear else "")
+    more = f" and what goes with {'it' if len(out) + len(scaled) == 1 else 'them'}"
+    more = "" if change.directions is None else more
+    return ", ".join(parts) + more + (" (linear)" if change.linear else "")

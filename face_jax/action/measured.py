@@ -135,6 +135,7 @@ def measure_edit(
     remove: Any = (),
     scale: Factors = None,
     codes: Codes = "exact",
+    along: Any = None,
     draws: Whole = 10,
     resamples: Whole = 2000,
     batch: Whole = 32,
@@ -153,7 +154,8 @@ def measure_edit(
     - `images`: anything that `face_jax.photographs` takes, also photographs that weren't explained.
     - `labels`: the path of a CSV file with the columns `file`, `label` and, if wanted, `group`; `"folders"` where the
         photographs lie in folders named as their classes; a mapping from their names; or a list with one for each.
-    - `remove`, `scale`, `codes`: as for `face_jax.edit`.
+    - `remove`, `scale`, `codes`, `along`: as for `face_jax.edit`. Measure on other photographs than those from which
+        `along` comes.
     - `draws`: of each control that is drawn.
     - `resamples`: of the bootstrap.
     - `batch`: photographs that go through the network together.
@@ -170,7 +172,7 @@ def measure_edit(
     (1.0, False)
     """
     instance("explanation", explanation, Explanation, "the result of face_jax.explain")
-    change = edit_of(explanation, remove, scale, codes)
+    change = edit_of(explanation, remove, scale, codes, along)
     draws, resamples, batch = (
         check_count("draws", draws, "draws"),
         enough("resamples", resamples, 100),
@@ -182,7 +184,7 @@ def measure_edit(
     seen = through(model, labels_of(photographs, labels, model.classes), change, batch, progress)
     apply = logits_under(model, seen)
     before = seen.collected.logits
-    amounts, bank = change.amounts, change.dictionary
+    amounts, bank = change.amounts, change.along
     after = apply(amounts, bank)
     changes: dict[str, list[np.ndarray]] = {
         "other concepts": [apply(each, bank) for each in other_concepts(seen, change, draws, random)],

@@ -78,7 +78,7 @@ def logits_under(model: SplitModel, seen: Seen) -> Any:
 def other_concepts(seen: Seen, change: Edit, draws: int, random: np.random.Generator) -> Iterator[np.ndarray]:
     """Amounts of other concepts, as many as are edited, by which as much is taken out of these photographs."""
     codes = seen.codes.reshape(-1, seen.codes.shape[-1]).astype(np.float64)
-    bank = change.dictionary.astype(np.float64)
+    bank = change.along.astype(np.float64)
     overlap = (codes.T @ codes) * (bank @ bank.T)
 
     def size(amounts: np.ndarray) -> float:
@@ -109,8 +109,9 @@ def least_important(change: Edit) -> Iterator[np.ndarray]:
 
 
 def random_banks(change: Edit, draws: int, key: Any) -> Iterator[np.ndarray]:
-    """Random directions in the places of the concepts."""
+    """Random directions in the places of the concepts, as long as what is taken out with these."""
     count, channels = change.dictionary.shape
-    signed = bool((change.dictionary < 0).any())
+    signed = bool((change.along < 0).any())
+    length = np.linalg.norm(change.along, axis=1, keepdims=True)
     for draw in range(draws):
-        yield random_dictionary(channels, count, key=jax.random.fold_in(key, draw), signed=signed)
+        yield length * random_dictionary(channels, count, key=jax.random.fold_in(key, draw), signed=signed)

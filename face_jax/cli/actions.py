@@ -91,6 +91,13 @@ def edit(
     codes: Annotated[
         str, typer.Option(help="exact (non-negative least squares), or linear (a matrix, folded into the weights).")
     ] = "exact",
+    along: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="A table as --labels, of other photographs: take out what goes with the concept in these.",
+        ),
+    ] = None,
     explanation: Explained = _EXPLANATION,
     model: Model = None,
     weights: Weights = "DEFAULT",
@@ -120,6 +127,8 @@ def edit(
         found, loaded = _loaded(explanation, model, weights, class_names, labels_of(multi_label, threshold))
         edit_of(found, **asked)
         source = _source(images, labels)
+        if along is not None:
+            asked["along"] = _along(found, images, along, source, labels, asked)
         effect = measure_edit(found, source, labels, **asked, draws=draws, key=seed, progress=bars)
         notes = []
         if codes == "linear":
@@ -162,6 +171,29 @@ def compare(
             f"{len(found.only_second)} only in the second"
         )
         print(write_comparison(found, out))
+
+
+def _along(explanation: Any, images: str | None, along: str, source: Any, labels: Any, asked: Any) -> Any:
+    """What goes with the concepts, in photographs that aren't those that the edit is measured on."""
+    from ..action.erasing import erasing_directions
+    from ..model import photographs_for
+    from ..pictures import labels as tables
+
+    learned, classes = _source(images, along), explanation.model.classes
+    both = [
+        {each.digest(): each.name for each in tables.labels_of(photographs, table, classes).photographs}
+        for photographs, table in (
+            (photographs_for(explanation.model, learned), along),
+            (photographs_for(explanation.model, source), labels),
+        )
+    ]
+    if common := both[0].keys() & both[1].keys():
+        raise ValueError(
+            f"{len(common)} photographs of --along are in --labels as well, such as {both[0][min(common)]}; what is "
+            "learned from a photograph can't be measured on it: give each in one of the tables"
+        )
+    named = [*asked["remove"], *asked["scale"]]
+    return erasing_directions(explanation, learned, along, remove=named, codes=asked["codes"], progress=bars)
 
 
 def _loaded(

@@ -98,6 +98,16 @@ def test_a_linear_edit_behind_an_affine_head_is_the_same_architecture(plain, tmp
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), of_torch(module), atol=1e-6)
 
 
+def test_what_goes_with_a_concept_goes_into_the_weights_too(plain):
+    model, half, explanation = plain
+    along = np.random.default_rng(0).normal(size=explanation.dictionary.shape)
+    for codes in ("linear", "exact"):
+        edited = fj.edit(half, explanation, remove=[0], codes=codes, along=along)
+        module = bridges.edited_module(edited, model)
+        assert (type(module) is nn.Sequential) == (codes == "linear")
+        np.testing.assert_allclose(of_torch(module), of_jax(edited), atol=1e-5)
+
+
 def test_a_norm_before_the_last_layer_is_accounted_for():
     model = network(end={"norm": norm()})
     half = bridges.split(model, "again", preprocess=PREPROCESS)

@@ -85,6 +85,25 @@ def test_edit_counts_concepts_as_the_report_does(command, folder):
     assert len(told["photographs"]) == 12
 
 
+def test_edit_takes_out_what_goes_with_a_concept_in_other_photographs(command, folder):
+    head, *lines = (folder / "labels.csv").read_text().split("\n")
+    for name, some in (("learned.csv", lines[:6]), ("measured.csv", lines[6:])):
+        (folder / name).write_text("\n".join([head, *some]))
+    words = ["edit", "--remove", "1", "--explanation", "explained", "--draws", "2", "--out", "whole"]
+    done = command(*words, "--labels", "measured.csv", "--along", "learned.csv")
+    assert done.exit_code == 0, done.output
+    told = json.loads((folder / "whole" / "edit.json").read_text())
+    assert told["edit"] == "without concept 1 and what goes with it"
+    explanation = fj.load(folder / "explained", colour_model())
+    labels = ["bluish", *["reddish"] * 5]
+    along = fj.erasing_directions(explanation, IMAGES[:6], labels, remove=[0])
+    effect = fj.measure_edit(explanation, IMAGES[6:], ["reddish"] * 6, remove=[0], along=along, draws=2, key=0)
+    assert told["after"]["accuracy"]["value"] == pytest.approx(effect.after.accuracy.value)
+    done = command(*words, "--labels", "labels.csv", "--along", "learned.csv")
+    assert done.exit_code == 2
+    assert "6 photographs of --along are in --labels as well" in " ".join(done.output.split())
+
+
 def test_compare(command, folder):
     done = command("compare", "explained", "explained", "--out", "compared")
     assert done.exit_code == 0, done.output

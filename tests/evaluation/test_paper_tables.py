@@ -239,7 +239,10 @@ def labelled(*, both=False):
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_a_head_is_trained_for_other_labels(tmp_path, multi_label):
-    network = of("networks").Network("toy", None, colour_model())
+    plain = colour_model()
+    # Like torch's, which can't be traced.
+    concrete = dataclasses.replace(plain, features=lambda images: plain.features(np.asarray(images)))
+    network = of("networks").Network("toy", None, concrete)
     given = labelled(both=multi_label)
     found = of("papers.heads").train(network, given, tmp_path, multi_label=multi_label, share=0.6)
     assert found.accuracy["of all"] == 1
