@@ -81,9 +81,7 @@ def test_both_modes_agree_with_differences_of_exact_roots(term):
     forward = jax.jit(lambda *ways: jax.jvp(loss, AT, ways)[1])
     for number, name in enumerate(NAMES[: 5 if term else 4]):
         above, below = (
-            measure(
-                root(*(x + s * way if n == number else x for n, (x, way) in enumerate(zip(AT, WAYS, strict=True))))
-            )
+            measure(root(*(x + s * way if n == number else x for n, (x, way) in enumerate(zip(AT, WAYS, strict=True)))))
             for s in (STEP, -STEP)
         )
         expected = float(above - below) / (2 * STEP)
