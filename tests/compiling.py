@@ -12,7 +12,7 @@ QUICKLY = (
 
 
 def compiled_as_here(**more: str) -> dict[str, str]:
-    """The environment of a process that compiles as this one does, and shares its compiled programs; and what is given."""
+    """The environment of a process that compiles as this one does and shares what is compiled, and what is given."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

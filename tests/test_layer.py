@@ -9,7 +9,7 @@ import scipy.optimize
 from flax import nnx
 
 from face_jax import layer
-from face_jax.nmf import HALS, SemiNMF, encode, factorize
+from face_jax.nmf import HALS, SemiNMF, encode
 
 
 @pytest.fixture(scope="module", name="digits")
