@@ -28,11 +28,10 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # Files that take longest come first: a worker that began one last would end alone.
 LONGEST = (
-    "bridges/flax_import/test_families.py", "test_notebooks.py", "cli/test_app.py", "nmf/test_encode_derivative.py",
-    "attribution/test_white_box.py", "nmf/nnls/test_nnls.py", "nmf/terms/test_terms_solver.py",
-    "nmf/derivative/test_adjoints.py", "nmf/solvers/test_solver_promises.py", "bridges/test_bridges_lazy.py",
-    "faithfulness/test_explain_faithfully.py", "attribution/test_visualization.py", "bridges/test_machine.py",
-    "attribution/test_black_box.py",
+    "test_notebooks.py", "cli/test_app.py", "test_sklearn.py", "nmf/test_beta_divergence.py", "nmf/test_devices.py",
+    "bridges/flax_import/test_families.py", "test_sklearn_minibatch.py", "nmf/test_kept_parts.py",
+    "nmf/solvers/test_solver_promises.py", "nmf/derivative/test_adjoints.py", "nmf/test_stored_entries.py",
+    "nmf/test_out_of_core.py", "test_docs.py", "nmf/test_magnitude.py", "nmf/test_many.py", "pipeline/test_several.py",
 )  # fmt: skip
 
 # Imports and traces make objects by the million; JAX listens to each collection besides.

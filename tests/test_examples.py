@@ -5,13 +5,15 @@ import subprocess
 import sys
 
 import pytest
+from compiling import compiled_as_here
 
 pytest.importorskip("sklearn", reason="scikit-learn is optional")
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 
 
 def printed(name, *given):
-    done = subprocess.run([sys.executable, str(EXAMPLES / name), *given], capture_output=True, text=True, timeout=600)
+    command = [sys.executable, str(EXAMPLES / name), *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=compiled_as_here())
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -1,19 +1,17 @@
 """A few hundred of the fuzzer's cases, as a process of its own: nothing checks annotations there before we do."""
 
-import os
 import pathlib
 import subprocess
 import sys
 
 import fuzzing
-import jax
 import pytest
+from compiling import compiled_as_here
 
 
 @pytest.mark.parametrize("kind", fuzzing.KINDS)
 def test_damaged_files_and_odd_arguments_are_taken_or_refused_by_name(kind):
     cases = {"lines": 25, "arguments": 40, "explanations": 60}.get(kind, 150)
     command = [sys.executable, str(pathlib.Path(fuzzing.__file__)), "--cases", str(cases), "--only", kind]
-    kept = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}  # pyright: ignore
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | kept)
+    done = subprocess.run(command, capture_output=True, text=True, env=compiled_as_here())
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

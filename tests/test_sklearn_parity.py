@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import compiled_as_here
 
 pytest.importorskip("sklearn", reason="scikit-learn is optional")
 SOME = (
@@ -16,6 +17,7 @@ SOME = (
 
 def test_some_of_scikit_learns_own_tests_pass():
     script = pathlib.Path(__file__).with_name("sklearn_parity.py")
-    done = subprocess.run([sys.executable, str(script), " or ".join(SOME)], capture_output=True, text=True)
+    command = [sys.executable, str(script), " or ".join(SOME)]
+    done = subprocess.run(command, capture_output=True, text=True, env=compiled_as_here())
     assert done.returncode == 0, done.stdout[-3000:]
     assert " pass (100.0%)" in done.stdout

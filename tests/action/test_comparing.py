@@ -98,7 +98,10 @@ def test_a_concept_that_one_side_lacks_is_one_sided(explanation):
 
 def test_two_layers_are_compared_on_the_coarser_grid():
     images = warm_pictures()
-    explanations = [fj.explain(layered_model(layer), images, "warm", rank=2, key=0) for layer in ("middle", "last")]
+    explanations = [
+        fj.explain(layered_model(layer), images, "warm", rank=2, faithfulness=None, key=0)
+        for layer in ("middle", "last")
+    ]
     found = fj.compare(*explanations, key=0)
     assert found.places == "grid"
     assert found.correlation.shape == (2, 2)

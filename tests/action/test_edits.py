@@ -16,7 +16,7 @@ PICTURES = pictures(14, 0)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(MODEL, PICTURES, "reddish", rank=3, batch=8, key=0)
+    return fj.explain(MODEL, PICTURES, "reddish", rank=3, batch=8, faithfulness=None, key=0)
 
 
 def maps_of(model):
@@ -72,7 +72,7 @@ def test_it_is_the_same_inside_programs_and_has_its_derivative(explanation, code
 
 def test_an_edited_model_explains_is_saved_and_is_loaded_by_itself(explanation, tmp_path):
     edited = fj.edit(MODEL, explanation, remove=[2])
-    again = fj.explain(edited, PICTURES, "reddish", rank=2, batch=8, key=0)
+    again = fj.explain(edited, PICTURES, "reddish", rank=2, batch=8, faithfulness=None, key=0)
     folder = fj.save(again, tmp_path / "edited")
     assert fj.load(folder, fj.edit(MODEL, explanation, remove=[2])).concepts == again.concepts
     for other in (MODEL, fj.edit(MODEL, explanation, remove=[1]), fj.edit(MODEL, explanation, scale={2: 0.5})):

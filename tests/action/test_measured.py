@@ -34,7 +34,15 @@ GROUPS = ["marked"] * 10 + ["plain"] * 10 + ["marked"] * 10 + ["plain"] * 10
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(shortcut(), np.concatenate([marked(0), pictures(10, 0, 1)]), "reddish", rank=2, batch=8, key=0)
+    return fj.explain(
+        shortcut(),
+        np.concatenate([marked(0), pictures(10, 0, 1)]),
+        "reddish",
+        rank=2,
+        batch=8,
+        faithfulness=None,
+        key=0,
+    )
 
 
 def blue(explanation):

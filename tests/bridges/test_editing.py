@@ -47,7 +47,7 @@ def norm():
 
 
 def explained(model, **options):
-    return fj.explain(model, IMAGES, rank=3, batch=12, key=0, **options)
+    return fj.explain(model, IMAGES, rank=3, batch=12, faithfulness=None, key=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def with_tokens():
     settings = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
     model = small.randomized(torchvision.models.VisionTransformer(16, 4, **settings, num_classes=4))
     half = bridges.split(model, "encoder.layers.encoder_layer_0", preprocess=PREPROCESS)
-    return model, half, {signs: explained(half, signs=signs, faithfulness=None) for signs in ("mixed", "apart")}
+    return model, half, {signs: explained(half, signs=signs) for signs in ("mixed", "apart")}
 
 
 @pytest.mark.parametrize("codes", ["exact", "linear"])

@@ -22,7 +22,9 @@ def folder(tmp_path_factory):
     for number, file in enumerate(files):
         PIL.Image.fromarray(IMAGES[number]).save(file)
         lines.append(f"{file.name},{'bluish' if number == 0 else 'reddish'}")
-    fj.save(fj.explain(colour_model(), files, "reddish", rank=3, batch=8, key=0), found / "explained")
+    fj.save(
+        fj.explain(colour_model(), files, "reddish", rank=3, batch=8, faithfulness=None, key=0), found / "explained"
+    )
     (found / "labels.csv").write_text("\n".join(lines))
     return found
 

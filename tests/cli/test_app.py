@@ -96,32 +96,32 @@ def test_it_is_quiet_in_a_pipe(demo):
     assert "the network's forward passes" in done.stderr
 
 
-def test_a_second_run_uses_the_kept_activations(demo, cache):
-    folder, _ = demo
-    before = (folder / "cat" / "explanation.json").read_text()
-    done = face_jax("demo", "--out", "cat", "--depth", "1", folder=folder, cache=cache)
-    assert done.returncode == 0, done.stderr
-    again = json.loads((folder / "cat" / "explanation.json").read_text())
-    assert again["concepts"] == json.loads(before)["concepts"]
-    seconds = json.loads((folder / "cat" / "seconds.json").read_text())["seconds"]
-    assert seconds.get("the network's forward passes", 0) == 0
-    recursion = again["recursion"]
-    assert recursion["layer"].startswith("_blocks.")
-    assert len(recursion["spread"]) == 6
-    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
-        assert division["concept"] == str(number)
-        assert division["layer"].startswith("_blocks.")
-        assert len(division["parts"]) > 1
-    assert "What they are made of" in (folder / "cat" / "report.html").read_text()
-
-
-def test_the_same_command_gives_the_same_bytes(demo, cache, tmp_path):
+def test_the_same_command_uses_the_kept_activations_and_gives_the_same_bytes(demo, cache, tmp_path):
     _, first = demo
     done = face_jax("demo", "--out", "cat", folder=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
     assert first.written.keys() >= {"report.html", "explanation.json", "bank.safetensors", "activations.safetensors"}
     for name, content in first.written.items():
         assert (tmp_path / "cat" / name).read_bytes() == content, name
+    seconds = json.loads((tmp_path / "cat" / "seconds.json").read_text())["seconds"]
+    assert seconds.get("the network's forward passes", 0) == 0
+
+
+def test_concepts_are_taken_apart_at_an_earlier_layer_from_the_kept_activations(demo, cache, tmp_path):
+    # Without the choice of λ, which the same command makes again above.
+    words = ("--out", "cat", "--depth", "1", "--faithfulness", "none")
+    done = face_jax("demo", *words, folder=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads((tmp_path / "cat" / "seconds.json").read_text())["seconds"]
+    assert seconds.get("the network's forward passes", 0) == 0
+    recursion = json.loads((tmp_path / "cat" / "explanation.json").read_text())["recursion"]
+    assert recursion["layer"].startswith("_blocks.")
+    assert len(recursion["spread"]) == 6
+    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
+        assert division["concept"] == str(number)
+        assert division["layer"].startswith("_blocks.")
+        assert len(division["parts"]) > 1
+    assert "What they are made of" in (tmp_path / "cat" / "report.html").read_text()
 
 
 @pytest.fixture

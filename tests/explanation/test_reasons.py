@@ -14,7 +14,7 @@ IMAGES = pictures(14, 0)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), IMAGES, "reddish", rank=3, batch=8, key=0)
+    return fj.explain(colour_model(), IMAGES, "reddish", rank=3, batch=8, faithfulness=None, key=0)
 
 
 def logits(explanation, image):

@@ -139,10 +139,10 @@ def test_coordinate_steps_and_sweeps_by_hand():
     np.testing.assert_array_equal(positive(jnp.asarray([-1.0, 0.0, 2.0])), [1, 1, 2])
     assert float(share(jnp.asarray(9.0), jnp.asarray(0.0))) == 3
     cross = jnp.asarray(MATRIX @ np.abs(RIGHT))
-    found = jnp.zeros_like(cross)
+    found, swept = jnp.zeros_like(cross), jax.jit(sweep)
     for _ in range(400):
-        found = sweep(found, jnp.asarray(MATRIX), cross)
+        found = swept(found, jnp.asarray(MATRIX), cross)
     np.testing.assert_allclose(found, np.abs(RIGHT), rtol=1e-6, atol=1e-8)
     # With a matrix for each column, the same matrix for all.
     each = jnp.repeat(jnp.asarray(MATRIX)[:, :, None], cross.shape[1], axis=2)
-    np.testing.assert_allclose(sweep(found, each, cross), sweep(found, jnp.asarray(MATRIX), cross), rtol=1e-12)
+    np.testing.assert_allclose(swept(found, each, cross), swept(found, jnp.asarray(MATRIX), cross), rtol=1e-12)

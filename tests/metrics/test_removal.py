@@ -38,7 +38,7 @@ def test_labels_are_lost_and_become_nothing():
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=2, batch=8, key=0)
+    return fj.explain(colour_model(), pictures(14, 0), "reddish", rank=2, batch=8, faithfulness=None, key=0)
 
 
 def test_an_explanation_says_what_each_concept_does(explanation):

@@ -1,13 +1,12 @@
 """Several processes that have rows of their own find what one finds that has them all."""
 
-import os
 import pathlib
 import socket
 import subprocess
 import sys
 
 import numpy as np
-from compiling import QUICKLY
+from compiling import compiled_as_here
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "many_hosts.py"
@@ -26,11 +25,7 @@ def run(folder: pathlib.Path, processes: int) -> tuple[float, np.ndarray, list[n
     files = sorted(str(file) for file in folder.glob("*.npy"))
     out = folder / f"{processes}"
     settings = [*files, "--rank", str(RANK), "--out", str(out), "--rtol", "1e-9", "--max-steps", "400"]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICKLY, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "JAX_ENABLE_X64": "1", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }  # fmt: skip
+    environment = compiled_as_here(JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo", JAX_ENABLE_X64="1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
@@ -55,17 +50,16 @@ def run(folder: pathlib.Path, processes: int) -> tuple[float, np.ndarray, list[n
 
 
 def test_processes_with_their_own_files_find_what_one_finds(tmp_path):
-    lengths = (96, 96, 96, 96)
+    lengths = (96, 96, 96)
     for number, rows in enumerate(rows_of(lengths)):
         np.save(tmp_path / f"part-{number}.npy", rows)
     objective, dictionary, codes = run(tmp_path, 1)
     assert tuple(map(len, codes)) == lengths
-    for processes in (2, 4):
-        found = run(tmp_path, processes)
-        assert abs(found[0] / objective - 1) < 1e-10
-        np.testing.assert_allclose(found[1], dictionary, atol=1e-10)
-        for mine, theirs in zip(found[2], codes, strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=1e-9 * theirs.max())
+    found = run(tmp_path, 3)
+    assert abs(found[0] / objective - 1) < 1e-10
+    np.testing.assert_allclose(found[1], dictionary, atol=1e-10)
+    for mine, theirs in zip(found[2], codes, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-9 * theirs.max())
 
 
 def test_files_may_have_different_numbers_of_rows(tmp_path):

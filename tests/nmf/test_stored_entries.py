@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
+from compiling import compiled_as_here
 from sklearn.decomposition._nmf import _beta_divergence
 
 import face_jax as fj
@@ -285,8 +286,7 @@ def test_room_goes_with_the_entries():
             run(A, **case)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=300
-    )
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=compiled_as_here())
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout) < 600, done.stdout

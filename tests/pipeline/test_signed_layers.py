@@ -15,7 +15,7 @@ from face_jax.attribution import forward_with_pullback
 from face_jax.heads import Affine
 from face_jax.nmf.matching import matched
 from face_jax.nmf.settings import usual_objective
-from face_jax.pipeline import refit
+from face_jax.pipeline import checks, refit
 from face_jax.pipeline.material import keys_of, some_places
 from face_jax.signs import Difference, parts_of
 
@@ -185,7 +185,9 @@ def test_kept_activations_are_refused_like_new_ones(tmp_path):
 
 
 @pytest.mark.parametrize(("signs", "solver"), [("apart", "ADMM("), ("mixed", "SemiNMF(")])
-def test_ranks_and_faithfulness_are_chosen_where_only_places_are_below_zero(signs, solver):
+def test_ranks_and_faithfulness_are_chosen_where_only_places_are_below_zero(signs, solver, monkeypatch):
+    monkeypatch.setattr(checks, "RANKS", (2, 4))
+
     # As behind a hard-swish: every crop's average is above zero.
     def features(images):
         maps = colour_features(images)

@@ -16,7 +16,7 @@ REDDISH, GREENISH = pictures(12, 0), pictures(4, 1)
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), REDDISH, "reddish", rank=4, batch=8, key=0)
+    return fj.explain(colour_model(), REDDISH, "reddish", rank=4, batch=8, faithfulness=None, key=0)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ class NNDSVD(Start):
 
     def __call__(self, activations: Activations, rank: int, *, signed: bool, key: Key[Array, ""]) -> FactorsT:
         """The larger of each singular pair's positive and negative parts."""
-        return _nndsvd(activations, rank, self.passes, self.oversample, signed, key)
+        return _nndsvd(activations, rank, passes=self.passes, oversample=self.oversample, signed=signed, key=key)
 
 
 @jax.tree_util.register_dataclass
@@ -174,6 +175,8 @@ def fill(dictionary: Array, filling: Array, signed: bool) -> Array:
     return dictionary if signed else jnp.where(dictionary > 0, dictionary, filling)
 
 
+# One program outside `jit`, too, where each of its some forty operations would be one for each shape.
+@partial(jax.jit, static_argnames=("rank", "passes", "oversample", "signed"), inline=True)
 def _nndsvd(
     activations: Activations, rank: int, passes: int, oversample: int, signed: bool, key: Key[Array, ""]
 ) -> FactorsT:

@@ -50,15 +50,15 @@ def test_central_differences_by_activations_weight_and_head(problem):
     at, ways = problem.at, problem.ways
     start = Given(problem.solution.codes, problem.solution.dictionary)
 
-    @jax.jit
     def loss(activations, weight, kernel):
         found = factorize(activations, RANK, objective=objective_of(weight, kernel), solver=SOLVER, start=start)
         return jnp.sum(problem.of_codes * found.codes) + jnp.sum(problem.of_dictionary * found.dictionary)
 
     step = 1e-4
     above, below = ([x + s * way for x, way in zip(at, ways, strict=True)] for s in (step, -step))
-    expected = (loss(*above) - loss(*below)) / (2 * step)
-    gradients = jax.grad(loss, (0, 1, 2))(*at)
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    expected = (both(*above)[0] - both(*below)[0]) / (2 * step)
+    gradients = both(*at)[1]
     parts = [float(jnp.sum(g * way)) for g, way in zip(gradients, ways, strict=True)]
     assert all(abs(part) > 0.01 for part in parts), "activations, weight and head all matter"
     # The loop's residual of some 1e-9, divided by the step, bounds what the difference can tell.
@@ -86,16 +86,18 @@ def test_a_root_by_newtons_method_moves_as_the_derivative_says(problem):
         return error + weight * jnp.sum(jnp.exp(log_p) * (log_p - log_q))
 
     slope, curvature = jax.jit(jax.grad(value)), jax.jit(jax.hessian(value))
+    least = jax.jit(lambda matrix, rhs: jnp.linalg.lstsq(matrix, rhs, rcond=1e-10)[0])
 
     def root(*at):
         values = found[free]
         for _ in range(8):
             # Least squares leaves the scales of the concepts, which the objective doesn't see, where they are.
-            values = values - jnp.linalg.lstsq(curvature(values, *at), slope(values, *at), rcond=1e-10)[0]
+            values = values - least(curvature(values, *at), slope(values, *at))
         assert float(jnp.max(jnp.abs(slope(values, *at)))) < 1e-13
         assert float(jnp.min(values)) > 0, "no entry crosses its bound"
         return values
 
+    @jax.jit
     def read(values):
         codes, dictionary = factors(values)
         length = jnp.linalg.norm(dictionary, axis=1)

@@ -63,10 +63,12 @@ def test_both_modes_agree_with_differences_of_exact_roots(term):
 
     slope, curvature = jax.jit(jax.grad(at_free)), jax.jit(jax.hessian(at_free))
 
+    solve, measure = jax.jit(jnp.linalg.solve), jax.jit(lambda values: read(*factors(values)))
+
     def root(*at):
         values = found[free]
         for _ in range(8):
-            values = values - jnp.linalg.solve(curvature(values, *at), slope(values, *at))
+            values = values - solve(curvature(values, *at), slope(values, *at))
         assert float(jnp.max(jnp.abs(slope(values, *at)))) < 1e-12
         return values
 
@@ -79,11 +81,7 @@ def test_both_modes_agree_with_differences_of_exact_roots(term):
     forward = jax.jit(lambda *ways: jax.jvp(loss, AT, ways)[1])
     for number, name in enumerate(NAMES[: 5 if term else 4]):
         above, below = (
-            read(
-                *factors(
-                    root(*(x + s * way if n == number else x for n, (x, way) in enumerate(zip(AT, WAYS, strict=True))))
-                )
-            )
+            measure(root(*(x + s * way if n == number else x for n, (x, way) in enumerate(zip(AT, WAYS, strict=True)))))
             for s in (STEP, -STEP)
         )
         expected = float(above - below) / (2 * STEP)
@@ -101,12 +99,13 @@ def test_encoding_with_a_signed_dictionary_is_differentiated_by_both_arguments()
     codes = encode(A, dictionary)
     assert 0 < int((codes == 0).sum()) < codes.size
     loss = jax.jit(loss)
-    gradients = jax.grad(loss, (0, 1))(A, dictionary)
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(A, dictionary)
+    forward = jax.jit(lambda at, ways: jax.jvp(loss, at, ways)[1])
     for number, way in enumerate((WAYS[0], jnp.asarray(RNG.standard_normal(dictionary.shape)))):
         moved = [
             tuple(x + (s * way if n == number else 0) for n, x in enumerate((A, dictionary))) for s in (1e-6, -1e-6)
         ]
         expected = float(loss(*moved[0]) - loss(*moved[1])) / 2e-6
         alone = tuple(way if n == number else jnp.zeros_like(x) for n, x in enumerate((A, dictionary)))
-        for found in (jnp.sum(gradients[number] * way), jax.jvp(loss, (A, dictionary), alone)[1]):
+        for found in (jnp.sum(gradients[number] * way), forward((A, dictionary), alone)):
             assert abs(float(found) - expected) <= 1e-7 * max(abs(expected), 0.1)
