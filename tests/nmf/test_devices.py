@@ -14,7 +14,7 @@ jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from collectives import collectives
 import face_jax as fj
-assert len(jax.devices()) == 4
+assert len(jax.devices()) == 8
 RANK, CHANNELS = 3, 8
 MESH = Mesh(np.array(jax.devices()), ("row",))
 def planted(rows):
@@ -26,7 +26,7 @@ def split(A, mesh=MESH):
 def sent(compiled, A):
     return collectives(compiled.lower(split(A)).compile().as_text())
 def by_rows(x):
-    return x.sharding.spec[0] == "row" and len(x.sharding.device_set) == 4
+    return x.sharding.spec[0] == "row" and len(x.sharding.device_set) == 8
 def close(found, wanted, tolerance):
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
 A = planted(1024)
@@ -129,7 +129,7 @@ close(encode(split(A)), encode(A), 1e-9)
 assert {kind for kind, _ in sent(encode, A)} == {"all-reduce"}
 """,
     "takes shardings that are types": """
-mesh = jax.make_mesh((4,), ("row",), axis_types=(jax.sharding.AxisType.Explicit,))
+mesh = jax.make_mesh((8,), ("row",), axis_types=(jax.sharding.AxisType.Explicit,))
 a = split(A, mesh)
 assert jax.typeof(a).sharding.spec[0] == "row"
 many = fj.factorize(a, RANK)
@@ -151,7 +151,7 @@ close(scan(a).held_out, scan(A).held_out, 1e-10)
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_many_devices(tmp_path, script):
-    flags = f"{QUICKLY} --xla_force_host_platform_device_count=4"
+    flags = f"{QUICKLY} --xla_force_host_platform_device_count=8"
     environment = compiled_as_here(XLA_FLAGS=flags, PYTHONPATH=str(TESTS))
     code = BEGIN + SCRIPTS[script] + '\nprint("same")'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)

@@ -50,16 +50,17 @@ def run(folder: pathlib.Path, processes: int) -> tuple[float, np.ndarray, list[n
 
 
 def test_processes_with_their_own_files_find_what_one_finds(tmp_path):
-    lengths = (96, 96, 96)
+    lengths = (96, 96, 96, 96)
     for number, rows in enumerate(rows_of(lengths)):
         np.save(tmp_path / f"part-{number}.npy", rows)
     objective, dictionary, codes = run(tmp_path, 1)
     assert tuple(map(len, codes)) == lengths
-    found = run(tmp_path, 3)
-    assert abs(found[0] / objective - 1) < 1e-10
-    np.testing.assert_allclose(found[1], dictionary, atol=1e-10)
-    for mine, theirs in zip(found[2], codes, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-9 * theirs.max())
+    for processes in (2, 4):
+        found = run(tmp_path, processes)
+        assert abs(found[0] / objective - 1) < 1e-10
+        np.testing.assert_allclose(found[1], dictionary, atol=1e-10)
+        for mine, theirs in zip(found[2], codes, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-9 * theirs.max())
 
 
 def test_files_may_have_different_numbers_of_rows(tmp_path):
