@@ -173,7 +173,7 @@ def photographs(source: Any, *, channels: Whole = 3) -> tuple[Photograph, ...]:
     if not found:
         given = repr(source)
         raise NoPhotographsError(
-            f"images={given if len(given) < 200 else type(source).__name__} holds no files; give a folder with "
+            f"images={given if len(given) < 200 else type(source).__name__} holds no pictures; give a folder with "
             "photographs, a picture, or an .npz"
         )
     return found

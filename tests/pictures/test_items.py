@@ -106,8 +106,8 @@ def test_every_picture_is_taken_in_its_order(folder, source):
         ([""], r"images='' names nothing"),
         ("a\0b", r"can't be looked at \(embedded null byte\)"),
         ("a" * 5000, r"images='a{100}' can't be looked at \(File name too long\)"),
-        (iter(()), "holds no files"),
-        (np.zeros((0, 4, 4, 3)), "holds no files"),
+        (iter(()), "holds no pictures"),
+        (np.zeros((0, 4, 4, 3)), "holds no pictures"),
     ],
 )
 def test_what_no_pictures_come_from_is_refused_with_the_remedy(source, said):
