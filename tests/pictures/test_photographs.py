@@ -103,7 +103,7 @@ def test_arrays_of_real_numbers_and_single_pictures(picture):
     ("source", "error", "said"),
     [
         ("/nowhere/at/all", NoPhotographsError, "does not exist"),
-        ([], NoPhotographsError, "no files"),
+        ([], NoPhotographsError, "no pictures"),
         (np.zeros((4, 5)), ValueError, "colours last"),
         (np.zeros((3, 8, 8)), ValueError, "colours last"),
         (np.full((4, 4, 3), 300.0), ValueError, "0…1"),
