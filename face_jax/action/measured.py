@@ -62,6 +62,7 @@ class EditEffect:
     **Arguments:**
 
     - `edit`: what was done, in words.
+    - `whole`: whether what goes with the concepts was taken out with them (`along`).
     - `photographs`, `labels`, `groups`: which were looked at, the class of each, and the group if there are any.
     - `before`, `after`: accuracy without and with the edit.
     - `controls`: the same for changes that know nothing of it.
@@ -74,6 +75,7 @@ class EditEffect:
     """
 
     edit: str
+    whole: bool
     photographs: tuple[Photograph, ...]
     labels: Int[np.ndarray, " image"]
     groups: tuple[str, ...]
@@ -205,6 +207,7 @@ def measure_edit(
     predicted = np.stack([before.argmax(1), after.argmax(1)], axis=1)
     return EditEffect(
         edit=in_words(change),
+        whole=change.directions is not None,
         photographs=seen.labels.photographs,
         labels=seen.labels.index,
         groups=tuple(seen.labels.groups[at] for at in seen.labels.group) if seen.labels.groups else (),

@@ -79,7 +79,7 @@ def test_edits_go_along_it_at_each_place(explanation, codes):
     np.testing.assert_allclose(after, before - taken, atol=1e-4 * np.abs(before).max())
 
 
-def test_its_effect_is_measured_beside_controls_as_large(explanation):
+def test_its_effect_is_measured_beside_controls_as_large(explanation, tmp_path):
     blue = int(explanation.dictionary[:, 2].argmax())
     along = fj.erasing_directions(explanation, IMAGES[::2], CLASSES[::2].tolist(), remove=blue)
     others, labels = IMAGES[1::2], CLASSES[1::2].tolist()
@@ -87,7 +87,10 @@ def test_its_effect_is_measured_beside_controls_as_large(explanation):
     edited = fj.edit(MODEL, explanation, remove=blue, along=along)
     logits = np.asarray(edited.head(edited.features(jnp.asarray(MODEL.preprocess(others)))))
     np.testing.assert_array_equal(effect.predicted[:, 1], logits.argmax(1))
+    assert effect.whole
     assert "what goes with it" in effect.verdict
+    page = fj.write_edit(explanation, effect, tmp_path).read_text()
+    assert "along the direction in which activations change with it" in page
     assert [control.kind for control in effect.controls] == ["other concepts", "least important", "random directions"]
 
 
