@@ -205,14 +205,15 @@ def run(seed: int, model, pixels, labels, plain, marked, share: float) -> list[S
     clean = ~is_target
     found = []
     # Which concept misleads most, in photographs of the other half that the model gets wrong because of the border.
-    others = train[labels[train] != target][:24]
+    others = train[labels[train] != target]
+    others, rest = others[:24], others[24:60]
     wrong = fj.misled(explanation, tagged(pixels[others]), labels[others], key=seed, progress=False)
     adds = np.mean([why.parts.concepts for why in wrong], axis=0) if wrong else np.zeros(8)
     # Those that mislead, as far as their maps lie on the border.
     there = [at for at in np.argsort(-adds).tolist() if adds[at] > 0 and shares[at] > 0.75] or [int(adds.argmax())]
     # Other photographs of the half that the model was trained on, some with the border and some without it.
-    known_others = train[labels[train] != target]
-    asked = np.concatenate([tagged(pixels[known_others[:24]]), pixels[known_others[24:60]]])
+    asked = np.concatenate([tagged(pixels[others]), pixels[rest]])
+    known_labels = labels[np.concatenate([others, rest])].tolist()
     for chosen, numbers, codes, whole in (
         ("the first", [0], "exact", False),
         ("misleads most", [int(adds.argmax())], "exact", False),
@@ -225,9 +226,7 @@ def run(seed: int, model, pixels, labels, plain, marked, share: float) -> list[S
         options = {"remove": numbers, "codes": codes}
         if whole:
             chosen += ", and what goes with it"
-            options["along"] = fj.erasing_directions(
-                explanation, asked, labels[known_others[:60]].tolist(), **options, progress=False
-            )
+            options["along"] = fj.erasing_directions(explanation, asked, known_labels, **options, progress=False)
         options |= {"key": seed, "progress": False}
         effect = fj.measure_edit(explanation, conflict, labels[test], draws=10, **options)
         other = fj.measure_edit(explanation, pixels[test][clean], labels[test][clean], draws=1, **options)
@@ -275,8 +274,9 @@ def main() -> None:
         return
     results = []
     for seed in range(options.seeds):
-        results += run(seed, model, pixels, labels, plain, marked, options.share)
-        for one in results[-7:]:
+        found = run(seed, model, pixels, labels, plain, marked, options.share)
+        results += found
+        for one in found:
             print(json.dumps(dataclasses.asdict(one)), flush=True)
         if options.out is not None:
             options.out.write_text(json.dumps([dataclasses.asdict(one) for one in results], indent=1))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from .heads.beside import beside
 from .heads.one_logit import beside_second, binary
 from .outputs import AnyOutputs, Binary, MultiClass, Outputs
+from .pictures.labels import Labels, labels_of
 from .pictures.photographs import NoPhotographsError, Photograph, photographs
 from .pictures.preprocess import Preprocess as Preprocess
 from .pictures.transform import Transform as Transform
@@ -155,6 +156,11 @@ def photographs_for(model: SplitModel, images: Any) -> tuple[Photograph, ...]:
             f"{error} ({model.name} takes {width} × {height} pixels of {channels} "
             f"{'channel' if channels == 1 else 'channels'})"
         ) from error
+
+
+def labelled_photographs_for(model: SplitModel, images: Any, labels: Any) -> Labels:
+    """`photographs_for` with what they really show, of the model's classes; raises `ValueError` as `labels_of` does."""
+    return labels_of(photographs_for(model, images), labels, model.classes)
 
 
 def check_model(model: Any, name: str = "model") -> None:

@@ -19,7 +19,7 @@ from ..explanation.record import Explanation
 from ..model import SplitModel, check_model
 from ..nmf.encoding import encode, encode_maps
 from ..signs import as_explained
-from ..support.arguments import instance, one_of, real, shown
+from ..support.arguments import instance, one_of, real, real_array, shown
 from ..support.concepts import concepts_of
 from ..support.precision import full_precision
 
@@ -212,10 +212,7 @@ def edit_of(explanation: Explanation, remove: Any, scale: Any, codes: Any, along
 
 def _directions(along: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "concept channel"]:
     """What goes with concepts, checked."""
-    try:
-        found = np.asarray(along, np.float64)
-    except (TypeError, ValueError):
-        found = np.zeros(0)
+    found = real_array("along", along, finite=False).astype(np.float64)
     if found.shape != shape or not np.isfinite(found).all():
         what = f"has shape {found.shape}" if found.shape != shape else "has entries that aren't finite"
         raise ValueError(
@@ -249,6 +246,7 @@ def in_words(change: Edit) -> str:
     scaled = np.flatnonzero((change.factors != 0) & (change.factors != 1)).tolist()
     parts = [f"without concept{'s' if len(out) > 1 else ''} {', '.join(map(str, out))}"] if out else []
     parts += [f"{'' if out or at != scaled[0] else 'with '}concept {at + 1} × {change.factors[at]:g}" for at in scaled]
-    more = f" and what goes with {'it' if len(out) + len(scaled) == 1 else 'them'}"
-    more = "" if change.directions is None else more
-    return ", ".join(parts) + more + (" (linear)" if change.linear else "")
+    words = ", ".join(parts)
+    if change.directions is not None:
+        words += f" and what goes with {'it' if len(out) + len(scaled) == 1 else 'them'}"
+    return words + (" (linear)" if change.linear else "")

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..explanation.record import Explanation
-from ..model import photographs_for
-from ..pictures.labels import labels_of
+from ..model import labelled_photographs_for
 from ..support.arguments import Whole, check_count, instance
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
@@ -69,8 +68,7 @@ def erasing_directions(
     change = edit_of(explanation, remove, None, codes)
     batch = check_count("batch", batch, "pictures")
     model = explanation.model
-    photographs = photographs_for(model, images)
-    seen = through(model, labels_of(photographs, labels, model.classes), change, batch, progress)
+    seen = through(model, labelled_photographs_for(model, images, labels), change, batch, progress)
     means = [each.mean((1, 2)).astype(np.float64) for each in (seen.collected.maps, seen.codes)]
     rows, amounts = (_within(each, seen.labels.index) for each in means)
     wanted = np.flatnonzero(change.amounts)

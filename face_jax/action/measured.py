@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..explanation.record import Explanation
-from ..model import SplitModel, photographs_for
-from ..pictures.labels import labels_of
+from ..model import SplitModel, labelled_photographs_for
 from ..pictures.photographs import Photograph
 from ..support.arguments import Seed, Whole, check_count, enough, instance, key_of
 from ..support.interrupts import interruptible
@@ -182,8 +181,7 @@ def measure_edit(
     )
     random = generator(key := key_of(key))
     model = explanation.model
-    photographs = photographs_for(model, images)
-    seen = through(model, labels_of(photographs, labels, model.classes), change, batch, progress)
+    seen = through(model, labelled_photographs_for(model, images, labels), change, batch, progress)
     apply = logits_under(model, seen)
     before = seen.collected.logits
     amounts, bank = change.amounts, change.along

@@ -9,8 +9,7 @@ import numpy as np
 from ..activations import survey
 from ..explanation.reasons import Why
 from ..explanation.record import Explanation
-from ..model import photographs_for
-from ..pictures.labels import labels_of
+from ..model import labelled_photographs_for
 from ..support.arguments import Seed, Whole, check_count, instance
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
@@ -58,7 +57,7 @@ def misled(
         raise ValueError(
             "explanation is of labels, each by itself, which aren't mistaken for each other; ask explanation.why"
         )
-    known = labels_of(photographs_for(model, images), labels, model.classes)
+    known = labelled_photographs_for(model, images, labels)
     told = progress_of(progress)
     seen = survey(model, known.photographs, batch=min(batch, len(known.photographs)), progress=told)
     logits, truth = seen.kept.logits, known.index[seen.index]

@@ -176,20 +176,16 @@ def compare(
 def _along(explanation: Any, images: str | None, along: str, source: Any, labels: Any, asked: Any) -> Any:
     """What goes with the concepts, in photographs that aren't those that the edit is measured on."""
     from ..action.erasing import erasing_directions
-    from ..model import photographs_for
-    from ..pictures import labels as tables
+    from ..model import labelled_photographs_for
 
-    learned, classes = _source(images, along), explanation.model.classes
-    both = [
-        {each.digest(): each.name for each in tables.labels_of(photographs, table, classes).photographs}
-        for photographs, table in (
-            (photographs_for(explanation.model, learned), along),
-            (photographs_for(explanation.model, source), labels),
-        )
-    ]
-    if common := both[0].keys() & both[1].keys():
+    learned = _source(images, along)
+    ours, theirs = (
+        {each.digest(): each.name for each in labelled_photographs_for(explanation.model, *pair).photographs}
+        for pair in ((learned, along), (source, labels))
+    )
+    if common := ours.keys() & theirs.keys():
         raise ValueError(
-            f"{len(common)} photographs of --along are in --labels as well, such as {both[0][min(common)]}; what is "
+            f"{len(common)} photographs of --along are in --labels as well, such as {ours[min(common)]}; what is "
             "learned from a photograph can't be measured on it: give each in one of the tables"
         )
     named = [*asked["remove"], *asked["scale"]]

@@ -106,5 +106,5 @@ def test_what_says_nothing_is_refused(explanation):
     ):
         with pytest.raises(ValueError, match=f"along {what}.*; give the 3 × 14 numbers"):
             fj.edit(MODEL, explanation, remove=[0], along=along)
-    with pytest.raises(ValueError, match="along has shape"):
+    with pytest.raises(ValueError, match="along='everything' isn't an array of real numbers"):
         fj.measure_edit(explanation, IMAGES, labels, remove=[0], along="everything")
