@@ -29,10 +29,11 @@ from .solvers.padded import Layout, layout_of, start_in
 from .solvers.starts import Start
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
-from .stacked_problems import Plan, filled, is_zero, stacked
+from .stacked_problems import Plan, is_zero, stacked
 
-_BYTES = 2**28  # of activations that are stacked at a time
-_MOST = 64  # problems of one program on a processor, which solves them one after another
+# Of activations that are stacked at a time; an accelerator takes as long for few problems as for many.
+_BYTES_CPU, _BYTES = 2**28, 2**30
+_MOST_CPU = 64  # problems of one program on a processor, which solves them one after another
 
 
 @full_precision
@@ -166,10 +167,10 @@ class _Problem:
         return self.layout, channels, dtype, self.rank, tree, known, self.key.dtype
 
     def parts(self, layout: Layout) -> tuple[Any, ...]:
-        """What a program gets of it; what has rows is filled up."""
+        """What a program gets of it, first of all what has rows."""
         start = start_in(layout, self.start, self.rows, self.rank)
         weights = self.objective.row_weights
-        with_rows = [filled(x, layout.rows) for x in (self.activations, *(() if weights is None else (weights,)))]
+        with_rows = [self.activations, *(() if weights is None else (weights,))]
         return with_rows, dataclasses.replace(self.objective, row_weights=None), start, self.key, self.solver
 
 
@@ -199,11 +200,13 @@ def _common_length(lists: dict[str, list[Any] | None]) -> int:
 
 
 def _parts(numbers: list[int], like: _Problem) -> Iterator[list[int]]:
-    """So many at a time as memory has room for."""
+    """So many at a time as memory has room for: a power of two, as few programs do for any number then."""
     size = like.layout.rows * like.activations.shape[1] * like.activations.dtype.itemsize
-    most = max(1, _BYTES // size)
-    if jax.default_backend() == "cpu":
-        most = min(most, _MOST)
+    cpu = jax.default_backend() == "cpu"
+    most = max(1, (_BYTES_CPU if cpu else _BYTES) // size)
+    most = 1 << (most.bit_length() - 1)
+    if cpu:
+        most = min(most, _MOST_CPU)
     for at in range(0, len(numbers), most):
         yield numbers[at : at + most]
 
@@ -214,15 +217,15 @@ def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoi
     if len(problems) == 1:
         return [solved(first.activations, first.rank, first.objective, first.solver, first.start, adjoint, first.key)]
     flat = [jax.tree.flatten(problem.parts(layout)) for problem in problems]
+    with_rows = 1 if first.objective.row_weights is None else 2
     count = len(problems)
     traced = any(isinstance(leaf, Tracer) for leaves, _ in flat for leaf in leaves)
-    one_by_one = jax.default_backend() == "cpu" and not traced
-    if one_by_one:
-        # Room for a power of two of problems, so that few programs do for any number.
+    if not traced:
+        # Room for a power of two of problems, of which the last are copies.
         flat += flat[-1:] * ((1 << (count - 1).bit_length()) - count)
-    plan, shared, own = stacked(flat, first.activations.dtype)
+    plan, shared, own = stacked(flat, first.activations.dtype, layout.rows, with_rows)
     number = jnp.arange(len(flat), dtype=jnp.int32)
-    if one_by_one:
+    if jax.default_backend() == "cpu" and not traced:
         found = _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count)
     else:
         found = _solve(plan, first.rank, adjoint, shared, own, number)

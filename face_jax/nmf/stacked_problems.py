@@ -40,15 +40,20 @@ class Plan:
         return jax.tree.unflatten(self.tree, leaves)
 
 
-def stacked(flat: list[tuple[list[Any], Any]], dtype: Any) -> tuple[Plan, list[Any], list[Any]]:
-    """The leaves that problems share, and those of each, stacked."""
+def stacked(
+    flat: list[tuple[list[Any], Any]], dtype: Any, rows: int, with_rows: int
+) -> tuple[Plan, list[Any], list[Any]]:
+    """The leaves that problems share, and those of each, stacked; the first leaves filled up to so many rows."""
     plan: list[tuple[bool, bool]] = []
     shared, own = [], []
-    for column in zip(*(leaves for leaves, _ in flat), strict=True):
+    for number, column in enumerate(zip(*(leaves for leaves, _ in flat), strict=True)):
         zero = all(map(is_zero, column))
         mine = not zero and any(leaf is not column[0] for leaf in column)
         plan.append((zero, mine))
-        if mine:
+        if number < with_rows:
+            together = _filled(column if mine else column[:1], rows)
+            own.append(together) if mine else shared.append(together[0])
+        elif mine:
             own.append(_stacked(column, dtype))
         elif not zero:
             shared.append(column[0])
@@ -64,9 +69,12 @@ def _stacked(leaves: tuple[Any, ...], dtype: Any) -> Any:
     return (jnp if keys or any(isinstance(leaf, Tracer) for leaf in leaves) else np).stack(leaves)
 
 
-def filled(x: Any, rows: int) -> Any:
-    """With rows of zeros behind its own."""
-    more = [(0, rows - len(x)), *((0, 0),) * (x.ndim - 1)]
-    if isinstance(x, Tracer):
-        return jnp.pad(x, more)
-    return np.pad(np.asarray(x), more) if rows > len(x) else x
+def _filled(leaves: tuple[Any, ...], rows: int) -> Any:
+    """One array of all, each with rows of zeros behind its own, written once."""
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return jnp.stack([jnp.pad(x, [(0, rows - len(x)), *((0, 0),) * (x.ndim - 1)]) for x in leaves])
+    first = leaves[0]
+    out = np.zeros((len(leaves), rows, *first.shape[1:]), first.dtype)
+    for place, x in zip(out, leaves, strict=True):
+        place[: len(x)] = x
+    return out

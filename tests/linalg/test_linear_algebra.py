@@ -146,3 +146,20 @@ def test_coordinate_steps_and_sweeps_by_hand():
     # With a matrix for each column, the same matrix for all.
     each = jnp.repeat(jnp.asarray(MATRIX)[:, :, None], cross.shape[1], axis=2)
     np.testing.assert_allclose(swept(found, each, cross), swept(found, jnp.asarray(MATRIX), cross), rtol=1e-12)
+
+
+@pytest.mark.parametrize("concepts", [1, 7, 8, 19])
+def test_sweeps_of_several_concepts_at_a_time_are_those_of_one(concepts, monkeypatch):
+    random = np.random.default_rng(concepts)
+    root, x = random.standard_normal((concepts, 30)), random.random((concepts, 5))
+    matrix, cross = root @ root.T, random.standard_normal((concepts, 5))
+    # A concept of length zero stays where it is.
+    matrix[concepts // 2] = matrix[:, concepts // 2] = cross[concepts // 2] = 0
+    each = np.repeat(matrix[:, :, None], 5, axis=2) * random.uniform(1, 2, 5)
+    for gram in (matrix, each):
+        found = {}
+        for backend in ("cpu", "gpu"):
+            monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+            found[backend] = jax.jit(lambda *args: sweep(*args))(x, gram, cross)
+        np.testing.assert_allclose(found["gpu"], found["cpu"], rtol=1e-12, atol=1e-12)
+        assert np.any(found["cpu"] != x) or concepts == 1

@@ -40,6 +40,19 @@ def test_classes_of_different_rows(channels, monkeypatch):
         assert_alike(mine, factorize(matrix, RANK, solver=SOLVER))
 
 
+def test_side_by_side_as_on_accelerators(monkeypatch):
+    matrices = [planted(rows, 12, rows) for rows in (70, 80, 100)]
+    programs = []
+    monkeypatch.setattr(many, "_solve", lambda *given, all_of=many._solve: programs.append(given) or all_of(*given))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = factorize_many(matrices, RANK, solver=SOLVER)
+    # One program, for a power of two of rows and of problems.
+    assert [given[4][0].shape for given in programs] == [(4, 128, 12)]
+    monkeypatch.undo()
+    for mine, matrix in zip(found, matrices, strict=True):
+        assert_alike(mine, factorize(matrix, RANK, solver=SOLVER))
+
+
 def test_ranks_starts_and_penalties_of_one_matrix():
     A = jnp.asarray(planted(70))
     start = Random()
