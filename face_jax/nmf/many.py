@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from functools import partial
@@ -106,16 +107,17 @@ def factorize_many(
             )  # fmt: skip
             problems.append(None)
             continue
-        if id(values) not in matrices:
-            matrices[id(values)] = validate.matrix(name, values, "row × channel")
-        if id(key) not in keys:
-            keys[id(key)] = key_of(key)
-        check_settings(solver, start, adjoint)
-        matrix, rank = matrices[id(values)], validate.rank_of(rank)
-        validate.squared_error(objective)
-        if isinstance(objective, BetaDivergence):
-            objective = objective.quadratic
-        whole = checked(matrix, rank, objective, solver, start, adjoint, name)
+        with _on_processor():
+            if id(values) not in matrices:
+                matrices[id(values)] = validate.matrix(name, values, "row × channel")
+            if id(key) not in keys:
+                keys[id(key)] = key_of(key)
+            check_settings(solver, start, adjoint)
+            matrix, rank = matrices[id(values)], validate.rank_of(rank)
+            validate.squared_error(objective)
+            if isinstance(objective, BetaDivergence):
+                objective = objective.quadratic
+            whole = checked(matrix, rank, objective, solver, start, adjoint, name)
         problems.append(_Problem(name, matrix, rank, whole, start, keys[id(key)], solver))
 
     alike: dict[Any, list[int]] = collections.defaultdict(list)
@@ -132,6 +134,16 @@ def factorize_many(
     if throw:
         _raise_if_unusable([found[number] for number in range(count)])
     return [found[number] for number in range(count)]
+
+
+def _on_processor() -> contextlib.AbstractContextManager[Any]:
+    """What isn't an array of JAX's yet becomes one of the processor's: it's stacked there, and goes on as a whole."""
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # where JAX_PLATFORMS names accelerators alone
+        return contextlib.nullcontext()
 
 
 @dataclasses.dataclass(frozen=True)
