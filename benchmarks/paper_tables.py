@@ -10,7 +10,7 @@ Tables: TABLES. Each is written as JSON, Markdown and PNG to `--out`; what was c
 photographs are those of `--imagenet`, `--coco` and `--celeba` (their layout is in papers/photographs.py), else those
 kept beside the checkout (`--data`), else parts of a photograph in scikit-image, which give tables their form only.
 For COCO and CelebA a head is trained on half of their photographs; tables are made of the other half. The answers are
-in papers.md.
+in papers.md. `--quick` has programs compiled in haste, so that its seconds say nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import functools
 import importlib.util
+import os
 import pathlib
 import sys
 import time
@@ -39,6 +40,8 @@ from face_jax import bridges
 from face_jax.recursion.earlier_layers import earlier_layers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# `--quick` runs each program a few times on small matrices, so that nearly all of its time would be XLA's.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 TABLES: dict[str, tuple[str, Callable[..., Made]]] = {
     "quality": ("Reconstruction and predictions (FACE, table 1)", tables_of_scores.quality),
     "faithfulness": ("Faithfulness and complexity (FACE, table 2)", tables_of_scores.faithfulness),
@@ -241,6 +244,8 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
+    if arguments.quick:  # read when the first device is asked for, which nothing has done yet
+        os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}"
     fj.keep_compilations()
     asked = Asked(
         arguments.cache, arguments.rank, arguments.folds, arguments.starts, tuple(arguments.seeds), arguments.quick,
