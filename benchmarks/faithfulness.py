@@ -4,6 +4,7 @@
     python benchmarks/faithfulness.py speed        # time to the final objective of Adam-and-clamp
     python benchmarks/faithfulness.py longer       # objectives, Adam-and-clamp ten times as long
     python benchmarks/faithfulness.py tradeoff     # held-out KL and error along λ, eight classes of photographs
+    python benchmarks/faithfulness.py tradeoff --mirrored   # the same, mirror images beside the photographs fitted
     python benchmarks/faithfulness.py memory       # memory beyond the activations
 
 Activations of EfficientNet-Lite0 (1,280 channels, 1,000 classes) on photographs; 512 channels are those with the
@@ -31,9 +32,10 @@ PUBLISHED = 1e-5
 FAITHFUL_CODES = 0.1  # of the dictionary's λ: codes of one image follow its predictions more easily than concepts do
 
 
-def collect(data: pathlib.Path) -> None:
-    """Maps of the photographs that the network puts in their class, kept class by class."""
-    if all((KEPT / f"{label}.npz").exists() for label in CLASSES):
+def collect(data: pathlib.Path, *, mirrored: bool = False) -> None:
+    """Maps of the photographs that the network puts in their class, and of their mirror images, kept class by class."""
+    wanted = ["maps", "mirrored"] if mirrored else ["maps"]
+    if all((KEPT / f"{label}-{kind}.npy").exists() for label in CLASSES for kind in wanted):
         return
     from face_jax import bridges
     from face_jax.pictures.photographs import network_input, photographs
@@ -46,18 +48,22 @@ def collect(data: pathlib.Path) -> None:
     rows = [row for row in csv.DictReader((data / "manifest.csv").open()) if row["file"].startswith("images/imagenet/")]
     for label in CLASSES:
         files = [data / row["file"] for row in rows if row["imagenet_index"] == label and row["lite0_correct"] == "1"]
-        found = []
+        found: dict[str, list[np.ndarray]] = {kind: [] for kind in wanted}
         for first in range(0, len(files), 32):
             pixels = [photographs([file])[0].pixels() for file in files[first : first + 32]]
-            maps = np.asarray(
-                model.features(jnp.asarray(np.stack([network_input(p, model.preprocess) for p in pixels])))
-            )
-            found.append(maps[np.asarray(model.head(jnp.asarray(maps))).argmax(-1) == int(label)])
-        np.savez(KEPT / f"{label}.npz", maps=np.concatenate(found), label=int(label))
+            given = np.stack([network_input(p, model.preprocess) for p in pixels])
+            maps = np.asarray(model.features(jnp.asarray(given)))
+            right = np.asarray(model.head(jnp.asarray(maps))).argmax(-1) == int(label)
+            found["maps"].append(maps[right])
+            if mirrored:
+                # Mirrored as the network gets them, all columns of them.
+                found["mirrored"].append(np.asarray(model.features(jnp.asarray(given[right][:, :, ::-1]))))
+        for kind, some in found.items():
+            np.save(KEPT / f"{label}-{kind}.npy", np.concatenate(some))
 
 
-def maps_of(label: str) -> np.ndarray:
-    return np.load(KEPT / f"{label}.npz")["maps"]
+def maps_of(label: str, kind: str = "maps") -> np.ndarray:
+    return np.load(KEPT / f"{label}-{kind}.npy")
 
 
 def windows(count: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -261,19 +267,29 @@ def tradeoff(arguments) -> None:
         fitted, held_out = maps[order[:half]], maps[order[half:]]
         quarter = half // 4
         begun = time.perf_counter()
-        path = faithfulness_path(rows_of(fitted[quarter:]), RANK, term, rows_of(fitted[:quarter]), solver=solver)
+        # Each beside its mirror image, but for those that are chosen by, and scored.
+        pairs = np.stack([maps, maps_of(label, "mirrored")], 1) if arguments.mirrored else maps[:, None]
+        more = pairs[order[:half]].reshape(-1, *maps.shape[1:])
+        chosen_from = pairs[order[quarter:half]].reshape(-1, *maps.shape[1:])
+        path = faithfulness_path(rows_of(chosen_from), RANK, term, rows_of(fitted[:quarter]), solver=solver)
         heeding = SquaredError() + FAITHFUL_CODES * path.weight * term
         both = []
+        if arguments.mirrored:  # plain NMF has the photographs alone
+            plain = factorize(rows_of(fitted), RANK, solver=solver, start=NNDSVD())
+            both = [
+                certify(term, rows_of(fitted), plain, held_out=rows_of(held_out), objective=objective)
+                for objective in (SquaredError(), heeding)
+            ]
         start = None
         for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
             found = factorize(
-                rows_of(fitted), RANK, objective=SquaredError() + weight * term, solver=solver,
+                rows_of(more), RANK, objective=SquaredError() + weight * term, solver=solver,
                 start=NNDSVD() if start is None else Given(start.codes, start.dictionary),
             )  # fmt: skip
             start = found
             if weight in (0.0, path.weight):
                 for objective in (SquaredError(), heeding):
-                    both.append(certify(term, rows_of(fitted), found, held_out=rows_of(held_out), objective=objective))
+                    both.append(certify(term, rows_of(more), found, held_out=rows_of(held_out), objective=objective))
         plain, plain_heeding, chosen, chosen_heeding = both[:2] + both[-2:]
         kl = [float(one.held_out.kl.mean()) for one in (plain, chosen)]
         error = [one.held_out_error for one in (plain, chosen)]
@@ -344,8 +360,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--classes", nargs="*")
     parser.add_argument("--held-out", type=float, default=0.5)
+    parser.add_argument(
+        "--mirrored", action="store_true", help="of tradeoff: mirror images beside the photographs fitted"
+    )
     arguments = parser.parse_args()
-    collect(arguments.data)
+    collect(arguments.data, mirrored=arguments.mirrored)
     globals()[arguments.question](arguments)
 
 

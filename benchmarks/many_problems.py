@@ -80,12 +80,11 @@ def main(count: int) -> None:
     loop = time.perf_counter() - begun
     print(f"loop: {loop:.2f} s", flush=True)
     alone = products(every, [int(each.stats.steps) for each in found])
+    steps = np.mean([each.stats.steps for each in found])
     print(
         "| classes | loop, s | one call, s | their products alone, s | steps, mean | load |\n|---|---|---|---|---|---|"
     )
-    print(
-        f"| {count:,} | {loop:.2f} | {together:.2f} | {alone:.2f} | {np.mean([each.stats.steps for each in found]):.1f} | {os.getloadavg()[0]:.1f} |"
-    )
+    print(f"| {count:,} | {loop:.2f} | {together:.2f} | {alone:.2f} | {steps:.1f} | {os.getloadavg()[0]:.1f} |")
 
 
 if __name__ == "__main__":

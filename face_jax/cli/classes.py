@@ -19,13 +19,13 @@ from .options import (
     check_room,
     check_signs,
     cropping_of,
-    earlier_of,
     labels_of,
-    last_map,
     names_in,
     names_of,
     rank_of,
+    split_of,
     strength_of,
+    text_image_of,
     vocabulary_of,
 )
 from .output import SAY, bars, errors_in_words
@@ -135,12 +135,11 @@ def explain_classes(
         every = photographs(images)
         if labels not in (None, FOLDERS):
             files_of(labels)
-        split, earlier = _split(
-            {"model": model, "weights": weights, "multi_label": meant, "classes": names,
-             "transform_input": transform_input},
-            layer, depth, earlier_names,
+        _, split, earlier = split_of(
+            model, layer, depth, earlier_names, weights=weights, transform_input=transform_input, multi_label=meant,
+            classes=names,
         )  # fmt: skip
-        text_image = None if namer is None else _text_image(namer)
+        text_image = None if namer is None else text_image_of(namer)
         keep: Any = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
         found = explained(
             split, every, target or None, shared=shared, rank=number, crops=cropping_of(crops, split), signs=signs,  # pyright: ignore[reportArgumentType]
@@ -181,25 +180,6 @@ def explain_classes(
             SAY.print(f"[yellow]{rich.markup.escape(name)} isn't explained:[/yellow] {rich.markup.escape(reason)}")
         SAY.print(f"[dim]{time.perf_counter() - begun:.1f} s[/dim]")
         print(page)
-
-
-def _split(
-    given: dict[str, Any], layer: str | None, depth: int, layers: tuple[str, ...] | None
-) -> tuple[Any, list[Any]]:
-    """The model that options describe, cut at a layer, and at the earlier ones of --depth."""
-    from face_jax import bridges
-
-    bridges.share_processor()
-    bridges.keep_freed_memory()
-    loaded = bridges.load(**given)
-    split = loaded.split(layer or last_map(loaded))
-    return split, earlier_of(loaded, split.layer, depth, layers)
-
-
-def _text_image(namer: str) -> Any:
-    from face_jax import bridges
-
-    return bridges.load_text_image(namer)
 
 
 def _of_a_class(photograph: Any, classes: Any) -> bool:

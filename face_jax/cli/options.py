@@ -146,6 +146,36 @@ def check_depth(depth: int, layers: tuple[str, ...] | None) -> None:
         )
 
 
+def split_of(
+    model: str,
+    layer: str | None,
+    depth: int,
+    layers: tuple[str, ...] | None,
+    *,
+    weights: str,
+    transform_input: bool | None,
+    multi_label: Any,
+    classes: Any,
+) -> tuple[Any, Any, list[Any]]:
+    """The model that options describe: loaded, cut at a layer, and at the earlier ones of --depth."""
+    from face_jax import bridges
+
+    bridges.share_processor()
+    bridges.keep_freed_memory()
+    loaded = bridges.load(
+        model, weights=weights, transform_input=transform_input, multi_label=multi_label, classes=classes
+    )
+    split = loaded.split(layer or last_map(loaded))
+    return loaded, split, earlier_of(loaded, split.layer, depth, layers)
+
+
+def text_image_of(namer: str) -> Any:
+    """The text–image model that names concepts."""
+    from face_jax import bridges
+
+    return bridges.load_text_image(namer)
+
+
 def earlier_of(loaded: Any, layer: str, depth: int, layers: tuple[str, ...] | None) -> list[Any]:
     """The model cut at the layers of --depth."""
     from ..recursion.earlier_layers import earlier_layers

@@ -21,10 +21,10 @@ from .options import (
     check_signs,
     checked,
     cropping_of,
-    earlier_of,
     forget_extras,
-    last_map,
+    split_of,
     strength_of,
+    text_image_of,
     visualized,
     vocabulary_of,
 )
@@ -83,17 +83,11 @@ def run(
     every = photographs(images)
     if labels not in (None, FOLDERS):
         files_of(labels)
-    from face_jax import bridges
-
-    bridges.share_processor()
-    bridges.keep_freed_memory()
-
-    loaded = bridges.load(
-        model, weights=weights, transform_input=transform_input, multi_label=multi_label, classes=classes
-    )
-    split = loaded.split(layer or last_map(loaded))
-    earlier = earlier_of(loaded, split.layer, depth, layers)
-    text_image = None if namer is None else bridges.load_text_image(namer)
+    loaded, split, earlier = split_of(
+        model, layer, depth, layers, weights=weights, transform_input=transform_input, multi_label=multi_label,
+        classes=classes,
+    )  # fmt: skip
+    text_image = None if namer is None else text_image_of(namer)
     keep = without_cache if no_cache else ArrayCache(cache_folder() / "activations")
     ready = time.perf_counter()
     always: Any = {

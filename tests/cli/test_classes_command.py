@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from unittest.mock import create_autospec
 
 import numpy as np
 import PIL.Image
@@ -29,7 +30,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classes, "_split", lambda *_: (colour_model(), []))
+        model = create_autospec(classes.split_of, side_effect=lambda *_, **__: (None, colour_model(), []))
+        patch.setattr(classes, "split_of", model)
         patch.setenv("FACE_JAX_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         yield lambda *words: CliRunner().invoke(app, ["explain-classes", *words])
@@ -132,7 +134,7 @@ def test_misread_photographs_and_names_come_into_every_report(command, folder, p
         def texts(self, texts):
             return np.eye(3)[[("red", "green", "blue").index(text.split()[-1]) for text in texts]]
 
-    monkeypatch.setattr(classes, "_text_image", lambda _: Eye())
+    monkeypatch.setattr(classes, "text_image_of", lambda _: Eye())
     # What lies in another class's folder is misread.
     wrong = folder / "photos" / "greenish" / "red.png"
     PIL.Image.fromarray(pictures(1, 0)[0]).save(wrong)

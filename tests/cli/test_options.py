@@ -17,6 +17,7 @@ from face_jax.cli.options import (
     last_map,
     names_in,
     rank_of,
+    split_of,
     strength_of,
     vocabulary_of,
 )
@@ -87,6 +88,14 @@ def test_a_model_is_followed_once_however_often_it_is_split(monkeypatch):
         network[0].weight.neg_()
     assert loaded.layers()
     assert len(followed) == 2, "new weights have signs of their own"
+
+
+def test_a_model_of_the_options_is_cut_where_they_say():
+    pytest.importorskip("torchvision")
+    options = {"weights": "random", "transform_input": None, "multi_label": None, "classes": None}
+    loaded, split, earlier = split_of("squeezenet1_1", "features.12", 1, ("features.7",), **options)
+    assert loaded.name == "squeezenet1_1"
+    assert (split.layer, [one.layer for one in earlier]) == ("features.12", ["features.7"])
 
 
 @pytest.mark.parametrize(

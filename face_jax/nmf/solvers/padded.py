@@ -98,8 +98,6 @@ def _blind_rule(solver: Any) -> bool:
 
 
 def _rounded(rows: int) -> int:
-    """At most a fourth more: 4, 5, 6 or 7 times a power of two. On accelerators, where compiling takes longest, the power
-    of two itself.
-    """
+    """At most a fourth more: 4, 5, 6 or 7 times a power of two; on accelerators, which compile slowly, that alone."""
     unit = 1 << max(0, (rows - 1).bit_length() - (3 if jax.default_backend() == "cpu" else 0))
     return -(-rows // unit) * unit
