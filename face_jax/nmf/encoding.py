@@ -206,12 +206,12 @@ def _divergence_codes(activations: Activations, dictionary: Dictionary, objectiv
     return codes if wrong is None else jnp.where(wrong[:, None], jnp.nan, codes)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="finished")
 def _codes_of(
-    activations: Activations, dictionary: Dictionary, quadratic: SquaredError
-) -> tuple[Codes, Bool[Array, " row"], Bool[Array, ""]]:
-    codes, lost = codes_of(activations, dictionary, quadratic)
-    return codes, lost, jnp.any(lost)
+    activations: Activations, dictionary: Dictionary, quadratic: SquaredError, *, finished: bool
+) -> tuple[Codes, Bool[Array, " row"], Bool[Array, ""], Bool[Array, ""]]:
+    codes, lost = codes_of(activations, dictionary, quadratic, finished=finished)
+    return codes, lost, jnp.any(lost), jnp.any(jnp.isnan(codes))
 
 
 def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -> tuple[Codes, Any, Any]:
@@ -220,7 +220,11 @@ def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -
         return _divergence_codes(activations, dictionary, objective), None, False
     if objective.terms:
         return codes_with_terms.encode(activations, dictionary, objective), None, False
-    return _codes_of(activations, dictionary, objective)
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((activations, dictionary, objective))):
+        *found, left = _codes_of(activations, dictionary, objective, finished=False)
+        if not bool(left):
+            return tuple(found)
+    return _codes_of(activations, dictionary, objective, finished=True)[:3]
 
 
 def _in_parts(

@@ -14,13 +14,17 @@ from ...support.precision import full_precision
 from ...support.scaling import bound, exponent, shifted, widest
 from ..objective import SquaredError
 from ..shapes import Activations, Codes, Columns, Dictionary, Number
-from .block_pivoting import Rows, nnls
+from .block_pivoting import Rows, nnls, nnls_or_nan
 
 
 def codes_of(
-    activations: Activations, dictionary: Dictionary, quadratic: SquaredError
+    activations: Activations, dictionary: Dictionary, quadratic: SquaredError, *, finished: bool = True
 ) -> tuple[Codes, Bool[Array, " row"]]:
-    """The codes; and in which rows some leave the dtype's range, which are infinite or 0 then."""
+    """The codes; and in which rows some leave the dtype's range, which are infinite or 0 then.
+
+    Unless `finished`, rows that products of the concepts alone don't decide have codes of NaN, seldom any; there is no
+    derivative then, and a third to compile.
+    """
     dtype, concepts = activations.dtype, dictionary.shape[0]
     limit = jnp.asarray(bound(dtype), dtype)
     l1, l2 = jnp.asarray(quadratic.l1_codes, dtype), jnp.asarray(quadratic.l2_codes, dtype)
@@ -50,7 +54,7 @@ def codes_of(
     # What's far below zero there keeps its concept at zero, however far it is.
     cross = jnp.maximum(shifted(cross, -of_columns[None]), -limit)
     rows = Rows(units, activations, weights, jnp.sqrt(ridge), penalty, of_rows, of_columns, equal)
-    x = nnls(gram, cross, jax.lax.stop_gradient(rows))
+    x = nnls(gram, cross, jax.lax.stop_gradient(rows)) if finished else nnls_or_nan(gram, cross)
     by = (of_rows + of_columns)[None] - of_concepts[:, None]
     codes = shifted(x, by if equal is None else by - equal)
     return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)

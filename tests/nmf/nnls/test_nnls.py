@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 from face_jax import nmf as ff
+from face_jax.nmf import encoding
 from face_jax.nmf.nnls.block_pivoting import nnls
 from face_jax.nmf.nnls.masked_systems import masked_cholesky, masked_solve
 
@@ -41,6 +42,23 @@ def test_planted_primal_and_dual_pair_is_found(seed):
     found = np.asarray(nnls(jnp.asarray(gram), jnp.asarray(gram @ x - dual)))
     np.testing.assert_allclose(found, x, atol=1e-12 * np.linalg.cond(gram))
     np.testing.assert_array_equal(found > 0, positive)
+
+
+def test_what_only_dependent_concepts_need_is_compiled_for_them_alone(monkeypatch):
+    A, dictionary = problem(seed=5)
+    dependent = np.concatenate([dictionary, dictionary[:2].sum(axis=0, keepdims=True)])
+    taken = []
+    usual = encoding._codes_of
+    monkeypatch.setattr(
+        encoding, "_codes_of", lambda *given, finished: taken.append(finished) or usual(*given, finished=finished)
+    )
+    for concepts, programs in ((dictionary, [False]), (dependent, [False, True])):
+        taken.clear()
+        found = ff.encode(A, concepts)
+        assert taken == programs
+        assert violation(A, concepts, found) < 1e-12
+        # One program with both, as inside others.
+        np.testing.assert_allclose(found, jax.jit(lambda A, W: ff.encode(A, W))(A, concepts), atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
