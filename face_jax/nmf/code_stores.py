@@ -13,12 +13,12 @@ import numpy as np
 from ..blocks.row_blocks import RowBlocks
 from ..blocks.scratch import Scratch, reserve
 from ..support.arguments import path_of, shown
-from .nnls.least_squares import codes_of
+from .nnls.least_squares import codes_of, finished_if_needed
 from .objective import SquaredError
 from .shapes import Dictionary
 
 CODES = "None (codes in an array on disk that goes with the process), a path that ends in .npy or .zarr, or False"
-_of_rows = jax.jit(codes_of)
+_of_rows = jax.jit(codes_of, static_argnames="finished")
 
 
 def check_codes(codes: Any) -> pathlib.Path | bool | None:
@@ -128,7 +128,7 @@ class RemadeCodes:
         mine = None if weights is None else jnp.asarray(weights[start : start + len(block)], self.dtype)
         objective = SquaredError(mine, l1_codes=self.objective.l1_codes, l2_codes=self.objective.l2_codes)
         whole = self.dictionary * self.scale[:, None]
-        codes = _of_rows(jnp.asarray(block).astype(self.dtype), whole, objective)[0]
+        codes = finished_if_needed(_of_rows, jnp.asarray(block).astype(self.dtype), whole, objective)[0]
         return np.asarray(codes * self.scale[None])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from ..blocks.scratch import Scratch
 from ..support.progress import Advance, Progress, silent
 from . import validate
 from .code_stores import CodeStore
-from .nnls.least_squares import codes_of
+from .nnls.least_squares import codes_of, finished_if_needed
 from .objective import PENALTIES, Objective, SquaredError
 from .shapes import Dictionary
 from .solvers import streamed_terms
@@ -59,7 +60,7 @@ def _encoded(rows: RowBlocks, dictionary: Dictionary, objective: Objective, stor
         return out.finish()
     for piece in stream:
         validate.finite("activations", jnp.asarray(piece.values).astype(stream.dtype))
-        codes, lost = _codes_of(piece.anywhere, stream.scale, quadratic, dictionary)
+        codes, lost = finished_if_needed(_codes_of, piece.anywhere, stream.scale, quadratic, dictionary)
         if np.any(lost):
             first = piece.start + int(np.flatnonzero(lost)[0])
             raise ValueError(
@@ -89,6 +90,8 @@ def _encode_with_terms(
         advance(piece.stop - piece.start)
 
 
-@jax.jit
-def _codes_of(piece: Any, scale: Any, objective: SquaredError, dictionary: Dictionary) -> tuple[Array, Array]:
-    return codes_of(scale.activations(piece), dictionary, scale.objective(piece, objective))
+@partial(jax.jit, static_argnames="finished")
+def _codes_of(
+    piece: Any, scale: Any, objective: SquaredError, dictionary: Dictionary, *, finished: bool
+) -> tuple[Array, Array]:
+    return codes_of(scale.activations(piece), dictionary, scale.objective(piece, objective), finished=finished)

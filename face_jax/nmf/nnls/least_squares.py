@@ -5,8 +5,12 @@ Concepts and rows are brought to a length of about 1 by powers of two before any
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.control_flow import alike, cond, fori_loop
@@ -58,6 +62,12 @@ def codes_of(
     by = (of_rows + of_columns)[None] - of_concepts[:, None]
     codes = shifted(x, by if equal is None else by - equal)
     return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)
+
+
+def finished_if_needed(program: Callable[..., tuple[Array, ...]], *given: Any) -> tuple[Array, ...]:
+    """What a compiled function with `codes_of`'s `finished` returns, codes first: its short form's where that's all."""
+    found = program(*given, finished=False)
+    return program(*given, finished=True) if np.isnan(np.asarray(found[0])).any() else found
 
 
 def repeated(units: Dictionary, of_concepts: Int[Array, " concept"], l1: Number, l2: Number) -> Bool[Array, " concept"]:
