@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -22,6 +23,10 @@ from heartbeat import Heartbeat
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XLA_FLAGS", f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}")
     jax.devices()
+
+# Where a shell has started the run in its background it ignores interrupts, which some tests send themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
