@@ -27,7 +27,7 @@ from . import divergence_codes, stored_misfit, validate
 from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
 from .magnitude import is_one, unit_of
-from .nnls.least_squares import codes_of
+from .nnls.least_squares import codes_of, finished_if_needed
 from .objective import WEIGHTS, Objective, SquaredError, Term
 from .observed import observed_alone
 from .options import CodesKept, Mask, Matrix
@@ -209,9 +209,9 @@ def _divergence_codes(activations: Activations, dictionary: Dictionary, objectiv
 @partial(jax.jit, static_argnames="finished")
 def _codes_of(
     activations: Activations, dictionary: Dictionary, quadratic: SquaredError, *, finished: bool
-) -> tuple[Codes, Bool[Array, " row"], Bool[Array, ""], Bool[Array, ""]]:
+) -> tuple[Codes, Bool[Array, " row"], Bool[Array, ""]]:
     codes, lost = codes_of(activations, dictionary, quadratic, finished=finished)
-    return codes, lost, jnp.any(lost), jnp.any(jnp.isnan(codes))
+    return codes, lost, jnp.any(lost)
 
 
 def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -> tuple[Codes, Any, Any]:
@@ -221,10 +221,8 @@ def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -
     if objective.terms:
         return codes_with_terms.encode(activations, dictionary, objective), None, False
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((activations, dictionary, objective))):
-        *found, left = _codes_of(activations, dictionary, objective, finished=False)
-        if not bool(left):
-            return tuple(found)
-    return _codes_of(activations, dictionary, objective, finished=True)[:3]
+        return finished_if_needed(_codes_of, activations, dictionary, objective)
+    return _codes_of(activations, dictionary, objective, finished=True)
 
 
 def _in_parts(

@@ -51,8 +51,10 @@ def stacked(
         mine = not zero and any(leaf is not column[0] for leaf in column)
         plan.append((zero, mine))
         if number < with_rows:
-            together = _filled(column if mine else column[:1], rows)
-            own.append(together) if mine else shared.append(together[0])
+            if mine:
+                own.append(_filled(column, rows))
+            else:  # what has all rows stays where it is
+                shared.append(column[0] if len(column[0]) == rows else _filled(column[:1], rows)[0])
         elif mine:
             own.append(_stacked(column, dtype))
         elif not zero:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.control_flow import alike, cond, fori_loop
@@ -64,10 +63,15 @@ def codes_of(
     return codes.T, _lost(jax.lax.stop_gradient(x), jax.lax.stop_gradient(codes), of_rows)
 
 
-def finished_if_needed(program: Callable[..., tuple[Array, ...]], *given: Any) -> tuple[Array, ...]:
+def finished_if_needed(program: Callable[..., tuple[Any, ...]], *given: Any) -> tuple[Any, ...]:
     """What a compiled function with `codes_of`'s `finished` returns, codes first: its short form's where that's all."""
     found = program(*given, finished=False)
-    return program(*given, finished=True) if np.isnan(np.asarray(found[0])).any() else found
+    return program(*given, finished=True) if bool(_undecided(found[0])) else found
+
+
+@jax.jit
+def _undecided(codes: Codes) -> Bool[Array, ""]:
+    return jnp.any(jnp.isnan(codes))
 
 
 def repeated(units: Dictionary, of_concepts: Int[Array, " concept"], l1: Number, l2: Number) -> Bool[Array, " concept"]:
