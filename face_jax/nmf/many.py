@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from .derivative.adjoints import ImplicitAdjoint
 from .factorization import check_settings, checked, factorize, solved
 from .objective import Objective, SquaredError
 from .options import AnyAdjoint, AnySolver
-from .results import FactorizationError, raise_if_unusable
+from .results import UNUSABLE, FactorizationError, raise_if_unusable
 from .shapes import Activations
 from .solution import Solution
 from .solvers.padded import Layout, layout_of, start_in
@@ -124,13 +124,19 @@ def factorize_many(
     for number, problem in enumerate(problems):
         if problem is not None:
             alike[problem.kind].append(number)
+    # The next part is stacked while the device is at work on this one.
+    running: tuple[list[int], Callable[[], list[Solution]]] | None = None
     for numbers in alike.values():
         first = problems[numbers[0]]
         exact = all(problems[number].rows == first.rows for number in numbers)
         layout = Layout(first.rows, None) if exact else first.layout
         for part in _parts(numbers, first):
-            solutions = _solved_together([problems[number] for number in part], layout, adjoint)
-            found.update(zip(part, solutions, strict=True))
+            begun = part, _begun([problems[number] for number in part], layout, adjoint)
+            if running is not None:
+                found.update(zip(running[0], running[1](), strict=True))
+            running = begun
+    if running is not None:
+        found.update(zip(running[0], running[1](), strict=True))
     if throw:
         _raise_if_unusable([found[number] for number in range(count)])
     return [found[number] for number in range(count)]
@@ -223,11 +229,12 @@ def _parts(numbers: list[int], like: _Problem) -> Iterator[list[int]]:
         yield numbers[at : at + most]
 
 
-def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoint) -> list[Solution]:
-    """The solutions of problems of one kind."""
+def _begun(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoint) -> Callable[[], list[Solution]]:
+    """Starts problems of one kind, and gives what waits for their solutions."""
     first = problems[0]
     if len(problems) == 1:
-        return [solved(first.activations, first.rank, first.objective, first.solver, first.start, adjoint, first.key)]
+        alone = solved(first.activations, first.rank, first.objective, first.solver, first.start, adjoint, first.key)
+        return lambda: [alone]
     flat = [jax.tree.flatten(problem.parts(layout)) for problem in problems]
     with_rows = 1 if first.objective.row_weights is None else 2
     count = len(problems)
@@ -241,13 +248,20 @@ def _solved_together(problems: list[_Problem], layout: Layout, adjoint: AnyAdjoi
         found = _solve_in_turn(plan, first.rank, adjoint, shared, own, number, count)
     else:
         found = _solve(plan, first.rank, adjoint, shared, own, number)
+    return partial(_each_of, found, [problem.rows for problem in problems])
+
+
+def _each_of(found: Solution, rows: list[int]) -> list[Solution]:
+    """The solutions of a stack, with as many rows as each has."""
     leaves, tree = jax.tree.flatten(found)
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
     # Cut by NumPy: each number of rows would be a program of its own.
     leaves = leaves if traced else [np.asarray(leaf) for leaf in leaves]
     codes = next(number for number, leaf in enumerate(jax.tree.leaves(found)) if leaf is found.codes)
-    each = [[leaf[at] for leaf in leaves] for at in range(count)]
-    for problem, mine in zip(problems, each, strict=True):
-        mine[codes] = mine[codes][: problem.rows]
+    # Scalars as arrays: JAX looks at NumPy's numbers one by one.
+    each = [[leaf[at, ...] for leaf in leaves] for at in range(len(rows))]
+    for mine, theirs in zip(each, rows, strict=True):
+        mine[codes] = mine[codes][:theirs]
     return [jax.tree.unflatten(tree, mine) for mine in (each if traced else jax.device_put(each))]
 
 
@@ -288,8 +302,12 @@ def _solve_in_turn(
 
 def _raise_if_unusable(solutions: list[Solution]) -> None:
     """Raise `FactorizationError` if the factors of any problem can't be used, with its number where it's known."""
-    for number, solution in enumerate(solutions):
+    codes = [solution.result.code for solution in solutions]
+    numbers: Any = range(len(solutions))
+    if not any(isinstance(code, Tracer) for code in codes):  # all come at once, and few of them are bad
+        numbers = np.flatnonzero(np.isin(jax.device_get(codes), UNUSABLE))
+    for number in numbers:
         try:
-            raise_if_unusable(solution.result)
+            raise_if_unusable(solutions[number].result)
         except FactorizationError as error:
             raise FactorizationError(f"problem {number} of {len(solutions)}: {error}") from None

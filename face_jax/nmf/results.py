@@ -76,6 +76,9 @@ _MESSAGES = {
 }
 
 
+UNUSABLE = (RESULTS.nonfinite, RESULTS.negative)
+
+
 class FactorizationError(RuntimeError):
     """A factorization or an encoding that ended without usable factors."""
 
@@ -131,7 +134,7 @@ def raise_if_unusable(result: Result) -> None:
 
 
 def _raise_host(code: object) -> None:
-    for result in (RESULTS.nonfinite, RESULTS.negative):
+    for result in UNUSABLE:
         if np.any(np.asarray(code) == result.value):
             raise FactorizationError(result.message)
 
