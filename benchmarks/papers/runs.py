@@ -69,6 +69,7 @@ def family(materials: Sequence[Material], asked: Asked) -> list[Any]:
     ]  # fmt: skip
     if any(material.signed for material in materials):
         found = [each for each in found if not isinstance(each, NON_NEGATIVE) and each.name != found[1].name]
+        found.insert(1, methods.SparseCoding(name="sparse coding, explain's default"))
     return [*found, *asked.methods]
 
 

@@ -18,6 +18,7 @@ from .factorizations import CRAFT as CRAFT
 from .factorizations import FACE as FACE
 from .factorizations import ICE as ICE
 from .factorizations import NMF as NMF
+from .factorizations import SparseCoding as SparseCoding
 from .inference import ByObjective as ByObjective
 from .inference import Inference as Inference
 from .inference import LeastSquares as LeastSquares

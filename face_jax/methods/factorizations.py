@@ -1,4 +1,4 @@
-"""Methods that factorize with codes of at least 0: NMF in its variants, FACE, and the published settings of others."""
+"""Methods whose codes are at least 0: NMF in its variants, sparse coding, FACE, and others' published settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
 from ..model import SplitModel
 from ..nmf import NNDSVD, PaperAdam, Random, SquaredError, factorize
 from ..nmf.options import AnySolver, AnyStart
-from ..nmf.settings import check_solver, check_start, usual_solver
+from ..nmf.settings import check_solver, check_start, usual_objective, usual_solver
 from ..outputs import AnyOutputs, MultiClass, Outputs
 from ..support.arguments import check_count, flag, instance, one_of, real, text
 from ..support.randomness import generator, seed_from
@@ -70,6 +70,44 @@ class NMF:
         rows = places_of(activations) if self.places else averages_of(activations)
         solver = usual_solver(signed=bool((rows < 0).any())) if self.solver is None else self.solver
         found = factorize(jnp.asarray(rows), rank, solver=solver, start=self.start, key=key)
+        return Bank(np.asarray(found.dictionary), self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseCoding:
+    """Non-negative sparse coding of all places of whole pictures: squared error and a price on codes (Hoyer 2002).
+
+    What `face_jax.explain` does by default where concepts may have entries below zero: without the price, any mixture
+    of such concepts fits as well.
+
+    **Arguments:**
+
+    - `start`: from where.
+    - `name`: what tables call it.
+    """
+
+    start: AnyStart = _NNDSVD
+    name: str = "sparse coding"
+
+    def __post_init__(self) -> None:
+        check_start(self.start)
+        text("name", self.name, "a name")
+
+    @property
+    def crops(self) -> bool:
+        """False: it takes whole pictures."""
+        return False
+
+    def started_at_random(self) -> SparseCoding:
+        """The same from a random start."""
+        return dataclasses.replace(self, start=Random())
+
+    def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
+        """Factorize, with the price that `explain` takes."""
+        rows = places_of(activations)
+        rank = check_count("rank", rank, "concepts")
+        solver, objective = usual_solver(signed=bool((rows < 0).any())), usual_objective(rows, rank, signed=True)
+        found = factorize(jnp.asarray(rows), rank, objective=objective, solver=solver, start=self.start, key=key)
         return Bank(np.asarray(found.dictionary), self.name)
 
 

@@ -32,6 +32,7 @@ SHORT = methods.SparseAutoencoder(steps=300, batch=32)
 EVERY = [
     methods.NMF(),
     methods.NMF(solver=fj.SemiNMF(), name="semi-NMF"),
+    methods.SparseCoding(),
     methods.FACE(1.0, head=HEAD),
     methods.CRAFT(),
     methods.ICE(),
@@ -137,7 +138,25 @@ def test_nmf_is_the_factorization():
         np.testing.assert_allclose(method.fit(MAPS, RANK, KEY).dictionary, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [methods.NMF(), methods.CRAFT(), methods.ICE()], ids=lambda method: method.name)
+def test_sparse_coding_has_few_codes_and_is_explains_default_for_concepts_of_either_sign():
+    signed = MAPS - MAPS.mean()
+    found = methods.SparseCoding().fit(signed, RANK, KEY)
+    assert (found.dictionary < 0).any()
+    assert found.name == "sparse coding"
+    assert methods.SparseCoding().crops is False
+    rows = jnp.asarray(signed.reshape(-1, CHANNELS))
+    size = float(jnp.sqrt(jnp.mean(jnp.sum(rows**2, axis=1))))
+    objective = fj.SquaredError(l1_codes=0.02 * size, l2_dictionary=0.02 * size**2 * len(rows) / RANK)
+    expected = fj.factorize(rows, RANK, objective=objective, solver=fj.SemiNMF(), start=fj.NNDSVD(), key=KEY)
+    np.testing.assert_allclose(np.abs(np.sum(found.dictionary * expected.dictionary, 1)), 1, atol=1e-4)
+    dense = methods.NMF(places=True).fit(signed, RANK, KEY)
+    share = [np.mean(bank.encode(signed) > 0) for bank in (found, dense)]
+    assert share[0] <= share[1]
+
+
+@pytest.mark.parametrize(
+    "method", [methods.NMF(), methods.SparseCoding(), methods.CRAFT(), methods.ICE()], ids=lambda method: method.name
+)
 def test_random_starts_find_other_concepts(method):
     first, second = (method.started_at_random().fit(MAPS, RANK, jax.random.key(seed)).dictionary for seed in (0, 1))
     usual = [method.fit(MAPS, RANK, jax.random.key(seed)).dictionary for seed in (0, 1)]
