@@ -53,7 +53,8 @@ def erasing_directions(
     - `progress`: whom to tell how far it is.
 
     **Returns:** a row for each concept, in units of activations per unit of its codes: of those to be removed from one
-    regression, of each other one from its own. Raises `ValueError` where classes have too few photographs, or a
+    regression, of each other one from a regression on these and itself, so that what goes with it only because it
+    goes together with these isn't counted twice. Raises `ValueError` where classes have too few photographs, or a
     concept to be removed doesn't vary among photographs of a class.
 
     **Example:**
@@ -81,7 +82,7 @@ def erasing_directions(
     found = np.zeros(explanation.dictionary.shape)
     found[wanted] = _regressed(rows, amounts[:, wanted])
     for at in np.flatnonzero(change.amounts == 0):
-        found[at] = _regressed(rows, amounts[:, at : at + 1])[0]
+        found[at] = _regressed(rows, amounts[:, [*wanted, at]])[-1]
     return found
 
 

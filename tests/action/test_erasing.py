@@ -31,18 +31,24 @@ def slopes(rows, codes):
     return np.linalg.lstsq(np.column_stack([codes, np.eye(2)[CLASSES]]), rows, rcond=None)[0][: codes.shape[1]]
 
 
+def shrunk(rows, codes):
+    """The slopes with a ridge of a hundredth of the codes' mean variance within classes."""
+    within = codes - np.stack([codes[label == CLASSES].mean(0) for label in (0, 1)])[CLASSES]
+    gram = within.T @ within
+    ridge = 0.01 * np.trace(gram) / len(gram)
+    return np.linalg.solve(gram + ridge * np.eye(len(gram)), gram @ slopes(rows, codes))
+
+
 def test_it_is_the_regression_within_classes(explanation):
     rows, codes = averages(explanation)
-    along = fj.erasing_directions(explanation, IMAGES, CLASSES.tolist(), remove=[1])
-    # One code's ridge is a hundredth of its own variance.
-    expected = np.concatenate([slopes(rows, codes[:, at : at + 1]) for at in range(3)]) / 1.01
-    np.testing.assert_allclose(along, expected, atol=2e-4 * np.abs(expected).max())
-    together = fj.erasing_directions(explanation, IMAGES, CLASSES.tolist(), remove=[0, 1])
-    np.testing.assert_allclose(together[2], along[2])
-    within = codes[:, :2] - np.stack([codes[label == CLASSES, :2].mean(0) for label in (0, 1)])[CLASSES]
-    gram = within.T @ within
-    shrunk = np.linalg.solve(gram + 0.005 * np.trace(gram) * np.eye(2), gram @ slopes(rows, codes[:, :2]))
-    np.testing.assert_allclose(together[:2], shrunk, atol=2e-4 * np.abs(shrunk).max())
+    for remove in ([1], [0, 1]):
+        along = fj.erasing_directions(explanation, IMAGES, CLASSES.tolist(), remove=remove)
+        expected = np.zeros_like(along)
+        expected[remove] = shrunk(rows, codes[:, remove])
+        # Of others what goes with them alone, and not with what is removed.
+        for at in set(range(3)) - set(remove):
+            expected[at] = shrunk(rows, codes[:, [*remove, at]])[-1]
+        np.testing.assert_allclose(along, expected, atol=2e-4 * np.abs(expected).max())
 
 
 def test_marked_pictures_become_as_others_of_their_class(explanation):
