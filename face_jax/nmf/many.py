@@ -32,7 +32,8 @@ from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
 from .stacked_problems import Plan, is_zero, stacked
 
-# Of activations that are stacked at a time; an accelerator takes as long for few problems as for many.
+# Of activations that are stacked at a time, the next beside those at work; an accelerator takes as long for few
+# problems as for many.
 _BYTES_CPU, _BYTES = 2**28, 2**30
 _MOST_CPU = 64  # problems of one program on a processor, which solves them one after another
 

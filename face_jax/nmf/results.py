@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +107,7 @@ class Result:
     @property
     def usable(self) -> Bool[Array, "*batch"]:
         """Whether the factors are finite, and made of what can be factorized."""
-        return (self.code != RESULTS.nonfinite.value) & (self.code != RESULTS.negative.value)
+        return functools.reduce(operator.and_, (self.code != result.value for result in UNUSABLE))
 
     @property
     def message(self) -> str:
