@@ -40,6 +40,25 @@ def cond(which: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     return jax.lax.cond(which, lambda: _varying(yes(), axes), lambda: _varying(no(), axes))
 
 
+def after(x: Any, known: Array) -> Any:
+    """`x`, which can't be used before the number `known` is there.
+
+    On processors, what processes send each other has no order but that of the data. A branch or loop that sends
+    something runs beside whatever doesn't need its result, so that a message of one process can meet the next message
+    of another, which ends both (seen with JAX 0.10.2 and gloo). Whatever else is sent has to need the result, then.
+    `jax.lax.optimization_barrier` isn't enough: it's gone before operations are put in order.
+
+    **Arguments:**
+
+    - `x`: a pytree of arrays of floats.
+    - `known`: a scalar, of floats or a count.
+
+    **Returns:** `x`; NaN where `known` is NaN, or a count below 0, so that it's really needed.
+    """
+    lost = jnp.isnan(known) if jnp.issubdtype(known.dtype, jnp.inexact) else known < 0
+    return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x), x)
+
+
 def alike(*arrays: Any) -> Any:
     """Pytrees of arrays, all of them told to differ between devices if any is: no operation has to do so later."""
     if not _manual():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.control_flow import after
 from ..linalg.line_search import select
 from ..support.scaling import positive
 from ..support.watched_steps import tell_step
@@ -113,7 +114,9 @@ class History:
         """
         ended = jnp.where(self.code < 0, RESULTS.max_steps_reached.value, self.code)
         ended = jnp.where(jnp.isfinite(value), ended, RESULTS.nonfinite.value).astype(jnp.int32)
-        codes, dictionary, scale = normalized(codes, dictionary)
+        # The objective may come from a branch in which devices add something up. Whatever else they are asked for comes
+        # afterwards, never meanwhile: see `after`.
+        codes, dictionary, scale = normalized(after(codes, value), dictionary)
         stats = Stats(
             objective=filled(self.objectives, self.step) * unit,
             residual=filled(self.residuals, self.step),

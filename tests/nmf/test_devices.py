@@ -4,15 +4,19 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
+from collectives import beside
 from compiling import QUICKLY, compiled_as_here
+
+from face_jax.linalg.control_flow import after
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 BEGIN = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_enable_x64", True)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from collectives import collectives
+from collectives import beside, collectives
 import face_jax as fj
 assert len(jax.devices()) == 8
 RANK, CHANNELS = 3, 8
@@ -24,7 +28,10 @@ def planted(rows):
 def split(A, mesh=MESH):
     return jax.device_put(A, NamedSharding(mesh, P("row")))
 def sent(compiled, A):
-    return collectives(compiled.lower(split(A)).compile().as_text())
+    text = compiled.lower(split(A)).compile().as_text()
+    # Between processes, messages of a loop and others beside it could meet each other.
+    assert not beside(text), beside(text)
+    return collectives(text)
 def by_rows(x):
     return x.sharding.spec[0] == "row" and len(x.sharding.device_set) == 8
 def close(found, wanted, tolerance):
@@ -147,6 +154,34 @@ scan = lambda x: fj.rank_scan(x, [2], folds=2, starts=2, solver=fj.ADMM(rtol=0.0
 close(scan(a).held_out, scan(A).held_out, 1e-10)
 """,
 }
+
+
+TEXT = """
+branch {
+  ROOT %sum = f64[] all-reduce(%x), to_apply=%add
+}
+
+ENTRY main {
+  %a = pred[8]{0} parameter(0)
+  %early = pred[8]{0} all-reduce(%a), to_apply=%or
+  %way = (f64[]) conditional(%early), branch_computations={%branch, %other}
+  %needs = f64[] get-tuple-element(%way), index=0
+  %waits = pred[8]{0} all-reduce(%NEEDED), to_apply=%or
+}
+"""
+
+
+def test_messages_beside_a_branch_that_sends_are_found():
+    assert beside(TEXT.replace("NEEDED", "needs")) == []
+    assert beside(TEXT.replace("NEEDED", "a")) == [("way", "waits")]
+
+
+def test_what_comes_after_a_number_needs_it():
+    x = jnp.ones(3)
+    for known in (0.0, 0):
+        assert (after(x, jnp.asarray(known)) == x).all()
+    for unknown in (jnp.nan, -1):
+        assert jnp.isnan(after(x, jnp.asarray(unknown))).all()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ...linalg.conjugate_gradients import CGStats
+from ...linalg.control_flow import after
 from ..objective import Objective
 from ..shapes import Activations, Factors, Masks
 from .conditions import Conditions, on
@@ -73,7 +74,9 @@ class Root:
         be made of the factors isn't known yet.
         """
         rtol = jnp.asarray(self._conditions.rtol)
-        x, stats = self.hessian.solve(rhs, rtol=rtol, max_steps=max_steps, transposed=transposed)
+        # The search for mixtures sends sums between devices in a loop, and so does the solve.
+        ordered = after(rhs, self.mixtures.count)
+        x, stats = self.hessian.solve(ordered, rtol=rtol, max_steps=max_steps, transposed=transposed)
         defined = self.mixtures.count == 0
         if transposed:
             share = self.mixtures.share(rhs, self._factors)
