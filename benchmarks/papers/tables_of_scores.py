@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from face_jax import methods
+from face_jax.support.contents import package_digest
 
 from .materials import Material
 from .own_methods import InRandomOrder, OnSuperpixels
@@ -120,7 +121,7 @@ def _superpixels(asked: Asked, material: Material) -> tuple[Any, np.ndarray, np.
 
     digests = [one.digest() for one in material.photographs]
     model = [material.model.fingerprint, repr(material.model.preprocess), str(len(material.model.classes))]
-    kept = material.cache(["superpixels", repr(segments), *model, *digests], compute)
+    kept = material.cache(["superpixels", package_digest(), repr(segments), *model, *digests], compute)
     collected = dataclasses.replace(material.pictures, maps=kept["maps"], logits=kept["logits"], kept=None)
     return collected, kept["of"], material.pictures.maps.mean(axis=(1, 2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -79,25 +80,13 @@ def sanity(asked: Asked, materials: Sequence[Material]) -> Made:
     kept, found, material = Kept(asked.folder / "runs"), {}, materials[0]
     if material.setting in HEADS_OF_OURS:
         return Made([], SCORES, notes=("The network is drawn again with ImageNet's head alone.",))
+    digests = [one.digest() for one in material.photographs]
     for seed in range(runs):
-
-        def computed(seed: int = seed) -> dict[str, Any]:
-            settings = {"rank": asked.rank, "progress": asked.progress, "key": seed}
-            photographs = material.photographs[: 12 if asked.quick else 24]
-            crops = fj.RandomCrops(per_image=6)
-            explanation = fj.explain(material.model, photographs, material.target, crops=crops, **settings)
-            stages = bridges.randomized(
-                material.network.module, material.model.layer, steps=steps, seed=seed,
-                preprocess=material.model.preprocess, classes=material.model.classes,
-            )  # fmt: skip
-            check = fj.sanity_check(explanation, stages, pictures=4, progress=asked.progress, key=seed)
-            stages = {
-                each.name: [each.dictionary, each.importance, each.maps, each.logit_agreement] for each in check.stages
-            }
-            return {"stages": stages, "floors": [check.dictionary_floor, check.importance_floor, check.maps_floor]}
-
-        digests = [one.digest() for one in material.photographs]
-        depends = ["sanity", material.model.fingerprint, f"{seed} {steps} {asked.rank} {asked.quick}", *digests]
+        depends = [
+            kept.digest([_forgetting, seed, steps, asked.rank, asked.quick, bridges.randomized], "sanity"),
+            material.model.fingerprint, *digests,
+        ]  # fmt: skip
+        computed = functools.partial(_forgetting, asked, material, seed, steps)
         one = kept(f"sanity {seed}", depends, computed)
         for name, numbers in one["stages"].items():
             found.setdefault(name, []).append(numbers)
@@ -118,26 +107,32 @@ def sanity(asked: Asked, materials: Sequence[Material]) -> Made:
     return Made(table, tuple(map(Column, columns, titles)), notes=(note,))
 
 
+def _forgetting(asked: Asked, material: Material, seed: int, steps: int) -> dict[str, Any]:
+    """One run: what remains at each stage, and the floors."""
+    settings = {"rank": asked.rank, "progress": asked.progress, "key": seed}
+    photographs = material.photographs[: 12 if asked.quick else 24]
+    crops = fj.RandomCrops(per_image=6)
+    explanation = fj.explain(material.model, photographs, material.target, crops=crops, **settings)
+    stages = bridges.randomized(
+        material.network.module, material.model.layer, steps=steps, seed=seed,
+        preprocess=material.model.preprocess, classes=material.model.classes,
+    )  # fmt: skip
+    check = fj.sanity_check(explanation, stages, pictures=4, progress=asked.progress, key=seed)
+    found = {each.name: [each.dictionary, each.importance, each.maps, each.logit_agreement] for each in check.stages}
+    return {"stages": found, "floors": [check.dictionary_floor, check.importance_floor, check.maps_floor]}
+
+
 def cost(asked: Asked, materials: Sequence[Material]) -> Made:
     """Seconds and memory of a fit, compiled before."""
     kept, material, table = Kept(asked.folder / "runs"), materials[0], []
     chosen = [*family(materials, asked), *methods.CONTROLS]
     for method in chosen:
-
-        def computed(method: Any = method) -> dict[str, Any]:
-            if hasattr(method, "prepared"):
-                method = method.prepared(material.model, material.pictures, material.crop_of)
-            given = material.pictures if not getattr(method, "crops", True) else material.crops
-            seconds, memory = [], []
-            for number in range(4 if asked.quick else 6):
-                forget_peak()
-                before, begun = peak_mib(), time.perf_counter()
-                method.fit(given.maps, asked.rank, jax.random.key(number))
-                seconds.append(time.perf_counter() - begun)
-                memory.append(peak_mib() - before)
-            return {"seconds": dict(enumerate(seconds[1:])), "memory": dict(enumerate(memory[1:]))}
-
-        depends = ["cost", repr(method), material.model.fingerprint, material.crops.maps.tobytes(), str(asked)]
+        depends = [
+            kept.digest([_spent, asked.rank, asked.quick], "cost"), kept.digest(method, f"method {method.name!r}"),
+            kept.digest([material.pictures, material.crops.maps, material.crop_of], "material"),
+            material.model.fingerprint,
+        ]  # fmt: skip
+        computed = functools.partial(_spent, asked, material, method)
         found = kept(f"cost {method.name}", depends, computed)
         row: dict[str, Any] = {"method": method.name, "control": method in methods.CONTROLS}
         for name in ("seconds", "memory"):
@@ -150,6 +145,21 @@ def cost(asked: Asked, materials: Sequence[Material]) -> Made:
         "fits after the first, which compiles. Activations are computed before, and the same for all."
     )
     return Made(table, (Column("seconds", "seconds"), Column("memory", "MiB besides", 0)), notes=(note,))
+
+
+def _spent(asked: Asked, material: Material, method: Any) -> dict[str, Any]:
+    """Seconds and memory of some fits after the first."""
+    if hasattr(method, "prepared"):
+        method = method.prepared(material.model, material.pictures, material.crop_of)
+    given = material.pictures if not getattr(method, "crops", True) else material.crops
+    seconds, memory = [], []
+    for number in range(4 if asked.quick else 6):
+        forget_peak()
+        before, begun = peak_mib(), time.perf_counter()
+        method.fit(given.maps, asked.rank, jax.random.key(number))
+        seconds.append(time.perf_counter() - begun)
+        memory.append(peak_mib() - before)
+    return {"seconds": dict(enumerate(seconds[1:])), "memory": dict(enumerate(memory[1:]))}
 
 
 def ranking(asked: Asked, materials: Sequence[Material]) -> Made:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import itertools
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
@@ -84,9 +79,9 @@ def compare_methods(
     - `inference`: the rule for codes, for all methods; None for non-negative least squares, and least squares where
         codes have signs.
     - `own`: whether each method has its own inference and importance instead, where it names such.
-    - `folder`: keeps each result in a JSON file, and takes what is there already of the same model, pictures and
-        settings: a comparison that was stopped goes on. Methods whose `repr` doesn't tell their settings are told apart
-        by their names only.
+    - `folder`: keeps each result in a JSON file, and takes what is there already of the same model, pictures,
+        settings, code of methods and measures, and face_jax: a comparison that was stopped goes on, and an edited
+        method is fitted anew. A field of a dataclass with `compare=False`, such as a cache, tells no two apart.
     - `key`: for folds and fits, or a seed.
     - `progress`: as for `explain`.
 
@@ -120,7 +115,15 @@ def compare_methods(
     crop_of = _check_crops(crops, crop_of, seen, model)
     parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
     kept = Kept(folder)
-    common = _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own)
+    common = [
+        model.fingerprint,
+        kept.digest([seen, None if crops is None else crops.maps, crop_of], "pictures"),
+        kept.digest([model.outputs, target, rank, folds, key, own], "model.outputs"),
+        kept.digest(importance, "importance"),
+        kept.digest(inference, "inference"),
+    ]
+    # All of them before any fit, which may change what a method holds.
+    digests = [kept.digest(method, f"methods, {method.name!r},") for method in chosen]
     report, results = progress_of(progress), []
     repeats = range(1, starts + 1) if starts > 1 else ()
     fits = [*((fold, 0) for fold in range(folds)), *((0, repeat) for repeat in repeats)]
@@ -151,7 +154,7 @@ def compare_methods(
                         "signed": bank.signed_codes, "seconds": seconds,
                     }  # fmt: skip
 
-                depends = [*common, type(method).__qualname__, method.name, _said(method), str(fold), str(repeat)]
+                depends = [*common, digests[number], method.name, str(fold), str(repeat)]
                 found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
                 advance(1)
             results.append(_result(method.name, number >= len(compared), found, folds, rows, key))
@@ -254,23 +257,3 @@ def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -
     if crops.logits.shape[1] != len(model.classes):
         raise ValueError(f"crops has logits of {crops.logits.shape[1]} classes; give what {model.name} makes of crops")
     return numbers.astype(np.int64)
-
-
-def _depends(model: SplitModel, seen: Collected, crops: Any, crop_of: Any, *settings: Any) -> list[str | bytes]:
-    """Everything that all results depend on."""
-    arrays = [seen.maps, seen.logits] + ([seen.kept] if seen.kept is not None else [])
-    arrays += [] if crops is None else [crops.maps, crop_of]
-    digests = [hashlib.sha256(np.ascontiguousarray(each).tobytes()).digest() for each in arrays]
-    shapes = [repr((each.shape, str(each.dtype))) for each in arrays]
-    said = [str(jax.random.key_data(each).tolist()) if _is_key(each) else _said(each) for each in settings]
-    version = importlib.metadata.version("face-jax")
-    return [version, model.fingerprint, repr(model.outputs), *itertools.chain(digests, shapes), *said]
-
-
-def _said(value: Any) -> str:
-    """An object as it says of itself, without its place in memory, which is another one next time."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

@@ -15,6 +15,7 @@ from toy_model import colour_model, pictures
 import face_jax as fj
 from face_jax import methods, metrics
 from face_jax.activations import Collected, collect_crops, pooled
+from face_jax.evaluation import comparison
 from face_jax.nmf import encode
 from face_jax.support.cache import no_cache
 
@@ -102,7 +103,7 @@ def test_a_table_that_was_stopped_goes_on(red, asked, few, tmp_path, monkeypatch
     def fails(self, activations, rank, key):
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(Brightest, "fit", fails)
+    monkeypatch.setattr(comparison, "_fit", fails)
     (second,) = of("paper_tables").run(["quality"], asked, [red], tmp_path / "out")
     assert second == first
 
