@@ -140,7 +140,7 @@ def compare_methods(
                     method = method if random is None else random()
                     fitted, bank, seconds = _fit(model, seen, crops, crop_of, training, method, rank, of_fit)
                     if repeat:
-                        return {"dictionary": bank.dictionary, "signed": bank.signed_codes}
+                        return {"dictionary": bank.dictionary, "signed": bank.signed_codes, "offset": bank.offset}
                     measured = bank.importance if own and bank.importance is not None else importance
                     rule = bank.inference if own and bank.inference is not None else inference
                     score = score_bank(
@@ -151,7 +151,7 @@ def compare_methods(
                     return {
                         "numbers": score.table(), "insertion": curves.insertion.accuracy,
                         "deletion": curves.deletion.accuracy, "dictionary": bank.dictionary,
-                        "signed": bank.signed_codes, "seconds": seconds,
+                        "signed": bank.signed_codes, "offset": bank.offset, "seconds": seconds,
                     }  # fmt: skip
 
                 depends = [*common, digests[number], method.name, str(fold), str(repeat)]
@@ -199,7 +199,10 @@ def _result(
 
     def likeness(some: list[dict[str, Any]]) -> Stability:
         dictionaries = [each["dictionary"] for each in some]
-        return metrics.stability(dictionaries, rows=rows, either_sign=bool(some[0]["signed"]), key=key)
+        offsets = [each["offset"] for each in some if each["offset"] is not None]
+        # Concepts about an offset lie where rows less the offset do.
+        about = rows if not offsets else rows - np.mean(offsets, axis=0)
+        return metrics.stability(dictionaries, rows=about, either_sign=bool(some[0]["signed"]), key=key)
 
     return MethodResult(
         name=name,

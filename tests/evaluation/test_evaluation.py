@@ -325,6 +325,31 @@ def test_stability_over_starts_is_about_random_starts():
     assert found["deterministic"].over_starts.mean < 0.99
 
 
+def test_the_floor_of_concepts_about_an_offset_is_that_of_rows_about_it(tmp_path):
+    """Raw activations have their mean in common, which concepts about it don't have."""
+
+    @dataclasses.dataclass(frozen=True)
+    class AboutMean:
+        offset: float | None
+        name: str = "about the mean"
+
+        def fit(self, activations, rank, key):
+            mean = None if self.offset is None else self.offset * SEEN.maps.mean((0, 1, 2))
+            return methods.Bank(np.eye(rank, 14, dtype=np.float32), offset=mean, signed_codes=True)
+
+    given = {"target": RED, "rank": 2, "folds": 2, "starts": 2, "controls": (), "key": 3, "folder": tmp_path}
+    rows, floors = SEEN.maps.mean((1, 2)), {}
+    for _ in range(2):  # computed, then read
+        for offset, about in ((None, rows), (1.0, rows - rows.mean(0))):
+            found = fj.compare_methods(MODEL, SEEN, [AboutMean(offset)], **given).results[0]
+            banks = [np.eye(2, 14)] * 2
+            expected = metrics.stability(banks, rows=about, either_sign=True, key=3).floor
+            assert found.over_folds.floor == pytest.approx(expected, abs=1e-5)
+            assert found.over_starts.floor == pytest.approx(expected, abs=1e-5)
+            floors[offset] = found.over_folds.floor
+    assert floors[1.0] < floors[None]
+
+
 def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
     method = methods.FACE(1.0, solver=fj.ADMM(max_steps=5))
     found = fj.compare_methods(
