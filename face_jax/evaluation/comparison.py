@@ -86,8 +86,9 @@ def compare_methods(
     - `progress`: as for `explain`.
 
     **Returns:** means and deviations over the folds, with the controls and the ceilings. Raises `ValueError` before any
-    fit for pictures that are there twice, too few pictures, methods with the same name, and objects that aren't
-    methods.
+    fit for pictures that are there twice, too few pictures, methods with the same name, objects that aren't methods, a
+    rank that one of them refuses (`check_rank`), and with `folder` for methods that can't be told apart from others,
+    such as compiled functions of one's own.
 
     **Example:**
 
@@ -114,6 +115,7 @@ def compare_methods(
     _check_pictures(seen, folds)
     crop_of = _check_crops(crops, crop_of, seen, model)
     parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
+    _check_ranks(chosen, rank, parts, seen, crops, crop_of)
     kept = Kept(folder)
     common = [
         model.fingerprint,
@@ -239,6 +241,19 @@ def _check_pictures(seen: Collected, folds: int) -> None:
             f"{len(same)} pictures are there twice, the first two are {first} and {second}; leave one of each out, so "
             "that none is scored on that was fitted"
         )
+
+
+def _check_ranks(
+    chosen: Sequence[Any], rank: int, parts: Sequence[Any], seen: Collected, crops: Collected | None, crop_of: Any
+) -> None:
+    """Asks all methods whether they find so many concepts in what they'll be fitted on, where the least is."""
+    pictures = len(seen) - max(len(part) for part in parts)
+    of_crops = None if crops is None else len(crops) - max(int(np.isin(crop_of, part).sum()) for part in parts)
+    for method in chosen:
+        check = getattr(method, "check_rank", None)
+        if check is not None:
+            whole = crops is None or of_crops is None or not getattr(method, "crops", True)
+            check(rank, (pictures, *seen.maps.shape[1:]) if whole else (of_crops, *crops.maps.shape[1:]))
 
 
 def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -> Any:

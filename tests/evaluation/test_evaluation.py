@@ -384,15 +384,6 @@ def test_comparisons_that_make_no_sense_are_refused_before_any_fit(change, messa
         fj.compare_methods(MODEL, **({"controls": ()} | given))
 
 
-def test_banks_of_another_shape_than_asked_for_are_refused():
-    class Stubborn:
-        name = "stubborn"
-
-        def fit(self, activations, rank, key):
-            return methods.Bank(np.ones((rank + 1, 14), np.float32))
-
-    with pytest.raises(ValueError, match=r"stubborn gives a dictionary of shape \(3, 14\); give \(2, 14\)"):
-        fj.compare_methods(MODEL, SEEN, [Stubborn()], target=RED, rank=2, folds=2, controls=())
 def test_a_rank_that_one_method_refuses_is_refused_before_any_fit(monkeypatch):
     monkeypatch.setattr(comparison, "_fit", lambda *given: pytest.fail("fitted"))
     given = {"target": RED, "rank": 9, "folds": 3, "controls": ()}
@@ -405,3 +396,12 @@ def test_a_rank_that_one_method_refuses_is_refused_before_any_fit(monkeypatch):
         fj.compare_methods(MODEL, SEEN, [methods.SparseAutoencoder()], crops=crops, crop_of=crop_of, **given)
 
 
+def test_banks_of_another_shape_than_asked_for_are_refused():
+    class Stubborn:
+        name = "stubborn"
+
+        def fit(self, activations, rank, key):
+            return methods.Bank(np.ones((rank + 1, 14), np.float32))
+
+    with pytest.raises(ValueError, match=r"stubborn gives a dictionary of shape \(3, 14\); give \(2, 14\)"):
+        fj.compare_methods(MODEL, SEEN, [Stubborn()], target=RED, rank=2, folds=2, controls=())
