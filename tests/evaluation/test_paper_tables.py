@@ -101,7 +101,7 @@ def test_a_table_that_was_stopped_goes_on(red, asked, few, tmp_path, monkeypatch
     asked = dataclasses.replace(asked, methods=(Brightest(),))
     (first,) = of("paper_tables").run(["quality"], asked, [red], tmp_path / "out")
 
-    def fails(self, activations, rank, key):
+    def fails(*given):
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(comparison, "_fit", fails)
@@ -122,6 +122,30 @@ def test_the_kl_term_is_told_in_differences_to_no_term(red, asked, tmp_path):
         half = np.tan(0.475 * np.pi) * apart.std(ddof=1) / np.sqrt(2)
         assert row["kl_difference"] == f"{apart.mean():+.3f} ± {half:.3f}"
     assert "coherence" in text
+
+
+def test_orders_are_those_of_what_can_be_told_apart():
+    numbers = ("relative_error", "kl", "agreement", "c_insertion", "c_deletion", "c_gini")
+    noise, apart = np.random.default_rng(0).normal(size=(3, 10)) * 1e-2, np.tile([0.02, -0.01, -0.02, 0.01, 0.01], 2)
+
+    def row(name, control, runs):
+        return {"method": name, "control": control, **{f"{number}_runs": list(runs) for number in numbers}}
+
+    found = [
+        row("third", False, 0.5 + noise[0]), row("first", False, 0.2 + noise[1]),
+        # The same to rounding, and the same within the interval.
+        row("twin", False, (0.2 + noise[1]) * (1 + 1e-6)), row("near", False, 0.2 + noise[1] + apart),
+        row("control", True, 0.1 + noise[2]),
+    ]  # fmt: skip
+    made = of("papers.tables_of_settings").ranked(found, (0, 1), 5)
+    kl = next(each for each in made.rows if each["method"].startswith("KL"))
+    assert kl["distinct"] == "4 of 5"
+    # Of six pairs all but first and near.
+    assert (kl["apart"], kl["same"]) == ("5 of 6", "5 of 5")
+    for best in (kl["best0"], kl["best1"]):
+        assert sorted(best.split(", ")) == ["first = twin", "near"]
+    gini = next(each for each in made.rows if each["method"].startswith("C-Gini"))
+    assert (gini["best0"], gini["best1"]) == ("third", "third")
 
 
 def test_at_the_balance_both_parts_are_equally_large(red):
