@@ -113,12 +113,23 @@ def run(
 
 
 def settings_of(arguments: argparse.Namespace) -> list[photographs.Labelled]:
-    """The data sets that are there."""
+    """The data sets asked for; by default ImageNet, or parts of an embedded photograph where there is none.
+
+    Raises `SystemExit` for a data set that was asked for and isn't there, and for labels that none of them has.
+    """
     found = []
-    for name, read in (("imagenet", photographs.imagenet), ("coco", photographs.coco), ("celeba", photographs.celeba)):
-        if name in arguments.settings and (one := read(getattr(arguments, name), arguments.data)) is not None:
-            found.append(one)
-    return found or [photographs.embedded()]
+    for name in arguments.settings or ["imagenet"]:
+        one = getattr(photographs, name)(getattr(arguments, name), arguments.data)
+        if one is None and arguments.settings:
+            raise SystemExit(
+                f"--settings {name}: {arguments.data} has none of its photographs; give the data set's folder by "
+                f"--{name} FOLDER"
+            )
+        found.append(photographs.embedded() if one is None else one)
+    known = [label for one in found for label in one.labels]
+    if wrong := [label for label in arguments.labels or () if label not in known]:
+        raise SystemExit(f"--labels {wrong[0]!r}: there is no such class; there are {', '.join(map(repr, known))}")
+    return found
 
 
 def prepared(arguments: argparse.Namespace, name: str, labelled: photographs.Labelled) -> list[Material]:
@@ -208,7 +219,10 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("imagenet", "coco", "celeba"):
         parser.add_argument(f"--{name}", type=pathlib.Path, metavar="FOLDER", help="the real data set's folder")
     parser.add_argument("--data", type=pathlib.Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--settings", nargs="+", default=["imagenet"], choices=["imagenet", "coco", "celeba"])
+    parser.add_argument(
+        "--settings", nargs="+", choices=["imagenet", "coco", "celeba"],
+        help="data sets; imagenet, or a stand-in for form only where there is none",
+    )  # fmt: skip
     parser.add_argument(
         "--network", nargs="+", default=["lite0"], help=f"{', '.join(KNOWN)}, or what bridges.load knows"
     )
@@ -233,8 +247,8 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
         raise SystemExit(f"there is no table {wrong[0]!r}; there are {', '.join(TABLES)}")
     # Whoever names a folder wants it used.
     for name in ("imagenet", "coco", "celeba"):
-        if getattr(arguments, name) is not None and name not in arguments.settings:
-            arguments.settings.append(name)
+        if getattr(arguments, name) is not None and name not in (arguments.settings or ()):
+            arguments.settings = [*(arguments.settings or ()), name]
     if arguments.quick:
         arguments.classes, arguments.photographs, arguments.crops = 1, 12, 3
         arguments.share = 1.0
@@ -251,12 +265,14 @@ def main() -> None:
         arguments.cache, arguments.rank, arguments.folds, arguments.starts, tuple(arguments.seeds), arguments.quick,
         arguments.share, own_methods(arguments.method),
     )  # fmt: skip
-    names = arguments.tables or list(TABLES)
+    names, made = arguments.tables or list(TABLES), 0
     for labelled in settings_of(arguments):
         for name in arguments.network:
             if materials := prepared(arguments, name, labelled):
-                seen = seen_by(arguments, name)
+                seen, made = seen_by(arguments, name), made + 1
                 print("\n".join(run(names, asked, materials, arguments.out, seen=seen, source=labelled.source)))
+    if not made:
+        raise SystemExit("no table was made: no class is left, for the reasons above")
 
 
 if __name__ == "__main__":

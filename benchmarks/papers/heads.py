@@ -17,6 +17,7 @@ import face_jax as fj
 from face_jax.heads import Affine
 from face_jax.pictures.photographs import network_input
 from face_jax.support.cache import ArrayCache
+from face_jax.support.contents import contents_digest
 
 from .photographs import Labelled
 
@@ -70,7 +71,7 @@ def train(
     """Trains on a share of the photographs, and measures on the others.
 
     Logistic regression by Adam: softmax for exclusive labels, a sigmoid a label if `multi_label`. Where it had got to
-    is kept every 50 epochs, and taken up again.
+    is kept every 50 epochs, and taken up again; a file that was cut off counts as none, as of all such caches.
     """
     if not network.model.head.affine:
         raise SystemExit(
@@ -83,21 +84,22 @@ def train(
     middle, width = rows[learned].mean(axis=0), rows[learned].std(axis=0) + 1e-6
     weights = {"kernel": jnp.zeros((rows.shape[1], targets.shape[1])), "bias": jnp.zeros(targets.shape[1])}
     weights = jax.tree.map(lambda each: each.astype(rows.dtype), weights)
-    digest = hashlib.sha256(repr((network.model.fingerprint, labelled.labels, seed, share, multi_label)).encode())
-    digest.update(rows.tobytes() + targets.tobytes())
-    kept = folder / "heads" / f"{network.name}-{labelled.setting.lower()}-{digest.hexdigest()[:12]}.npz"
-    weights, done = _taken_up(kept, weights)
     inputs, answers = jnp.asarray((rows[learned] - middle) / width), jnp.asarray(targets[learned])
-    state = optax.adam(_RATE).init(weights["now"])
-    state = jax.tree.unflatten(jax.tree.structure(state), weights["adam"]) if weights["adam"] else state
-    now = weights["now"]
-    while done < epochs:
+    kept = ArrayCache(folder / "heads")
+    of = [network.model.fingerprint, labelled.labels, seed, share, multi_label, rows, targets, _steps]
+    depends = ["head", contents_digest(of, "training")]
+    leaves, structure = jax.tree.flatten((weights, optax.adam(_RATE).init(weights)))
+    for done in range(0, epochs, _AT_ONCE):
         steps = min(_AT_ONCE, epochs - done)
-        now, state = _steps(now, state, inputs, answers, steps, multi_label)
-        done += steps
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        flat = {f"adam{number}": np.asarray(each) for number, each in enumerate(jax.tree.leaves(state))}
-        np.savez(kept, done=done, **{name: np.asarray(each) for name, each in now.items()}, **flat)
+
+        def compute(leaves: Any = leaves, steps: int = steps) -> dict[str, np.ndarray]:
+            begun = jax.tree.unflatten(structure, [jnp.asarray(each) for each in leaves])
+            found = jax.tree.leaves(_steps(*begun, inputs, answers, steps, multi_label))
+            return {f"leaf {number}": np.asarray(each) for number, each in enumerate(found)}
+
+        found = kept([*depends, f"after {done + steps} epochs"], compute)
+        leaves = [found[f"leaf {number}"] for number in range(len(leaves))]
+    now = jax.tree.unflatten(structure, leaves)[0]
     kernel = np.asarray(now["kernel"]) / width[:, None]
     bias = np.asarray(now["bias"]) - middle @ kernel
     outputs = fj.MultiLabel() if multi_label else fj.MultiClass()
@@ -118,15 +120,6 @@ def train(
         labelled, files=[labelled.files[number] for number in judged], has=labelled.has[judged]
     )
     return TrainedHead(dataclasses.replace(network, model=model), accuracy, others)
-
-
-def _taken_up(kept: pathlib.Path, begun: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """What a run that was stopped had got to."""
-    if not kept.is_file():
-        return {"now": begun, "adam": []}, 0
-    found = np.load(kept)
-    adam = [jnp.asarray(found[f"adam{number}"]) for number in range(sum(name.startswith("adam") for name in found))]
-    return {"now": {name: jnp.asarray(found[name]) for name in begun}, "adam": adam}, int(found["done"])
 
 
 def _steps(now: Any, state: Any, inputs: Any, answers: Any, steps: int, multi_label: bool) -> tuple[Any, Any]:

@@ -136,6 +136,10 @@ class Once:
     def crops(self) -> bool:
         return getattr(self.method, "crops", True)
 
+    def check_rank(self, rank: Any, shape: tuple[int, ...]) -> None:
+        if hasattr(self.method, "check_rank"):
+            self.method.check_rank(rank, shape)
+
     def prepared(self, model: Any, pictures: Collected, crop_of: Any = None) -> Once:
         if not hasattr(self.method, "prepared"):
             return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -124,9 +123,9 @@ def by_papers_rules(
                     _by_paper, material, paper, method, crops, crop_of, np.sort(parts[fold]), asked.rank, key
                 )
                 depends = [
-                    importlib.metadata.version("face-jax"), repr(paper), repr(method), str(asked.rank),
-                    material.model.fingerprint, material.pictures.maps.tobytes(), str(material.target),
-                    f"{seed} {fold} {asked.folds}",
+                    kept.digest([_by_paper, paper], "paper"), kept.digest(method, f"method {method.name!r}"),
+                    kept.digest([material.pictures, crops.maps, crop_of], "material"), str(asked.rank),
+                    material.model.fingerprint, str(material.target), f"{seed} {fold} {asked.folds}",
                 ]  # fmt: skip
                 numbers = kept(f"{paper.name} {method.name} fold {fold}", depends, computed)["numbers"]
                 found.setdefault(method.name, {}).setdefault((seed, fold), []).append(numbers)

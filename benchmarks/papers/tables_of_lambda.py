@@ -189,8 +189,13 @@ def interval(apart: np.ndarray) -> str:
     """A mean and the half width of its 95 % interval."""
     if not np.any(apart):
         return "0"
-    half = scipy.stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
-    return f"{apart.mean():+.3f} ± {half:.3f}"
+    return f"{apart.mean():+.3f} ± {half_width(apart):.3f}"
+
+
+def half_width(apart: np.ndarray) -> np.ndarray:
+    """Half the width of the 95 % interval of a mean along the last axis, by Student's t."""
+    count = apart.shape[-1]
+    return scipy.stats.t.ppf(0.975, count - 1) * apart.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
 def _coherences(runs: Runs, known: dict[str, tuple[Material, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from face_jax import methods
+from face_jax.support.contents import package_digest
 
 from .materials import Material
 from .own_methods import InRandomOrder, OnSuperpixels
@@ -18,12 +19,11 @@ from .written import Column, Curve, Made, Panel
 NOTHING = Column("accuracy_of_nothing", "accuracy at U = 0")
 ERROR, MSE = Column("relative_error", "relative error ↓"), Column("mean_squared_error", "MSE ↓", 4)
 KL, AGREEMENT = Column("kl", "KL ↓"), Column("agreement", "agreement ↑")
-ACCURACY, ORIGINAL = Column("accuracy", "accuracy, rebuilt ↑"), Column("original_accuracy", "accuracy, original")
 INSERTION, DELETION = Column("c_insertion", "C-Ins ↑"), Column("c_deletion", "C-Del ↑")
 GINI = Column("c_gini", "C-Gini ↑")
 OVER_FOLDS = Column("stability_over_folds", "stability over folds (floor) ↑", 3, "stability_over_folds_floor")
 OVER_STARTS = Column("stability_over_starts", "over starts (floor) ↑", 3, "stability_over_starts_floor")
-QUALITY = (MSE, ERROR, KL, Column("l1", "L1 ↓"), AGREEMENT, ACCURACY, NOTHING)
+QUALITY = (MSE, ERROR, KL, Column("l1", "L1 ↓"), AGREEMENT, NOTHING)
 FAITHFULNESS = (INSERTION, DELETION, GINI, Column("non_zero_codes", "codes not 0"), OVER_FOLDS, OVER_STARTS, NOTHING)
 SCORES = (ERROR, KL, AGREEMENT, INSERTION, DELETION, GINI, NOTHING)
 ONE_RULE = (
@@ -33,7 +33,10 @@ ONE_RULE = (
 
 
 def quality(asked: Asked, materials: Sequence[Material]) -> Made:
-    return Made(rows(compared(asked, materials, family(materials, asked))), QUALITY, notes=(ONE_RULE,))
+    note = (
+        "Agreement is FACE's accuracy of rebuilt activations, too: the network puts all the photographs in the class."
+    )
+    return Made(rows(compared(asked, materials, family(materials, asked))), QUALITY, notes=(ONE_RULE, note))
 
 
 def faithfulness(asked: Asked, materials: Sequence[Material]) -> Made:
@@ -120,7 +123,7 @@ def _superpixels(asked: Asked, material: Material) -> tuple[Any, np.ndarray, np.
 
     digests = [one.digest() for one in material.photographs]
     model = [material.model.fingerprint, repr(material.model.preprocess), str(len(material.model.classes))]
-    kept = material.cache(["superpixels", repr(segments), *model, *digests], compute)
+    kept = material.cache(["superpixels", package_digest(), repr(segments), *model, *digests], compute)
     collected = dataclasses.replace(material.pictures, maps=kept["maps"], logits=kept["logits"], kept=None)
     return collected, kept["of"], material.pictures.maps.mean(axis=(1, 2))
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import itertools
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
@@ -84,15 +79,16 @@ def compare_methods(
     - `inference`: the rule for codes, for all methods; None for non-negative least squares, and least squares where
         codes have signs.
     - `own`: whether each method has its own inference and importance instead, where it names such.
-    - `folder`: keeps each result in a JSON file, and takes what is there already of the same model, pictures and
-        settings: a comparison that was stopped goes on. Methods whose `repr` doesn't tell their settings are told apart
-        by their names only.
+    - `folder`: keeps each result in a JSON file, and takes what is there already of the same model, pictures,
+        settings, code of methods and measures, and face_jax: a comparison that was stopped goes on, and an edited
+        method is fitted anew. A field of a dataclass with `compare=False`, such as a cache, tells no two apart.
     - `key`: for folds and fits, or a seed.
     - `progress`: as for `explain`.
 
     **Returns:** means and deviations over the folds, with the controls and the ceilings. Raises `ValueError` before any
-    fit for pictures that are there twice, too few pictures, methods with the same name, and objects that aren't
-    methods.
+    fit for pictures that are there twice, too few pictures, methods with the same name, objects that aren't methods, a
+    rank that one of them refuses (`check_rank`), and with `folder` for methods that can't be told apart from others,
+    such as compiled functions of one's own.
 
     **Example:**
 
@@ -119,8 +115,17 @@ def compare_methods(
     _check_pictures(seen, folds)
     crop_of = _check_crops(crops, crop_of, seen, model)
     parts = np.array_split(generator(jax.random.fold_in(key, 0)).permutation(len(seen)), folds)
+    _check_ranks(chosen, rank, parts, seen, crops, crop_of)
     kept = Kept(folder)
-    common = _depends(model, seen, crops, crop_of, target, rank, folds, key, importance, inference, own)
+    common = [
+        model.fingerprint,
+        kept.digest([seen, None if crops is None else crops.maps, crop_of], "pictures"),
+        kept.digest([model.outputs, target, rank, folds, key, own], "model.outputs"),
+        kept.digest(importance, "importance"),
+        kept.digest(inference, "inference"),
+    ]
+    # All of them before any fit, which may change what a method holds.
+    digests = [kept.digest(method, f"methods, {method.name!r},") for method in chosen]
     report, results = progress_of(progress), []
     repeats = range(1, starts + 1) if starts > 1 else ()
     fits = [*((fold, 0) for fold in range(folds)), *((0, repeat) for repeat in repeats)]
@@ -137,7 +142,7 @@ def compare_methods(
                     method = method if random is None else random()
                     fitted, bank, seconds = _fit(model, seen, crops, crop_of, training, method, rank, of_fit)
                     if repeat:
-                        return {"dictionary": bank.dictionary, "signed": bank.signed_codes}
+                        return {"dictionary": bank.dictionary, "signed": bank.signed_codes, "offset": bank.offset}
                     measured = bank.importance if own and bank.importance is not None else importance
                     rule = bank.inference if own and bank.inference is not None else inference
                     score = score_bank(
@@ -148,10 +153,10 @@ def compare_methods(
                     return {
                         "numbers": score.table(), "insertion": curves.insertion.accuracy,
                         "deletion": curves.deletion.accuracy, "dictionary": bank.dictionary,
-                        "signed": bank.signed_codes, "seconds": seconds,
+                        "signed": bank.signed_codes, "offset": bank.offset, "seconds": seconds,
                     }  # fmt: skip
 
-                depends = [*common, type(method).__qualname__, method.name, _said(method), str(fold), str(repeat)]
+                depends = [*common, digests[number], method.name, str(fold), str(repeat)]
                 found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
                 advance(1)
             results.append(_result(method.name, number >= len(compared), found, folds, rows, key))
@@ -196,7 +201,10 @@ def _result(
 
     def likeness(some: list[dict[str, Any]]) -> Stability:
         dictionaries = [each["dictionary"] for each in some]
-        return metrics.stability(dictionaries, rows=rows, either_sign=bool(some[0]["signed"]), key=key)
+        offsets = [each["offset"] for each in some if each["offset"] is not None]
+        # Concepts about an offset lie where rows less the offset do.
+        about = rows if not offsets else rows - np.mean(offsets, axis=0)
+        return metrics.stability(dictionaries, rows=about, either_sign=bool(some[0]["signed"]), key=key)
 
     return MethodResult(
         name=name,
@@ -235,6 +243,19 @@ def _check_pictures(seen: Collected, folds: int) -> None:
         )
 
 
+def _check_ranks(
+    chosen: Sequence[Any], rank: int, parts: Sequence[Any], seen: Collected, crops: Collected | None, crop_of: Any
+) -> None:
+    """Asks all methods whether they find so many concepts in what they'll be fitted on, where the least is."""
+    pictures = len(seen) - max(len(part) for part in parts)
+    of_crops = None if crops is None else len(crops) - max(int(np.isin(crop_of, part).sum()) for part in parts)
+    for method in chosen:
+        check = getattr(method, "check_rank", None)
+        if check is not None:
+            whole = crops is None or of_crops is None or not getattr(method, "crops", True)
+            check(rank, (pictures, *seen.maps.shape[1:]) if whole else (of_crops, *crops.maps.shape[1:]))
+
+
 def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -> Any:
     pictures, channels = len(seen), seen.maps.shape[-1]
     if crops is None:
@@ -254,23 +275,3 @@ def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -
     if crops.logits.shape[1] != len(model.classes):
         raise ValueError(f"crops has logits of {crops.logits.shape[1]} classes; give what {model.name} makes of crops")
     return numbers.astype(np.int64)
-
-
-def _depends(model: SplitModel, seen: Collected, crops: Any, crop_of: Any, *settings: Any) -> list[str | bytes]:
-    """Everything that all results depend on."""
-    arrays = [seen.maps, seen.logits] + ([seen.kept] if seen.kept is not None else [])
-    arrays += [] if crops is None else [crops.maps, crop_of]
-    digests = [hashlib.sha256(np.ascontiguousarray(each).tobytes()).digest() for each in arrays]
-    shapes = [repr((each.shape, str(each.dtype))) for each in arrays]
-    said = [str(jax.random.key_data(each).tolist()) if _is_key(each) else _said(each) for each in settings]
-    version = importlib.metadata.version("face-jax")
-    return [version, model.fingerprint, repr(model.outputs), *itertools.chain(digests, shapes), *said]
-
-
-def _said(value: Any) -> str:
-    """An object as it says of itself, without its place in memory, which is another one next time."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

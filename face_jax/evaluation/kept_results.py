@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ..support.atomic_folder import folder_of
+from ..support.contents import contents_digest, package_digest
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Kept:
@@ -30,19 +31,32 @@ class Kept:
     def __init__(self, folder: Any) -> None:
         self._folder: pathlib.Path | None = None if folder is None else folder_of(folder)
 
+    def digest(self, value: Any, name: str) -> bytes:
+        """What a value holds and its functions do (`contents_digest`), for `depends`; nothing where nothing is kept.
+
+        **Arguments:**
+
+        - `value`: a method, a measure, a rule, arrays, or several in a list.
+        - `name`: the argument's.
+
+        Raises `NoContentsError` for what can't be told, so that a kept result might be another's.
+        """
+        return b"" if self._folder is None else contents_digest(value, name)
+
     def __call__(self, name: str, depends: list[str | bytes], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A result from its file, or computed and then kept.
 
         **Arguments:**
 
         - `name`: what the file's name begins with.
-        - `depends`: everything that the result depends on; a file of anything else is another file.
+        - `depends`: everything that the result depends on besides face_jax itself, digests of functions and objects
+            too; a file of anything else is another file.
         - `compute`: numbers by name, nested at will, and matrices.
         """
         if self._folder is None:
             return compute()
         digest = hashlib.sha256()
-        for each in [str(_FORMAT), *depends]:
+        for each in [str(_FORMAT), package_digest(), *depends]:
             content = each.encode() if isinstance(each, str) else each
             digest.update(len(content).to_bytes(8, "little") + content)
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]

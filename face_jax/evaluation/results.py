@@ -27,7 +27,8 @@ class MethodResult:
     - `control`: whether it's there to be beaten.
     - `folds`: the numbers of `BankScore.table()`, one table a fold.
     - `insertion`, `deletion`: accuracy after 0, 1, …, r concepts, one curve a fold.
-    - `over_folds`: how alike the concepts of fits without each of the folds are.
+    - `over_folds`: how alike the concepts of fits without each of the folds are; the floor is that of pictures drawn at
+        random, less the bank's offset where it has one (a mean, of PCA and ICA), as its concepts are about it.
     - `over_starts`: how alike the concepts of fits of the same pictures with different keys are; None for one start.
     - `seconds`: of a fit, one a fold.
     - `dictionaries`: the concepts, one array a fold.

@@ -85,10 +85,14 @@ class SparseAutoencoder:
         flag("places", self.places)
         text("name", self.name, "a name")
 
+    def check_rank(self, rank: Any, shape: tuple[int, ...]) -> int:
+        """The rank; raises `ValueError` for more than activations of the shape allow."""
+        return check_few(rank, shape, of=self.name, places=self.places, channels=False)
+
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Train."""
         rows = places_of(activations) if self.places else averages_of(activations)
-        rank = check_few(rank, rows, of=self.name, channels=False)
+        rank = self.check_rank(rank, np.shape(activations))
         top = None if self.penalty is not None else min(rank, self.top or max(1, round(rank / 3)))
         # Of unit length on average, so that one learning rate fits all layers.
         unit = float(np.linalg.norm(rows, axis=1).mean()) or 1.0

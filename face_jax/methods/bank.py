@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -124,6 +125,8 @@ class Method(Protocol):
     the number of its picture. `FACE` does. One that begins always at the same place may say by `started_at_random()`
     what it is from a random one, which stability over starts is about.
     A method whose attribute `crops` is False is fitted on whole pictures, where others are fitted on crops of them.
+    One that finds only so many concepts may refuse a rank by `check_rank(rank, shape)` with a `ValueError`, `shape`
+    being that of the activations to be fitted: a comparison asks all methods before it fits any.
     """
 
     @property
@@ -162,22 +165,23 @@ def averages_of(activations: Any) -> Float[np.ndarray, "row channel"]:
     return maps_of(activations).mean(axis=(1, 2))
 
 
-def check_few(rank: Any, rows: Float[np.ndarray, "row channel"], *, of: str, channels: bool = True) -> int:
+def check_few(rank: Any, shape: tuple[int, ...], *, of: str, places: bool = False, channels: bool = True) -> int:
     """A number of concepts that so many rows allow; raises `ValueError` for more.
 
     **Arguments:**
 
     - `rank`: the number.
-    - `rows`: what is fitted.
+    - `shape`: of the activations that are fitted, image × y × x × channel, or row × channel.
     - `of`: the method, in words.
+    - `places`: whether every place is a row.
     - `channels`: whether there can be no more than channels either.
     """
     rank = check_count("rank", rank, "concepts")
-    most = min(rows.shape) if channels else len(rows)
+    rows = math.prod(shape[:-1]) if places else shape[0]
+    most = min(rows, shape[-1]) if channels else rows
     if rank > most:
         raise ValueError(
-            f"rank={rank} is more than {of} finds in {rows.shape[0]} rows of {rows.shape[1]} channels; give at most "
-            f"{most}"
+            f"rank={rank} is more than {of} finds in {rows} rows of {shape[-1]} channels; give at most {most}"
         )
     return rank
 

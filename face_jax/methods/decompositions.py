@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -21,9 +21,16 @@ class _OfRows:
     """What these have in common: averages of crops or pictures are their rows, or every place is."""
 
     places: bool = False
+    name: str = "rows"
+    # Whether there can be no more concepts than channels.
+    _of_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         flag("places", self.places)
+
+    def check_rank(self, rank: Any, shape: tuple[int, ...]) -> int:
+        """The rank; raises `ValueError` for more than activations of the shape allow."""
+        return check_few(rank, shape, of=self.name, places=self.places, channels=self._of_channels)
 
     def rows(self, activations: Any) -> Float[np.ndarray, "row channel"]:
         """The rows."""
@@ -45,7 +52,7 @@ class PCA(_OfRows):
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """The directions of the largest variance."""
         rows = self.rows(activations)
-        rank = check_few(rank, rows, of=self.name)
+        rank = self.check_rank(rank, np.shape(activations))
         scikit_learn(self.name)
         from sklearn import decomposition
 
@@ -71,7 +78,7 @@ class ICA(_OfRows):
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """The directions along which activations are least like normal numbers."""
         rows = self.rows(activations)
-        rank = check_few(rank, rows, of=self.name)
+        rank = self.check_rank(rank, np.shape(activations))
         steps = check_count("max_steps", self.max_steps, "steps")
         scikit_learn(self.name)
         from sklearn.decomposition import FastICA
@@ -96,11 +103,12 @@ class KMeans(_OfRows):
     """
 
     name: str = "k-means"
+    _of_channels: ClassVar[bool] = False
 
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Cluster."""
         rows = self.rows(activations)
-        rank = check_few(rank, rows, of=self.name, channels=False)
+        rank = self.check_rank(rank, np.shape(activations))
         return Bank(clustered(rows, rank, key, self.name)[0], self.name, inference=NearestConcept())
 
 
@@ -153,7 +161,7 @@ class RobustPCA(_OfRows):
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Take outliers out, then the directions of the largest variance."""
         rows = self.rows(activations)
-        rank = check_few(rank, rows, of=self.name)
+        rank = self.check_rank(rank, np.shape(activations))
         low = without_outliers(rows, self.weight, self.rtol, self.max_steps)[0]
         mean = low.mean(axis=0)
         directions = np.linalg.svd(low - mean, full_matrices=False)[2][:rank]

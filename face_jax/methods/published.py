@@ -33,7 +33,8 @@ class Published:
     **Arguments:**
 
     - `name`: the paper's.
-    - `method`: solver, start, λ and its unit, and which rows are factorized.
+    - `method`: solver, start, λ and its unit, and which rows are factorized. `explain` takes any method whose bank has
+        codes and concepts of at least 0 and no offset.
     - `rank`: how many concepts.
     - `cropping`: `"native"`: crops of the network's input at their own size; `"resized"`: the same places as large as
         the input; None: whole pictures.

@@ -56,10 +56,14 @@ class ACE:
         check_count("members", self.members, "segments")
         text("name", self.name, "a name")
 
+    def check_rank(self, rank: Any, shape: tuple[int, ...]) -> int:
+        """The rank; raises `ValueError` for more than activations of the shape allow."""
+        return check_few(rank, shape, of=self.name, channels=False)
+
     def fit(self, activations: Float[np.ndarray, "..."], rank: int, key: Key[Array, ""]) -> Bank:
         """Cluster, and train a vector for each cluster."""
         rows = averages_of(activations)
-        rank = check_few(rank, rows, of=self.name, channels=False)
+        rank = self.check_rank(rank, np.shape(activations))
         means, distances = clustered(rows, rank, key, self.name)
         vectors = _vectors(rows, means, distances, self.members, generator(key))
         return Bank(means, self.name, inference=NearestConcept(), importance=ByVectors(vectors))

@@ -165,7 +165,7 @@ def room_of(memory: Any, store: Any) -> Room:
 
 def streams(solver: AnySolver | None, start: AnyStart | None, preset: Any) -> bool:
     """Whether a factorization with these can read crops in blocks."""
-    if preset is not None and (preset.of_places or preset.by_scikit):
+    if preset is not None and (preset.of_places or preset.by_method):
         return False
     return (solver is None or isinstance(solver, Solver)) and isinstance(
         start, Warmup | MiniBatch | Given | Random | NNDSVD | None

@@ -44,6 +44,7 @@ class Fitted:
     - `plain`: why there is no faithfulness term where there is one by default; nothing if there is, or if it wasn't
         wanted.
     - `method`: what fitted, if not `solver`.
+    - `said`: how that ended, in words, where it isn't known to have a rule such as a solver's.
     - `of_places`: whether rows are places of photographs, and not averages of crops.
     """
 
@@ -56,6 +57,7 @@ class Fitted:
     path: Path | None
     plain: str = ""
     method: str = ""
+    said: str = ""
     of_places: bool = False
 
 

@@ -89,7 +89,12 @@ class Material:
     @property
     def every_place(self) -> Float[np.ndarray, "row channel"]:
         """All places of the photographs fitted, however many there are."""
-        return places_of(self.pictures.collected.maps[self.pictures.fitted])
+        return places_of(self.every_map)
+
+    @property
+    def every_map(self) -> Float[np.ndarray, "image y x channel"]:
+        """Whole maps of the photographs fitted."""
+        return np.asarray(self.pictures.collected.maps[self.pictures.fitted])
 
     @property
     def filed(self) -> int:

@@ -25,6 +25,7 @@ from ..pictures.photographs import Photograph
 from ..signs import Signs
 from ..support.arguments import flag, key_of
 from ..support.classes import Target as Class
+from ..support.contents import contents_digest
 from ..support.progress import Progress, Stopwatch
 from ..support.progress_line import progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings, room_of, streams
@@ -32,7 +33,7 @@ from .controls import Banks
 from .finishing import finished
 from .fitting import Fitted, choose_rank, fit
 from .material import Keys, Material, Places, keys_of, material_of, places_in
-from .presets import Preset, fit_by_scikit, note_on, preset_of
+from .presets import Preset, fit_by_method, note_on, preset_of
 from .provenance import fit_of, notes_on, settings_of
 from .selection import Activator, apart_if_signed, choose_class
 
@@ -69,9 +70,11 @@ class Asked:
     def words(self) -> list[str]:
         """What an explanation depends on besides photographs and classes; memory changes it by rounding alone."""
         model = [self.model.fingerprint, self.model.layer, repr(self.model.preprocess), repr(self.model.outputs)]
-        names = ("rank", "crops", "faithfulness", "solver", "signs", "preset", "held_out", "strongest", "one_each")
+        names = ("rank", "crops", "faithfulness", "solver", "signs", "held_out", "strongest", "one_each")
         # What these hold is longer than what they say of themselves.
-        held = (digest_of_tree(each) for each in (self.objective, self.start))
+        held = [digest_of_tree(each) for each in (self.objective, self.start)]
+        # Which may have a method of the user's own, that may be edited.
+        held.append(contents_digest(self.preset, "preset").hex())
         key = repr(jax.random.key_data(self.key).tolist())
         return [*model, *(repr(getattr(self, name)) for name in names), *held, key]
 
@@ -217,9 +220,9 @@ def fitted(
     rank, scan = choose_rank(
         asked.rank, streamed(rows), signed=signed, key=keys["ranks"], progress=asked.progress, stopwatch=stopwatch
     )
-    if preset is not None and preset.by_scikit:
+    if preset is not None and preset.by_method:
         with stopwatch("factorization"), asked.progress("Factorizing", 1) as advance:
-            fitting = fit_by_scikit(preset.method, rows, crops, rank, keys["start"])
+            fitting = fit_by_method(preset, model, material, rank, keys["start"])
             advance(1)
         return fitting, scan
     objective = asked.objective if preset is None else preset.objective(model.head, model.outputs)

@@ -15,7 +15,20 @@ from ..activation_checks import SignedActivationsError
 from ..activations import Cropping
 from ..faithfulness import Faithfulness
 from ..faithfulness.losses import loss_for
-from ..methods import CRAFT, FACE, ICE, NMF, PUBLISHED, Published
+from ..methods import (
+    CRAFT,
+    FACE,
+    ICA,
+    ICE,
+    NMF,
+    PCA,
+    PUBLISHED,
+    Bank,
+    Method,
+    Published,
+    RobustPCA,
+    SparseAutoencoder,
+)
 from ..methods.factorizations import scikit_nmf
 from ..metrics import Score, c_deletion, deletion_ceiling
 from ..model import SplitModel
@@ -26,8 +39,10 @@ from ..nmf.solution import count_dead, count_duplicated, normalized
 from ..outputs import Outputs
 from ..pictures.crop_rules import WholePictures
 from ..pictures.preprocess import Preprocess
-from ..support.arguments import shown
+from ..support.arguments import instance, shown
 from .fitting import Fitted
+from .material import Material
+from .selection import units
 
 # A solution whose scaled KKT residual is below this counts as converged, as `ADMM()` has it.
 _CONVERGED = 1e-4
@@ -56,22 +71,22 @@ class Preset:
     @property
     def of_places(self) -> bool:
         """Whether every place of whole pictures is a row."""
-        return isinstance(self.method, ICE) or (isinstance(self.method, NMF) and self.method.places)
+        return not getattr(self.method, "crops", True) or (isinstance(self.method, NMF) and self.method.places)
 
     @property
-    def by_scikit(self) -> bool:
-        """Whether scikit-learn fits."""
-        return isinstance(self.method, (CRAFT, ICE))
+    def by_method(self) -> bool:
+        """Whether the method's own `fit` fits: scikit-learn's, or one of the user's own."""
+        return not isinstance(self.method, (FACE, NMF))
 
     @property
     def solver(self) -> AnySolver | None:
-        """Ours, or one that stands for scikit-learn's, whose concepts are at least 0 too."""
-        return HALS() if self.by_scikit else self.method.solver
+        """Ours, or one that stands for the method's own, whose concepts are at least 0 too."""
+        return HALS() if self.by_method else self.method.solver
 
     @property
     def start(self) -> AnyStart | None:
         """Where the factorization begins."""
-        return None if self.by_scikit else self.method.start
+        return None if self.by_method else self.method.start
 
     @property
     def faithfulness(self) -> Literal["auto"] | None:
@@ -147,11 +162,15 @@ def preset_of(
             f"preset={shown(preset)} isn't a paper's settings; give one of {names}, or a face_jax.methods.Published"
         )
     method, name = preset.method, preset.name
-    if not isinstance(method, (FACE, NMF, CRAFT, ICE)):
+    if isinstance(method, type) or not isinstance(method, Method):
         raise ValueError(
-            f"preset={name!r} has method={type(method).__name__}, whose concepts an explanation can't hold; give FACE, "
-            "CRAFT, ICE or NMF, or compare it by face_jax.compare_methods"
+            f"preset={name!r} has method={shown(method)}, which isn't a method; give an object with a name and "
+            "fit(activations, rank, key), such as methods.NMF()"
         )
+    # Before any work; of others it's known when they have been fitted.
+    for kinds, reason in _KNOWN.items():
+        if isinstance(method, kinds):
+            raise _held_by_none(name, method, reason)
     if objective is not None:
         raise ValueError(f"preset={name!r} and objective are both given, and each says what is minimized; give one")
     instead, changes = [], {}
@@ -171,6 +190,11 @@ def preset_of(
                 "preset='face'"
             )
     own = {name: value for name, value in (("solver", solver), ("start", start)) if value is not None}
+    if own and not isinstance(method, (FACE, NMF, CRAFT, ICE)):
+        raise ValueError(
+            f"preset={name!r} has a method of its own ({method.name}), and {' and '.join(own)} of a factorization "
+            "beside it; leave that out, or give a preset with FACE, NMF, CRAFT or ICE"
+        )
     if own:
         instead += [f"{name}={value!r}" for name, value in own.items()]
         if isinstance(method, (CRAFT, ICE)):
@@ -179,30 +203,39 @@ def preset_of(
     return Preset(dataclasses.replace(preset, method=method, **changes), tuple(instead), crops)
 
 
-def fit_by_scikit(
-    method: Any,
-    rows: Float[np.ndarray, "row channel"],
-    crops: Float[np.ndarray, "crop channel"],
+def fit_by_method(
+    preset: Preset,
+    model: SplitModel,
+    material: Material,
     rank: int,
     key: Key[Array, ""],
 ) -> Fitted:
-    """CRAFT's and ICE's factorization, with what ours would say of it.
+    """What a method's own `fit` finds, with what ours would say of it: scikit-learn's of CRAFT and ICE, or the user's.
 
     **Arguments:**
 
-    - `method`: one of them.
-    - `rows`: what is factorized.
-    - `crops`: averages of crops, whose codes the explanation has.
+    - `preset`: with the method.
+    - `model`, `material`: what it's fitted on; averages of crops, or whole maps of the photographs.
     - `rank`, `key`: as for the method.
+
+    **Returns:** the concepts, at unit length. Raises `ValueError` for a bank that an explanation can't hold: with an
+    offset, codes or concepts below zero, or of another shape.
     """
-    found = scikit_nmf(rows, rank, method, key)
+    method, crops = preset.method, material.pictures.crop_activations
+    rows = material.every_place if preset.of_places else crops
+    if isinstance(method, (CRAFT, ICE)):
+        found = scikit_nmf(rows, rank, method, key)
+        dictionary, steps, said = found.components_, found.n_iter_, ""
+        ended = RESULTS.max_steps_reached if steps >= method.max_steps else RESULTS.settled
+    else:
+        dictionary, steps, ended = _bank_of(preset, model, material, rank, key), 0, RESULTS.settled
+        said = f"{method.name} ended by its own rule; the scaled KKT residual is that of the squared error."
     activations = jnp.asarray(rows)
-    known = jnp.asarray(found.components_, activations.dtype)
-    # Codes by the rule that both papers have for photographs.
+    known = jnp.asarray(dictionary, activations.dtype)
+    # Codes by the rule that the papers have for photographs.
     columns, dictionary, _ = normalized(encode(activations, known).T, known)
     residual = kkt_residual(activations, columns.T, dictionary).scaled
     value = jnp.sum((activations - columns.T @ dictionary) ** 2) / 2
-    ended = RESULTS.max_steps_reached if found.n_iter_ >= method.max_steps else RESULTS.settled
     code = RESULTS.successful if float(residual) <= _CONVERGED else ended
     solution = Solution(
         codes=columns.T,
@@ -212,7 +245,7 @@ def fit_by_scikit(
         stats=Stats(
             objective=value[None],
             residual=residual[None],
-            steps=jnp.asarray(found.n_iter_, jnp.int32),
+            steps=jnp.asarray(steps, jnp.int32),
             restarts=jnp.zeros((), jnp.int32),
             final_objective=value,
             final_residual=residual,
@@ -229,8 +262,51 @@ def fit_by_scikit(
         solution,
         codes,
         None,
-        method=repr(method),
-        of_places=rows is not crops,
+        method=repr(method) if type(method).__repr__ is not object.__repr__ else type(method).__qualname__,
+        said=said,
+        of_places=preset.of_places,
+    )
+
+
+def _bank_of(
+    preset: Preset, model: SplitModel, material: Material, rank: int, key: Key[Array, ""]
+) -> Float[np.ndarray, "concept channel"]:
+    """The concepts of a method of the user's own, as it's fitted in comparisons, if an explanation can hold them."""
+    method, name = preset.method, preset.paper.name
+    given = material.every_map if preset.of_places else material.pictures.crop_activations[:, None, None, :]
+    if hasattr(method, "prepared"):
+        pictures = units(material.fitted, np.arange(len(material.fitted)), affine=model.head.affine)
+        order = np.argsort(material.index)
+        # Numbers of pictures count those fitted.
+        of_crops = order[np.searchsorted(material.index, material.crop_of, sorter=order)]
+        method = method.prepared(model, pictures, np.arange(len(pictures)) if preset.of_places else of_crops)
+    bank = method.fit(given, rank, key)
+    instance(f"{preset.method.name}.fit's result", bank, Bank, "methods.Bank(dictionary, name)")
+    if bank.dictionary.shape != (rank, given.shape[-1]):
+        raise ValueError(
+            f"{preset.method.name} gives a dictionary of shape {bank.dictionary.shape}; give {(rank, given.shape[-1])}"
+        )
+    reasons = {
+        _OFFSET: bank.offset is not None,
+        _SIGNED: bank.signed_codes,
+        _BELOW: bool((bank.dictionary < 0).any()),
+    }  # fmt: skip
+    for reason, there in reasons.items():
+        if there:
+            raise _held_by_none(name, preset.method, reason)
+    return bank.dictionary
+
+
+_OFFSET = "has an offset, and an explanation rebuilds activations from concepts alone"
+_SIGNED = "has codes of either sign, and an explanation's codes say how much of a concept there is"
+_BELOW = "has concepts with entries below zero, and the layer's activations are at least 0"
+_KNOWN = {(PCA, ICA, RobustPCA, SparseAutoencoder): _OFFSET}
+
+
+def _held_by_none(preset: str, method: Any, reason: str) -> ValueError:
+    return ValueError(
+        f"preset={preset!r} has method={type(method).__name__}, whose concepts an explanation can't hold: its bank "
+        f"{reason}; give a method such as FACE, NMF or KMeans, or compare it by face_jax.compare_methods"
     )
 
 

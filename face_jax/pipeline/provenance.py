@@ -191,7 +191,7 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None, preset: Preset | None) -
             f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
             f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
         )
-    if not bool(solution.result.successful):
+    if not fitting.said and not bool(solution.result.successful):
         asked = None if preset is not None else getattr(fitting.solver, "rtol", None)
         residual = float(solution.stats.final_residual)
         yield (
@@ -296,7 +296,7 @@ def fit_of(fitting: Fitted, scan: RankScan | None) -> Fit:
     """How the concepts were found: what the solver says, and what was chosen."""
     solution, stats = fitting.solution, fitting.solution.stats
     return Fit(
-        result=solution.result.message,
+        result=fitting.said or solution.result.message,
         steps=int(stats.steps),
         objective=float(stats.final_objective),
         scaled_kkt_residual=float(stats.final_residual),

@@ -128,9 +128,9 @@ class _Union(Material):
         return some_places([pictures.collected.maps for pictures in every], [pictures.fitted for pictures in every])
 
     @property
-    def every_place(self) -> Float[np.ndarray, "row channel"]:
-        """All places of all classes' photographs."""
-        return np.concatenate([part.every_place for part in self.parts])
+    def every_map(self) -> Float[np.ndarray, "image y x channel"]:
+        """Whole maps of all classes' photographs."""
+        return np.concatenate([part.every_map for part in self.parts])
 
     @property
     def count_of_places(self) -> int:

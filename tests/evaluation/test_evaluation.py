@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from toy_model import Disguised, Squared, colour_model, pictures
 import face_jax as fj
 from face_jax import methods, metrics
 from face_jax.activations import Collected
+from face_jax.evaluation import comparison, kept_results
 from face_jax.evaluation.kept_results import Kept
 
 RED, RANK = 0, 3
@@ -194,18 +196,58 @@ def test_a_comparison_that_was_stopped_goes_on_from_its_files(compared, monkeypa
     damaged = next(file for file in files if file.name.startswith("k-means"))
     whole = json.loads(damaged.read_text())
     damaged.write_text(damaged.read_text()[:100])
+    fj.compare_methods(MODEL, SEEN, [methods.KMeans(), Brightest()], **given)
+    assert json.loads(damaged.read_text())["dictionary"] == whole["dictionary"]
 
-    def forbidden(self, activations, rank, key):
+    def forbidden(*given):
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(Brightest, "fit", forbidden)
+    monkeypatch.setattr(comparison, "_fit", forbidden)
     again = fj.compare_methods(MODEL, SEEN, [methods.KMeans(), Brightest()], **given)
     np.testing.assert_equal(again.table()[1], first.table()[1])
-    assert json.loads(damaged.read_text())["dictionary"] == whole["dictionary"]
     np.testing.assert_array_equal(again["brightest places"].insertion, first["brightest places"].insertion)
     # Other settings are other results.
     with pytest.raises(AssertionError, match="fitted again"):
         fj.compare_methods(MODEL, SEEN, [Brightest()], **(given | {"rank": 2}), controls=())
+
+
+def test_an_edited_method_and_another_measure_are_other_results(tmp_path, monkeypatch):
+    def ones(share):
+        # Two functions that are written alike.
+        return lambda head, maps, codes, dictionary, target, key: share * np.arange(1.0, 1 + len(dictionary))
+
+    given = {"target": RED, "rank": 2, "folds": 2, "starts": 1, "controls": (), "key": 0}
+    kept = {**given, "folder": tmp_path}
+    up, down = (
+        fj.compare_methods(MODEL, SEEN, [Brightest()], importance=ones(share), **kept).results[0] for share in (1, -1)
+    )
+    assert (up.insertion != down.insertion).any()
+
+    def darkest(self, activations, rank, key):
+        rows = activations.reshape(-1, activations.shape[-1])
+        return methods.Bank(rows[np.argsort(rows.sum(1))[:rank]] + 0.1)
+
+    fj.compare_methods(MODEL, SEEN, [Brightest()], **kept)
+    monkeypatch.setattr(Brightest, "fit", darkest)
+    edited = fj.compare_methods(MODEL, SEEN, [Brightest()], **kept)
+    assert edited.table()[0]["kl"] == fj.compare_methods(MODEL, SEEN, [Brightest()], **given).table()[0]["kl"]
+    # Another face_jax, too.
+    count = len(list(tmp_path.iterdir()))
+    monkeypatch.setattr(kept_results, "package_digest", lambda: b"edited")
+    fj.compare_methods(MODEL, SEEN, [Brightest()], **kept)
+    assert len(list(tmp_path.iterdir())) == count + 2
+
+
+def test_a_method_that_cannot_be_told_from_others_is_refused_where_results_are_kept(tmp_path):
+    class Locked:
+        name = "locked"
+        lock = threading.Lock()
+        fit = Brightest.fit
+
+    given = {"target": RED, "rank": 2, "folds": 2, "controls": (), "folder": tmp_path}
+    with pytest.raises(ValueError, match=r"'locked', has a lock .* can't be taken apart"):
+        fj.compare_methods(MODEL, SEEN, [Locked()], **given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_kept_results_come_back_as_they_were(tmp_path):
@@ -283,6 +325,31 @@ def test_stability_over_starts_is_about_random_starts():
     assert found["deterministic"].over_starts.mean < 0.99
 
 
+def test_the_floor_of_concepts_about_an_offset_is_that_of_rows_about_it(tmp_path):
+    """Raw activations have their mean in common, which concepts about it don't have."""
+
+    @dataclasses.dataclass(frozen=True)
+    class AboutMean:
+        offset: float | None
+        name: str = "about the mean"
+
+        def fit(self, activations, rank, key):
+            mean = None if self.offset is None else self.offset * SEEN.maps.mean((0, 1, 2))
+            return methods.Bank(np.eye(rank, 14, dtype=np.float32), offset=mean, signed_codes=True)
+
+    given = {"target": RED, "rank": 2, "folds": 2, "starts": 2, "controls": (), "key": 3, "folder": tmp_path}
+    rows, floors = SEEN.maps.mean((1, 2)), {}
+    for _ in range(2):  # computed, then read
+        for offset, about in ((None, rows), (1.0, rows - rows.mean(0))):
+            found = fj.compare_methods(MODEL, SEEN, [AboutMean(offset)], **given).results[0]
+            banks = [np.eye(2, 14)] * 2
+            expected = metrics.stability(banks, rows=about, either_sign=True, key=3).floor
+            assert found.over_folds.floor == pytest.approx(expected, abs=1e-5)
+            assert found.over_starts.floor == pytest.approx(expected, abs=1e-5)
+            floors[offset] = found.over_folds.floor
+    assert floors[1.0] < floors[None]
+
+
 def test_face_takes_part_with_the_models_head_and_the_folds_pictures():
     method = methods.FACE(1.0, solver=fj.ADMM(max_steps=5))
     found = fj.compare_methods(
@@ -315,6 +382,18 @@ def test_comparisons_that_make_no_sense_are_refused_before_any_fit(change, messa
     given = {"pictures": SEEN, "methods": [Brightest()], "target": RED, "rank": 2, "folds": 3} | change
     with pytest.raises(ValueError, match=message):
         fj.compare_methods(MODEL, **({"controls": ()} | given))
+
+
+def test_a_rank_that_one_method_refuses_is_refused_before_any_fit(monkeypatch):
+    monkeypatch.setattr(comparison, "_fit", lambda *given: pytest.fail("fitted"))
+    given = {"target": RED, "rank": 9, "folds": 3, "controls": ()}
+    with pytest.raises(ValueError, match="rank=9 is more than k-means finds in 8 rows of 14 channels; give at most 8"):
+        fj.compare_methods(MODEL, SEEN, [methods.NMF(), methods.KMeans()], **given)
+    with pytest.raises(ValueError, match=r"rank=15 is more than PCA finds in \d+ rows of 14 channels; give at most 14"):
+        fj.compare_methods(MODEL, SEEN, [methods.PCA(places=True)], **given | {"rank": 15})
+    crops, crop_of = Collected(SEEN.maps[:, :2, :2], SEEN.logits), np.repeat(np.arange(4), 3)
+    with pytest.raises(ValueError, match=r"rank=9 is more than sparse autoencoder finds in \d rows"):
+        fj.compare_methods(MODEL, SEEN, [methods.SparseAutoencoder()], crops=crops, crop_of=crop_of, **given)
 
 
 def test_banks_of_another_shape_than_asked_for_are_refused():

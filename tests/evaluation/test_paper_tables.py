@@ -15,8 +15,10 @@ from toy_model import colour_model, pictures
 import face_jax as fj
 from face_jax import methods, metrics
 from face_jax.activations import Collected, collect_crops, pooled
+from face_jax.evaluation import comparison
 from face_jax.nmf import encode
 from face_jax.support.cache import no_cache
+from face_jax.support.contents import contents_digest
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent.parent / "benchmarks"
 RED, RANK = 0, 3
@@ -99,10 +101,10 @@ def test_a_table_that_was_stopped_goes_on(red, asked, few, tmp_path, monkeypatch
     asked = dataclasses.replace(asked, methods=(Brightest(),))
     (first,) = of("paper_tables").run(["quality"], asked, [red], tmp_path / "out")
 
-    def fails(self, activations, rank, key):
+    def fails(*given):
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(Brightest, "fit", fails)
+    monkeypatch.setattr(comparison, "_fit", fails)
     (second,) = of("paper_tables").run(["quality"], asked, [red], tmp_path / "out")
     assert second == first
 
@@ -120,6 +122,30 @@ def test_the_kl_term_is_told_in_differences_to_no_term(red, asked, tmp_path):
         half = np.tan(0.475 * np.pi) * apart.std(ddof=1) / np.sqrt(2)
         assert row["kl_difference"] == f"{apart.mean():+.3f} ± {half:.3f}"
     assert "coherence" in text
+
+
+def test_orders_are_those_of_what_can_be_told_apart():
+    numbers = ("relative_error", "kl", "agreement", "c_insertion", "c_deletion", "c_gini")
+    noise, apart = np.random.default_rng(0).normal(size=(3, 10)) * 1e-2, np.tile([0.02, -0.01, -0.02, 0.01, 0.01], 2)
+
+    def row(name, control, runs):
+        return {"method": name, "control": control, **{f"{number}_runs": list(runs) for number in numbers}}
+
+    found = [
+        row("third", False, 0.5 + noise[0]), row("first", False, 0.2 + noise[1]),
+        # The same to rounding, and the same within the interval.
+        row("twin", False, (0.2 + noise[1]) * (1 + 1e-6)), row("near", False, 0.2 + noise[1] + apart),
+        row("control", True, 0.1 + noise[2]),
+    ]  # fmt: skip
+    made = of("papers.tables_of_settings").ranked(found, (0, 1), 5)
+    kl = next(each for each in made.rows if each["method"].startswith("KL"))
+    assert kl["distinct"] == "4 of 5"
+    # Of six pairs all but first and near.
+    assert (kl["apart"], kl["same"]) == ("5 of 6", "5 of 5")
+    for best in (kl["best0"], kl["best1"]):
+        assert sorted(best.split(", ")) == ["first = twin", "near"]
+    gini = next(each for each in made.rows if each["method"].startswith("C-Gini"))
+    assert (gini["best0"], gini["best1"]) == ("third", "third")
 
 
 def test_at_the_balance_both_parts_are_equally_large(red):
@@ -253,16 +279,61 @@ def test_a_head_is_trained_for_other_labels(tmp_path, multi_label):
     np.testing.assert_array_equal(model.outputs.predicted(logits), found.others.has)
 
 
-def test_training_that_was_stopped_ends_where_it_would_have(tmp_path):
-    network, train = of("networks").Network("toy", None, colour_model()), of("papers.heads").train
-    train(network, labelled(), tmp_path / "stopped", epochs=50)
-    kernels = [
-        np.asarray(train(network, labelled(), tmp_path / folder, epochs=100).network.model.head.kernel)
-        for folder in ("stopped", "whole")
-    ]
-    np.testing.assert_allclose(*kernels, rtol=1e-6)
-    longer = train(network, labelled(), tmp_path / "other", epochs=50).network.model.head.kernel
-    assert np.abs(np.asarray(longer) - kernels[0]).max() > 1e-3
+def test_training_that_was_stopped_ends_where_it_would_have(tmp_path, monkeypatch):
+    network, heads = of("networks").Network("toy", None, colour_model()), of("papers.heads")
+
+    def kernel(folder, epochs):
+        return np.asarray(heads.train(network, labelled(), tmp_path / folder, epochs=epochs).network.model.head.kernel)
+
+    steps, begun = heads._steps, []
+
+    def stopped(*given):
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(given)
+        return steps(*given)
+
+    # The same training, whichever function is put in its place.
+    monkeypatch.setattr(heads, "contents_digest", lambda value, name: contents_digest(value[:-1], name))
+    monkeypatch.setattr(heads, "_steps", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        kernel("stopped", 100)
+    ran = []
+    monkeypatch.setattr(heads, "_steps", lambda *given: ran.append(given[4]) or steps(*given))
+    whole, again = kernel("whole", 100), kernel("stopped", 100)
+    np.testing.assert_array_equal(whole, again)
+    assert ran == [50, 50, 50]
+    # Fewer epochs are another head, and a file that was cut off counts as none.
+    assert np.abs(kernel("stopped", 10) - whole).max() > 1e-3
+    for file in (tmp_path / "stopped" / "heads").glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:200])
+    np.testing.assert_array_equal(kernel("stopped", 100), whole)
+
+
+def test_what_is_asked_for_and_is_not_there_is_an_error_that_names_what_is(tmp_path):
+    tables = of("paper_tables")
+    settings = lambda *given: tables.settings_of(tables.parsed(["--data", str(tmp_path), *given]))  # noqa: E731
+    assert [one.labels for one in settings()] == [("cat",)]
+    with pytest.raises(SystemExit, match=r"--settings coco: .* give the data set's folder by --coco FOLDER"):
+        settings("--settings", "coco")
+    picture(tmp_path / "n03028079" / "a.JPEG")
+    picture(tmp_path / "n03445777" / "a.JPEG")
+    there = ("--imagenet", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"--labels 'chruch': .* there are 'church', 'golf ball'"):
+        settings(*there, "--labels", "golf ball", "chruch")
+    assert settings(*there, "--labels", "church")[0].setting == "ImageNet"
+
+
+@pytest.mark.parametrize("table", ["rank", "patch"])
+def test_figures_along_a_number_have_methods_of_ones_own(red, asked, monkeypatch, table):
+    def seen(asked, materials, chosen, *settings):
+        raise InterruptedError(", ".join(each.name for each in chosen))
+
+    settings = of("papers.tables_of_settings")
+    monkeypatch.setattr(settings, "compared", seen)
+    monkeypatch.setattr(settings, "SIDES", (8,))
+    with pytest.raises(InterruptedError, match="NMF, brightest places"):
+        getattr(settings, table)(dataclasses.replace(asked, methods=(Brightest(),), quick=False), [red])
 
 
 def test_a_method_in_a_file_is_taken_by_name(tmp_path):

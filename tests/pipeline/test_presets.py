@@ -211,6 +211,69 @@ def test_a_setting_of_ones_own_is_a_preset(ice):
     assert ice.provenance.settings.crops == repr(WholePictures(SMALL.preprocess))
 
 
+class Brightest:
+    """A researcher's own method: the rows with the largest sums."""
+
+    name = "brightest"
+
+    def __init__(self, *, crops=True):
+        self.crops, self.seen = crops, []
+
+    def prepared(self, model, pictures, crop_of):
+        self.seen.append((model, pictures, crop_of))
+        return self
+
+    def fit(self, activations, rank, key):
+        self.seen.append(activations)
+        rows = activations.reshape(-1, activations.shape[-1])
+        return methods.Bank(5 * rows[np.argsort(-rows.sum(1))[:rank]])
+
+
+@pytest.mark.parametrize("crops", [True, False])
+def test_a_method_of_ones_own_gets_an_explanation_and_a_report(tmp_path, crops):
+    method = Brightest(crops=crops)
+    preset = dataclasses.replace(methods.PUBLISHED["ice"], name="mine", method=method)
+    found = fj.explain(SMALL, RED, preset=preset, **SETTINGS)
+    (model, pictures, crop_of), given = method.seen
+    assert model is SMALL
+    fitted = parts(found, averaged=False)[0]
+    np.testing.assert_allclose(pictures.maps, fitted.mean((1, 2), keepdims=True), rtol=1e-6)
+    np.testing.assert_array_equal(crop_of, np.arange(len(fitted)))
+    expected = fitted if not crops else found.pictures.crop_activations[:, None, None]
+    np.testing.assert_array_equal(given, expected)
+    rows = expected.reshape(-1, 14)
+    rows = rows[np.argsort(-rows.sum(1))[:3]]
+    assert matched(found.dictionary, rows / np.linalg.norm(rows, axis=1, keepdims=True))[1] > 0.99999
+    assert found.fit.of_places == (not crops)
+    assert found.fit.result.startswith("brightest ended by its own rule")
+    assert found.provenance.settings.solver == "Brightest"
+    assert not any("before it converged" in note for note in found.notes)
+    assert {row.name for row in found.scores.controls} >= {"random directions", "mean activation and noise"}
+    if crops:
+        assert "preset mine" in fj.write_report(found, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("bank", "said"),
+    [
+        ({"offset": np.ones(14)}, "has an offset"),
+        ({"signed_codes": True}, "has codes of either sign"),
+        ({"dictionary": -np.ones((3, 14))}, "has concepts with entries below zero"),
+        ({"dictionary": np.ones((2, 14))}, r"mine gives a dictionary of shape \(2, 14\); give \(3, 14\)"),
+    ],
+)
+def test_banks_that_an_explanation_cannot_hold_are_refused_with_the_reason(bank, said):
+    class Mine:
+        name = "mine"
+
+        def fit(self, activations, rank, key):
+            return methods.Bank(**({"dictionary": np.ones((rank, 14))} | bank))
+
+    preset = dataclasses.replace(methods.PUBLISHED["ice"], method=Mine())
+    with pytest.raises(ValueError, match=said):
+        fj.explain(SMALL, RED, preset=preset, **SETTINGS)
+
+
 def test_with_signs_apart_concepts_of_a_signed_layer_are_at_least_0():
     model = colour_model(features=lambda images: colour_features(images) - 0.05)
     with pytest.raises(SignedActivationsError, match="preset='ice' finds concepts of at least 0"):
@@ -226,6 +289,11 @@ def test_with_signs_apart_concepts_of_a_signed_layer_are_at_least_0():
         ({"preset": "lad"}, "preset='lad' isn't a paper's settings; give one of 'face', 'craft', 'ice'"),
         ({"preset": methods.CRAFT()}, "preset=CRAFT"),
         ({"preset": dataclasses.replace(methods.PUBLISHED["ice"], method=methods.PCA())}, "an explanation can't hold"),
+        ({"preset": dataclasses.replace(methods.PUBLISHED["ice"], method=methods.NMF)}, "which isn't a method"),
+        (
+            {"preset": dataclasses.replace(methods.PUBLISHED["ice"], method=methods.KMeans()), "start": fj.Random()},
+            r"has a method of its own \(k-means\), and start of a factorization",
+        ),
         ({"preset": "ice", "objective": fj.SquaredError()}, "preset='ice' and objective are both given"),
         ({"preset": "craft", "faithfulness": 1.0}, "preset='craft' has no faithfulness term"),
         ({"preset": "ice", "faithfulness": "auto"}, "preset='ice' has no faithfulness term"),
