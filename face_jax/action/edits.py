@@ -56,7 +56,7 @@ class Edit:
 
     @property
     def amounts(self) -> Float[np.ndarray, " concept"]:
-        """How much of each concept is taken out, as a share of its codes."""
+        """How much of each concept is taken out, as a share of its codes; below zero where it is put in."""
         return 1 - self.factors
 
     @property

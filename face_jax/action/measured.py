@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +25,8 @@ from .variants import least_important, logits_under, other_concepts, random_bank
 
 Kind = Literal["before", "edit", "other concepts", "least important", "random directions"]
 CONTROLS: dict[str, str] = {
-    "other concepts": "other concepts, as much taken out",
-    "least important": "the least important concept",
+    "other concepts": "other concepts, as much changed",
+    "least important": "the least important concept, changed likewise",
     "random directions": "random directions, as much at the same places",
 }
 
@@ -43,6 +44,8 @@ class Outcome:
     - `per_class`, `per_group`: the accuracy of each class that is there, by its number, and of each group by its name.
     - `changed`: share of the photographs whose prediction changes.
     - `draws`: the gain of each draw.
+    - `most`: the largest amount of a concept, as a share of its codes, that it takes out, over all draws: above 1 more
+        than there is, below 0 where it puts in; None where no concepts of the explanation are changed.
     """
 
     kind: Kind
@@ -52,6 +55,7 @@ class Outcome:
     per_group: dict[str, Interval]
     changed: float
     draws: tuple[float, ...]
+    most: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class EditEffect:
     - `above`: how far the edit's gain is above that of each kind of control, photograph by photograph.
     - `predicted`: of exclusive classes what is predicted for each photograph, before and after.
     - `moves`: predictions that change: from which class to which, and how many; of labels the label, twice.
-    - `amounts`: which share of each concept's codes is taken out.
+    - `amounts`: which share of each concept's codes is taken out; below 0 what is put in.
     - `strength`: how much of the edited concepts each photograph has.
     - `unread`: why photographs couldn't be read.
     """
@@ -145,9 +149,11 @@ def measure_edit(
 ) -> EditEffect:
     """What an edit does on labelled photographs, beside controls that know nothing of it.
 
-    Controls are other concepts of which as much is taken out (drawn; the same root mean square of activations), the
-    least important concept, and random directions of which as much is taken out as of the edited concepts, at the same
-    places. Intervals are over photographs, paired, by a bootstrap that draws within groups.
+    Controls are other concepts that are changed the same way and as much (drawn; in the edit's proportions, with the
+    same root mean square of activations, which may be more than there is of them), the least important concept, changed
+    by the edit's own amounts, and random directions that are changed as much as the edited concepts, at the same
+    places. Where the edit puts in, they do. Intervals are over photographs, paired, by a bootstrap that draws within
+    groups.
 
     **Arguments:**
 
@@ -186,14 +192,18 @@ def measure_edit(
     before = seen.collected.logits
     amounts, bank = change.amounts, change.along
     after = apply(amounts, bank)
-    changes: dict[str, list[np.ndarray]] = {
-        "other concepts": [apply(each, bank) for each in other_concepts(seen, change, draws, random)],
-        "least important": [apply(each, bank) for each in least_important(change)],
-        "random directions": [apply(amounts, each) for each in random_banks(change, draws, key)],
+    rivals = {
+        "other concepts": list(other_concepts(seen, change, draws, random)),
+        "least important": list(least_important(change)),
     }
+    changes: dict[str, list[np.ndarray]] = {
+        kind: [apply(each, bank) for each in changed] for kind, changed in rivals.items()
+    }
+    changes["random directions"] = [apply(amounts, each) for each in random_banks(change, draws, key)]
+    changed_by = {"edit": [amounts], **rivals}
     resampled = Resampled(seen.labels, resamples, random)
     measured = {
-        kind: _outcome(resampled, kind, before, logits, model)  # pyright: ignore[reportArgumentType]
+        kind: _outcome(resampled, kind, before, logits, model, changed_by.get(kind, ()))  # pyright: ignore[reportArgumentType]
         for kind, logits in {"before": [before], "edit": [after], **changes}.items()
         if logits
     }
@@ -235,6 +245,7 @@ def _outcome(
     before: Float[np.ndarray, "image class"],
     logits: list[np.ndarray],
     model: SplitModel,
+    amounts: Sequence[np.ndarray],
 ) -> Outcome:
     labels = resampled.labels
     was, right = (_right(model, each, labels.index) for each in ([before], logits))
@@ -251,6 +262,7 @@ def _outcome(
         per_group={name: resampled.of_some(right, labels.group == at) for at, name in enumerate(labels.groups)},
         changed=float(np.mean(changed)),
         draws=tuple(each_gain),
+        most=max((float(each[np.abs(each).argmax()]) for each in amounts), key=abs, default=None),
     )
 
 

@@ -70,6 +70,8 @@ def write_edit(
         "notes": [*unread, *notes],
         "controls": CONTROLS,
         "draws": max((len(each.draws) for each in effect.controls), default=0),
+        "removed": bool(np.isin(effect.amounts, (0, 1)).all()),
+        "most": next((each.most for each in effect.controls if each.kind == "other concepts"), None),
         "breakdowns": [(title, rows) for title, rows in breakdowns if rows],
         "moves": moves,
         "cases": _changed(explanation, effect),

@@ -8,8 +8,11 @@ import pytest
 from toy_model import Disguised, colour_model, pictures
 
 import face_jax as fj
+from face_jax.action.edits import edit_of
 from face_jax.action.intervals import Interval
+from face_jax.action.variants import least_important, other_concepts, through
 from face_jax.heads import Affine
+from face_jax.model import labelled_photographs_for
 
 # Red pictures; half of the "greenish" ones have a bright blue corner, by which the model takes them for reddish.
 KERNEL = np.zeros((14, 3), np.float32)
@@ -133,6 +136,59 @@ def test_linear_codes_measure_the_linear_edit(explanation):
     edited = fj.edit(shortcut(), explanation, **options)
     logits = np.asarray(edited.head(edited.features(jnp.asarray(shortcut().preprocess(IMAGES)))))
     np.testing.assert_array_equal(found.predicted[:, 1], logits.argmax(1))
+
+
+@pytest.fixture(scope="module")
+def three():
+    return fj.explain(
+        shortcut(), np.concatenate([marked(0), pictures(10, 0, 1)]), 0, rank=4, batch=8, faithfulness=None, key=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "amounts"),
+    [
+        ({"scale": {0: 3}}, [-2]),
+        ({"scale": {0: 0.9}}, [0.1]),
+        ({"remove": [0], "scale": {1: 1.5}}, [1, -0.5]),
+        ({"remove": [0]}, [1]),
+    ],
+)
+def test_controls_are_changed_the_same_way_and_as_much(three, asked, amounts):
+    change = edit_of(three, asked.get("remove", ()), asked.get("scale"), "exact")
+    seen = through(shortcut(), labelled_photographs_for(shortcut(), IMAGES, LABELS), change, 8, None)
+    averages = np.asarray(seen.codes, np.float64).mean((1, 2))
+    bank = three.dictionary.astype(np.float64)
+
+    def size(drawn):
+        return np.sqrt(np.mean(((averages * drawn) @ bank) ** 2))
+
+    drawn = list(other_concepts(seen, change, 4, np.random.default_rng(0)))
+    assert drawn
+    for each in drawn:
+        there = each[np.flatnonzero(each)]
+        assert (change.amounts[np.flatnonzero(each)] == 0).all()
+        assert size(each) == pytest.approx(size(change.amounts))
+        # In the edit's proportions, signs among them.
+        factor = np.sort(there) / np.sort(amounts)
+        np.testing.assert_allclose(factor, factor[0])
+        assert factor[0] > 0
+    assert sorted(each.sum() for each in least_important(change)) == pytest.approx(sorted(amounts))
+    assert all(np.flatnonzero(each).tolist() == [3] for each in least_important(change))
+
+
+def test_an_edit_that_puts_in_is_measured_beside_controls_that_put_in(three, tmp_path):
+    effect = fj.measure_edit(three, IMAGES, LABELS, scale={0: 3}, batch=8, draws=2, key=0)
+    most = {each.kind: each.most for each in (effect.before, effect.after, *effect.controls)}
+    assert (most["before"], most["random directions"]) == (None, None)
+    assert most["edit"] == most["least important"] == -2
+    assert most["other concepts"] < 0
+    edited = fj.edit(shortcut(), three, scale={0: 3})
+    logits = np.asarray(edited.head(edited.features(jnp.asarray(shortcut().preprocess(IMAGES)))))
+    np.testing.assert_array_equal(effect.predicted[:, 1], logits.argmax(1))
+    page = fj.write_edit(three, effect, tmp_path).read_text()
+    assert f"here up to {abs(most['other concepts']):.3g} times its codes are put in" in page
+    assert "was multiplied, by the factor above" in page
 
 
 @pytest.mark.parametrize(
