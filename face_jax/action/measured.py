@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ..explanation.record import Explanation
 from ..model import SplitModel, labelled_photographs_for
@@ -39,7 +39,8 @@ class Outcome:
 
     - `kind`: what was done; of controls that are drawn, numbers are means over the draws.
     - `accuracy`: share of the photographs for which their label is predicted; where there are groups, the mean of
-        the groups' accuracies.
+        the groups' accuracies. Of labels, each by itself, that is the recall of the labels that were given: what is
+        predicted besides doesn't count.
     - `gain`: how far that is above the accuracy before.
     - `per_class`, `per_group`: the accuracy of each class that is there, by its number, and of each group by its name.
     - `changed`: share of the photographs whose prediction changes.
@@ -70,8 +71,9 @@ class EditEffect:
     - `before`, `after`: accuracy without and with the edit.
     - `controls`: the same for changes that know nothing of it.
     - `above`: how far the edit's gain is above that of each kind of control, photograph by photograph.
-    - `predicted`: of exclusive classes what is predicted for each photograph, before and after.
-    - `moves`: predictions that change: from which class to which, and how many; of labels the label, twice.
+    - `predicted`: of exclusive classes what is predicted for each photograph, before and after; None of labels.
+    - `label_sets`: of labels, each by itself, which are predicted for each photograph, before and after; else None.
+    - `moves`: of exclusive classes predictions that change: from which class to which, and how many.
     - `amounts`: which share of each concept's codes is taken out; below 0 what is put in.
     - `strength`: how much of the edited concepts each photograph has.
     - `unread`: why photographs couldn't be read.
@@ -86,13 +88,37 @@ class EditEffect:
     after: Outcome
     controls: tuple[Outcome, ...]
     above: dict[str, Interval]
-    predicted: Int[np.ndarray, "image 2"]
+    predicted: Int[np.ndarray, "image 2"] | None
+    label_sets: Bool[np.ndarray, "image 2 class"] | None
     moves: tuple[tuple[int, int, int], ...]
     amounts: Float[np.ndarray, " concept"]
     strength: Float[np.ndarray, " image"]
     unread: tuple[str, ...]
 
     __repr__ = short_repr
+
+    @property
+    def changes(self) -> Bool[np.ndarray, " image"]:
+        """For which photographs anything is predicted otherwise."""
+        if self.label_sets is not None:
+            return (self.label_sets[:, 0] != self.label_sets[:, 1]).any(1)
+        assert self.predicted is not None
+        return self.predicted[:, 0] != self.predicted[:, 1]
+
+    @property
+    def label_changes(self) -> tuple[tuple[int, int, int], ...]:
+        """Labels that are predicted otherwise: which, how many photographs lose it and how many gain it."""
+        if self.label_sets is None:
+            return ()
+        before, after = np.moveaxis(self.label_sets, 1, 0)
+        lost, gained = (before & ~after).sum(0), (after & ~before).sum(0)
+        order = [at for at in np.argsort(-(lost + gained), kind="stable").tolist() if lost[at] + gained[at]]
+        return tuple((at, int(lost[at]), int(gained[at])) for at in order)
+
+    @property
+    def measure(self) -> str:
+        """What `accuracy` is here, in words."""
+        return "accuracy" if self.label_sets is None else "recall of the given labels"
 
     @property
     def recommended(self) -> bool:
@@ -108,8 +134,8 @@ class EditEffect:
         """What to make of it, in a sentence or two."""
         gain, before, after = self.after.gain, self.before.accuracy, self.after.accuracy
         said = (
-            f"accuracy goes from {100 * before.value:.1f} to {100 * after.value:.1f} % ({_points(gain.value)} points, "
-            f"95 % interval {_points(gain.low)} to {_points(gain.high)})"
+            f"{self.measure} goes from {100 * before.value:.1f} to {100 * after.value:.1f} % "
+            f"({_points(gain.value)} points, 95 % interval {_points(gain.low)} to {_points(gain.high)})"
         )
         if self.recommended:
             return f"The model {self.edit} is recommended for photographs such as these: {said}, more than any control."
@@ -212,7 +238,9 @@ def measure_edit(
         for kind, logits in {"edit": [after], **changes}.items()
         if logits
     }
-    predicted = np.stack([before.argmax(1), after.argmax(1)], axis=1)
+    exclusive = model.outputs.exclusive
+    labelled = None if exclusive else np.stack([model.outputs.predicted(each) for each in (before, after)], axis=1)
+    predicted = np.stack([before.argmax(1), after.argmax(1)], axis=1) if exclusive else None
     return EditEffect(
         edit=in_words(change),
         whole=change.directions is not None,
@@ -224,7 +252,8 @@ def measure_edit(
         controls=tuple(measured[kind] for kind in CONTROLS if kind in measured),
         above={kind: resampled.mean(right["edit"] - right[kind]) for kind in CONTROLS if kind in measured},
         predicted=predicted,
-        moves=_moves(model, before, after),
+        label_sets=labelled,
+        moves=() if predicted is None else _moves(predicted),
         amounts=amounts,
         strength=np.linalg.norm(seen.codes * amounts, axis=-1).mean((1, 2)),
         unread=seen.unread,
@@ -266,13 +295,6 @@ def _outcome(
     )
 
 
-def _moves(
-    model: SplitModel, before: Float[np.ndarray, "image class"], after: Float[np.ndarray, "image class"]
-) -> tuple[tuple[int, int, int], ...]:
-    if model.outputs.exclusive:
-        pairs = [
-            pair for pair in zip(before.argmax(1).tolist(), after.argmax(1).tolist(), strict=True) if len(set(pair)) > 1
-        ]
-    else:
-        pairs = [(label, label) for label in model.outputs.becomes(before, after)]
-    return tuple((first, second, count) for (first, second), count in collections.Counter(pairs).most_common())
+def _moves(predicted: Int[np.ndarray, "image 2"]) -> tuple[tuple[int, int, int], ...]:
+    pairs = collections.Counter((was, now) for was, now in predicted.tolist() if was != now)
+    return tuple((first, second, count) for (first, second), count in pairs.most_common())

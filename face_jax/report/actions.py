@@ -47,11 +47,8 @@ def write_edit(
     instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     instance("effect", effect, EditEffect, "the result of face_jax.measure_edit")
     classes = explanation.model.classes
-    exclusive = explanation.model.outputs.exclusive
-    moves = [
-        (classes[first], classes[second] if exclusive else "is predicted otherwise", count)
-        for first, second, count in effect.moves[:_MOVES]
-    ]
+    moves = [(classes[first], classes[second], count) for first, second, count in effect.moves[:_MOVES]]
+    labels = [(classes[at], lost, gained) for at, lost, gained in effect.label_changes[:_MOVES]]
     counts = {name: effect.groups.count(name) for name in effect.after.per_group}
     numbers = {at: int((effect.labels == at).sum()) for at in effect.after.per_class}
     by_class = [
@@ -74,6 +71,7 @@ def write_edit(
         "most": next((each.most for each in effect.controls if each.kind == "other concepts"), None),
         "breakdowns": [(title, rows) for title, rows in breakdowns if rows],
         "moves": moves,
+        "label_changes": labels,
         "cases": _changed(explanation, effect),
     }
     return write_page("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
@@ -105,25 +103,35 @@ def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]
         "after": told(effect.after),
         "controls": [told(each) for each in effect.controls],
         "gain_above_controls": {name: dataclasses.asdict(value) for name, value in effect.above.items()},
+        "accuracy_is": effect.measure,
         "changes": [
             {"before": classes[first], "after": classes[second], "photographs": count}
             for first, second, count in effect.moves
-        ],
+        ]
+        if effect.label_sets is None
+        else [{"label": classes[at], "lost": lost, "gained": gained} for at, lost, gained in effect.label_changes],
         "photographs": [
-            {"file": photograph.name, "label": classes[label], "before": classes[was], "after": classes[now]}
+            {"file": photograph.name, "label": classes[label]}
+            | dict(zip(("before", "after"), _predictions(effect, at, classes), strict=True))
             | ({"group": effect.groups[at]} if effect.groups else {})
-            for at, (photograph, label, (was, now)) in enumerate(
-                zip(effect.photographs, effect.labels, effect.predicted, strict=True)
-            )
+            for at, (photograph, label) in enumerate(zip(effect.photographs, effect.labels, strict=True))
         ],
         "notes": notes,
     }
 
 
+def _predictions(effect: EditEffect, at: int, classes: Sequence[str]) -> list[Any]:
+    """What is predicted of a photograph before and after: a class, or the labels as a list."""
+    if effect.label_sets is not None:
+        return [[classes[label] for label in np.flatnonzero(each)] for each in effect.label_sets[at]]
+    assert effect.predicted is not None
+    return [classes[number] for number in effect.predicted[at]]
+
+
 def _changed(explanation: Explanation, effect: EditEffect) -> list[dict[str, Any]]:
     """Photographs whose prediction changes, those with most of the concepts first."""
     model, classes = explanation.model, explanation.model.classes
-    changed = np.flatnonzero(effect.predicted[:, 0] != effect.predicted[:, 1])
+    changed = np.flatnonzero(effect.changes)
     chosen = changed[np.argsort(-effect.strength[changed], kind="stable")][:_CASES]
     if not len(chosen):
         return []
@@ -131,10 +139,11 @@ def _changed(explanation: Explanation, effect: EditEffect) -> list[dict[str, Any
     strength = np.linalg.norm(codes * effect.amounts, axis=-1)[..., None]
     maps = upsampled_codes(jnp.asarray(strength), model.preprocess.size)[..., 0]
     found = []
-    for at, lit in zip(chosen, maps, strict=True):
+    for at, lit in zip(chosen.tolist(), maps, strict=True):
         pixels = view_of(effect.photographs[at], model.preprocess)
         lit = pictures.spotlight(pixels, lit / max(float(lit.max()), 1e-30), pictures.concept_colour(1))
-        was, now = (classes[number] for number in effect.predicted[at])
+        said = _predictions(effect, at, classes)
+        was, now = (each if isinstance(each, str) else ", ".join(each) or "no label" for each in said)
         name, label = effect.photographs[at].name, classes[effect.labels[at]]
         picture, shown = pictures.data_uri(pixels), pictures.data_uri(lit)
         found.append({"name": name, "picture": picture, "map": shown, "before": was, "after": now, "label": label})

@@ -1,10 +1,12 @@
 """What an edit does on labelled photographs: accuracies that can be counted, controls, and what is recommended."""
 
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from toy_model import Disguised, colour_model, pictures
 
 import face_jax as fj
@@ -128,6 +130,42 @@ def test_behind_a_head_that_isnt_affine_it_is_the_same(explanation, effect):
     found = fj.measure_edit(other, IMAGES, LABELS, remove=blue(explanation), batch=8, draws=5, key=0)
     np.testing.assert_array_equal(found.predicted, effect.predicted)
     assert found.after.accuracy == effect.after.accuracy
+
+
+def test_of_labels_the_sets_before_and_after_are_told(explanation, tmp_path):
+    inputs = jnp.asarray(shortcut().preprocess(IMAGES))
+    edited = fj.edit(shortcut(), explanation, remove=blue(explanation))
+    logits = [np.asarray(each.head(each.features(inputs)), np.float64) for each in (shortcut(), edited)]
+    # Between what pictures with the corner have of "reddish" with the concept and without; "greenish" stays.
+    cut = scipy.special.expit(np.mean([each[:10, 0].mean() for each in logits]))
+    model = dataclasses.replace(shortcut(), outputs=fj.MultiLabel(threshold=(float(cut), 0.5, 0.999)))
+    other = dataclasses.replace(explanation, model=model)
+    effect = fj.measure_edit(other, IMAGES, LABELS, remove=blue(explanation), batch=8, draws=2, key=0)
+    sets = [model.outputs.predicted(each) for each in logits]
+    np.testing.assert_array_equal(effect.label_sets, np.stack(sets, axis=1))
+    assert effect.predicted is None
+    assert effect.moves == ()
+    changed = (sets[0] != sets[1]).any(1)
+    assert effect.after.changed == pytest.approx(changed.mean())
+    counted = {at: ((sets[0] & ~sets[1])[:, at].sum(), (sets[1] & ~sets[0])[:, at].sum()) for at in range(3)}
+    assert {at: pair for at, *pair in effect.label_changes} == {at: list(c) for at, c in counted.items() if sum(c)}
+    recall = sets[1][np.arange(40), [0] * 20 + [1] * 20].mean()
+    assert effect.after.accuracy.value == pytest.approx(recall)
+    assert "recall of the given labels goes from" in effect.verdict
+    page = fj.write_edit(other, effect, tmp_path).read_text()
+    told = json.loads((tmp_path / "edit.json").read_text())
+    names = [[[model.classes[at] for at in np.flatnonzero(row)] for row in each] for each in sets]
+    assert [each["before"] for each in told["photographs"]] == names[0]
+    assert [each["after"] for each in told["photographs"]] == names[1]
+    assert told["changes"] == [
+        {"label": model.classes[at], "lost": lost, "gained": gained} for at, lost, gained in effect.label_changes
+    ]
+    # Photographs whose strongest label stays are shown, too.
+    assert (changed & (logits[0].argmax(1) == logits[1].argmax(1))).any()
+    assert page.count("<figcaption>") == min(12, changed.sum()) > 0
+    at = int(np.flatnonzero(changed)[effect.strength[changed].argmax()])
+    said = [", ".join(each[at]) or "no label" for each in names]
+    assert f"{said[0]} → <strong>{said[1]}</strong>" in page
 
 
 def test_linear_codes_measure_the_linear_edit(explanation):
