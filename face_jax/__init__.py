@@ -133,6 +133,7 @@ from .pipeline.selection import NoneOfTheClassError as NoneOfTheClassError
 from .pipeline.several import explain_classes as explain_classes
 from .recursion.recurse import recurse as recurse
 from .recursion.recurse import suggest_recursion as suggest_recursion
+from .report import ReportLinks as ReportLinks
 from .report import picture as picture
 from .report import sanity_figure as sanity_figure
 from .report import write_classes as write_classes

@@ -27,6 +27,7 @@ TESTED_BY = {
     "pipeline.class_groups": "pipeline/test_several.py",
     "pipeline.one_of_several": "pipeline/test_several.py",
     "pipeline.shared_bank": "pipeline/test_several.py",
+    "report.links": "cli/test_classes_command.py",
     "report.reasons": "report/test_action_pages.py",
     "report.written": "report/test_action_pages.py",
     "report.photographs": "report/test_unfolding.py",
