@@ -214,4 +214,4 @@ def _said(comparison: Comparison) -> list[tuple[str, str]]:
         f"{100 * max(comparison.null_predicts[0], 0):.0f} %), and B's {100 * max(back, 0):.0f} % of A's (shuffled "
         f"{100 * max(comparison.null_predicts[1], 0):.0f} %)."
     )
-    return [said, ("note", predicted)]
+    return [said, ("note", predicted), *(("note", each) for each in comparison.notes)]
