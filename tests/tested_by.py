@@ -17,6 +17,7 @@ TESTED_BY = {
     "attribution.averaged": "attribution/test_white_box.py",
     "attribution.perturbed": "attribution/test_black_box.py",
     "attribution.regions": "attribution/test_black_box.py",
+    "report.captions": "report/test_action_pages.py",
     "report.actions": "report/test_action_pages.py",
     "cli.actions": "cli/test_action_commands.py",
     "cli.classes": "cli/test_classes_command.py",

@@ -67,17 +67,18 @@ def why(
                 "give either a photograph, or --labels (and --images) for the photographs that the model gets wrong"
             )
         from ..action.misled import misled
-        from ..report import write_why
+        from ..report import balance, write_why
 
         found, _ = _loaded(explanation, model, weights, class_names, labels_of(multi_label, threshold))
         if image is not None:
             reasons: Any = found.why(image, instead_of, target=target, key=seed)
-            SAY.print(_told(reasons), markup=False)
+            for line in balance(reasons):
+                SAY.print(line, markup=False)
         else:
             reasons = misled(found, _source(images, labels), labels, key=seed, progress=bars)
             SAY.print(f"{len(reasons)} photographs of or as {found.target_name} are misread", markup=False)
         notes = [] if image is not None or reasons else ["The model gets none of the photographs wrong, of this class."]
-        print(write_why(found, reasons, out, notes=notes))
+        print(write_why(found, reasons, out, notes=notes, report=_report(explanation)))
 
 
 def edit(
@@ -147,7 +148,7 @@ def edit(
             notes = _without_weights(effect.recommended, out)
         for line in (effect.verdict, *notes):
             SAY.print(line, markup=False)
-        print(write_edit(found, effect, out, notes=notes))
+        print(write_edit(found, effect, out, notes=notes, report=_report(explanation)))
 
 
 def compare(
@@ -246,6 +247,12 @@ def _source(images: str | None, labels: str | None) -> Any:
     return files_of(labels)
 
 
+def _report(folder: pathlib.Path) -> pathlib.Path | None:
+    """The report beside an explanation's files, if there is one."""
+    file = folder / "report.html"
+    return file if file.exists() else None
+
+
 def _index(option: str, number: int) -> int:
     """A report's number of a concept, counted from 0."""
     if number < 1:
@@ -298,9 +305,3 @@ def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
         save_file(state, file)
         file.chmod(mode)
     return f"The edited weights, of the same architecture, are in {_WEIGHTS}."
-
-
-def _told(reasons: Any) -> str:
-    parts = reasons.parts
-    deciding = ", ".join(f"concept {at + 1} {parts.concepts[at]:+.2f}" for at in reasons.deciding)
-    return f"{reasons.names[0]} rather than {reasons.names[1]}: {parts.difference:+.2f} ({deciding})"

@@ -18,6 +18,7 @@ from ..explanation.record import Explanation
 from ..pictures.showing import view_of
 from ..support.arguments import instance
 from . import pictures
+from .captions import address_of, caption_table, captions
 from .tree import Pictures, crop_pictures
 from .written import about, write_page
 
@@ -25,7 +26,12 @@ _CASES, _MOVES, _CROPS = 12, 15, 4
 
 
 def write_edit(
-    explanation: Explanation, effect: EditEffect, folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+    explanation: Explanation,
+    effect: EditEffect,
+    folder: str | pathlib.Path,
+    *,
+    notes: Sequence[str] = (),
+    report: Any = None,
 ) -> pathlib.Path:
     """Write `edit.html` and `edit.json`: what an edit does to labelled photographs, beside its controls.
 
@@ -35,6 +41,7 @@ def write_edit(
     - `effect`: the result of `face_jax.measure_edit`.
     - `folder`: where they go; made if need be.
     - `notes`: what the page says besides.
+    - `report`: the explanation's `report.html`, if there is one: the edited concepts lead there.
 
     **Returns:** the page.
 
@@ -59,6 +66,7 @@ def write_edit(
         {"name": name, "count": count, **_sides(effect, lambda each, name=name: each.per_group[name])}
         for name, count in counts.items()
     ]
+    edited = np.flatnonzero(effect.amounts).tolist()
     unread = [f"{len(effect.unread)} photographs can't be read: {effect.unread[0]}"] if effect.unread else []
     breakdowns = [("By group", by_group), ("By class", by_class)]
     content = {
@@ -73,6 +81,7 @@ def write_edit(
         "moves": moves,
         "label_changes": labels,
         "cases": _changed(explanation, effect),
+        "captioned": captions(explanation, edited, address_of(report, folder)),
     }
     return write_page("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
 
@@ -97,6 +106,10 @@ def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]
     return {
         "explanation": about(explanation),
         "edit": effect.edit,
+        "concepts": [
+            {**each, "taken_out": float(effect.amounts[each["number"] - 1])}
+            for each in caption_table(explanation, np.flatnonzero(effect.amounts).tolist())
+        ],
         "recommended": effect.recommended,
         "verdict": effect.verdict,
         "before": told(effect.before),

@@ -3,6 +3,8 @@
 import collections
 import html
 import json
+import pathlib
+import re
 import types
 
 import PIL.Image
@@ -56,6 +58,25 @@ def test_why(command, folder):
     assert done.stdout.strip().endswith("why/why.html")
     told = json.loads((folder / "why" / "why.json").read_text())["photographs"][0]
     assert told["instead_of"]["class"] == "bluish"
+    # What is printed adds up, and is what the page says.
+    lines = re.findall(r"^(.*?) +([+-]\d+\.\d{3})(?: ± .*)?$", done.stderr, re.MULTILINE)
+    *parts, (whole, total) = [(name, float(value)) for name, value in lines]
+    assert whole == "reddish rather than bluish"
+    assert [name for name, _ in parts][-2:] == ["what the concepts leave out", "no activations at all"]
+    assert sum(value for _, value in parts) == pytest.approx(total, abs=0.0006 * len(lines))
+    assert total == pytest.approx(told["difference"], abs=0.001)
+    assert 'href="../explained' not in (folder / "why" / "why.html").read_text()
+
+
+def test_concepts_lead_to_the_report_that_is_there(command, folder):
+    (folder / "explained" / "report.html").touch()
+    for words in (["why", "3.png", "--instead-of", "bluish"], ["edit", "--remove", "1", "--labels", "labels.csv"]):
+        done = command(*words, "--explanation", "explained", "--out", f"deep/{words[0]}")
+        assert done.exit_code == 0, done.output
+        page = pathlib.Path(done.stdout.strip())
+        (address, *_) = re.findall(r'href="([^"#]+)#concept-1"', page.read_text())
+        assert (page.parent / address).resolve() == (folder / "explained" / "report.html").resolve()
+    (folder / "explained" / "report.html").unlink()
 
 
 def test_why_of_photographs_that_are_misread(command, folder):

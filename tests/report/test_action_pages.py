@@ -1,6 +1,7 @@
 """Pages of why, of an edit and of a comparison: self-contained, under their policy, on any screen; their JSON."""
 
 import dataclasses
+import html
 import json
 import re
 
@@ -10,6 +11,7 @@ from browser import browser_only, chromium, overflow, screen, shown, undecoded
 from toy_model import colour_model, pictures
 
 import face_jax as fj
+from face_jax.report import balance
 
 REDDISH, GREENISH = pictures(12, 0), pictures(4, 1)
 
@@ -94,10 +96,40 @@ def test_a_browser_shows_a_report_with_what_is_misread(explanation, misread, tmp
         assert overflow(view) == 0
 
 
+def test_concepts_that_are_spoken_of_have_captions(explanation, misread, pages, tmp_path):
+    named = dataclasses.replace(explanation.concepts[2], names=(fj.NameGuess("<i>brick", 0.2, 0.1, 0.05),))
+    concepts = (*explanation.concepts[:2], named, *explanation.concepts[3:])
+    other = dataclasses.replace(explanation, bank=dataclasses.replace(explanation.bank, concepts=concepts))
+    why = fj.write_why(
+        other, other.why(REDDISH[0], "bluish"), tmp_path / "why", report=tmp_path / "a b" / "report.html"
+    )
+    section = why.read_text()
+    section = section[section.index('<ul class="captions">') :]
+    section = section[: section.index("</ul>")]
+    assert re.findall(r'href="([^"]+)"', section) == [
+        f"../a%20b/report.html#concept-{number}" for number in (1, 2, 3, 4)
+    ]
+    assert section.count("<img") == sum(min(2, len(one.strongest)) for one in concepts)
+    assert "perhaps <strong>&lt;i&gt;brick</strong>, a guess" in section
+    (first, *_) = concepts[0].speaks_for
+    assert f"by itself speaks for {explanation.model.classes[first.index]}" in section
+    told = json.loads((tmp_path / "why" / "why.json").read_text())["concepts"]
+    assert told[2]["perhaps"] == ["<i>brick"]
+    report = fj.write_report(explanation, tmp_path, misread=misread).read_text()
+    captions = report[report.index('<ul class="captions">') :]
+    anchors = re.findall(r'href="#(concept-\d)"', captions[: captions.index("</ul>")])
+    assert anchors
+    assert all(f'id="{anchor}"' in report for anchor in anchors)
+    # Without a report, nothing leads there; of an edit, what is edited has captions.
+    assert pages["edit"].read_text().count('fill="#101216"') == 4
+
+
 def test_it_is_said_where_the_concepts_do_not_decide(explanation, pages, tmp_path):
     why = explanation.why(REDDISH[0], "bluish")
     outside = dataclasses.replace(why, parts=dataclasses.replace(why.parts, left_out=100.0))
-    assert "they don't say what decides" in fj.write_why(explanation, outside, tmp_path).read_text()
+    assert "they don't say what decides" in balance(outside)[-1]
+    assert "they don't say what decides" not in " ".join(balance(why))
+    assert "they don't say what decides" in html.unescape(fj.write_why(explanation, outside, tmp_path).read_text())
     assert "they don't say what decides" not in pages["why"].read_text()
 
 
