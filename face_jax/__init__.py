@@ -30,6 +30,7 @@ from . import metrics as metrics
 from . import study as study
 from .action.comparing import compare as compare
 from .action.comparison import Comparison as Comparison
+from .action.directions import ErasingDirections as ErasingDirections
 from .action.edits import edit as edit
 from .action.erasing import erasing_directions as erasing_directions
 from .action.measured import EditEffect as EditEffect

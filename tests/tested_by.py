@@ -5,6 +5,7 @@ A name that ends in a point is that of all modules in a package. A test compares
 
 TESTED_BY = {
     "action.comparison": "action/test_comparing.py",
+    "action.directions": "action/test_erasing.py",
     "action.intervals": "action/test_measured.py",
     "action.variants": "action/test_measured.py",
     "action.misled": "report/test_action_pages.py",

@@ -19,6 +19,7 @@ from ..support.precision import full_precision
 from ..support.progress_line import Watched
 from ..support.randomness import generator
 from ..support.reprs import short_repr
+from .directions import check_apart
 from .edits import Codes, Factors, edit_of, in_words
 from .intervals import Interval, Resampled
 from .variants import least_important, logits_under, other_concepts, random_banks, through
@@ -187,8 +188,8 @@ def measure_edit(
     - `images`: anything that `face_jax.photographs` takes, also photographs that weren't explained.
     - `labels`: the path of a CSV file with the columns `file`, `label` and, if wanted, `group`; `"folders"` where the
         photographs lie in folders named as their classes; a mapping from their names; or a list with one for each.
-    - `remove`, `scale`, `codes`, `along`: as for `face_jax.edit`. Measure on other photographs than those from which
-        `along` comes.
+    - `remove`, `scale`, `codes`, `along`: as for `face_jax.edit`. Photographs from which `along` was learned are
+        refused.
     - `draws`: of each control that is drawn.
     - `resamples`: of the bootstrap.
     - `batch`: photographs that go through the network together.
@@ -196,7 +197,7 @@ def measure_edit(
     - `progress`: whom to tell how far it is.
 
     **Returns:** accuracies, what changes into what, and whether the edit is to be recommended. Raises `ValueError` for
-    labels that aren't valid and for fewer than two photographs.
+    labels that aren't valid, for fewer than two photographs, and for photographs from which `along` was learned.
 
     **Example:**
 
@@ -213,7 +214,9 @@ def measure_edit(
     )
     random = generator(key := key_of(key))
     model = explanation.model
-    seen = through(model, labelled_photographs_for(model, images, labels), change, batch, progress)
+    known = labelled_photographs_for(model, images, labels)
+    check_apart(() if change.learned is None else change.learned.photographs, known.photographs, ("along", "images"))
+    seen = through(model, known, change, batch, progress)
     apply = logits_under(model, seen)
     before = seen.collected.logits
     amounts, bank = change.amounts, change.along

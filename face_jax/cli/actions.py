@@ -198,19 +198,16 @@ def compare(
 
 def _along(explanation: Any, images: str | None, along: str, source: Any, labels: Any, asked: Any) -> Any:
     """What goes with the concepts, in photographs that aren't those that the edit is measured on."""
+    from ..action.directions import check_apart, content_of
     from ..action.erasing import erasing_directions
     from ..model import labelled_photographs_for
 
+    # Before anything is computed, and by the options' names.
     learned = _source(images, along)
     ours, theirs = (
-        {each.digest(): each.name for each in labelled_photographs_for(explanation.model, *pair).photographs}
-        for pair in ((learned, along), (source, labels))
+        labelled_photographs_for(explanation.model, *pair).photographs for pair in ((learned, along), (source, labels))
     )
-    if common := ours.keys() & theirs.keys():
-        raise ValueError(
-            f"{len(common)} photographs of --along are in --labels as well, such as {ours[min(common)]}; what is "
-            "learned from a photograph can't be measured on it: give each in one of the tables"
-        )
+    check_apart(content_of(ours).keys(), theirs, ("--along", "--labels"))
     named = [*asked["remove"], *asked["scale"]]
     return erasing_directions(explanation, learned, along, remove=named, codes=asked["codes"], progress=bars)
 
