@@ -35,7 +35,9 @@ from .action.edits import edit as edit
 from .action.erasing import erasing_directions as erasing_directions
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit
+from .action.misled import Suspect as Suspect
 from .action.misled import misled as misled
+from .action.misled import suspects as suspects
 from .action.naming import TextImage as TextImage
 from .action.naming import name_concepts as name_concepts
 from .activations import GridCrops as GridCrops

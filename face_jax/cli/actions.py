@@ -12,6 +12,7 @@ from .options import labels_of, names_in
 from .output import SAY, bars, errors_in_words
 
 _EXPLANATION = pathlib.Path("face-jax-report")
+_SUSPECTS = 3
 _WEIGHTS = "edited.safetensors"
 
 Explained = Annotated[
@@ -66,7 +67,7 @@ def why(
             raise ValueError(
                 "give either a photograph, or --labels (and --images) for the photographs that the model gets wrong"
             )
-        from ..action.misled import misled
+        from ..action.misled import misled, suspects
         from ..report import balance, write_why
 
         found, _ = _loaded(explanation, model, weights, class_names, labels_of(multi_label, threshold))
@@ -77,6 +78,12 @@ def why(
         else:
             reasons = misled(found, _source(images, labels), labels, key=seed, progress=bars)
             SAY.print(f"{len(reasons)} photographs of or as {found.target_name} are misread", markup=False)
+            for one in suspects(reasons, key=seed)[:_SUSPECTS] if len(reasons) > 1 else ():
+                SAY.print(
+                    f"concept {one.number} adds {one.adds.value:+.2f} to the mistake ({one.adds.low:+.2f} to "
+                    f"{one.adds.high:+.2f})",
+                    markup=False,
+                )
         notes = [] if image is not None or reasons else ["The model gets none of the photographs wrong, of this class."]
         print(write_why(found, reasons, out, notes=notes, report=_report(explanation)))
 

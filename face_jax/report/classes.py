@@ -19,6 +19,7 @@ from . import pictures
 from .links import ReportLinks
 from .measures import MINOR
 from .page import write_report
+from .reasons import suspects_table
 from .tree import Pictures, crop_pictures
 from .written import write_page
 
@@ -94,7 +95,7 @@ def write_classes(
         "pairs": [page.pair(each) for each in told],
         "command": command,
     }
-    return write_page("classes", content, page.table(told), folder, file="index.html")
+    return write_page("classes", content, page.table(told, misread), folder, file="index.html")
 
 
 def _count(misread: dict[str, Any], name: str) -> int | None:
@@ -200,7 +201,7 @@ class _Page:
         others = (float(told.first[rest].sum()), float(told.second[rest].sum()))
         return {"told": told, "rows": rows, "rest": len(rest), "others": others}
 
-    def table(self, told: list[Apart]) -> dict[str, Any]:
+    def table(self, told: list[Apart], misread: dict[str, Any]) -> dict[str, Any]:
         """All of it in plain numbers and words."""
         found, usage = self._found, self._usage
         return plain(
@@ -214,6 +215,8 @@ class _Page:
                         "index": each.target.index,
                         "folder": self._folders[name],
                         "photographs": len(each.photographs),
+                        "misread": _count(misread, name),
+                        "suspects": suspects_table(misread.get(name, ())),
                         "report": f"{self._folders[name]}/report.html",
                         "numbers_in_the_bank": self._numbers[name] if found.shared else None,
                         "also_used_by": {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..action.misled import Suspect, suspects
 from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..pictures.showing import view_of
@@ -70,7 +71,8 @@ def write_why(
     title = "What misleads the classifier" if misread else f"Why {names[0]}, and not {names[1]}?"
     groups = _groups(explanation, every) if misread else []
     cases = [_case(explanation, each) for each in every[:_CASES]]
-    named = _named(groups, cases)
+    suspected = _misleading(every) if misread else []
+    named = _named(groups, cases) | {one.concept for one in suspected}
     content = {
         "title": title,
         "explanation": explanation,
@@ -78,11 +80,14 @@ def write_why(
         "exact": all(each.parts.exact for each in every),
         "groups": groups,
         "cases": cases,
+        "suspects": suspected,
+        "count": len(every),
         "captioned": captions(explanation, named, address_of(report, folder)),
     }
     data = {
         "explanation": about(explanation),
         "concepts": caption_table(explanation, range(len(explanation.concepts))),
+        "suspects": suspects_table(every) if misread else [],
         "photographs": [each.table() for each in every],
         "notes": list(notes),
     }
@@ -93,13 +98,26 @@ def misread_parts(explanation: Explanation, reasons: Sequence[Why]) -> dict[str,
     """What a report says of photographs that are misread: their means, the cases, and how many there are."""
     every = tuple(reasons)
     groups, cases = _groups(explanation, every), [_case(explanation, each) for each in every[:_CASES]]
+    suspected = _misleading(every)
+    named = _named(groups, cases) | {one.concept for one in suspected}
     return {
         "count": len(every),
         "exact": all(each.parts.exact for each in every),
         "groups": groups,
         "cases": cases,
-        "captioned": captions(explanation, _named(groups, cases), ""),
+        "suspects": suspected,
+        "captioned": captions(explanation, named, ""),
     }
+
+
+def suspects_table(every: Sequence[Why]) -> list[dict[str, Any]]:
+    """Every concept by how much it misleads, in plain numbers; empty for fewer than two photographs."""
+    return [one.table() for one in suspects(every)] if len(every) > 1 else []
+
+
+def _misleading(every: Sequence[Why]) -> list[Suspect]:
+    """The concepts that mislead most, as far as they do."""
+    return [one for one in suspects(every)[:_ROWS] if one.adds.value > 0] if len(every) > 1 else []
 
 
 def balance(why: Why) -> list[str]:

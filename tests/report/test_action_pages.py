@@ -133,6 +133,34 @@ def test_it_is_said_where_the_concepts_do_not_decide(explanation, pages, tmp_pat
     assert "they don't say what decides" not in pages["why"].read_text()
 
 
+def test_suspects_are_ranked_by_what_they_add_to_the_mistake(explanation, misread, pages, tmp_path):
+    adds = np.stack([each.parts.concepts for each in misread])
+    found = fj.suspects(misread, key=0)
+    assert [one.concept for one in found] == np.argsort(-adds.mean(0), kind="stable").tolist()
+    random = np.random.default_rng(1)
+    for one in found:
+        own = adds[:, one.concept]
+        assert one.adds.value == pytest.approx(own.mean(), abs=1e-9)
+        assert one.often == (own > 0).mean()
+        # The same interval by drawing photographs one by one, as far as draws are alike.
+        drawn = own[random.integers(0, len(own), (4000, len(own)))].mean(1)
+        bounds = np.quantile(drawn, [0.025, 0.975])
+        np.testing.assert_allclose([one.adds.low, one.adds.high], bounds, atol=0.15 * np.ptp(own) + 1e-9)
+    told = json.loads((pages["misled"].parent / "why.json").read_text())["suspects"]
+    assert [one["number"] for one in told] == [one.number for one in found]
+    report = fj.write_report(explanation, tmp_path, misread=misread).read_text()
+    for text in (pages["misled"].read_text(), report):
+        rows = re.findall(r"<tr><th>concept (\d)</th><td>([+-]\d+\.\d\d) ", text)
+        assert rows == [(str(one.number), f"{one.adds.value:+.2f}") for one in found if one.adds.value > 0]
+        assert "too narrow where they are as few as here" in text
+    assert "Suspects" not in fj.write_report(explanation, tmp_path, misread=misread[:1]).read_text()
+    with pytest.raises(ValueError, match="misread has 1 photographs"):
+        fj.suspects(misread[:1])
+    shorter = dataclasses.replace(misread[0].parts, concepts=misread[0].parts.concepts[:2])
+    with pytest.raises(ValueError, match="different numbers of concepts"):
+        fj.suspects([dataclasses.replace(misread[0], parts=shorter), *misread[1:]])
+
+
 def test_labels_are_not_mistaken_for_each_other(explanation):
     labels = dataclasses.replace(explanation, model=colour_model(outputs=fj.MultiLabel()))
     with pytest.raises(ValueError, match="aren't mistaken for each other"):
