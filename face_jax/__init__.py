@@ -30,11 +30,14 @@ from . import metrics as metrics
 from . import study as study
 from .action.comparing import compare as compare
 from .action.comparison import Comparison as Comparison
+from .action.directions import ErasingDirections as ErasingDirections
 from .action.edits import edit as edit
 from .action.erasing import erasing_directions as erasing_directions
 from .action.measured import EditEffect as EditEffect
 from .action.measured import measure_edit as measure_edit
+from .action.misled import Suspect as Suspect
 from .action.misled import misled as misled
+from .action.misled import suspects as suspects
 from .action.naming import TextImage as TextImage
 from .action.naming import name_concepts as name_concepts
 from .activations import GridCrops as GridCrops
@@ -133,6 +136,7 @@ from .pipeline.selection import NoneOfTheClassError as NoneOfTheClassError
 from .pipeline.several import explain_classes as explain_classes
 from .recursion.recurse import recurse as recurse
 from .recursion.recurse import suggest_recursion as suggest_recursion
+from .report import ReportLinks as ReportLinks
 from .report import picture as picture
 from .report import sanity_figure as sanity_figure
 from .report import write_classes as write_classes

@@ -5,6 +5,7 @@ A name that ends in a point is that of all modules in a package. A test compares
 
 TESTED_BY = {
     "action.comparison": "action/test_comparing.py",
+    "action.directions": "action/test_erasing.py",
     "action.intervals": "action/test_measured.py",
     "action.variants": "action/test_measured.py",
     "action.misled": "report/test_action_pages.py",
@@ -17,6 +18,7 @@ TESTED_BY = {
     "attribution.averaged": "attribution/test_white_box.py",
     "attribution.perturbed": "attribution/test_black_box.py",
     "attribution.regions": "attribution/test_black_box.py",
+    "report.captions": "report/test_action_pages.py",
     "report.actions": "report/test_action_pages.py",
     "cli.actions": "cli/test_action_commands.py",
     "cli.classes": "cli/test_classes_command.py",
@@ -27,6 +29,7 @@ TESTED_BY = {
     "pipeline.class_groups": "pipeline/test_several.py",
     "pipeline.one_of_several": "pipeline/test_several.py",
     "pipeline.shared_bank": "pipeline/test_several.py",
+    "report.links": "cli/test_classes_command.py",
     "report.reasons": "report/test_action_pages.py",
     "report.written": "report/test_action_pages.py",
     "report.photographs": "report/test_unfolding.py",

@@ -51,7 +51,8 @@ def compare(
     **Arguments:**
 
     - `first`, `second`: the explanations.
-    - `images`: photographs to compare them in; by default those that both explain, found by their content.
+    - `images`: photographs to compare them in; by default those that both explain, found by their content, or, where
+        these are fewer than eight (an edit makes photographs leave the class), all that either explains.
     - `shuffles`: of the photographs.
     - `least`: the least correlation of concepts that are called shared.
     - `batch`: photographs that go through a network together.
@@ -71,10 +72,11 @@ def compare(
     shuffles, batch = enough("shuffles", shuffles, 20), check_count("batch", batch, "pictures")
     least = real("least", least, "correlation", least=0, below=1)
     random = generator(key := key_of(key))
-    photographs, maps = _together(first, second, images, batch, progress)
+    photographs, maps, notes = _together(first, second, images, batch, progress)
     if len(photographs) < _FEWEST:
+        whose = "images has" if images is not None else "first and second explain"
         raise ValueError(
-            f"first and second have {len(photographs)} photographs in common, and shuffling so few says nothing; give "
+            f"{whose} {len(photographs)} photographs that can be read, and shuffling so few says nothing; give "
             f"at least {_FEWEST} as images"
         )
     settings = [each.model.preprocess.settings() for each in (first, second)]
@@ -106,27 +108,43 @@ def compare(
     return Comparison(
         first, second, photographs, "grid" if same_region else "photographs", correlation, (silent[0], silent[1]),
         tuple(sorted(matches, key=lambda match: -match.correlation)), null, threshold, predicted[0], predicted[1],
-        (chance[0], chance[1]),
+        (chance[0], chance[1]), notes,
     )  # fmt: skip
 
 
 def _together(
     first: Explanation, second: Explanation, images: Any, batch: int, progress: Watched
-) -> tuple[tuple[Photograph, ...], list[Float[np.ndarray, "image y x channel"]]]:
-    """Photographs that both can be looked at in, and both layers' activations of them."""
+) -> tuple[tuple[Photograph, ...], list[Float[np.ndarray, "image y x channel"]], tuple[str, ...]]:
+    """Photographs that both can be looked at in, both layers' activations of them, and what to say of the choice."""
     if images is not None:
-        every = photographs_for(first.model, images)
-        found = [_activations(each.model, every, batch, progress) for each in (first, second)]
-        readable = [at for at in found[0][0] if at in set(found[1][0])]
-        maps = [each[[index.index(at) for at in readable]] for index, each in found]
-        return tuple(every[at] for at in readable), maps
+        return *_through(first, second, photographs_for(first.model, images), batch, progress), ()
     where = [{_content(one): at for at, one in enumerate(each.photographs)} for each in (first, second)]
     both = [content for content in where[0] if content in where[1]]
+    if len(both) < _FEWEST:
+        every = {
+            **{_content(one): one for one in second.photographs},
+            **{_content(one): one for one in first.photographs},
+        }
+        note = (
+            f"Both explain {len(both)} of the photographs only, too few to compare them in; these are the {len(every)} "
+            "that either explains."
+        )
+        return *_through(first, second, tuple(every.values()), batch, progress), (note,)
     maps = [
         each.pictures.collected.maps[[places[content] for content in both]]
         for each, places in zip((first, second), where, strict=True)
     ]
-    return tuple(first.photographs[where[0][content]] for content in both), maps
+    return tuple(first.photographs[where[0][content]] for content in both), maps, ()
+
+
+def _through(
+    first: Explanation, second: Explanation, every: tuple[Photograph, ...], batch: int, progress: Watched
+) -> tuple[tuple[Photograph, ...], list[Float[np.ndarray, "image y x channel"]]]:
+    """Those of some photographs that can be read, and both layers' activations of them."""
+    found = [_activations(each.model, every, batch, progress) for each in (first, second)]
+    readable = [at for at in found[0][0] if at in set(found[1][0])]
+    maps = [each[[index.index(at) for at in readable]] for index, each in found]
+    return tuple(every[at] for at in readable), maps
 
 
 def _content(photograph: Photograph) -> bytes:

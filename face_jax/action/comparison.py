@@ -55,6 +55,7 @@ class Comparison:
     - `predicts_second`, `predicts_first`: which share of the variance of one's codes (all of them, and of each concept)
         the other's predict, by linear regression, in photographs left out.
     - `null_predicts`: the 95 % quantile of the same with shuffled photographs, for the second's and the first's.
+    - `notes`: what to know of how they were compared.
     """
 
     first: Explanation
@@ -69,6 +70,7 @@ class Comparison:
     predicts_second: tuple[float, Float[np.ndarray, " second"]]
     predicts_first: tuple[float, Float[np.ndarray, " first"]]
     null_predicts: tuple[float, float]
+    notes: tuple[str, ...] = ()
 
     __repr__ = short_repr
 
@@ -105,6 +107,7 @@ class Comparison:
             "second": _name(self.second),
             "photographs": [photograph.name for photograph in self.photographs],
             "compared_at": self.places,
+            "notes": list(self.notes),
             "equal": self.equal,
             "silent": [[at + 1 for at in each] for each in self.silent],
             "threshold": self.threshold,

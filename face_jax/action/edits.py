@@ -22,6 +22,7 @@ from ..signs import as_explained
 from ..support.arguments import instance, one_of, real, real_array, shown
 from ..support.concepts import concepts_of
 from ..support.precision import full_precision
+from .directions import ErasingDirections, Learned, check_meant
 
 if TYPE_CHECKING:
     Codes = Literal["exact", "linear"]
@@ -42,12 +43,19 @@ class Edit:
     - `linear`: whether the codes U are those of least squares, `A W⁺`, which makes the edit one matrix; else those of
         non-negative least squares.
     - `directions`: D, what is taken out with each unit of a concept's codes; the concepts themselves if None.
+    - `learned`: what D was learned from, where `face_jax.erasing_directions` found it. Raises `ValueError` if that was
+        for another edit.
     """
 
     dictionary: Float[np.ndarray, "concept channel"]
     factors: Float[np.ndarray, " concept"]
     linear: bool
     directions: Float[np.ndarray, "concept channel"] | None = None
+    learned: Learned | None = None
+
+    def __post_init__(self) -> None:
+        if self.learned is not None:
+            check_meant(self.learned, self.dictionary, self.factors != 1, linear=self.linear)
 
     @property
     def along(self) -> Float[np.ndarray, "concept channel"]:
@@ -56,7 +64,7 @@ class Edit:
 
     @property
     def amounts(self) -> Float[np.ndarray, " concept"]:
-        """How much of each concept is taken out, as a share of its codes."""
+        """How much of each concept is taken out, as a share of its codes; below zero where it is put in."""
         return 1 - self.factors
 
     @property
@@ -149,12 +157,13 @@ def edit(
     - `codes`: how much of a concept is where: `"exact"`, by non-negative least squares as everywhere else; or
         `"linear"`, by least squares, which makes the edit a single matrix that needs no solver; what looks a little
         like the concept is changed by it, too.
-    - `along`: what is taken out with each unit of a concept's codes, `concept channel`, from
-        `face_jax.erasing_directions`; the concepts themselves if None.
+    - `along`: what is taken out with each unit of a concept's codes, from `face_jax.erasing_directions` for the same
+        concepts and `codes`; the concepts themselves if None. An array `concept channel` of one's own is taken as it
+        is.
 
     **Returns:** the split classifier, whose head is the same: it explains, is saved and is loaded like any other.
-    Raises `ValueError` for no concept, for one that there isn't and for one twice, `WrongModelError` for another model
-    than the one explained.
+    Raises `ValueError` for no concept, for one that there isn't and for one twice, and for what was learned along other
+    concepts or with other codes, `WrongModelError` for another model than the one explained.
 
     **Example:**
 
@@ -206,8 +215,10 @@ def edit_of(explanation: Explanation, remove: Any, scale: Any, codes: Any, along
             "remove and scale change no concept; name one, such as remove=[0] or scale={0: 0.5} for the first"
         )
     factors[list(named)] = list(named.values())
-    directions = None if along is None else _directions(along, explanation.dictionary.shape)
-    return Edit(np.asarray(explanation.dictionary), factors, codes == "linear", directions)
+    learned = along.learned if isinstance(along, ErasingDirections) else None
+    given = along if learned is None else along.directions
+    directions = None if along is None else _directions(given, explanation.dictionary.shape)
+    return Edit(np.asarray(explanation.dictionary), factors, codes == "linear", directions, learned)
 
 
 def _directions(along: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "concept channel"]:

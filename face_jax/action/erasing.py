@@ -13,6 +13,7 @@ from ..support.arguments import Whole, check_count, instance
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
 from ..support.progress_line import Watched
+from .directions import ErasingDirections, Learned, bank_digest, content_of
 from .edits import Codes, edit_of
 from .variants import through
 
@@ -31,7 +32,7 @@ def erasing_directions(
     codes: Codes = "exact",
     batch: Whole = 32,
     progress: Watched = None,
-) -> Float[np.ndarray, "concept channel"]:
+) -> ErasingDirections:
     """What goes with a concept, so that it can be taken out whole: `fj.edit(…, along=)`.
 
     A concept may tell exactly which photographs have a mark, and still be only a part of what the mark does to the
@@ -54,8 +55,9 @@ def erasing_directions(
 
     **Returns:** a row for each concept, in units of activations per unit of its codes: of those to be removed from one
     regression, of each other one from a regression on these and itself, so that what goes with it only because it
-    goes together with these isn't counted twice. Raises `ValueError` where classes have too few photographs, or a
-    concept to be removed doesn't vary among photographs of a class.
+    goes together with these isn't counted twice. It carries what it was learned from: edits of other concepts or with
+    other codes refuse it, and `face_jax.measure_edit` refuses its photographs. Raises `ValueError` where classes have
+    too few photographs, or a concept to be removed doesn't vary among photographs of a class.
 
     **Example:**
 
@@ -83,7 +85,13 @@ def erasing_directions(
     found[wanted] = _regressed(rows, amounts[:, wanted])
     for at in np.flatnonzero(change.amounts == 0):
         found[at] = _regressed(rows, amounts[:, [*wanted, at]])[-1]
-    return found
+    learned = Learned(
+        tuple(wanted.tolist()),
+        change.linear,
+        bank_digest(change.dictionary),
+        frozenset(content_of(seen.labels.photographs)),
+    )
+    return ErasingDirections(found, learned)
 
 
 def _within(rows: Float[np.ndarray, "image _"], labels: Any) -> Float[np.ndarray, "image _"]:

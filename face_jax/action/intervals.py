@@ -33,7 +33,7 @@ class Resampled:
         self.drawn = drawn
 
     def _counts(self, size: int) -> Float[np.ndarray, "resample member"]:
-        return self.random.multinomial(size, np.full(size, 1 / size), self.resamples).astype(np.float64)
+        return _counts(size, self.resamples, self.random)
 
     def mean(self, values: Float[np.ndarray, " image"]) -> Interval:
         """The mean of values, one a photograph."""
@@ -43,6 +43,17 @@ class Resampled:
         """The plain mean over some of the photographs."""
         inside = values[some]
         return _interval(float(inside.mean()), self._counts(len(inside)) @ inside / len(inside))
+
+
+def means(values: Float[np.ndarray, "image _"], resamples: int, random: np.random.Generator) -> tuple[Interval, ...]:
+    """The mean of each column over photographs; all columns are drawn together."""
+    drawn = _counts(len(values), resamples, random) @ values / len(values)
+    return tuple(_interval(float(one), some) for one, some in zip(values.mean(0), drawn.T, strict=True))
+
+
+def _counts(size: int, resamples: int, random: np.random.Generator) -> Float[np.ndarray, "resample member"]:
+    """How often each of some photographs is drawn."""
+    return random.multinomial(size, np.full(size, 1 / size), resamples).astype(np.float64)
 
 
 def _interval(value: float, resampled: Float[np.ndarray, " resample"]) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from ..activations import survey
 from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..model import labelled_photographs_for
-from ..support.arguments import Seed, Whole, check_count, instance
+from ..support.arguments import Seed, Whole, check_count, enough, instance, key_of, several
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
 from ..support.progress_line import Watched, progress_of
+from ..support.randomness import generator
+from .intervals import Interval, means
 
 
 @interruptible()
@@ -73,3 +76,66 @@ def misled(
             found.append(explanation.why(photograph, int(truth[at]), **options))
             advance(1)
     return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """A concept by how much it misleads.
+
+    **Arguments:**
+
+    - `concept`: which, from 0.
+    - `adds`: what it adds to the logit of the class that is predicted wrongly less that of the right one, in the mean
+        of the photographs that are misread, with its 95 % interval over photographs.
+    - `often`: share of these photographs in which it adds.
+    """
+
+    concept: int
+    adds: Interval
+    often: float
+
+    @property
+    def number(self) -> int:
+        """What reports call it."""
+        return self.concept + 1
+
+    def table(self) -> dict[str, Any]:
+        """All of it in plain numbers."""
+        return {"number": self.number, "adds": dataclasses.asdict(self.adds), "often": self.often}
+
+
+def suspects(misread: Any, *, resamples: Whole = 2000, key: Seed = None) -> tuple[Suspect, ...]:
+    """Concepts by how much they mislead, the most misleading first: where to look for a shortcut.
+
+    What a concept adds to the mistake is averaged over the photographs; its interval comes from drawing photographs
+    again (bootstrap, percentiles), and is too narrow where they are few. That a concept misleads doesn't say what it
+    is, nor that the model is better without it: look at its crops, and measure the edit.
+
+    **Arguments:**
+
+    - `misread`: the result of `face_jax.misled`, or some of its entries: those of one kind of mistake, say.
+    - `resamples`: of the bootstrap.
+    - `key`: for it, or a seed.
+
+    **Returns:** every concept. Raises `ValueError` for fewer than two photographs, and for entries of explanations with
+    different numbers of concepts.
+
+    **Example:**
+
+    >>> wrong = fj.misled(explanation, images[:3], ["cold"] * 3)
+    >>> first, *_ = fj.suspects(wrong, key=0)
+    >>> first.adds.low <= first.adds.value <= first.adds.high
+    True
+    """
+    every = several("misread", misread, "the results of misled")
+    for each in every:
+        instance("misread", each, Why, "what face_jax.misled returns")
+    if len(every) < 2:
+        raise ValueError(f"misread has {len(every)} photographs, of which no mean can be said; give two or more")
+    if len({len(each.parts.concepts) for each in every}) > 1:
+        raise ValueError("misread has entries of explanations with different numbers of concepts; give those of one")
+    adds = np.stack([each.parts.concepts for each in every]).astype(np.float64)
+    found = means(adds, enough("resamples", resamples, 100), generator(key_of(key)))
+    often = (adds > 0).mean(0)
+    order = np.argsort([-each.value for each in found], kind="stable").tolist()
+    return tuple(Suspect(at, found[at], float(often[at])) for at in order)

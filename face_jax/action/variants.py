@@ -23,6 +23,8 @@ from ..support.progress import Stopwatch
 from ..support.progress_line import Watched, progress_of
 from .edits import Edit
 
+_CANCELS = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
@@ -76,7 +78,10 @@ def logits_under(model: SplitModel, seen: Seen) -> Any:
 
 
 def other_concepts(seen: Seen, change: Edit, draws: int, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Amounts of other concepts, as many as are edited, by which as much is taken out of these photographs."""
+    """Amounts of other concepts, as many as are edited and in the edit's proportions, by which as much is changed.
+
+    They have the edit's own signs: where it puts a concept in, so do they.
+    """
     codes = seen.codes.reshape(-1, seen.codes.shape[-1]).astype(np.float64)
     bank = change.along.astype(np.float64)
     overlap = (codes.T @ codes) * (bank @ bank.T)
@@ -88,23 +93,25 @@ def other_concepts(seen: Seen, change: Edit, draws: int, random: np.random.Gener
     others = [at for at in np.flatnonzero(change.amounts == 0).tolist() if overlap[at, at] > 0]
     if len(others) < len(edited):
         return
-    tried: set[tuple[int, ...]] = set()
+    tried: set[tuple[float, ...]] = set()
     for _ in range(10 * draws):
-        chosen = tuple(sorted(random.choice(others, len(edited), replace=False).tolist()))
-        if chosen in tried or len(tried) == draws:
+        amounts = np.zeros(len(bank))
+        amounts[random.choice(others, len(edited), replace=False)] = change.amounts[edited]
+        if (chosen := tuple(amounts.tolist())) in tried or len(tried) == draws:
+            continue
+        # Amounts of either sign that cancel, in directions that are alike, would have to be beyond all measure.
+        if size(amounts) <= _CANCELS * np.sqrt(amounts**2 @ np.diag(overlap)):
             continue
         tried.add(chosen)
-        amounts = np.zeros(len(bank))
-        amounts[list(chosen)] = 1
         yield amounts * size(change.amounts) / size(amounts)
 
 
 def least_important(change: Edit) -> Iterator[np.ndarray]:
-    """All of the least important concept that isn't edited."""
+    """The least important concept that isn't edited, changed by each of the edit's own amounts."""
     others = np.flatnonzero(change.amounts == 0)
-    if len(others):
+    for amount in np.unique(change.amounts[change.amounts != 0]) if len(others) else ():
         amounts = np.zeros(len(change.factors))
-        amounts[others[-1]] = 1
+        amounts[others[-1]] = amount
         yield amounts
 
 

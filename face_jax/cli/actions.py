@@ -12,6 +12,8 @@ from .options import labels_of, names_in
 from .output import SAY, bars, errors_in_words
 
 _EXPLANATION = pathlib.Path("face-jax-report")
+_SUSPECTS = 3
+_WEIGHTS = "edited.safetensors"
 
 Explained = Annotated[
     pathlib.Path, typer.Option("--explanation", help="The folder that face-jax explain wrote (its --out).")
@@ -65,18 +67,25 @@ def why(
             raise ValueError(
                 "give either a photograph, or --labels (and --images) for the photographs that the model gets wrong"
             )
-        from ..action.misled import misled
-        from ..report import write_why
+        from ..action.misled import misled, suspects
+        from ..report import balance, write_why
 
         found, _ = _loaded(explanation, model, weights, class_names, labels_of(multi_label, threshold))
         if image is not None:
             reasons: Any = found.why(image, instead_of, target=target, key=seed)
-            SAY.print(_told(reasons), markup=False)
+            for line in balance(reasons):
+                SAY.print(line, markup=False)
         else:
             reasons = misled(found, _source(images, labels), labels, key=seed, progress=bars)
             SAY.print(f"{len(reasons)} photographs of or as {found.target_name} are misread", markup=False)
+            for one in suspects(reasons, key=seed)[:_SUSPECTS] if len(reasons) > 1 else ():
+                SAY.print(
+                    f"concept {one.number} adds {one.adds.value:+.2f} to the mistake ({one.adds.low:+.2f} to "
+                    f"{one.adds.high:+.2f})",
+                    markup=False,
+                )
         notes = [] if image is not None or reasons else ["The model gets none of the photographs wrong, of this class."]
-        print(write_why(found, reasons, out, notes=notes))
+        print(write_why(found, reasons, out, notes=notes, report=_report(explanation)))
 
 
 def edit(
@@ -105,8 +114,14 @@ def edit(
     multi_label: MultiLabels = None,
     threshold: Threshold = None,
     draws: Annotated[int, typer.Option(help="Of each control that is drawn at random.")] = 10,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Write the weights of a linear edit that isn't recommended, too.")
+    ] = False,
     out: Annotated[
-        pathlib.Path, typer.Option(help="Folder for edit.html, edit.json and, of a linear edit, edited.safetensors.")
+        pathlib.Path,
+        typer.Option(
+            help="Folder for edit.html, edit.json and, of a linear edit that is recommended, edited.safetensors."
+        ),
     ] = pathlib.Path("face-jax-edit"),
     seed: Seed = 0,
 ) -> None:
@@ -114,6 +129,8 @@ def edit(
     with errors_in_words(), interruptible():
         if labels is None:
             raise ValueError("--labels is needed: what an edit does can only be told on labelled photographs")
+        if anyway and codes != "linear":
+            raise ValueError("--anyway is of the weights, which only a linear edit has; give --codes linear with it")
         asked: Any = {
             "remove": [_index("--remove", number) for number in remove or ()],
             "scale": dict(_scaled(word) for word in scale or ()),
@@ -130,18 +147,25 @@ def edit(
         if along is not None:
             asked["along"] = _along(found, images, along, source, labels, asked)
         effect = measure_edit(found, source, labels, **asked, draws=draws, key=seed, progress=bars)
-        notes = []
-        if codes == "linear":
-            notes.append(_saved(edit_model(found.model, found, **asked), loaded, out))
-        SAY.print(effect.verdict, markup=False)
-        print(write_edit(found, effect, out, notes=notes))
+        if codes == "linear" and (effect.recommended or anyway):
+            notes = [_saved(edit_model(found.model, found, **asked), loaded, out)]
+            if not effect.recommended:
+                notes.insert(0, "The edit isn't recommended, and its weights were asked for all the same (--anyway).")
+        else:
+            notes = _without_weights(effect.recommended, out)
+        for line in (effect.verdict, *notes):
+            SAY.print(line, markup=False)
+        print(write_edit(found, effect, out, notes=notes, report=_report(explanation)))
 
 
 def compare(
     first: Annotated[pathlib.Path, typer.Argument(help="A folder that face-jax explain wrote.")],
     second: Annotated[pathlib.Path, typer.Argument(help="Another one.")],
     images: Annotated[
-        str | None, typer.Option(help="Photographs to compare them in; by default those that both explain.")
+        str | None,
+        typer.Option(
+            help="Photographs to compare them in; by default those that both explain, or either, if both share few."
+        ),
     ] = None,
     model: Model = None,
     weights: Weights = "DEFAULT",
@@ -150,6 +174,9 @@ def compare(
         str | None, typer.Option(help="The second one's weights; the first's by default.")
     ] = None,
     class_names: ClassNames = None,
+    second_class_names: Annotated[
+        pathlib.Path | None, typer.Option(help="The second one's class names; the first's by default.")
+    ] = None,
     multi_label: MultiLabels = None,
     threshold: Threshold = None,
     out: Annotated[pathlib.Path, typer.Option(help="Folder for comparison.html and comparison.json.")] = pathlib.Path(
@@ -164,30 +191,30 @@ def compare(
 
         meant = labels_of(multi_label, threshold)
         one, _ = _loaded(first, model, weights, class_names, meant)
-        other, _ = _loaded(second, second_model or model, second_weights or weights, class_names, meant)
+        names = second_class_names or class_names
+        other, _ = _loaded(second, second_model or model, second_weights or weights, names, meant)
         found = compared(one, other, images, key=seed, progress=bars)
         SAY.print(
             f"{len(found.shared)} concepts are shared, {len(found.only_first)} only in the first, "
             f"{len(found.only_second)} only in the second"
         )
+        for note in found.notes:
+            SAY.print(note, markup=False)
         print(write_comparison(found, out))
 
 
 def _along(explanation: Any, images: str | None, along: str, source: Any, labels: Any, asked: Any) -> Any:
     """What goes with the concepts, in photographs that aren't those that the edit is measured on."""
+    from ..action.directions import check_apart, content_of
     from ..action.erasing import erasing_directions
     from ..model import labelled_photographs_for
 
+    # Before anything is computed, and by the options' names.
     learned = _source(images, along)
     ours, theirs = (
-        {each.digest(): each.name for each in labelled_photographs_for(explanation.model, *pair).photographs}
-        for pair in ((learned, along), (source, labels))
+        labelled_photographs_for(explanation.model, *pair).photographs for pair in ((learned, along), (source, labels))
     )
-    if common := ours.keys() & theirs.keys():
-        raise ValueError(
-            f"{len(common)} photographs of --along are in --labels as well, such as {ours[min(common)]}; what is "
-            "learned from a photograph can't be measured on it: give each in one of the tables"
-        )
+    check_apart(content_of(ours).keys(), theirs, ("--along", "--labels"))
     named = [*asked["remove"], *asked["scale"]]
     return erasing_directions(explanation, learned, along, remove=named, codes=asked["codes"], progress=bars)
 
@@ -224,6 +251,12 @@ def _source(images: str | None, labels: str | None) -> Any:
     return files_of(labels)
 
 
+def _report(folder: pathlib.Path) -> pathlib.Path | None:
+    """The report beside an explanation's files, if there is one."""
+    file = folder / "report.html"
+    return file if file.exists() else None
+
+
 def _index(option: str, number: int) -> int:
     """A report's number of a concept, counted from 0."""
     if number < 1:
@@ -238,6 +271,20 @@ def _scaled(word: str) -> tuple[int, float]:
     except ValueError:
         raise ValueError(f"--scale {word!r} isn't a concept and a factor; give them as 2=0.5") from None
     return _index("--scale", found[0]), found[1]
+
+
+def _without_weights(recommended: bool, out: pathlib.Path) -> list[str]:
+    """What to say where no weights are written."""
+    if recommended:
+        return [
+            "To use it: the same command with --codes linear measures the edit as one matrix and, if that is "
+            "recommended, too, writes the edited weights. In Python face_jax.edit gives this edit itself, with exact "
+            "codes, and face_jax.bridges.edited_module a torch module of it."
+        ]
+    notes = ["No weights are written, as the edit isn't recommended (those of a linear edit are with --anyway)."]
+    if (out / _WEIGHTS).exists():
+        notes.append(f"{_WEIGHTS} in this folder is of an earlier run.")
+    return notes
 
 
 def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
@@ -255,11 +302,10 @@ def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
         )
     with put_together(folder_of(out)) as new:
         state = {name: value.clone().contiguous() for name, value in module.state_dict().items()}
-        save_file(state, new / "edited.safetensors")
-    return "The edited weights, of the same architecture, are in edited.safetensors."
-
-
-def _told(reasons: Any) -> str:
-    parts = reasons.parts
-    deciding = ", ".join(f"concept {at + 1} {parts.concepts[at]:+.2f}" for at in reasons.deciding)
-    return f"{reasons.names[0]} rather than {reasons.names[1]}: {parts.difference:+.2f} ({deciding})"
+        file = new / _WEIGHTS
+        # It would be for its owner alone, whatever other files are.
+        file.touch()
+        mode = file.stat().st_mode
+        save_file(state, file)
+        file.chmod(mode)
+    return f"The edited weights, of the same architecture, are in {_WEIGHTS}."

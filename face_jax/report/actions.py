@@ -18,6 +18,7 @@ from ..explanation.record import Explanation
 from ..pictures.showing import view_of
 from ..support.arguments import instance
 from . import pictures
+from .captions import address_of, caption_table, captions
 from .tree import Pictures, crop_pictures
 from .written import about, write_page
 
@@ -25,7 +26,12 @@ _CASES, _MOVES, _CROPS = 12, 15, 4
 
 
 def write_edit(
-    explanation: Explanation, effect: EditEffect, folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+    explanation: Explanation,
+    effect: EditEffect,
+    folder: str | pathlib.Path,
+    *,
+    notes: Sequence[str] = (),
+    report: Any = None,
 ) -> pathlib.Path:
     """Write `edit.html` and `edit.json`: what an edit does to labelled photographs, beside its controls.
 
@@ -35,6 +41,7 @@ def write_edit(
     - `effect`: the result of `face_jax.measure_edit`.
     - `folder`: where they go; made if need be.
     - `notes`: what the page says besides.
+    - `report`: the explanation's `report.html`, if there is one: the edited concepts lead there.
 
     **Returns:** the page.
 
@@ -47,11 +54,8 @@ def write_edit(
     instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     instance("effect", effect, EditEffect, "the result of face_jax.measure_edit")
     classes = explanation.model.classes
-    exclusive = explanation.model.outputs.exclusive
-    moves = [
-        (classes[first], classes[second] if exclusive else "is predicted otherwise", count)
-        for first, second, count in effect.moves[:_MOVES]
-    ]
+    moves = [(classes[first], classes[second], count) for first, second, count in effect.moves[:_MOVES]]
+    labels = [(classes[at], lost, gained) for at, lost, gained in effect.label_changes[:_MOVES]]
     counts = {name: effect.groups.count(name) for name in effect.after.per_group}
     numbers = {at: int((effect.labels == at).sum()) for at in effect.after.per_class}
     by_class = [
@@ -62,6 +66,7 @@ def write_edit(
         {"name": name, "count": count, **_sides(effect, lambda each, name=name: each.per_group[name])}
         for name, count in counts.items()
     ]
+    edited = np.flatnonzero(effect.amounts).tolist()
     unread = [f"{len(effect.unread)} photographs can't be read: {effect.unread[0]}"] if effect.unread else []
     breakdowns = [("By group", by_group), ("By class", by_class)]
     content = {
@@ -70,9 +75,13 @@ def write_edit(
         "notes": [*unread, *notes],
         "controls": CONTROLS,
         "draws": max((len(each.draws) for each in effect.controls), default=0),
+        "removed": bool(np.isin(effect.amounts, (0, 1)).all()),
+        "most": next((each.most for each in effect.controls if each.kind == "other concepts"), None),
         "breakdowns": [(title, rows) for title, rows in breakdowns if rows],
         "moves": moves,
+        "label_changes": labels,
         "cases": _changed(explanation, effect),
+        "captioned": captions(explanation, edited, address_of(report, folder)),
     }
     return write_page("edit", content, _effect_table(explanation, effect, [*unread, *notes]), folder)
 
@@ -97,31 +106,45 @@ def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]
     return {
         "explanation": about(explanation),
         "edit": effect.edit,
+        "concepts": [
+            {**each, "taken_out": float(effect.amounts[each["number"] - 1])}
+            for each in caption_table(explanation, np.flatnonzero(effect.amounts).tolist())
+        ],
         "recommended": effect.recommended,
         "verdict": effect.verdict,
         "before": told(effect.before),
         "after": told(effect.after),
         "controls": [told(each) for each in effect.controls],
         "gain_above_controls": {name: dataclasses.asdict(value) for name, value in effect.above.items()},
+        "accuracy_is": effect.measure,
         "changes": [
             {"before": classes[first], "after": classes[second], "photographs": count}
             for first, second, count in effect.moves
-        ],
+        ]
+        if effect.label_sets is None
+        else [{"label": classes[at], "lost": lost, "gained": gained} for at, lost, gained in effect.label_changes],
         "photographs": [
-            {"file": photograph.name, "label": classes[label], "before": classes[was], "after": classes[now]}
+            {"file": photograph.name, "label": classes[label]}
+            | dict(zip(("before", "after"), _predictions(effect, at, classes), strict=True))
             | ({"group": effect.groups[at]} if effect.groups else {})
-            for at, (photograph, label, (was, now)) in enumerate(
-                zip(effect.photographs, effect.labels, effect.predicted, strict=True)
-            )
+            for at, (photograph, label) in enumerate(zip(effect.photographs, effect.labels, strict=True))
         ],
         "notes": notes,
     }
 
 
+def _predictions(effect: EditEffect, at: int, classes: Sequence[str]) -> list[Any]:
+    """What is predicted of a photograph before and after: a class, or the labels as a list."""
+    if effect.label_sets is not None:
+        return [[classes[label] for label in np.flatnonzero(each)] for each in effect.label_sets[at]]
+    assert effect.predicted is not None
+    return [classes[number] for number in effect.predicted[at]]
+
+
 def _changed(explanation: Explanation, effect: EditEffect) -> list[dict[str, Any]]:
     """Photographs whose prediction changes, those with most of the concepts first."""
     model, classes = explanation.model, explanation.model.classes
-    changed = np.flatnonzero(effect.predicted[:, 0] != effect.predicted[:, 1])
+    changed = np.flatnonzero(effect.changes)
     chosen = changed[np.argsort(-effect.strength[changed], kind="stable")][:_CASES]
     if not len(chosen):
         return []
@@ -129,10 +152,11 @@ def _changed(explanation: Explanation, effect: EditEffect) -> list[dict[str, Any
     strength = np.linalg.norm(codes * effect.amounts, axis=-1)[..., None]
     maps = upsampled_codes(jnp.asarray(strength), model.preprocess.size)[..., 0]
     found = []
-    for at, lit in zip(chosen, maps, strict=True):
+    for at, lit in zip(chosen.tolist(), maps, strict=True):
         pixels = view_of(effect.photographs[at], model.preprocess)
         lit = pictures.spotlight(pixels, lit / max(float(lit.max()), 1e-30), pictures.concept_colour(1))
-        was, now = (classes[number] for number in effect.predicted[at])
+        said = _predictions(effect, at, classes)
+        was, now = (each if isinstance(each, str) else ", ".join(each) or "no label" for each in said)
         name, label = effect.photographs[at].name, classes[effect.labels[at]]
         picture, shown = pictures.data_uri(pixels), pictures.data_uri(lit)
         found.append({"name": name, "picture": picture, "map": shown, "before": was, "after": now, "label": label})
@@ -203,4 +227,4 @@ def _said(comparison: Comparison) -> list[tuple[str, str]]:
         f"{100 * max(comparison.null_predicts[0], 0):.0f} %), and B's {100 * max(back, 0):.0f} % of A's (shuffled "
         f"{100 * max(comparison.null_predicts[1], 0):.0f} %)."
     )
-    return [said, ("note", predicted)]
+    return [said, ("note", predicted), *(("note", each) for each in comparison.notes)]

@@ -16,7 +16,10 @@ from ..pipeline.class_folders import folder_names
 from ..support.arguments import Whole, instance, shown, whole
 from ..support.atomic_folder import folder_of
 from . import pictures
+from .links import ReportLinks
+from .measures import MINOR
 from .page import write_report
+from .reasons import suspects_table
 from .tree import Pictures, crop_pictures
 from .written import write_page
 
@@ -47,7 +50,8 @@ def write_classes(
     """Write `index.html` and `classes.json` for several classes, and each class's report in a folder of its own.
 
     The index shows which class uses which concept, as a picture and as a table, and which concepts tell the most
-    confusable classes apart, and leads to the reports.
+    confusable classes apart, and leads to the reports. These lead back, and each concept's line there to the other
+    classes for which it has at least a hundredth of the importance.
 
     **Arguments:**
 
@@ -78,10 +82,11 @@ def write_classes(
         )
     folder = folder_of(folder)
     folders = folder_names([*found.explanations, *found.failed])
-    for name, explanation in found.explanations.items():
-        write_report(explanation, folder / folders[name], command=command, misread=misread.get(name))
-    told = [found.tell_apart(*pair) for pair in found.confusable[:pairs]]
     page = _Page(found, folders)
+    for name, explanation in found.explanations.items():
+        options: Any = {"misread": misread.get(name), "links": page.links(name)}
+        write_report(explanation, folder / folders[name], command=command, **options)
+    told = [found.tell_apart(*pair) for pair in found.confusable[:pairs]]
     content = {
         "found": found,
         "classes": [{**page.card(name), "misread": _count(misread, name)} for name in found.explanations],
@@ -90,7 +95,7 @@ def write_classes(
         "pairs": [page.pair(each) for each in told],
         "command": command,
     }
-    return write_page("classes", content, page.table(told), folder, file="index.html")
+    return write_page("classes", content, page.table(told, misread), folder, file="index.html")
 
 
 def _count(misread: dict[str, Any], name: str) -> int | None:
@@ -118,6 +123,21 @@ class _Page:
             importance=concept.importance,
             crops=crop_pictures(explanation, concept.strongest[:crops], 96),
         )
+
+    def links(self, name: str) -> ReportLinks:
+        """From a class's report back to the index, and to the reports of other classes that use its concepts."""
+        called = {number: str(at) for number, at in enumerate(self._numbers.get(name, ()), start=1)}
+        used: dict[int, list[tuple[str, float, str]]] = {}
+        for column in self._usage.columns:
+            if name in column:
+                others = [self._use(other, number) for other, number in column.items() if other != name]
+                some = sorted((one for one in others if one[1] >= MINOR), key=lambda one: -one[1])
+                used |= {column[name]: some} if some else {}
+        return ReportLinks("../index.html", called, used)
+
+    def _use(self, name: str, number: int) -> tuple[str, float, str]:
+        importance = self._found.explanations[name].concepts[number - 1].importance
+        return name, importance, f"../{self._folders[name]}/report.html#concept-{number}"
 
     def card(self, name: str) -> dict[str, Any]:
         explanation = self._found.explanations[name]
@@ -181,7 +201,7 @@ class _Page:
         others = (float(told.first[rest].sum()), float(told.second[rest].sum()))
         return {"told": told, "rows": rows, "rest": len(rest), "others": others}
 
-    def table(self, told: list[Apart]) -> dict[str, Any]:
+    def table(self, told: list[Apart], misread: dict[str, Any]) -> dict[str, Any]:
         """All of it in plain numbers and words."""
         found, usage = self._found, self._usage
         return plain(
@@ -195,7 +215,17 @@ class _Page:
                         "index": each.target.index,
                         "folder": self._folders[name],
                         "photographs": len(each.photographs),
+                        "misread": _count(misread, name),
+                        "suspects": suspects_table(misread.get(name, ())),
+                        "report": f"{self._folders[name]}/report.html",
                         "numbers_in_the_bank": self._numbers[name] if found.shared else None,
+                        "also_used_by": {
+                            str(number): [
+                                {"class": other, "importance": importance, "report": address.removeprefix("../")}
+                                for other, importance, address in some
+                            ]
+                            for number, some in sorted(self.links(name).used.items())
+                        },
                     }
                     for name, each in found.explanations.items()
                 ],

@@ -21,6 +21,7 @@ from ..support.arguments import instance, several, shown
 from ..support.atomic_folder import folder_of, put_together
 from . import figures, pictures
 from .checks import forgetting, visualized
+from .links import checked_links
 from .measures import MINOR, measures
 from .photographs import Photographs
 from .policy import with_policy
@@ -52,6 +53,7 @@ def write_report(
     visualization: Visualization | None = None,
     sanity: SanityCheck | None = None,
     misread: Any = None,
+    links: Any = None,
 ) -> pathlib.Path:
     """Write an explanation's `report.html` into a folder: one file that needs no other, readable without explanation.
 
@@ -63,6 +65,7 @@ def write_report(
     - `visualization`: from `face_jax.visualize` of this explanation's dictionary.
     - `sanity`: from `face_jax.sanity_check` of this explanation.
     - `misread`: from `face_jax.misled` of this explanation: photographs that the model gets wrong.
+    - `links`: a `face_jax.ReportLinks` to other classes' reports, as `face_jax.write_classes` gives it.
 
     **Returns:** the file.
 
@@ -86,6 +89,7 @@ def write_report(
         "command": command,
         "visualized": None if visualization is None else visualized(visualization),
         "forgetting": None if sanity is None else forgetting(sanity),
+        "links": checked_links(links, explanation),
     }
     more["misread"] = None if misread is None else misread_parts(explanation, misread)
     folder = folder_of(folder)

@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from ..action.misled import Suspect, suspects
 from ..explanation.reasons import Why
 from ..explanation.record import Explanation
 from ..pictures.showing import view_of
 from ..support.arguments import instance, several
 from . import pictures
+from .captions import address_of, caption_table, captions
 from .written import about, write_page
 
 _CASES, _ROWS = 12, 8
+_OUTSIDE = (
+    "What the concepts leave out weighs more here than any of them: they don't say what decides. More concepts, or "
+    "concepts that keep the predictions (--faithfulness auto), say more."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +38,12 @@ class _Row:
 
 
 def write_why(
-    explanation: Explanation, reasons: Why | Sequence[Why], folder: str | pathlib.Path, *, notes: Sequence[str] = ()
+    explanation: Explanation,
+    reasons: Why | Sequence[Why],
+    folder: str | pathlib.Path,
+    *,
+    notes: Sequence[str] = (),
+    report: Any = None,
 ) -> pathlib.Path:
     """Write `why.html` and `why.json`: what each concept adds to the difference of two class scores, with maps.
 
@@ -42,6 +53,7 @@ def write_why(
     - `reasons`: the result of `explanation.why`, or several, as `face_jax.misled` gives them.
     - `folder`: where they go; made if need be.
     - `notes`: what the page says besides.
+    - `report`: the explanation's `report.html`, if there is one: concepts lead there.
 
     **Returns:** the page.
 
@@ -57,27 +69,81 @@ def write_why(
     misread = len(every) != 1
     names = ("", "") if misread else every[-1].names
     title = "What misleads the classifier" if misread else f"Why {names[0]}, and not {names[1]}?"
+    groups = _groups(explanation, every) if misread else []
+    cases = [_case(explanation, each) for each in every[:_CASES]]
+    suspected = _misleading(every) if misread else []
+    named = _named(groups, cases) | {one.concept for one in suspected}
     content = {
         "title": title,
         "explanation": explanation,
         "notes": tuple(notes),
         "exact": all(each.parts.exact for each in every),
-        "groups": _groups(explanation, every) if misread else [],
-        "cases": [_case(explanation, each) for each in every[:_CASES]],
+        "groups": groups,
+        "cases": cases,
+        "suspects": suspected,
+        "count": len(every),
+        "captioned": captions(explanation, named, address_of(report, folder)),
     }
-    data = {"explanation": about(explanation), "photographs": [each.table() for each in every], "notes": list(notes)}
+    data = {
+        "explanation": about(explanation),
+        "concepts": caption_table(explanation, range(len(explanation.concepts))),
+        "suspects": suspects_table(every) if misread else [],
+        "photographs": [each.table() for each in every],
+        "notes": list(notes),
+    }
     return write_page("why", content, data, folder)
 
 
 def misread_parts(explanation: Explanation, reasons: Sequence[Why]) -> dict[str, Any]:
     """What a report says of photographs that are misread: their means, the cases, and how many there are."""
     every = tuple(reasons)
+    groups, cases = _groups(explanation, every), [_case(explanation, each) for each in every[:_CASES]]
+    suspected = _misleading(every)
+    named = _named(groups, cases) | {one.concept for one in suspected}
     return {
         "count": len(every),
         "exact": all(each.parts.exact for each in every),
-        "groups": _groups(explanation, every),
-        "cases": [_case(explanation, each) for each in every[:_CASES]],
+        "groups": groups,
+        "cases": cases,
+        "suspects": suspected,
+        "captioned": captions(explanation, named, ""),
     }
+
+
+def suspects_table(every: Sequence[Why]) -> list[dict[str, Any]]:
+    """Every concept by how much it misleads, in plain numbers; empty for fewer than two photographs."""
+    return [one.table() for one in suspects(every)] if len(every) > 1 else []
+
+
+def _misleading(every: Sequence[Why]) -> list[Suspect]:
+    """The concepts that mislead most, as far as they do."""
+    return [one for one in suspects(every)[:_ROWS] if one.adds.value > 0] if len(every) > 1 else []
+
+
+def balance(why: Why) -> list[str]:
+    """The difference in lines of text: its parts as the page has them, the sum, and what the page warns of."""
+    parts = why.parts
+    rows = [
+        (row.name or f"concept {row.number}", row.adds, f" ± {row.error:.3f}" if row.error else "")
+        for row in _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
+    ]
+    rows.append((f"{why.names[0]} rather than {why.names[1]}", parts.total, ""))
+    width = max(len(name) for name, *_ in rows)
+    return [
+        *(f"{name:{width}} {adds:+9.3f}{error}" for name, adds, error in rows),
+        *([_OUTSIDE] if _outside(why) else []),
+    ]
+
+
+def _outside(why: Why) -> bool:
+    """Whether what the concepts leave out weighs more than any of them."""
+    return abs(why.parts.left_out) > float(np.abs(why.parts.concepts).max())
+
+
+def _named(groups: list[dict[str, Any]], cases: list[dict[str, Any]]) -> set[int]:
+    """The concepts, from 0, that tables and maps speak of by number."""
+    rows = [row.number for each in (*groups, *cases) for row in each["rows"] if row.number]
+    return {number - 1 for number in (*rows, *(number for case in cases for number, *_ in case["maps"]))}
 
 
 def _rows(adds: np.ndarray, error: np.ndarray, left_out: float, nothing: float, most: int) -> list[_Row]:
@@ -103,7 +169,7 @@ def _case(explanation: Explanation, why: Why) -> dict[str, Any]:
         lit = pictures.spotlight(pixels, strength / max(float(strength.max()), 1e-30), colour)
         maps.append((at + 1, colour, pictures.data_uri(lit)))
     rows = _rows(parts.concepts, parts.error, parts.left_out, parts.nothing, _ROWS)
-    outside = abs(parts.left_out) > float(np.abs(parts.concepts).max())
+    outside = _OUTSIDE if _outside(why) else ""
     return {"why": why, "picture": pictures.data_uri(pixels), "rows": rows, "maps": maps, "outside": outside}
 
 

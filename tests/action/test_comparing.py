@@ -114,8 +114,29 @@ def test_photographs_that_were_not_explained_may_be_given(explanation):
     assert found.equal
 
 
+def test_with_few_photographs_in_common_all_that_either_explains_are_taken(explanation):
+    def of(some):
+        collected = dataclasses.replace(explanation.pictures.collected[some])
+        shown = dataclasses.replace(
+            explanation.pictures, photographs=explanation.photographs[some], collected=collected
+        )
+        return dataclasses.replace(explanation, pictures=shown)
+
+    first, second = of(slice(0, 10)), of(slice(6, 16))
+    found = fj.compare(first, second, key=0)
+    assert len(found.photographs) == 16
+    assert {one.digest() for one in found.photographs} == {one.digest() for one in explanation.photographs}
+    assert found.equal
+    (note,) = found.notes
+    assert "Both explain 4 of the photographs only" in note
+    assert found.table()["notes"] == [note]
+    assert fj.compare(first, of(slice(0, 9)), key=0).notes == ()
+    with pytest.raises(ValueError, match="first and second explain 5 photographs"):
+        fj.compare(of(slice(0, 3)), of(slice(2, 5)), key=0)
+
+
 def test_too_few_photographs_are_refused(explanation):
-    with pytest.raises(ValueError, match="have 3 photographs in common"):
+    with pytest.raises(ValueError, match="images has 3 photographs"):
         fj.compare(explanation, explanation, IMAGES[:3])
     with pytest.raises(ValueError, match="least=1"):
         fj.compare(explanation, explanation, least=1)

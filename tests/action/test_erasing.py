@@ -1,5 +1,8 @@
 """What goes with a concept: a regression that can be written down, and edits along it."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,7 +84,7 @@ def test_edits_go_along_it_at_each_place(explanation, codes):
     after = np.asarray(edited.features(jnp.asarray(MODEL.preprocess(IMAGES[:3]))))
     bank = explanation.dictionary.astype(np.float64)
     found = np.asarray(explanation.encode(IMAGES[:3])) if codes == "exact" else before @ np.linalg.pinv(bank)
-    taken = found[..., :1] * along[0] + 0.5 * found[..., 2:] * along[2]
+    taken = found[..., :1] * along.directions[0] + 0.5 * found[..., 2:] * along.directions[2]
     np.testing.assert_allclose(after, before - taken, atol=1e-4 * np.abs(before).max())
 
 
@@ -98,6 +101,42 @@ def test_its_effect_is_measured_beside_controls_as_large(explanation, tmp_path):
     page = fj.write_edit(explanation, effect, tmp_path).read_text()
     assert "along the direction in which activations change with it" in page
     assert [control.kind for control in effect.controls] == ["other concepts", "least important", "random directions"]
+
+
+def test_what_was_learned_for_another_edit_or_from_these_photographs_is_refused(explanation):
+    labels = CLASSES.tolist()
+    along = fj.erasing_directions(explanation, IMAGES[::2], labels[::2], remove=[0])
+    for options, said in (
+        ({"remove": [1]}, r"along was learned for concepts \[0\] together, and concepts \[1\] are edited"),
+        ({"remove": [0], "scale": {2: 2}}, r"concepts \[0, 2\] are edited; call face_jax.erasing_directions with"),
+        ({"remove": [0], "codes": "linear"}, "along was learned with codes='exact', and the edit has codes='linear'"),
+    ):
+        for act in (
+            lambda **options: fj.edit(MODEL, explanation, **options),
+            lambda **options: fj.measure_edit(explanation, IMAGES[1::2], labels[1::2], **options),
+        ):
+            with pytest.raises(ValueError, match=said):
+                act(along=along, **options)
+    # Whatever becomes of an edit on its way to a torch module.
+    change = fj.edit(MODEL, explanation, remove=[0], along=along).features.change
+    with pytest.raises(ValueError, match="learned with codes='exact'"):
+        dataclasses.replace(change, linear=True)
+    bank = dataclasses.replace(explanation.bank, dictionary=2 * explanation.dictionary)
+    with pytest.raises(ValueError, match="along was learned for another explanation"):
+        fj.edit(MODEL, dataclasses.replace(explanation, bank=bank), remove=[0], along=along)
+    with pytest.raises(ValueError, match="1 photographs of along are in images as well, such as image 1; what is"):
+        fj.measure_edit(explanation, IMAGES[[1, 2, 3]], [0, 0, 0], remove=[0], along=along)
+    # Numbers of one's own have no such record.
+    fj.edit(MODEL, explanation, remove=[1], along=np.asarray(along))
+
+
+def test_directions_go_into_compiled_programs(explanation):
+    along = fj.erasing_directions(explanation, IMAGES, CLASSES.tolist(), remove=[0])
+    twice = jax.jit(lambda given: jax.tree.map(lambda each: 2 * each, given))(along)
+    assert isinstance(twice, fj.ErasingDirections)
+    assert twice.learned == along.learned
+    np.testing.assert_allclose(twice, 2 * along.directions)
+    assert fj.edit(MODEL, explanation, remove=[0], along=twice).name.endswith("and what goes with it")
 
 
 def test_what_says_nothing_is_refused(explanation):

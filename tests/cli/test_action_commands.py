@@ -1,14 +1,23 @@
 """The commands why, edit and compare, on a small explanation in files."""
 
+import collections
+import html
 import json
+import pathlib
+import re
+import types
 
 import PIL.Image
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 from toy_model import colour_model, pictures
 from typer.testing import CliRunner
 
 import face_jax as fj
 from face_jax import bridges
+from face_jax.action import measured
 from face_jax.cli import actions
 from face_jax.cli.app import app
 
@@ -49,6 +58,25 @@ def test_why(command, folder):
     assert done.stdout.strip().endswith("why/why.html")
     told = json.loads((folder / "why" / "why.json").read_text())["photographs"][0]
     assert told["instead_of"]["class"] == "bluish"
+    # What is printed adds up, and is what the page says.
+    lines = re.findall(r"^(.*?) +([+-]\d+\.\d{3})(?: ± .*)?$", done.stderr, re.MULTILINE)
+    *parts, (whole, total) = [(name, float(value)) for name, value in lines]
+    assert whole == "reddish rather than bluish"
+    assert [name for name, _ in parts][-2:] == ["what the concepts leave out", "no activations at all"]
+    assert sum(value for _, value in parts) == pytest.approx(total, abs=0.0006 * len(lines))
+    assert total == pytest.approx(told["difference"], abs=0.001)
+    assert 'href="../explained' not in (folder / "why" / "why.html").read_text()
+
+
+def test_concepts_lead_to_the_report_that_is_there(command, folder):
+    (folder / "explained" / "report.html").touch()
+    for words in (["why", "3.png", "--instead-of", "bluish"], ["edit", "--remove", "1", "--labels", "labels.csv"]):
+        done = command(*words, "--explanation", "explained", "--out", f"deep/{words[0]}")
+        assert done.exit_code == 0, done.output
+        page = pathlib.Path(done.stdout.strip())
+        (address, *_) = re.findall(r'href="([^"#]+)#concept-1"', page.read_text())
+        assert (page.parent / address).resolve() == (folder / "explained" / "report.html").resolve()
+    (folder / "explained" / "report.html").unlink()
 
 
 def test_why_of_photographs_that_are_misread(command, folder):
@@ -106,6 +134,67 @@ def test_edit_takes_out_what_goes_with_a_concept_in_other_photographs(command, f
     assert "6 photographs of --along are in --labels as well" in " ".join(done.output.split())
 
 
+@pytest.fixture
+def weights(folder, monkeypatch):
+    """A torch network behind an affine head, explained, and the command that edits it."""
+    torch.manual_seed(0)
+    parts = {"conv": nn.Conv2d(3, 6, 4, stride=4), "relu": nn.ReLU()}
+    rest = {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(6, 3)}
+    network = nn.Sequential(collections.OrderedDict({**parts, **rest})).eval()
+    preprocess = fj.Preprocess(size=16, resize=16)
+    model = bridges.split(network, "relu", preprocess=preprocess, classes=["reddish", "greenish", "bluish"])
+    found = fj.explain(model, sorted(folder.glob("*.png")), rank=2, batch=12, faithfulness=None, key=0)
+    monkeypatch.setattr(actions, "_loaded", lambda *_: (found, types.SimpleNamespace(model=network)))
+    monkeypatch.chdir(folder)
+
+    def run(out, *more, recommended):
+        monkeypatch.setattr(measured.EditEffect, "recommended", recommended)
+        words = ["edit", "--remove", "1", "--labels", "labels.csv", "--draws", "1", "--out", out, *more]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        page = html.unescape((folder / out / "edit.html").read_text())
+        notes = json.loads((folder / out / "edit.json").read_text())["notes"]
+        # The terminal, the page and the JSON say the same.
+        for note in notes:
+            assert note in page
+            assert note in " ".join(done.output.split())
+        return folder / out, " ".join(notes)
+
+    return network, run
+
+
+def test_weights_are_written_only_of_what_is_recommended_or_asked_for_anyway(weights):
+    network, run = weights
+    out, said = run("linear", "--codes", "linear", recommended=False)
+    assert sorted(file.name for file in out.iterdir()) == ["edit.html", "edit.json"]
+    assert "No weights are written, as the edit isn't recommended" in said
+    out, said = run("linear", "--codes", "linear", "--anyway", recommended=False)
+    assert "isn't recommended, and its weights were asked for all the same" in said
+    assert "are in edited.safetensors" in said
+    _, said = run("linear", "--codes", "linear", recommended=False)
+    assert "edited.safetensors in this folder is of an earlier run" in said
+    out, said = run("good", "--codes", "linear", recommended=True)
+    assert said == "The edited weights, of the same architecture, are in edited.safetensors."
+    state = load_file(out / "edited.safetensors")
+    assert list(state) == sorted(network.state_dict())
+    assert not torch.equal(state["fc.weight"], network.state_dict()["fc.weight"])
+    assert (out / "edited.safetensors").stat().st_mode == (out / "edit.html").stat().st_mode
+    out, said = run("exact", recommended=True)
+    assert "the same command with --codes linear" in said
+    assert sorted(file.name for file in out.iterdir()) == ["edit.html", "edit.json"]
+
+
+def test_each_model_that_is_compared_has_class_names_of_its_own(command, folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        actions, "_loaded", lambda *given: (seen.append(given), (fj.load(given[0], colour_model()), 0))[1]
+    )
+    words = ["compare", "explained", "explained", "--class-names", "one.txt", "--out", "named"]
+    for more, expected in (([], "one.txt"), (["--second-class-names", "other.txt"], "other.txt")):
+        assert command(*words, *more).exit_code == 0
+        assert [str(given[3]) for given in seen[-2:]] == ["one.txt", expected]
+
+
 def test_compare(command, folder):
     done = command("compare", "explained", "explained", "--out", "compared")
     assert done.exit_code == 0, done.output
@@ -119,6 +208,7 @@ def test_compare(command, folder):
         (["why", "3.png", "--labels", "labels.csv"], "either a photograph, or --labels"),
         (["why", "3.png", "--instead-of", "purple", "--explanation", "explained"], "instead_of='purple'"),
         (["edit", "--remove", "1"], "--labels is needed"),
+        (["edit", "--remove", "1", "--labels", "labels.csv", "--anyway"], "give --codes linear with it"),
         (["edit", "--remove", "0", "--labels", "labels.csv"], "--remove 0 isn't a concept's number"),
         (["edit", "--scale", "2", "--labels", "labels.csv"], "isn't a concept and a factor"),
         (["edit", "--labels", "labels.csv", "--explanation", "explained"], "change no concept"),

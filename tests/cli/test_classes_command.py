@@ -65,6 +65,36 @@ def test_the_index_leads_to_every_report_and_its_concepts(pages):
         assert "<b>purple" not in text
 
 
+def test_reports_lead_back_and_to_other_classes_that_use_a_concept(pages):
+    leads = 0
+    for kind, page in pages.items():
+        told = json.loads((page.parent / "classes.json").read_text())
+        for one in told["classes"]:
+            report = page.parent / one["report"]
+            text = report.read_text()
+            addresses = re.findall(r'href="(\.\.[^"]*)"', text)
+            assert addresses[0] == "../index.html"
+            linked = [address for address in addresses if address != "../index.html"]
+            stated = [f"../{use['report']}" for some in one["also_used_by"].values() for use in some]
+            assert sorted(linked) == sorted(stated)
+            leads += len(linked)
+            for address in linked:
+                file, _, anchor = address.partition("#")
+                assert f'id="{anchor}"' in (report.parent / file).read_text()
+            for number, some in one["also_used_by"].items():
+                column = next(each for each in told["usage"]["columns"] if each.get(one["class"]) == int(number))
+                for use in some:
+                    at = told["usage"]["columns"].index(column)
+                    row = [each["class"] for each in told["classes"]].index(use["class"])
+                    assert use["importance"] == told["usage"]["importance"][row][at] >= 0.01
+                    assert use["report"] == f"{use['class']}/report.html#concept-{column[use['class']]}"
+                    assert f">{use['class']}</a> ({100 * use['importance']:.0f} %)" in text
+            called = re.findall(r"concept (\d+) of the <a", text)
+            expected = one["numbers_in_the_bank"] if kind == "shared" else []
+            assert sorted(called, key=int) == [str(number) for number in sorted(expected)]
+    assert leads > 0
+
+
 def test_the_json_has_the_matrix_and_what_tells_classes_apart(pages):
     for kind, page in pages.items():
         told = json.loads((page.parent / "classes.json").read_text())

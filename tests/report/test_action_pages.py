@@ -1,6 +1,7 @@
 """Pages of why, of an edit and of a comparison: self-contained, under their policy, on any screen; their JSON."""
 
 import dataclasses
+import html
 import json
 import re
 
@@ -10,6 +11,7 @@ from browser import browser_only, chromium, overflow, screen, shown, undecoded
 from toy_model import colour_model, pictures
 
 import face_jax as fj
+from face_jax.report import balance
 
 REDDISH, GREENISH = pictures(12, 0), pictures(4, 1)
 
@@ -94,11 +96,69 @@ def test_a_browser_shows_a_report_with_what_is_misread(explanation, misread, tmp
         assert overflow(view) == 0
 
 
+def test_concepts_that_are_spoken_of_have_captions(explanation, misread, pages, tmp_path):
+    named = dataclasses.replace(explanation.concepts[2], names=(fj.NameGuess("<i>brick", 0.2, 0.1, 0.05),))
+    concepts = (*explanation.concepts[:2], named, *explanation.concepts[3:])
+    other = dataclasses.replace(explanation, bank=dataclasses.replace(explanation.bank, concepts=concepts))
+    why = fj.write_why(
+        other, other.why(REDDISH[0], "bluish"), tmp_path / "why", report=tmp_path / "a b" / "report.html"
+    )
+    section = why.read_text()
+    section = section[section.index('<ul class="captions">') :]
+    section = section[: section.index("</ul>")]
+    assert re.findall(r'href="([^"]+)"', section) == [
+        f"../a%20b/report.html#concept-{number}" for number in (1, 2, 3, 4)
+    ]
+    assert section.count("<img") == sum(min(2, len(one.strongest)) for one in concepts)
+    assert "perhaps <strong>&lt;i&gt;brick</strong>, a guess" in section
+    (first, *_) = concepts[0].speaks_for
+    assert f"by itself speaks for {explanation.model.classes[first.index]}" in section
+    told = json.loads((tmp_path / "why" / "why.json").read_text())["concepts"]
+    assert told[2]["perhaps"] == ["<i>brick"]
+    report = fj.write_report(explanation, tmp_path, misread=misread).read_text()
+    captions = report[report.index('<ul class="captions">') :]
+    anchors = re.findall(r'href="#(concept-\d)"', captions[: captions.index("</ul>")])
+    assert anchors
+    assert all(f'id="{anchor}"' in report for anchor in anchors)
+    # Without a report, nothing leads there; of an edit, what is edited has captions.
+    assert pages["edit"].read_text().count('fill="#101216"') == 4
+
+
 def test_it_is_said_where_the_concepts_do_not_decide(explanation, pages, tmp_path):
     why = explanation.why(REDDISH[0], "bluish")
     outside = dataclasses.replace(why, parts=dataclasses.replace(why.parts, left_out=100.0))
-    assert "they don't say what decides" in fj.write_why(explanation, outside, tmp_path).read_text()
+    assert "they don't say what decides" in balance(outside)[-1]
+    assert "they don't say what decides" not in " ".join(balance(why))
+    assert "they don't say what decides" in html.unescape(fj.write_why(explanation, outside, tmp_path).read_text())
     assert "they don't say what decides" not in pages["why"].read_text()
+
+
+def test_suspects_are_ranked_by_what_they_add_to_the_mistake(explanation, misread, pages, tmp_path):
+    adds = np.stack([each.parts.concepts for each in misread])
+    found = fj.suspects(misread, key=0)
+    assert [one.concept for one in found] == np.argsort(-adds.mean(0), kind="stable").tolist()
+    random = np.random.default_rng(1)
+    for one in found:
+        own = adds[:, one.concept]
+        assert one.adds.value == pytest.approx(own.mean(), abs=1e-9)
+        assert one.often == (own > 0).mean()
+        # The same interval by drawing photographs one by one, as far as draws are alike.
+        drawn = own[random.integers(0, len(own), (4000, len(own)))].mean(1)
+        bounds = np.quantile(drawn, [0.025, 0.975])
+        np.testing.assert_allclose([one.adds.low, one.adds.high], bounds, atol=0.15 * np.ptp(own) + 1e-9)
+    told = json.loads((pages["misled"].parent / "why.json").read_text())["suspects"]
+    assert [one["number"] for one in told] == [one.number for one in found]
+    report = fj.write_report(explanation, tmp_path, misread=misread).read_text()
+    for text in (pages["misled"].read_text(), report):
+        rows = re.findall(r"<tr><th>concept (\d)</th><td>([+-]\d+\.\d\d) ", text)
+        assert rows == [(str(one.number), f"{one.adds.value:+.2f}") for one in found if one.adds.value > 0]
+        assert "too narrow where they are as few as here" in text
+    assert "Suspects" not in fj.write_report(explanation, tmp_path, misread=misread[:1]).read_text()
+    with pytest.raises(ValueError, match="misread has 1 photographs"):
+        fj.suspects(misread[:1])
+    shorter = dataclasses.replace(misread[0].parts, concepts=misread[0].parts.concepts[:2])
+    with pytest.raises(ValueError, match="different numbers of concepts"):
+        fj.suspects([dataclasses.replace(misread[0], parts=shorter), *misread[1:]])
 
 
 def test_labels_are_not_mistaken_for_each_other(explanation):
