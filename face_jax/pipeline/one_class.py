@@ -73,8 +73,10 @@ class Asked:
         names = ("rank", "crops", "faithfulness", "solver", "signs", "held_out", "strongest", "one_each")
         # What these hold is longer than what they say of themselves.
         held = [digest_of_tree(each) for each in (self.objective, self.start)]
-        # Which may have a method of the user's own, that may be edited.
-        held.append(contents_digest(self.preset, "preset").hex())
+        if self.preset is not None:
+            # Its method and rules may be the user's own, and edited.
+            held.append(contents_digest(self.preset.paper, "preset").hex())
+            held.append(repr((self.preset.instead, self.preset.crops)))
         key = repr(jax.random.key_data(self.key).tolist())
         return [*model, *(repr(getattr(self, name)) for name in names), *held, key]
 

@@ -297,20 +297,24 @@ def _version(module: str) -> str:
 def _is_own(module: str) -> bool:
     """Whether a module is somebody's own: neither Python's, nor face_jax's, nor an installed package's."""
     top = module.partition(".")[0]
-    if not module or top == _PACKAGE or top in sys.stdlib_module_names or top in ("builtins"):
+    if top in ("", "builtins", _PACKAGE):
         return False
     if top == "__main__":
         return True
     loaded = sys.modules.get(top)
     file = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
-    if file is None:
+    if file is None and loaded is None:
         try:
             spec = importlib.util.find_spec(top)
         except (ImportError, ValueError):
             spec = None
-        file = None if spec is None else spec.origin
+        file = None if spec is None or not spec.has_location else spec.origin
     if file is None:
-        return True
-    installed = [pathlib.Path(sysconfig.get_path(each)).resolve() for each in ("purelib", "platlib")]
+        return top not in sys.stdlib_module_names
+    # By its place: a file of one's own may be called like a module of Python's.
+    installed = (sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib"))
     place = pathlib.Path(file).resolve()
-    return not any(place.is_relative_to(each) for each in installed) and "site-packages" not in place.parts
+    return not (
+        any(place.is_relative_to(pathlib.Path(each).resolve()) for each in installed)
+        or {"site-packages", "dist-packages"} & set(place.parts)
+    )

@@ -92,6 +92,13 @@ def test_whatever_is_edited_is_seen(tmp_path, old, new):
     assert before != after
 
 
+def test_a_file_called_like_a_module_of_pythons_is_still_ones_own(tmp_path):
+    texts = (OWN, OWN.replace("np.zeros(rank)", "np.ones(rank)"))
+    before, after = (of(module(tmp_path, text, "antigravity").Mine()) for text in texts)
+    del sys.modules["antigravity"]
+    assert before != after
+
+
 def test_what_decides_nothing_does_not_count(tmp_path):
     before = of(module(tmp_path).Mine())
     own = module(tmp_path, "\n\n" + OWN.replace("# Largest first.", "# The largest come first."))
