@@ -7,6 +7,7 @@ import inspect
 import pathlib
 import re
 import shlex
+import tomllib
 
 import jax
 import numpy as np
@@ -239,3 +240,9 @@ def test_every_page_is_in_the_navigation():
 def test_every_picture_of_the_gallery_is_shown():
     listed = set(re.findall(r"\]\((gallery/\S+)\)", (DOCS / "gallery.md").read_text()))
     assert listed == {f"gallery/{file.name}" for file in (DOCS / "gallery").iterdir()}
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (version,) = re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert version == project["version"]
