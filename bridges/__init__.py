@@ -24,6 +24,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from face_jax.support.extras import installing
+
 if TYPE_CHECKING:
     from face_jax.attribution import concept_gradients as concept_gradients
     from face_jax.support.freed_memory import keep_freed_memory as keep_freed_memory
@@ -112,7 +114,7 @@ def __getattr__(name: str) -> Any:
         if error.name not in ("torch", "torchvision"):
             raise
         raise ImportError(
-            f"face_jax.bridges.{name} needs {error.name}, which is not installed; pip install face-jax[torch]"
+            f"face_jax.bridges.{name} needs {error.name}, which is not installed; {installing('torch')}"
         ) from error
     return getattr(home, name)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from face_jax.support.extras import installing
 from face_jax.support.sentences import first_line
 
 from ..weights.files import WeightsError, tensors_in
@@ -115,7 +116,7 @@ def repository(identifier: str, name: str, *, weights: bool, more: tuple[str, ..
         hub = optional("huggingface_hub", name)
     except ImportError as error:
         raise ImportError(
-            f"name={name!r} needs huggingface_hub, which is not installed; pip install face-jax[transformers]"
+            f"name={name!r} needs huggingface_hub, which is not installed; {installing('transformers')}"
         ) from error
 
     def download(*patterns: str) -> pathlib.Path:

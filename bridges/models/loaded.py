@@ -14,6 +14,7 @@ from torch import nn
 
 from face_jax.model import Preprocess, SplitModel
 from face_jax.outputs import MultiLabelled
+from face_jax.support.extras import installing
 
 from ..splitting.cutting import split
 from ..splitting.listing import Layer, layers
@@ -83,9 +84,7 @@ def optional(package: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise
-        raise ImportError(
-            f"name={name!r} needs {package}, which is not installed; pip install face-jax[{package}]"
-        ) from error
+        raise ImportError(f"name={name!r} needs {package}, which is not installed; {installing(package)}") from error
 
 
 def quietly(library: str, make: Callable[[], Any]) -> Any:

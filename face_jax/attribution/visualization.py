@@ -18,6 +18,7 @@ from ..model import Preprocess, SplitModel, Transform, check_model
 from ..pictures.showing import in_colours
 from ..support.arguments import Concepts, Real, Seed, Whole, check_count, instance, key_of, path_of, real
 from ..support.concepts import concepts_of
+from ..support.extras import installing
 from ..support.freed_memory import freed_memory_kept
 from ..support.interrupts import interruptible
 from ..support.precision import full_precision
@@ -63,7 +64,7 @@ class Visualization:
         try:
             from PIL import Image
         except ImportError as error:
-            raise ImportError("saving pictures needs Pillow: pip install face-jax[report]") from error
+            raise ImportError(f"saving pictures needs Pillow; {installing('report')}") from error
         folder = path_of("folder", folder, "a folder")
         folder.mkdir(parents=True, exist_ok=True)
         files = tuple(folder / f"concept-{concept + 1}.png" for concept in self.concepts)

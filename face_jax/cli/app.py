@@ -8,13 +8,15 @@ import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+from ..support.extras import installing
+
 try:
     import rich.console
     import rich.markup
     import rich.table
     import typer
 except ImportError as error:
-    raise SystemExit("the command face-jax needs more packages: pip install face-jax[cli]") from error
+    raise SystemExit(f"the command face-jax needs {error.name or 'more packages'}; {installing('cli')}") from error
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..pictures.photographs import Photograph
+from ..support.extras import installing
 
 NAMES = ("chelsea", "coffee", "motorcycle", "china", "flower")
 
@@ -21,4 +22,6 @@ def embedded_photograph(name: str) -> Photograph:
         pixels = data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
         return Photograph(name, pixels)
     except ImportError as error:
-        raise ImportError("the embedded photographs need: pip install face-jax[demo]") from error
+        raise ImportError(
+            f"the embedded photographs need {error.name or 'more packages'}; {installing('demo')}"
+        ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from ..support.extras import installing
+
 
 def scikit_learn(what: str) -> None:
     """Raises `ImportError` that says what to install where scikit-learn is missing."""
@@ -19,4 +21,4 @@ def _needed(module: str, package: str, what: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{what} needs {package}: pip install face-jax[methods]") from error
+        raise ImportError(f"{what} needs {package}; {installing('methods')}") from error

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..support.arguments import check_count, path_of, real, shown
 from ..support.atomic_folder import claimed
+from ..support.extras import installing
 
 _PIECE = 32 * 2**20  # bytes that are copied at a time
 _KEPT = 2  # checkpoints that stay, the last ones
@@ -34,7 +35,7 @@ class Checkpoint:
 
     The state is written beside the last one and takes its name in one step, so that a run can be killed at any moment.
     Called again with the same arguments, `factorize` goes on from the last checkpoint and ends with the same bits, on
-    as many devices of the same kind. Needs Orbax: `pip install 'face-jax[checkpoint]'`.
+    as many devices of the same kind. Needs Orbax: `pip install '.[checkpoint]'`.
 
     **Arguments:**
 
@@ -235,7 +236,5 @@ def _orbax() -> Any:
     try:
         import orbax.checkpoint
     except ModuleNotFoundError as error:
-        raise ImportError(
-            "checkpoint= needs Orbax, which is not installed; pip install 'face-jax[checkpoint]'"
-        ) from error
+        raise ImportError(f"checkpoint= needs Orbax, which is not installed; {installing('checkpoint')}") from error
     return orbax.checkpoint

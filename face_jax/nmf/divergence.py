@@ -25,13 +25,27 @@ _CONVEX = 0.25  # of the convex part's curvature: the least that a model has
 
 
 def deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
-    """`d_β(x|y)`; for β ≤ 1, where it's infinite at 0, a product below the floor is taken for it beside x > 0."""
-    xp = _package(y)
+    """`d_β(x|y)`; for β ≤ 1, where it's infinite at 0, a product below the floor is taken for it beside x > 0.
+
+    It is at least 0: what rounding brings below 0 where x and y are nearly equal is 0; it keeps its derivative.
+    """
     if beta == 2:
         return (x - y) ** 2 / 2
+    found = _deviation(beta, x, y, floor)
+    if _package(y) is np:
+        return np.maximum(found, 0)
+    return jnp.where(found < 0, found - jax.lax.stop_gradient(found), found)
+
+
+def _deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
+    """The formula; all but β = 1 with terms of the size of x and of y however near these are to each other."""
+    xp = _package(y)
     safe = xp.maximum(y, floor)
     if beta == 1:
-        return xp.where(x > 0, x * xp.log(xp.where(x > 0, x, 1) / safe), 0) - x + y
+        near = (y >= floor) & (xp.abs(y - x) < x / 2)
+        share = xp.where(near, y - x, 0) / xp.where(near, x, 1)
+        far = xp.where(x > 0, x * xp.log(xp.where(x > 0, x, 1) / safe), 0) - x + y
+        return xp.where(near, x * (share - xp.log1p(share)), far)
     if beta == 0:
         ratio = x / safe
         return ratio - xp.log(ratio) - 1

@@ -13,7 +13,7 @@ from ..linalg.control_flow import after
 from ..linalg.line_search import select
 from ..support.scaling import positive
 from ..support.watched_steps import tell_step
-from .results import RESULTS, Result
+from .results import RESULTS, Result, measured
 from .shapes import CodesT, Dictionary, Number, Scalar
 from .solution import Solution, Stats, count_dead, count_duplicated, normalized
 
@@ -127,7 +127,7 @@ class History:
             dead=count_dead(codes),
             duplicated=count_duplicated(dictionary),
         )
-        return Solution(codes.T, dictionary, scale, Result(ended), stats)
+        return Solution(codes.T, dictionary, scale, Result(measured(ended, stats.final_objective)), stats)
 
 
 def filled(values: Float[Array, " step"], last: Int[Array, ""]) -> Float[Array, " step"]:

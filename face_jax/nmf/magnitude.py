@@ -19,7 +19,7 @@ from jaxtyping import Array
 from . import validate
 from .beta_divergence import BetaDivergence
 from .objective import PENALTIES, Objective
-from .results import RESULTS, Result
+from .results import RESULTS, Result, measured
 from .shapes import Activations, Number, Scalar
 from .solution import Solution
 
@@ -95,6 +95,7 @@ class Unit:
         codes = solution.codes * self.whole
         # Rows may be longer than the largest number where none of their entries is.
         code = jnp.where(jnp.isfinite(codes).all(), solution.result.code, RESULTS.nonfinite.value).astype(jnp.int32)
+        code = measured(code, stats.final_objective)
         return dataclasses.replace(
             solution, codes=codes, scale=solution.scale * self.root, stats=stats, result=Result(code)
         )

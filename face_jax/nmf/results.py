@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..support.reprs import short_repr
 
@@ -28,6 +28,7 @@ class RESULTS(enum.IntEnum):
     derivative_inexact = 4
     derivative_undefined = 7
     derivative_unsettled = 8
+    objective_overflowed = 9
 
     @property
     def message(self) -> str:
@@ -48,6 +49,11 @@ _MESSAGES = {
     RESULTS.settled: (
         "The objective changed by less than the absolute tolerance, which doesn't mean that the factors are "
         "stationary (the scaled KKT residual says how far they are); they can be used. Lower atol to go on."
+    ),
+    RESULTS.objective_overflowed: (
+        "The scaled KKT residual fell below the tolerance, and the objective, in the activations' unit to its power, "
+        "is larger than any number of this dtype; the factors can be used. Multiply activations by a power of two that "
+        "brings them to the order of 1, or give float64, where the objective is to be known."
     ),
     RESULTS.nonfinite: (
         "The iteration met NaN or infinity; the factors can't be used. Look for NaN, infinity or huge values in "
@@ -101,7 +107,7 @@ class Result:
 
     @property
     def successful(self) -> Bool[Array, "*batch"]:
-        """Whether the tolerance was met."""
+        """Whether the tolerance was met, at an objective that the dtype can hold."""
         return self.code == RESULTS.successful.value
 
     @property
@@ -114,7 +120,7 @@ class Result:
         """The sentence that belongs to the code; of a batch, to its worst code."""
         if isinstance(self.code, Tracer):
             return "(the result is known once the computation has run)"
-        return RESULTS(int(np.max(np.asarray(self.code)))).message
+        return max(map(RESULTS, np.unique(np.asarray(self.code))), key=lambda each: (each in UNUSABLE, each)).message
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, RESULTS):
@@ -139,6 +145,12 @@ def _raise_host(code: object) -> None:
     for result in UNUSABLE:
         if np.any(np.asarray(code) == result.value):
             raise FactorizationError(result.message)
+
+
+def measured(code: Int[Array, "*batch"], objective: Float[Array, "*batch"]) -> Int[Array, "*batch"]:
+    """The code, or that the tolerance was met where the dtype can't hold the objective."""
+    lost = (code == RESULTS.successful.value) & ~jnp.isfinite(objective)
+    return jnp.where(lost, RESULTS.objective_overflowed.value, code).astype(jnp.int32)
 
 
 def refused(result: Result, negative: Bool[Array, ""]) -> Result:

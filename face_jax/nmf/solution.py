@@ -22,7 +22,8 @@ class Stats:
     **Arguments:**
 
     - `objective`: its value at the start and after each step; behind the last one, which `steps` tells, its
-        value again. In the activations' unit squared: 0 or infinite where the dtype can't hold that.
+        value again. In the activations' unit squared: 0 or infinite where the dtype can't hold that; where the
+        last one is infinite, `result` isn't successful.
     - `residual`: the scaled KKT residual likewise, as the loop saw it; -1 where it isn't looked at, as by `PaperAdam`.
     - `steps`: passes over the activations.
     - `restarts`: steps that were taken back because the objective would have risen.

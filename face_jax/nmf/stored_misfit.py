@@ -210,8 +210,11 @@ def misfit(entries: StoredEntries, codes: Items, dictionary: Items, weights: Any
         return total
     counted, exact = (codes if weights is None else codes * weights[:, None]), dictionary.astype(np.float64)
     if entries.beta == 2:
-        return total + float(np.sum((counted.T.astype(np.float64) @ codes) * (exact.T @ exact))) / 2
-    return total + float(np.sum(counted, axis=0, dtype=np.float64) @ exact.sum(axis=0))
+        total += float(np.sum((counted.T.astype(np.float64) @ codes) * (exact.T @ exact))) / 2
+    else:
+        total += float(np.sum(counted, axis=0, dtype=np.float64) @ exact.sum(axis=0))
+    # A difference of sums, which rounding may bring below 0; not so NaN.
+    return max(total, 0.0)
 
 
 def _solve(entries: StoredEntries, objective: Any, solver: Any, codes: Items, dictionary: Items) -> Solution:
@@ -250,7 +253,7 @@ def _solve(entries: StoredEntries, objective: Any, solver: Any, codes: Items, di
 def _after(history: Any, change: Any, far: Any, size: Any, length: Any, rtol: Any) -> Any:
     accepted = change <= 0
     return history.after(
-        accepted, history.objective + change, share(far, size), rtol=rtol, patience=1,
+        accepted, jnp.maximum(history.objective + change, 0), share(far, size), rtol=rtol, patience=1,
         still=accepted & (change == 0) & (length == 0), finite=jnp.isfinite(change) | (length > 0),
     )  # fmt: skip
 

@@ -252,7 +252,10 @@ def _resampled(
     box: tuple[float, float, float, float] | None = None,
 ) -> UInt8[np.ndarray, "height width channel"]:
     """Pixels at another height and width, as Pillow resizes them: in red, green and blue, or channel by channel."""
-    image_module, _ = pillow()
+    if box is None and pixels.shape[:2] == tuple(size):
+        # Pillow would copy them, too; so it needn't be installed.
+        return pixels.copy()
+    image_module, _ = pillow("resizing pictures")
     resampling = image_module.Resampling[preprocess.interpolation.upper()]
     if pixels.shape[-1] == 3:
         return np.asarray(image_module.fromarray(pixels).resize(size[::-1], resampling, box=box))

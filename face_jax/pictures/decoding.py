@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..support.extras import installing
 from .tiff_samples import tiff_samples
 
 # What is read, in the order in which it's tried. Pillow's other readers start another program (PostScript), leave the
@@ -155,12 +156,12 @@ def reason_of(error: BaseException) -> str:
 
 
 @functools.cache
-def pillow() -> tuple[Any, Any]:
-    """Pillow's modules, with all formats that are installed."""
+def pillow(doing: str = "reading photographs") -> tuple[Any, Any]:
+    """Pillow's modules, with all formats that are installed; `doing` is what they are for, in words."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise ImportError("reading photographs needs Pillow: pip install face-jax[report]") from error
+        raise ImportError(f"{doing} needs Pillow; {installing('report')}") from error
     Image.init()
     if "HEIF" not in Image.OPEN:
         with contextlib.suppress(ImportError):

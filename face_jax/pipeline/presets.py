@@ -34,6 +34,7 @@ from ..metrics import Score, c_deletion, deletion_ceiling
 from ..model import SplitModel
 from ..nmf import HALS, NNDSVD, RESULTS, Result, Solution, SquaredError, Stats, encode, kkt_residual
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
+from ..nmf.results import measured
 from ..nmf.settings import usual_solver
 from ..nmf.solution import count_dead, count_duplicated, normalized
 from ..outputs import Outputs
@@ -241,7 +242,7 @@ def fit_by_method(
         codes=columns.T,
         dictionary=dictionary,
         scale=jnp.ones(rank, activations.dtype),
-        result=Result(jnp.asarray(code.value, jnp.int32)),
+        result=Result(measured(jnp.asarray(code.value, jnp.int32), value)),
         stats=Stats(
             objective=value[None],
             residual=residual[None],

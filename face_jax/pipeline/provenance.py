@@ -17,7 +17,7 @@ from ..blocks.room import share_of
 from ..explanation.parts import Fit, Settings
 from ..faithfulness import Path
 from ..model import SplitModel
-from ..nmf import RankScan
+from ..nmf import RESULTS, RankScan
 from ..pictures.photographs import Photograph
 from ..signs import are_apart
 from ..support.classes import Target as Class
@@ -191,7 +191,8 @@ def _on_fitting(fitting: Fitted, scan: RankScan | None, preset: Preset | None) -
             f"{dead} of {counted(rank, 'concept')} {'is' if dead == 1 else 'are'} in no crop: the activations don't "
             f"have as many parts. Their directions mean nothing; give rank={max(1, rank - dead)} or less."
         )
-    if not fitting.said and not bool(solution.result.successful):
+    ended = solution.result
+    if not fitting.said and not bool(ended.successful) and ended != RESULTS.objective_overflowed:
         asked = None if preset is not None else getattr(fitting.solver, "rtol", None)
         residual = float(solution.stats.final_residual)
         yield (

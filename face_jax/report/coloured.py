@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from ..support.extras import installing
 from .pictures import PALETTE, concept_colour
 
 # A concept's area is where its map is above this share of its peak; paint ends softly around that.
@@ -150,7 +151,7 @@ def coloured_figure(
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
     except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install face-jax[report]") from error
+        raise ImportError(f"figures need matplotlib; {installing('report')}") from error
     shown = shown_concepts(maps, numbers, strengths=strengths, names=names, most=most, smooth=smooth)
     figure = Figure(figsize=(8.6, 3.6), layout="constrained")
     plain, painted, words = figure.subplots(1, 3, width_ratios=(1, 1, 0.62))

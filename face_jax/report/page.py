@@ -97,7 +97,7 @@ def write_report(
     anchors = _anchors(contents, more)
     script = environment.get_template("page.js").render()
     page = environment.get_template("page.html").render(**contents, **more, contents=anchors, script=script)
-    page = with_policy(page, script=script, attributes=True)
+    page = with_policy(page, script=script)
     with put_together(folder) as new:
         # The command may have a file's name in it that isn't UTF-8.
         (new / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -6,10 +6,12 @@ import base64
 import hashlib
 import re
 
+from .own_styles import in_classes
+
 _CHARSET = '<meta charset="utf-8">\n'
 
 
-def with_policy(page: str, *, script: str | None = None, attributes: bool = False) -> str:
+def with_policy(page: str, *, script: str | None = None) -> str:
     """A page that runs and shows what is written in it, and nothing else.
 
     No script but the one given and no style but its own, named by their digests; pictures out of the page only; no
@@ -18,16 +20,15 @@ def with_policy(page: str, *, script: str | None = None, attributes: bool = Fals
 
     **Arguments:**
 
-    - `page`: the HTML; the policy goes to its beginning.
+    - `page`: the HTML; the policy goes to its beginning. Styles in attributes become classes, which digests can name.
     - `script`: what stands in its one script element, if it has one.
-    - `attributes`: whether elements have a style of their own, which digests can't name.
     """
+    page = in_classes(page)
     styles = re.findall(r"<style[^>]*>(.*?)</style>", page, re.DOTALL)
     rules = [
         "default-src 'none'",
         "img-src data:",
         f"style-src {_digests(styles)}",
-        *(["style-src-attr 'unsafe-inline'"] if attributes else []),
         f"script-src {_digests([] if script is None else [script])}",
         "base-uri 'none'",
         "form-action 'none'",

@@ -10,6 +10,7 @@ import numpy as np
 from ..sanity import SanityCheck
 from ..support.arguments import path_of
 from ..support.atomic_folder import folder_of
+from ..support.extras import installing
 from .figures import settle
 from .pictures import PALETTE, concept_colour, spotlight
 
@@ -70,7 +71,7 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("drawing a sanity check needs more packages: pip install face-jax[report]") from error
+        raise ImportError(f"drawing a sanity check needs matplotlib; {installing('report')}") from error
     path = path_of("path", path, "a file for the figure")
     columns, concepts = len(check.stages) + 1, min(_CONCEPTS, len(check.shown))
     with mpl.rc_context({"font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}):

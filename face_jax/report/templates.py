@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ..support.extras import installing
+
 
 def templates(package: str, doing: str, *needed: str) -> Any:
     """A package's templates, as a jinja2 environment.
@@ -23,7 +25,7 @@ def templates(package: str, doing: str, *needed: str) -> Any:
         for name in needed:
             importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{doing} needs more packages: pip install face-jax[report]") from error
+        raise ImportError(f"{doing} needs {error.name or 'more packages'}; {installing('report')}") from error
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package, "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

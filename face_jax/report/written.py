@@ -26,7 +26,7 @@ def write_page(
     file = f"{name}.html" if file is None else file
     environment = templates("face_jax.report", "drawing a page", "PIL")
     folder = folder_of(folder)
-    page = with_policy(environment.get_template(f"{name}.html").render(**content), attributes=True)
+    page = with_policy(environment.get_template(f"{name}.html").render(**content))
     with put_together(folder) as new:
         (new / file).write_text(page, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)

@@ -23,5 +23,5 @@ def tell(estimator: Any, found: Fitted, seconds: float) -> None:
         return
     for residual in found.residuals[1:]:
         print("violation:", float(residual) / first)
-    if found.result == RESULTS.successful:
+    if found.result in (RESULTS.successful, RESULTS.objective_overflowed):
         print("Converged at iteration", found.steps)

@@ -55,7 +55,8 @@ def test_without_torch_the_package_still_imports_and_the_error_says_what_to_inst
     done = run(program + "from face_jax import bridges\nprint('imported')\nbridges.split", tmp_path)
     assert done.stdout.split() == ["imported"]
     assert done.returncode != 0
-    assert "face_jax.bridges.split needs torch, which is not installed; pip install face-jax[torch]" in done.stderr
+    assert "face_jax.bridges.split needs torch, which is not installed; in the folder of" in done.stderr
+    assert "repository: pip install '.[torch]'" in done.stderr
 
 
 def test_every_public_name_is_there():

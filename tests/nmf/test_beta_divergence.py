@@ -43,6 +43,29 @@ def test_its_value_is_that_of_scikit_learn(beta):
     )
 
 
+@pytest.mark.parametrize("package", [jnp, np])
+@pytest.mark.parametrize("beta", BETAS)
+def test_rounding_brings_no_deviation_below_zero(beta, package):
+    drawn = np.random.default_rng(3)
+    x = drawn.uniform(0.5, 2, 500).astype(np.float32)
+    y = x * (1 + 10 ** drawn.uniform(-7, -1, 500) * drawn.choice([-1, 1], 500)).astype(np.float32)
+    found = np.asarray(divergence.deviation(beta, package.asarray(x), package.asarray(y), np.float32(1e-30)))
+    assert found.dtype == np.float32
+    assert (found >= 0).all()
+    exact = divergence.deviation(beta, x.astype(np.float64), y.astype(np.float64), 1e-30)
+    # Kullback and Leibler's is known to its own size, which falls with the square of the misfit.
+    allowed = np.abs(y - x) if beta == 1 else 10.0
+    np.testing.assert_array_less(np.abs(found - exact), 4 * np.finfo(np.float32).eps * allowed + 1e-30)
+
+
+def test_an_objective_of_hardly_any_misfit_is_not_below_zero():
+    """Values over sixty orders of magnitude, with as many concepts as channels."""
+    wide = (10 ** np.random.default_rng(3).uniform(-30, 30, (ROWS, 4))).astype(np.float32)
+    found = fj.factorize(wide, 4, objective=fj.BetaDivergence(1), solver=fj.ADMM(max_steps=100))
+    assert np.min(found.stats.objective) >= 0
+    assert 0 <= found.stats.final_objective < 1e-4 * wide.sum()
+
+
 @pytest.mark.parametrize("beta", BETAS)
 def test_changes_are_differences_of_values_without_their_rounding(beta):
     x, y = np.asarray([1.0, 2.0, 0.5]), np.asarray([1.5, 1.5, 1.5])

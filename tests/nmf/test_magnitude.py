@@ -34,7 +34,9 @@ def _same(found, expected, unit):
     # What has no normal number in this unit is zero there.
     lost = float(jnp.finfo(found.codes.dtype).tiny) / float(unit)
     np.testing.assert_allclose(found.codes / unit, codes, atol=max(eps * codes.max(), lost))
-    assert int(found.result.code) == int(expected.result.code)
+    # The objective alone is of the unit squared.
+    overflows = bool(expected.result.successful) and not np.isfinite(found.stats.final_objective)
+    assert found.result == (ff.RESULTS.objective_overflowed if overflows else expected.result)
     assert int(found.stats.steps) == int(expected.stats.steps)
     assert float(found.stats.final_residual) == pytest.approx(float(expected.stats.final_residual), rel=1e-3, abs=eps)
 
@@ -46,6 +48,26 @@ def test_factorizations_do_not_depend_on_the_unit(solver, dtype, unit):
     found, expected = (ff.factorize(x, RANK, solver=solver) for x in (A.astype(dtype) * unit, A.astype(dtype)))
     _same(found, expected, unit)
     assert np.abs(A.astype(dtype) - (found.codes / unit) @ found.dictionary).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("solver", "blocks"), [(ff.ADMM, False), (ff.HALS, False), (ff.SemiNMF, False), (ff.ADMM, True)]
+)
+def test_an_objective_that_overflows_is_no_success(solver, blocks):
+    """Its factors are as good as any, and can be used."""
+    big = A.astype(np.float32) * np.float32(1e30)
+    found = ff.factorize(fj.RowBlocks([big[:20], big[20:]]) if blocks else big, RANK, solver=solver(rtol=1e-2))
+    assert np.isinf(found.stats.final_objective)
+    assert found.stats.final_residual <= 1e-2
+    assert found.result == ff.RESULTS.objective_overflowed
+    assert found.result.usable
+    assert not found.result.successful
+
+
+def test_the_message_of_several_results_is_of_the_one_that_is_worst():
+    codes = [ff.RESULTS.successful, ff.RESULTS.objective_overflowed]
+    assert ff.Result(jnp.asarray(codes)).message == ff.RESULTS.objective_overflowed.message
+    assert ff.Result(jnp.asarray([*codes, ff.RESULTS.nonfinite])).message == ff.RESULTS.nonfinite.message
 
 
 def test_ordinary_sizes_are_left_as_they_are():

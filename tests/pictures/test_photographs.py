@@ -169,7 +169,7 @@ def test_digest_follows_content(tmp_path, picture):
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", [(61, 83), (90, 60), (64, 64)])
+@pytest.mark.parametrize("shape", [(61, 83), (90, 60), (64, 64), (48, 70)])
 def test_input_is_torchvisions_to_the_bit(shape, interpolation):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     preprocess = Preprocess(size=40, resize=48, interpolation=interpolation)

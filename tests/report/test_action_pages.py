@@ -48,6 +48,8 @@ def test_they_need_no_other_file_and_run_nothing(pages):
         (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
         assert "default-src 'none'" in policy
         assert "script-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.findall(r"<[^<>]* style=", text)
 
 
 def test_photographs_that_are_misread_say_what_misleads(misread, explanation, pages):

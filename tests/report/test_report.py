@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import html.parser
 import itertools
 import pathlib
 import re
@@ -22,6 +23,7 @@ from face_jax.attribution.visualization import Visualization
 from face_jax.faithfulness.lambda_path import Path, Point
 from face_jax.pipeline.controls import WITHOUT_TERM
 from face_jax.report.figures import curve_figure, legend, path_figure
+from face_jax.report.own_styles import in_classes
 from face_jax.report.pictures import spotlight
 from face_jax.report.together import together
 from face_jax.report.verdicts import meanings, verdicts
@@ -33,6 +35,24 @@ def explanation():
     return fj.explain(
         colour_model(), pictures(14, 0), "reddish", rank=4, batch=8, faithfulness=None, key=jax.random.key(0)
     )
+
+
+def digest(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+class Attributes(html.parser.HTMLParser):
+    """The names of all attributes in a page, by a reader of its own."""
+
+    @classmethod
+    def of(cls, text: str) -> set[str]:
+        found = cls()
+        found.names = set()
+        found.feed(text)
+        return found.names
+
+    def handle_starttag(self, tag, attrs):
+        self.names |= {name for name, _ in attrs}
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +80,54 @@ def test_its_policy_allows_its_own_script_and_styles_only(page):
     text = page.read_text()
     (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
-    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
-    assert rules["img-src"] == "data:"
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert rules["script-src"] == f"'sha256-{digest}'"
-    assert "unsafe" not in rules["style-src"]
+    styles = re.findall(r"<style[^>]*>(.*?)</style>", text, re.DOTALL)
+    assert len(styles) >= 3  # the page's, those of single elements, the figures'
+    assert rules.pop("style-src").split() == list(dict.fromkeys(map(digest, styles)))
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "script-src": digest(script),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
     # Nothing of the page comes before it but what its bytes mean.
     assert text.index("Content-Security-Policy") < text.index("<style")
-    assert not re.findall(r"\son[a-z]+=", text)
+    assert not {name for name in Attributes.of(text) if name == "style" or name.startswith("on")}
+    # What they stood for is said by classes: concepts' colours, bars' lengths, figures' lines.
+    (own,) = (style for style in styles if ".own-1:" in style)
+    for declared in ("--own: #", "width: ", "stroke: "):
+        assert declared in own
+    used = {name for names in re.findall(r' class="([^"]*)"', text) for name in names.split() if "own-" in name}
+    assert used == set(re.findall(r"^\.(own-\d+):not\(#_\) \{ [^{}]+ \}$", own, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ('<p class="a" style="width: 1%" id="b">', '<p class="a own-1" id="b">'),
+        ('<i style="left: 0"></i><i style="left: 0">', '<i class="own-1"></i><i class="own-1">'),
+        ('<path d="M0" style="font: 9px &apos;A&apos;"/>', '<path d="M0" class="own-1"/>'),
+    ],
+)
+def test_styles_of_elements_become_classes(given, expected):
+    page = in_classes(f"<head></head>{given}")
+    assert page.partition("</head>")[2] == expected
+    declared = given.partition('style="')[2].partition('"')[0].replace("&apos;", "'")
+    assert f".own-1:not(#_) {{ {declared} }}" in page.partition("</head>")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['<img alt=" style=" title="red">', "<script>a = \"<p style='b'>\"</script>", '<!-- <p style="a"> -->', "style=a"],
+)
+def test_what_only_looks_like_a_style_stays(text):
+    assert in_classes(f"<head></head>{text}") == f"<head></head>{text}"
+
+
+def test_a_style_that_would_end_its_rule_is_refused():
+    with pytest.raises(ValueError, match="isn't declarations alone"):
+        in_classes('<head></head><p style="a} p {color: red">')
 
 
 @browser_only
@@ -186,7 +245,7 @@ def test_the_legend_has_the_curves_dashes_and_widths(explanation):
 def table_of_measures(text):
     """The cells of the table, without tags; minor concepts have one of their own."""
     table = "".join(re.findall(r'<table class="measures">(.*?)</table>', text, re.DOTALL))
-    rows = re.findall(r'<tr style="--own: #\w+">(.*?)</tr>', table, re.DOTALL)
+    rows = re.findall(r'<tr class="own-\d+">(.*?)</tr>', table, re.DOTALL)
     return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
 
 
@@ -223,7 +282,7 @@ def test_a_photographs_maps_are_of_the_concepts_in_its_key(page):
     assert examples
     for example in examples:
         key, maps = example.split('<div class="maps', 1)
-        named = re.findall(r'<li style="[^"]*"><span class="chip">(\d+)</span>', key)
+        named = re.findall(r'<li class="own-\d+"><span class="chip">(\d+)</span>', key)
         mapped = re.findall(r'<span class="chip">(\d+)</span>', maps)
         assert named
         assert set(named) <= set(mapped)
@@ -232,7 +291,7 @@ def test_a_photographs_maps_are_of_the_concepts_in_its_key(page):
 def test_gradients_are_of_the_concepts_that_count_in_the_photograph(page):
     *examples, gradients = re.findall(r'<article class="example">(.*?)</article>', page.read_text(), re.DOTALL)
     key, _ = examples[0].split('<div class="maps', 1)
-    named = re.findall(r'<li style="[^"]*"><span class="chip">(\d+)</span>', key)
+    named = re.findall(r'<li class="own-\d+"><span class="chip">(\d+)</span>', key)
     shown = re.findall(r'<span class="chip">(\d+)</span>', gradients)
     assert shown == sorted(named[:3], key=int)
 

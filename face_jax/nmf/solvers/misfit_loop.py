@@ -199,7 +199,7 @@ def _step(problem: Problem, state: State, rtol: Scalar) -> State:
     accepted = change <= 0
     history = history.after(
         accepted,
-        history.objective + change,
+        jnp.maximum(history.objective + change, 0),  # a sum of differences, which rounding may bring below
         share(of_codes + of_dictionary, problem.size),
         rtol=rtol,
         # Without extrapolation neither step can raise the objective by more than rounding.

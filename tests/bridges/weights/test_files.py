@@ -252,7 +252,7 @@ def test_tensors_that_are_no_weights_are_refused(tmp_path, change, said):
 
 
 def test_safetensors_are_read(tmp_path):
-    save_file = pytest.importorskip("safetensors.torch", reason="needs pip install face-jax[cli]").save_file
+    save_file = pytest.importorskip("safetensors.torch", reason="safetensors isn't installed").save_file
     path = tmp_path / "weights.safetensors"
     save_file(behind("model."), path)
     assert_same(bridges.load(Small(), weights=path, preprocess=EIGHT))
