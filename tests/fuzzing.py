@@ -48,7 +48,7 @@ class FailedError(Exception):
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """Some bytes changed, left out, put in, doubled, or all behind a place cut off."""
+    """Some bytes changed, left out, put in, doubled, repeated very often, or all behind a place cut off."""
     found = bytearray(data)
     for _ in range(int(random.integers(1, 4))):
         place = int(random.integers(0, max(1, len(found))))
@@ -56,7 +56,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
         if random.random() < 0.6:
             place = min(place, int(random.integers(0, 64)))
         length = int(random.choice([1, 2, 4, 8, 64, 1024]))
-        change = random.integers(0, 6)
+        change = random.integers(0, 7)
         if change == 0:
             del found[place:]
         elif change == 1:
@@ -66,6 +66,8 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
         elif change == 3:
             found[place:place] = found[place : place + length]
         elif change == 4:
+            found[place:place] = found[place : place + length] * (200_000 // length)
+        elif change == 5:
             found[place : place + length] = bytes([int(random.choice([0, 1, 127, 128, 255]))]) * length
         else:
             found[place : place + length] = random.bytes(length)
@@ -131,15 +133,22 @@ def _pictures() -> dict[str, bytes]:
     random, found = np.random.default_rng(0), {}
     pixels = random.integers(0, 256, (24, 32, 3), dtype=np.uint8)
     colour = Image.fromarray(pixels)
+    frames = {"save_all": True, "append_images": [colour.rotate(180)] * 3}
     for name, image, options in (
         ("a.jpg", colour, {}), ("b.png", colour, {}), ("c.gif", colour.convert("P"), {}), ("d.bmp", colour, {}),
         ("e.tif", colour, {}), ("f.webp", colour, {}), ("g.png", colour.convert("RGBA"), {}),
         ("h.jpg", colour.convert("CMYK"), {}), ("i.png", Image.fromarray(pixels[..., 0].astype(np.uint16) * 200), {}),
         ("j.ppm", colour, {}), ("k.tif", colour, {"compression": "tiff_lzw"}), ("l.ico", colour, {}),
+        ("m.jpg", colour, {"progressive": True}), ("n.tif", colour, {"compression": "jpeg"}), ("o.jp2", colour, {}),
+        ("p.tif", colour, {"tiffinfo": {278: 1}}), ("q.qoi", colour, {}), ("r.webp", colour, frames),
+        ("s.png", colour, frames), ("t.gif", colour, frames),
     ):  # fmt: skip
         written = io.BytesIO()
         image.save(written, format=Image.registered_extensions()[pathlib.Path(name).suffix], **options)
         found[name] = written.getvalue()
+    # Scans that refine nothing, of which each goes over the whole picture.
+    scan = found["m.jpg"].rindex(b"\xff\xda")
+    found["u.jpg"] = found["m.jpg"][:-2] + found["m.jpg"][scan:-2] * 300 + found["m.jpg"][-2:]
     return found
 
 

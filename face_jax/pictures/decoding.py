@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import os
 import pathlib
 import stat
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from .decoding_work import CountedReads, check_work
 from .tiff_samples import tiff_samples
 
 # What is read, in the order in which it's tried. Pillow's other readers start another program (PostScript), leave the
@@ -87,7 +87,9 @@ def decoded(content: bytes, name: str, channels: int = 3) -> Decoded:
     try:
         with _failures_in_words(content):
             formats = tuple(each for each in FORMATS if each in image_module.OPEN)
-            with image_module.open(io.BytesIO(content), formats=formats) as picture:
+            stream = CountedReads(content)
+            with image_module.open(stream, formats=formats) as picture:
+                stream.count_anew(picture)
                 return _upright(picture, channels)
     except UnreadablePhotographError:
         samples = None if channels in (1, 3) else tiff_samples(content, channels, MOST_PIXELS)
@@ -204,6 +206,7 @@ def _upright(picture: Any, channels: int) -> Decoded:
     _check_size(picture)
     if picture.format == "TIFF" and picture.tag_v2.get(254, 0) & 1:
         raise UnreadablePhotographError("its first picture is a small copy of another one; save that one by itself")
+    check_work(picture)
     sixteen = picture.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     turned = ops.exif_transpose(picture)
     # Icons hold pictures with sizes of their own.
@@ -241,6 +244,7 @@ def _channels(picture: Any, turned: Any, channels: int) -> UInt8[np.ndarray, "y 
         for number in range(pages):
             picture.seek(number)
             _check_size(picture)
+            check_work(picture)
             if picture.mode not in ("1", "L") and not picture.mode.startswith("I;16"):
                 raise UnreadablePhotographError(f"page {number + 1} isn't grey (Pillow's mode {picture.mode})")
             found.append(_rgb(picture, deep=False)[..., 0])
