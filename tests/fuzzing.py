@@ -15,6 +15,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -230,6 +231,8 @@ def lines(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
 
     empty = folder / "empty"
     empty.mkdir()
+    os.mkfifo(folder / "pipe.json")
+    words = (*WORDS, str(folder / "pipe.json"), "/dev/zero")
     runner, group = CliRunner(), get_command(app)
     commands = {
         name: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
@@ -247,9 +250,9 @@ def lines(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
                 continue
             given.append(option)
             if random.random() < 0.8:
-                given.append(WORDS[int(random.integers(len(WORDS)))])
+                given.append(words[int(random.integers(len(words)))])
         if random.random() < 0.2:
-            given.insert(int(random.integers(len(given) + 1)), WORDS[int(random.integers(len(WORDS)))])
+            given.insert(int(random.integers(len(given) + 1)), words[int(random.integers(len(words)))])
         found = runner.invoke(app, [*given, "--out", str(folder / "out")] if name == "explain" else given)
         if found.exception is not None and not isinstance(found.exception, SystemExit):
             raise FailedError(f"{given}: {type(found.exception).__name__}: {found.exception}") from found.exception

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
-import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..support.regular_files import UnfitFileError, bytes_of
 from .decoding_work import CountedReads, check_work
 from .tiff_samples import tiff_samples
 
@@ -119,33 +118,10 @@ def is_pillow(source: Any) -> bool:
 
 def content_of(file: pathlib.Path) -> bytes:
     """A file's bytes, if it's a regular one that isn't too large; raises `UnreadablePhotographError`, `OSError`."""
-    with opened(file) as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UnreadablePhotographError(f"a file of more than {MOST_BYTES:,} bytes, the most that is read")
-    return content
-
-
-@contextlib.contextmanager
-def opened(file: pathlib.Path) -> Iterator[io.BufferedReader]:
-    """A regular file, or a link to one, open for reading; nothing else is opened."""
-    _check_regular(os.stat(file).st_mode)
-    # If somebody put a named pipe there since, this doesn't wait for its other end.
-    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(number, "rb") as stream:
-        _check_regular(os.fstat(stream.fileno()).st_mode)
-        yield stream
-
-
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise UnreadablePhotographError(f"{kind_of(mode)}, not a file")
-
-
-def kind_of(mode: int) -> str:
-    """What stands in a folder where no file does."""
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+    try:
+        return bytes_of(file, MOST_BYTES)
+    except UnfitFileError as error:
+        raise UnreadablePhotographError(str(error)) from error
 
 
 def reason_of(error: BaseException) -> str:
