@@ -16,6 +16,7 @@ import numpy as np
 
 from face_jax.pictures.image_arrays import npy_header
 from face_jax.support.regular_files import opened
+from face_jax.support.to_disk import put_at
 
 from .store_files import digest_of, reserve, resize, row_of, whole_blocks
 
@@ -254,7 +255,7 @@ class DiskStore(Store):
         partial = self.note.with_name(self.note.name + ".part")
         try:
             partial.write_text(json.dumps(_sealed(noted)))
-            os.replace(partial, self.note)
+            put_at(partial, self.note)
         finally:
             partial.unlink(missing_ok=True)
 

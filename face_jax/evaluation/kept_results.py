@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from ..support.atomic_folder import folder_of
 from ..support.regular_files import opened
+from ..support.to_disk import put_at
 
 _FORMAT = 1
 
@@ -56,7 +57,7 @@ class Kept:
         self._folder.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(_written(found), indent=1))
-        os.replace(new, path)
+        put_at(new, path)
         return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .arguments import check_count, path_of
 from .regular_files import opened
+from .to_disk import put_at
 
 Arrays = Mapping[str, np.ndarray]
 # The array in each file that says what it is of, and what the others have to be.
@@ -72,7 +73,7 @@ class ArrayCache:
             with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as written:
                 part = pathlib.Path(written.name)
                 np.savez(written, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(part, file)
+            put_at(part, file)
             self._trim(file.parent)
         except OSError:
             return
