@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from face_jax.pictures.image_arrays import npy_header
+from face_jax.support.regular_files import opened
+from face_jax.support.to_disk import put_at
 
 from .store_files import digest_of, reserve, resize, row_of, whole_blocks
 
@@ -152,7 +154,8 @@ class DiskStore(Store):
 
     def _resume(self) -> None:
         try:
-            noted = json.loads(self.note.read_text())
+            with opened(self.note) as file:
+                noted = json.load(file)
             found = noted["identity"]
             different = [key for key, value in self.identity.items() if found.get(key) != value]
             names = [str(name) for name in noted["names"]]
@@ -211,7 +214,7 @@ class DiskStore(Store):
             if self.path.suffix == ".zarr":
                 rows = _zarr().open_array(str(self.path), mode="r+")
                 return rows if possible(rows.shape, rows.dtype) else None
-            with self.path.open("rb") as file:
+            with opened(self.path) as file:
                 shape, dtype = npy_header(file)
                 length = file.tell() + int(np.prod(shape)) * dtype.itemsize
             if not possible(shape, dtype):
@@ -252,7 +255,7 @@ class DiskStore(Store):
         partial = self.note.with_name(self.note.name + ".part")
         try:
             partial.write_text(json.dumps(_sealed(noted)))
-            os.replace(partial, self.note)
+            put_at(partial, self.note)
         finally:
             partial.unlink(missing_ok=True)
 

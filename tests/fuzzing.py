@@ -15,6 +15,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -48,7 +49,7 @@ class FailedError(Exception):
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """Some bytes changed, left out, put in, doubled, or all behind a place cut off."""
+    """Some bytes changed, left out, put in, doubled, repeated very often, or all behind a place cut off."""
     found = bytearray(data)
     for _ in range(int(random.integers(1, 4))):
         place = int(random.integers(0, max(1, len(found))))
@@ -56,7 +57,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
         if random.random() < 0.6:
             place = min(place, int(random.integers(0, 64)))
         length = int(random.choice([1, 2, 4, 8, 64, 1024]))
-        change = random.integers(0, 6)
+        change = random.integers(0, 7)
         if change == 0:
             del found[place:]
         elif change == 1:
@@ -66,6 +67,8 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
         elif change == 3:
             found[place:place] = found[place : place + length]
         elif change == 4:
+            found[place:place] = found[place : place + length] * (200_000 // length)
+        elif change == 5:
             found[place : place + length] = bytes([int(random.choice([0, 1, 127, 128, 255]))]) * length
         else:
             found[place : place + length] = random.bytes(length)
@@ -131,15 +134,22 @@ def _pictures() -> dict[str, bytes]:
     random, found = np.random.default_rng(0), {}
     pixels = random.integers(0, 256, (24, 32, 3), dtype=np.uint8)
     colour = Image.fromarray(pixels)
+    frames = {"save_all": True, "append_images": [colour.rotate(180)] * 3}
     for name, image, options in (
         ("a.jpg", colour, {}), ("b.png", colour, {}), ("c.gif", colour.convert("P"), {}), ("d.bmp", colour, {}),
         ("e.tif", colour, {}), ("f.webp", colour, {}), ("g.png", colour.convert("RGBA"), {}),
         ("h.jpg", colour.convert("CMYK"), {}), ("i.png", Image.fromarray(pixels[..., 0].astype(np.uint16) * 200), {}),
         ("j.ppm", colour, {}), ("k.tif", colour, {"compression": "tiff_lzw"}), ("l.ico", colour, {}),
+        ("m.jpg", colour, {"progressive": True}), ("n.tif", colour, {"compression": "jpeg"}), ("o.jp2", colour, {}),
+        ("p.tif", colour, {"tiffinfo": {278: 1}}), ("q.qoi", colour, {}), ("r.webp", colour, frames),
+        ("s.png", colour, frames), ("t.gif", colour, frames),
     ):  # fmt: skip
         written = io.BytesIO()
         image.save(written, format=Image.registered_extensions()[pathlib.Path(name).suffix], **options)
         found[name] = written.getvalue()
+    # Scans that refine nothing, of which each goes over the whole picture.
+    scan = found["m.jpg"].rindex(b"\xff\xda")
+    found["u.jpg"] = found["m.jpg"][:-2] + found["m.jpg"][scan:-2] * 300 + found["m.jpg"][-2:]
     return found
 
 
@@ -221,6 +231,8 @@ def lines(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
 
     empty = folder / "empty"
     empty.mkdir()
+    os.mkfifo(folder / "pipe.json")
+    words = (*WORDS, str(folder / "pipe.json"), "/dev/zero")
     runner, group = CliRunner(), get_command(app)
     commands = {
         name: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
@@ -238,9 +250,9 @@ def lines(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
                 continue
             given.append(option)
             if random.random() < 0.8:
-                given.append(WORDS[int(random.integers(len(WORDS)))])
+                given.append(words[int(random.integers(len(words)))])
         if random.random() < 0.2:
-            given.insert(int(random.integers(len(given) + 1)), WORDS[int(random.integers(len(WORDS)))])
+            given.insert(int(random.integers(len(given) + 1)), words[int(random.integers(len(words)))])
         found = runner.invoke(app, [*given, "--out", str(folder / "out")] if name == "explain" else given)
         if found.exception is not None and not isinstance(found.exception, SystemExit):
             raise FailedError(f"{given}: {type(found.exception).__name__}: {found.exception}") from found.exception

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from face_jax.support.extras import installing
+from face_jax.support.regular_files import text_of
 from face_jax.support.sentences import first_line
 
 from ..weights.files import WeightsError, tensors_in
@@ -56,9 +57,10 @@ def read_config(folder: pathlib.Path, name: str) -> dict[str, Any]:
             f"name={name!r}: {str(folder)!r} {missing}; give a folder with config.json and model.safetensors, as "
             "save_pretrained or timm's save_for_hf writes it"
         )
+    text = text_of(f"name={name!r}: {str(file)!r}", file, "copy it once more", refused=UnknownModelError)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UnknownModelError(f"name={name!r}: {str(file)!r} is no JSON ({error}); copy it once more") from error
     if not isinstance(config, dict):
         raise UnknownModelError(f"name={name!r}: {str(file)!r} holds a {type(config).__name__}, no settings")
@@ -84,9 +86,10 @@ def folder_tensors(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], pathlib
     file = weights_file(path)
     if not file.name.endswith(".index.json"):
         return tensors_in(file), file
+    text = text_of(f"weights={str(file)!r}", file, "copy it once more", refused=WeightsError)
     try:
-        shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        shards = sorted(set(json.loads(text)["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise WeightsError(f"weights={str(file)!r} is no table of files ({error}); copy it once more") from error
     found: dict[str, torch.Tensor] = {}
     for shard in shards:

@@ -10,6 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..support.regular_files import check_regular
+
 SUFFIXES = (".npy", ".zarr", ".safetensors")
 _NUMBERS = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
@@ -28,6 +30,8 @@ def opened(name: str, path: pathlib.Path) -> Any:
     if not path.exists():
         raise ValueError(f"{name}={str(path)!r} doesn't exist; give the path of a file that does")
     try:
+        if path.suffix != ".zarr":
+            check_regular(path.stat().st_mode)
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
         return _zarr(path) if path.suffix == ".zarr" else _safetensors(path)

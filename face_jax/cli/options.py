@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..support.arguments import check_count
 from ..support.classes import class_names
+from ..support.regular_files import text_of
 
 # The folder of the pictures of --visualize, beside the report.
 PICTURES = "visualization"
@@ -70,16 +71,6 @@ def labels_of(multi_label: bool | None, threshold: float | None) -> Any:
     return MultiLabel(threshold)
 
 
-def _lines_of(file: pathlib.Path, shown: str, what: str) -> str:
-    """The text of a file that has one of something a line."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{shown} can't be read ({error.strerror}); give a file with {what} a line") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown} isn't text in UTF-8; save it so, with {what} a line") from error
-
-
 def vocabulary_of(namer: str | None, file: pathlib.Path | None) -> list[str] | None:
     """What the option --vocabulary means to `name_concepts`: the words in a file, one a line."""
     if file is None:
@@ -87,7 +78,9 @@ def vocabulary_of(namer: str | None, file: pathlib.Path | None) -> list[str] | N
     shown = f"--vocabulary {str(file)!r}"
     if namer is None:
         raise ValueError(f"{shown} is for names by a model of texts and pictures; give --namer MODEL with it")
-    words = [line.strip() for line in _lines_of(file, shown, "a word").splitlines() if line.strip()]
+    words = [
+        line.strip() for line in text_of(shown, file, "give a file with a word a line").splitlines() if line.strip()
+    ]
     if not words:
         raise ValueError(f"{shown} has no words; give a file with a word a line")
     return list(dict.fromkeys(words))
@@ -98,7 +91,7 @@ def names_in(file: pathlib.Path | None) -> Any:
     if file is None:
         return None
     shown = f"--class-names {str(file)!r}"
-    text = _lines_of(file, shown, "a class's name")
+    text = text_of(shown, file, "give a file with a class's name a line")
     given: Any = [line.strip() for line in text.strip().splitlines()]
     if file.suffix.lower() == ".json":
         try:

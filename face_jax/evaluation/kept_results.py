@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from jaxtyping import Float
 
 from ..support.atomic_folder import folder_of
 from ..support.contents import contents_digest, package_digest
+from ..support.regular_files import opened
+from ..support.to_disk import put_at
 
 _FORMAT = 2
 
@@ -61,17 +64,14 @@ class Kept:
             digest.update(len(content).to_bytes(8, "little") + content)
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
         path = self._folder / f"{slug}-{digest.hexdigest()[:16]}.json"
-        if path.is_file():
-            try:
-                return _read(json.loads(path.read_text()))
-            except (ValueError, KeyError, TypeError):
-                # Cut off, or something else's: it's computed again.
-                pass
+        # Where there is none, or one that was cut off, or something else's, it's computed.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), opened(path) as file:
+            return _read(json.load(file))
         found = compute()
         self._folder.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(_written(found), indent=1))
-        os.replace(new, path)
+        put_at(new, path)
         return found
 
 

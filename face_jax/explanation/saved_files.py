@@ -18,6 +18,7 @@ from ..model import SplitModel
 from ..support.atomic_folder import placed
 from ..support.fields import within
 from ..support.json_values import Unfit
+from ..support.regular_files import bytes_of
 from . import old_formats
 from .agreement import check_agreement
 from .codec import decode
@@ -154,7 +155,7 @@ def _read(folder: pathlib.Path, name: str) -> Any:
         size = file.stat().st_size
         if size > _LARGEST:
             raise ValueError(f"it has {size / 1e6:.0f} MB, and no explanation has more than {_LARGEST / 1e6:.0f}")
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(bytes_of(file, _LARGEST), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise SavedFilesError(f"folder={str(folder)!r}: {name} is damaged ({said}); explain again") from error

@@ -19,6 +19,7 @@ import numpy as np
 from ..support.arguments import check_count, path_of, real, shown
 from ..support.atomic_folder import claimed
 from ..support.extras import installing
+from ..support.to_disk import put_at
 
 _PIECE = 32 * 2**20  # bytes that are copied at a time
 _KEPT = 2  # checkpoints that stay, the last ones
@@ -146,9 +147,7 @@ class Keeper:
         note = {"problem": self.problem, "step": step, "said": said, "codes": digests}
         text = json.dumps(note)
         (part / "note.json").write_text(json.dumps({"note": text, "digest": hashlib.sha256(text.encode()).hexdigest()}))
-        _to_disk(part)
-        os.rename(part, place)
-        _to_disk(self.folder)
+        put_at(part, place)
         self.saved, self.at = step, time.monotonic()
         names = sorted(each.name for each in self.folder.iterdir() if _NAME.fullmatch(each.name))
         for name in names[:-_KEPT]:
@@ -200,8 +199,6 @@ def _copied(array: np.ndarray, path: pathlib.Path) -> list[int]:
             piece = raw[start : start + _PIECE].tobytes()
             crc = zlib.crc32(piece, crc)
             file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
     return [raw.size, crc]
 
 
@@ -216,20 +213,6 @@ def _filled(path: pathlib.Path, array: np.ndarray, noted: list[int]) -> None:
             raw[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
     if crc != noted[1]:
         raise ValueError(f"{path.name} isn't what was written")
-
-
-def _to_disk(folder: pathlib.Path) -> None:
-    """What was written into a folder is there after a power cut, too."""
-    for each in [*folder.rglob("*"), folder]:
-        if each.name.startswith("step-") and each != folder:
-            continue
-        opened = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        except OSError:
-            continue  # not every file system can
-        finally:
-            os.close(opened)
 
 
 def _orbax() -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from ..blocks.row_blocks import RowBlocks
 from ..blocks.scratch import Scratch, reserve
 from ..support.arguments import path_of, shown
+from ..support.to_disk import put_at
 from .nnls.least_squares import codes_of, finished_if_needed
 from .objective import SquaredError
 from .shapes import Dictionary
@@ -76,7 +77,7 @@ class CodeStore:
         if isinstance(self.array, np.memmap):
             self.array.flush()
             del self.array
-        self.partial.rename(self.path)
+        put_at(self.partial, self.path)
         if self.path.suffix == ".npy":
             return np.load(self.path, mmap_mode="r")
         return _zarr().open_array(str(self.path), mode="r")

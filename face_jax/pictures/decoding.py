@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
-import os
 import pathlib
-import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..support.extras import installing
+from ..support.regular_files import UnfitFileError, bytes_of
+from .decoding_work import CountedReads, check_work
 from .tiff_samples import tiff_samples
 
 # What is read, in the order in which it's tried. Pillow's other readers start another program (PostScript), leave the
@@ -88,7 +87,9 @@ def decoded(content: bytes, name: str, channels: int = 3) -> Decoded:
     try:
         with _failures_in_words(content):
             formats = tuple(each for each in FORMATS if each in image_module.OPEN)
-            with image_module.open(io.BytesIO(content), formats=formats) as picture:
+            stream = CountedReads(content)
+            with image_module.open(stream, formats=formats) as picture:
+                stream.count_anew(picture)
                 return _upright(picture, channels)
     except UnreadablePhotographError:
         samples = None if channels in (1, 3) else tiff_samples(content, channels, MOST_PIXELS)
@@ -118,33 +119,10 @@ def is_pillow(source: Any) -> bool:
 
 def content_of(file: pathlib.Path) -> bytes:
     """A file's bytes, if it's a regular one that isn't too large; raises `UnreadablePhotographError`, `OSError`."""
-    with opened(file) as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UnreadablePhotographError(f"a file of more than {MOST_BYTES:,} bytes, the most that is read")
-    return content
-
-
-@contextlib.contextmanager
-def opened(file: pathlib.Path) -> Iterator[io.BufferedReader]:
-    """A regular file, or a link to one, open for reading; nothing else is opened."""
-    _check_regular(os.stat(file).st_mode)
-    # If somebody put a named pipe there since, this doesn't wait for its other end.
-    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(number, "rb") as stream:
-        _check_regular(os.fstat(stream.fileno()).st_mode)
-        yield stream
-
-
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise UnreadablePhotographError(f"{kind_of(mode)}, not a file")
-
-
-def kind_of(mode: int) -> str:
-    """What stands in a folder where no file does."""
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+    try:
+        return bytes_of(file, MOST_BYTES)
+    except UnfitFileError as error:
+        raise UnreadablePhotographError(str(error)) from error
 
 
 def reason_of(error: BaseException) -> str:
@@ -205,6 +183,7 @@ def _upright(picture: Any, channels: int) -> Decoded:
     _check_size(picture)
     if picture.format == "TIFF" and picture.tag_v2.get(254, 0) & 1:
         raise UnreadablePhotographError("its first picture is a small copy of another one; save that one by itself")
+    check_work(picture)
     sixteen = picture.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     turned = ops.exif_transpose(picture)
     # Icons hold pictures with sizes of their own.
@@ -242,6 +221,7 @@ def _channels(picture: Any, turned: Any, channels: int) -> UInt8[np.ndarray, "y 
         for number in range(pages):
             picture.seek(number)
             _check_size(picture)
+            check_work(picture)
             if picture.mode not in ("1", "L") and not picture.mode.startswith("I;16"):
                 raise UnreadablePhotographError(f"page {number + 1} isn't grey (Pillow's mode {picture.mode})")
             found.append(_rgb(picture, deep=False)[..., 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from jaxtyping import Int
 
 from ..support.arguments import shown
 from ..support.classes import UnknownClassError, class_index, class_of_folder
+from ..support.regular_files import text_of
 from .photographs import Photograph
 
 _COLUMNS = ("file", "label", "group")
@@ -132,15 +134,15 @@ def _of_table(photographs: Sequence[Photograph], file: pathlib.Path) -> list[tup
 
 def _rows(file: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     remedy = "give a CSV file with the columns file, label and, if wanted, group"
+    text = text_of(f"labels={str(file)!r}", file, f"{remedy}, or 'folders'")
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            rows = [
-                (reader.line_num, {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)})  # pyright: ignore
-                for row in reader
-            ]
-            columns = [name.strip() for name in reader.fieldnames or ()]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = [
+            (reader.line_num, {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)})  # pyright: ignore
+            for row in reader
+        ]
+        columns = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
         raise ValueError(f"labels={str(file)!r} can't be read ({error}); {remedy}, or 'folders'") from error
     missing = [name for name in _COLUMNS[:2] if name not in columns]
     if missing:

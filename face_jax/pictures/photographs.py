@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..support.arguments import Whole, check_count
+from ..support.regular_files import UnfitFileError, kind_of, opened
 from .crop_and_resize import network_input as network_input
 from .crop_and_resize import resized as resized
 from .crop_and_resize import within as within
@@ -24,9 +25,7 @@ from .decoding import (
     decoded,
     grey,
     is_pillow,
-    kind_of,
     of_pillow,
-    opened,
     other_channels,
     reason_of,
 )
@@ -119,7 +118,7 @@ class Photograph:
                 return hashlib.file_digest(stream, "sha256").digest()
         except FileNotFoundError as error:
             raise self._gone(file) from error
-        except (OSError, UnreadablePhotographError) as error:
+        except (OSError, UnfitFileError) as error:
             raise UnreadablePhotographError(f"{self.name}: {reason_of(error)}") from error
 
     def _file(self) -> pathlib.Path:

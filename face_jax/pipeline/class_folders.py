@@ -18,6 +18,7 @@ from ..explanation.saving import save
 from ..model import SplitModel
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.atomic_folder import folder_of
+from ..support.regular_files import MOST_TEXT, bytes_of
 from .class_groups import Group
 
 _ASKED = "asked.json"
@@ -57,7 +58,7 @@ class Kept:
         """What was made with the same settings, of the same photographs and with the same λ; None without such."""
         place = self.folder / self.names[group.name]
         try:
-            asked = json.loads((place / _ASKED).read_text(encoding="utf-8"))
+            asked = json.loads(bytes_of(place / _ASKED, MOST_TEXT))
             if asked != {"digest": self.digests[group.name], "along": along}:
                 return None
             return loaded(place, model, group.photographs, self.room)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..explanation.saving import text_digest
 from ..support.json_values import Check, Entries, Real, Unfit, Whole, Words, YesOrNo, anything
+from ..support.regular_files import text_of
 
 # No study has longer files, and nobody answers after longer than a day.
 _LARGEST, _LONGEST = 64 * 10**6, 86_400.0
@@ -103,7 +104,7 @@ def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
     path = pathlib.Path(source)
     if not path.is_file():
         raise AnswerError(f"key={str(path)!r} isn't a file; give the .key.json written beside the study's page")
-    key = _load(path)
+    key = _load("key", path)
     if not isinstance(key, dict) or not {"format", "study", "trials"} <= set(key):
         raise AnswerError(f"key={str(path)!r} isn't a study's key; give the .key.json written beside the study's page")
     _check_format(key, path)
@@ -148,7 +149,7 @@ def _files(path: pathlib.Path) -> Iterable[pathlib.Path]:
 
 
 def _json(file: pathlib.Path) -> Iterable[Answer]:
-    content = _load(file)
+    content = _load("answers", file)
     if not isinstance(content, dict) or not isinstance(content.get("answers"), list):
         raise AnswerError(f"{file}: holds no answers of a study; give the file that the study's page saved")
     _check_format(content, file)
@@ -165,11 +166,7 @@ def _json(file: pathlib.Path) -> Iterable[Answer]:
 
 
 def _csv(file: pathlib.Path) -> Iterable[Answer]:
-    try:
-        text = _read(file)
-    except UnicodeDecodeError as error:
-        raise AnswerError(f"{file}: is not in UTF-8 ({error.reason}); save it as “CSV UTF-8”") from error
-    lines = text.splitlines()
+    lines = _read("answers", file).splitlines()
     # Some spreadsheets write semicolons.
     separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
     try:
@@ -202,19 +199,17 @@ def _check_there(row: dict[str, Any], where: str) -> None:
         raise AnswerError(f"{where}: has no {', '.join(missing)}; give the file as the page saved it")
 
 
-def _read(file: pathlib.Path) -> str:
-    """A file's text; spreadsheets put a mark of the encoding before it."""
-    if (size := file.stat().st_size) > _LARGEST:
-        raise AnswerError(f"{file}: has {size / 1e6:.0f} MB, which no study has; give the file as the page saved it")
-    return file.read_text(encoding="utf-8-sig")
+def _read(name: str, file: pathlib.Path) -> str:
+    return text_of(
+        f"{name}={str(file)!r}", file, "give the file as the page saved it", most=_LARGEST, refused=AnswerError
+    )
 
 
-def _load(file: pathlib.Path) -> Any:
+def _load(name: str, file: pathlib.Path) -> Any:
+    text = _read(name, file)
     try:
-        return json.loads(_read(file))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, AnswerError):
-            raise
         said = "nested too deeply" if isinstance(error, RecursionError) else error
         raise AnswerError(f"{file}: isn't JSON ({said}); give the file as it was saved") from error
 

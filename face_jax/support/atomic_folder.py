@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 
 from .arguments import path_of
+from .to_disk import moved, put_at
 
 # New files are written into the first; renamed, it is the second, whose files count in place of those beside it.
 _NEW, _PLACED = ".face-jax-new", ".face-jax-placed"
@@ -54,7 +55,7 @@ def put_together(folder: pathlib.Path, *, claim: bool = True) -> Iterator[pathli
         try:
             new.mkdir()
             yield new
-            os.rename(new, folder / _PLACED)
+            put_at(new, folder / _PLACED)
         except BaseException as error:
             shutil.rmtree(new, ignore_errors=True)
             if not (isinstance(error, OSError) and error.errno in _FULL):
@@ -144,8 +145,9 @@ def _settle(folder: pathlib.Path) -> None:
     waiting = folder / _PLACED
     if not waiting.is_dir():
         return
-    for file in sorted(each for each in waiting.rglob("*") if not each.is_dir()):
-        place = folder / file.relative_to(waiting)
+    files = sorted(each for each in waiting.rglob("*") if not each.is_dir())
+    places = [folder / file.relative_to(waiting) for file in files]
+    for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, place)
+    moved(zip(files, places, strict=True))
     shutil.rmtree(waiting)

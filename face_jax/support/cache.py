@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from .arguments import check_count, path_of
+from .regular_files import opened
+from .to_disk import put_at
 
 Arrays = Mapping[str, np.ndarray]
 # The array in each file that says what it is of, and what the others have to be.
@@ -68,10 +70,10 @@ class ArrayCache:
         # A cache that can't be written to costs time, not results.
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as opened:
-                part = pathlib.Path(opened.name)
-                np.savez(opened, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(part, file)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as written:
+                part = pathlib.Path(written.name)
+                np.savez(written, **arrays)  # pyright: ignore[reportArgumentType]
+            put_at(part, file)
             self._trim(file.parent)
         except OSError:
             return
@@ -110,10 +112,10 @@ def _seal(named: str, arrays: Arrays) -> np.ndarray:
 def _arrays_in(file: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a file; of a large one they stay in it, and are read where they're touched."""
     if file.stat().st_size <= _LARGE:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as loaded:
+        with opened(file) as stream, np.load(stream, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files}
     found = {}
-    with file.open("rb") as opened, zipfile.ZipFile(opened) as members:
+    with opened(file) as stream, zipfile.ZipFile(stream) as members:
         for member in members.infolist():
             with members.open(member) as part:
                 version = np.lib.format.read_magic(part)
@@ -121,8 +123,8 @@ def _arrays_in(file: pathlib.Path) -> dict[str, np.ndarray]:
                 shape, fortran, dtype = read(part)
                 begin = part.tell()
             # As the array is longer than its header, the local one's length isn't the directory's.
-            opened.seek(member.header_offset + 26)
-            name, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
+            stream.seek(member.header_offset + 26)
+            name, extra = (int.from_bytes(stream.read(2), "little") for _ in range(2))
             at = member.header_offset + 30 + name + extra + begin
             if member.compress_type or fortran or dtype.hasobject:
                 raise ValueError("not what is written here")

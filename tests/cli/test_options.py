@@ -120,7 +120,7 @@ def test_class_names_come_from_a_file(tmp_path, file, text):
     ("file", "content", "said"),
     [
         ("nowhere.txt", None, "No such file"),
-        (".", None, "Is a directory"),
+        (".", None, "a folder, not a file"),
         ("names.txt", b"\xff\xfe\x00", "isn't text in UTF-8"),
         ("names.json", b"{", "isn't valid JSON"),
         ("names.json", b"[" * 100_000, "isn't valid JSON"),
