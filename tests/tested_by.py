@@ -118,6 +118,7 @@ TESTED_BY = {
     "nmf.settings": "nmf/test_bad_input.py",
     "nmf.solvers.": "nmf/solvers/test_solver_promises.py",
     "nmf.solvers.code_slots": "nmf/test_out_of_core.py",
+    "nmf.solvers.kept_loop": "nmf/test_devices.py",
     "nmf.solvers.minibatch": "nmf/test_out_of_core.py",
     "nmf.solvers.stream": "nmf/test_out_of_core.py",
     "nmf.solvers.streamed_facts": "nmf/test_out_of_core.py",

@@ -45,7 +45,7 @@ class History:
     objectives: Float[Array, " step"]
     residuals: Float[Array, " step"]
 
-    def going(self, max_steps: int) -> Bool[Array, ""]:
+    def going(self, max_steps: int | Int[Array, ""]) -> Bool[Array, ""]:
         """Whether there is more to do."""
         return (self.code < 0) & (self.step < max_steps)
 

@@ -40,6 +40,8 @@ from .solvers.update_rules import Solver
 from .solvers.warmup import Warmup
 from .terms.problem import BLOCK_ROWS
 
+_TINY = 1e-300
+
 
 def factorize_blocks(
     rows: RowBlocks,
@@ -83,7 +85,7 @@ def factorize_blocks(
         if checkpoint is not None:
             keeper = Keeper(checkpoint, _problem_of(stream, rank, objective, solver, start, key, codes, facts))
             stack.callback(keeper.close)
-        told = _Told(advance, stream.shape[0])
+        told = Told(advance, stream.shape[0])
         run = Run(stream, rank, objective, solver, start, key, codes, scratch, facts, samples, keeper, told)
         return run.beside_terms() if objective.terms else run.alone()
 
@@ -112,29 +114,37 @@ def _needed(stream: Stream, rank: int, start: Any, solver: Any, codes: Any, term
     return samples + copies * rows * rank * jnp.dtype(stream.dtype).itemsize
 
 
-class _Told:
-    """Tells what is known behind each step.
+class Told:
+    """Tells what is known behind each step, or some.
 
     **Arguments:**
 
     - `advance`: of the work.
     - `rows`: that a step goes through.
+    - `per_step`: whether the work is counted in steps, and objectives have units of their own.
     """
 
-    def __init__(self, advance: Advance, rows: int) -> None:
+    def __init__(self, advance: Advance, rows: int, *, per_step: bool = False) -> None:
         self.advance, self.rows, self.since = advance, rows, time.perf_counter()
+        self.per_step, self.step = per_step, 0
         self.unit = 1.0  # what objectives are multiplied by, where the run has units of its own
 
     def __call__(self, state: Any) -> None:
-        """A state of either loop."""
+        """A state of any of the loops."""
         history, now = state.history, time.perf_counter()
-        speed = self.rows / max(now - self.since, 1e-9)
-        self.since = now
+        done = int(history.step) - self.step
+        speed = max(1, done) * self.rows / max(now - self.since, 1e-9)
+        self.since, self.step = now, self.step + done
+        objective = f"{float(history.objective) * self.unit:.5g}"
+        if self.per_step:
+            objective = f"{float(history.objective) / max(float(history.objectives[0]), _TINY):.3g} of the start's"
         tell_more(
             self.advance,
-            f"step {int(history.step)}, residual {float(history.residual):.1e}, "
-            f"objective {float(history.objective) * self.unit:.5g}, {speed:.2g} rows/s",
+            f"step {int(history.step)}, residual {float(history.residual):.1e}, objective {objective}, "
+            f"{speed:.2g} rows/s",
         )
+        if self.per_step:
+            self.advance(done)
 
 
 def _problem_of(
