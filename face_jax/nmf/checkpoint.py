@@ -38,8 +38,9 @@ class Checkpoint:
 
     The state is written beside the last one and takes its name in one step, so that a run can be killed at any moment.
     Called again with the same arguments, `factorize` goes on from the last checkpoint and ends with the same bits, on
-    as many devices of the same kind; activations that are spread over devices may lie on others then, which changes
-    the rounding. Needs Orbax: `pip install 'face-jax[checkpoint]'`.
+    as many devices of the same kind. The solver's `max_steps` may differ: a run that was out of steps takes more, and
+    ends as if it had been allowed them from the beginning. Activations that are spread over devices may lie on others
+    then, which changes the rounding. Needs Orbax: `pip install 'face-jax[checkpoint]'`.
 
     **Arguments:**
 
@@ -83,19 +84,35 @@ class Keeper:
     **Arguments:**
 
     - `checkpoint`: where and how often.
-    - `problem`: what is factorized and how, by name; each entry has to be the same in a run that goes on.
     - `together`: whether it's one run of all of JAX's processes, each of which keeps what lies on its devices; the
         folder's names are the first process's business then.
     """
 
-    def __init__(self, checkpoint: Checkpoint, problem: dict[str, Any], *, together: bool = False) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, together: bool = False) -> None:
         self.checkpoint, self.folder = checkpoint, pathlib.Path(checkpoint.folder)
         self.together = together and jax.process_count() > 1
-        self.problem = json.loads(json.dumps(problem))
+        self.problem, self.max_steps = dict[str, Any](), 0
         self.saved, self.at = 0, time.monotonic()
         self._claim = contextlib.ExitStack()
         name = self._by_one(self._open)
         self.last = self.folder / name if name else None
+
+    def check(self, problem: dict[str, Any], max_steps: int) -> None:
+        """Raises `CheckpointError` where the last state isn't one that this run can go on from.
+
+        **Arguments:**
+
+        - `problem`: what is factorized and how, by name; each entry has to be the same in a run that goes on.
+        - `max_steps`: how many steps there may be.
+        """
+        self.problem, self.max_steps = json.loads(json.dumps(problem)), max_steps
+
+        def checked() -> str:
+            if self.last is not None:
+                self._note()
+            return ""
+
+        self._by_one(checked)
 
     def close(self) -> None:
         """Others may use the folder again."""
@@ -110,9 +127,6 @@ class Keeper:
                 # A run was killed while it wrote this.
                 shutil.rmtree(torn, ignore_errors=True)
             names = self._names()
-            self.last = self.folder / names[-1] if names else None
-            if self.last is not None:
-                self._note()
         except BaseException:
             self.close()
             raise
@@ -142,14 +156,18 @@ class Keeper:
             raise CheckpointError(found)
         return found
 
-    def load(self, like: Any, arrays: list[np.ndarray]) -> tuple[Any, dict[str, Any]]:
+    def load(self, like: Callable[[int], Any], arrays: list[np.ndarray]) -> tuple[Any, dict[str, Any]]:
         """The last state, and what was said of it; fills the arrays. Raises `CheckpointError` if it's damaged.
 
-        Where `like` has shapes that say how they are spread over devices, the state is spread in that way.
+        **Arguments:**
+
+        - `like`: from how many steps its run could take to a state of these shapes; where they say how they are spread
+            over devices, this one is spread in that way.
+        - `arrays`: beside it.
         """
         assert self.last is not None
         note = self._note()
-        leaves, structure = jax.tree.flatten(like)
+        leaves, structure = jax.tree.flatten(like(int(note["max_steps"])))
         try:
             with _orbax().StandardCheckpointer() as keeper:
                 found = keeper.restore(
@@ -190,7 +208,10 @@ class Keeper:
 
         def end() -> str:
             digests = [_copied(array, part / f"codes-{number}") for number, array in enumerate(arrays)]
-            note = {"problem": self.problem, "step": step, "said": said, "codes": digests, "seal": seal}
+            note = {
+                "problem": self.problem, "max_steps": self.max_steps, "step": step, "said": said, "codes": digests,
+                "seal": seal,
+            }  # fmt: skip
             text = json.dumps(note)
             sealed = {"note": text, "digest": hashlib.sha256(text.encode()).hexdigest()}
             (part / "note.json").write_text(json.dumps(sealed))
@@ -230,6 +251,11 @@ class Keeper:
             raise CheckpointError(
                 f"checkpoint={str(self.folder)!r} is of another problem: its {' and '.join(different)} "
                 f"{'is' if len(different) == 1 else 'are'} not this one's; delete it, or give another folder"
+            )
+        if note["step"] > self.max_steps:
+            raise CheckpointError(
+                f"the last checkpoint, {str(self.last)!r}, is behind max_steps={self.max_steps}; give the solver at "
+                f"least max_steps={note['step']}, or give another folder"
             )
         return note
 

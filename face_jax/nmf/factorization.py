@@ -342,6 +342,10 @@ def _of_blocks(
     if adjoint.unrolled:
         raise ValueError("UnrolledAdjoint keeps all steps in memory, and rows in blocks aren't; take ImplicitAdjoint()")
     terms = _checked_terms(rows, rank, objective, solver, start)
+    if terms and codes is False:
+        raise ValueError(
+            "codes=False makes codes again by least squares, and the objective has further terms; give None, or a path"
+        )
     whole = objective.quadratic.with_terms(terms)
     if terms and rows.shape[0] <= JOINT_ROWS:
         # So few that both factors move together, too, for which all rows have to be there.
@@ -359,7 +363,7 @@ def _of_blocks(
             key=key,
             throw=False,
         )
-        store = CodeStore(codes or None, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
+        store = CodeStore(codes, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
         store.put(0, rows.shape[0], np.asarray(found.codes))
         return dataclasses.replace(found, codes=store.finish())
     return factorize_blocks(

@@ -79,12 +79,16 @@ def factorize_blocks(
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress("Factorizing, blocks of rows", total))
         stream = dataclasses.replace(stream, advance=lambda: advance(1))
-        samples = samples_for(start, stream, rank, scratch)
-        facts = look(stream, samples, signed=solver.signed_dictionary, digest=checkpoint is not None)
         keeper = None
         if checkpoint is not None:
-            keeper = Keeper(checkpoint, _problem_of(stream, rank, objective, solver, start, key, codes, facts))
+            keeper = Keeper(checkpoint)
             stack.callback(keeper.close)
+        # A run that goes on has begun already.
+        goes_on = keeper is not None and keeper.last is not None
+        samples = [] if goes_on else samples_for(start, stream, rank, scratch)
+        facts = look(stream, samples, signed=solver.signed_dictionary, digest=checkpoint is not None)
+        if keeper is not None:
+            keeper.check(_problem_of(stream, rank, objective, solver, start, key, codes, facts), solver.max_steps)
         told = Told(advance, stream.shape[0])
         run = Run(stream, rank, objective, solver, start, key, codes, scratch, facts, samples, keeper, told)
         return run.beside_terms() if objective.terms else run.alone()
@@ -158,7 +162,8 @@ def _problem_of(
         "numbers": facts.digest,
         "rank": rank,
         "objective": digest_of_tree(bare),
-        "solver": repr(solver),
+        # With more steps a run goes on; of a few depends where one beside terms begins.
+        "solver": repr(dataclasses.replace(solver, max_steps=_warm_steps(solver) if objective.terms else 0)),
         "start": digest_of_tree(start),
         "key": digest_of_tree(key),
         "codes": "made again" if codes is False else "kept",
@@ -235,11 +240,6 @@ class Run:
 
     def beside_terms(self) -> Solution:
         """Beside further terms: a few steps without them, then all with them."""
-        if self.codes is False:
-            raise ValueError(
-                "codes=False makes codes again by least squares, and the objective has further terms; give None, or a "
-                "path"
-            )
         stream, rank, largest = self.stream, self.rank, max(abs(self.facts.low), abs(self.facts.high))
         magnitude.check_largest_beside_terms(largest, stream.dtype)
         rows, settings = stream.shape[0], self.solver.beside_terms
@@ -261,7 +261,7 @@ class Run:
             for piece in stream:
                 walk.put(1, piece.start, piece.stop, make(piece, stream.scale).T)
             return dictionary
-        warm = dataclasses.replace(self.solver, max_steps=min(WARM_STEPS, self.solver.max_steps))
+        warm = dataclasses.replace(self.solver, max_steps=_warm_steps(self.solver))
         begun = streamed_loop.solve(
             stream, scaled(self._penalties, stream.dtype)[0], warm, make, dictionary, rank=self.rank,
             out=partial(walk.put, 1), scratch=self.scratch,
@@ -292,3 +292,7 @@ class Run:
     def _store(self) -> CodeStore:
         rows = self.stream.source
         return CodeStore(self.codes, (rows.shape[0], self.rank), self.stream.dtype, self.scratch, rows.rows)
+
+
+def _warm_steps(solver: Any) -> int:
+    return min(WARM_STEPS, solver.max_steps)

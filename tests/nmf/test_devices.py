@@ -147,7 +147,7 @@ scan = lambda x: fj.rank_scan(x, [2], folds=2, starts=2, solver=fj.ADMM(rtol=0.0
 close(scan(a).held_out, scan(A).held_out, 1e-10)
 """,
     "keeps checkpoints": """
-import pathlib, pytest
+import dataclasses, pathlib, pytest
 from face_jax.nmf import checkpoint as keeping
 pytest.importorskip("orbax.checkpoint")
 SOLVER = fj.ADMM(rtol=1e-9, max_steps=40)
@@ -169,7 +169,7 @@ def killed(folder, a, after=3):
             raise KeyboardInterrupt
     keeping.Keeper.save = saved
     with pytest.raises(KeyboardInterrupt):
-        fitted(folder, a)
+        fitted(folder, a, solver=dataclasses.replace(SOLVER, max_steps=17))
     keeping.Keeper.save = save
     assert sorted(each.name for each in pathlib.Path(folder).glob("step-*")) == [
         f"step-{step:09d}" for step in (5 * after - 5, 5 * after)]

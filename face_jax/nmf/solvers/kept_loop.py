@@ -61,14 +61,20 @@ def solve(
     ended = NamedSharding(sharding.mesh, PartitionSpec(rows[0]))
     out = Solution(ended, everywhere, everywhere, everywhere, everywhere)  # pyright: ignore
 
-    keeper = Keeper(checkpoint, _problem_of(activations, rank, objective, solver, start, key), together=True)
+    keeper = Keeper(checkpoint, together=True)
     try:
+        keeper.check(_problem_of(activations, rank, objective, solver, start, key), solver.max_steps)
         if keeper.last is None:
             state = first(activations, rank, objective, solver, start, key)
         else:
-            shapes = jax.eval_shape(partial(_first, rank=rank), activations, objective=objective, solver=solver,
-                                    start=start, key=key)  # fmt: skip
-            state, _ = keeper.load(_spread(shapes, placed), [])
+
+            def like(max_steps: int) -> State:
+                before = dataclasses.replace(solver, max_steps=max_steps)
+                given = {"objective": objective, "solver": before, "start": start, "key": key}
+                return _spread(jax.eval_shape(partial(_first, rank=rank), activations, **given), placed)
+
+            state, _ = keeper.load(like, [])
+            state = jax.jit(_of_length, static_argnums=1, out_shardings=placed)(state, solver.max_steps)
         told(state)
         ahead = 1
         while int(state.history.code) < 0 and (step := int(state.history.step)) < solver.max_steps:
@@ -99,6 +105,10 @@ def _on(
     return loop.go_on(loop.problem_of(activations, objective, solver)[0], state, until)
 
 
+def _of_length(state: State, max_steps: int) -> State:
+    return dataclasses.replace(state, history=state.history.of_length(max_steps))
+
+
 def _end(activations: Activations, objective: SquaredError, solver: Solver, state: State) -> Solution:
     problem, unit = loop.problem_of(activations, objective, solver)
     return loop.end(problem, state, unit)
@@ -124,7 +134,8 @@ def _problem_of(
         "numbers": digest_of_tree(activations),
         "rank": rank,
         "objective": digest_of_tree(objective),
-        "solver": repr(solver),
+        # With more steps a run goes on.
+        "solver": repr(dataclasses.replace(solver, max_steps=0)),
         "start": digest_of_tree(start),
         "key": digest_of_tree(key),
     }
