@@ -4,10 +4,11 @@
     sbatch slurm.sh activations/*.npy --rank 25 --out concepts                            a Slurm cluster: slurm.sh
     ./tpu_slice.sh activations/*.npy --rank 25 --out concepts                             a TPU slice: tpu_slice.sh
 
-Files are `row × channel`, as `np.save` writes them. In the order of their names the first process takes the first ones,
-and so on, so that there have to be at least as many files as processes. With files of equally many rows the result is
-one process's to rounding; otherwise it starts from other rows. Under Slurm, on TPU slices and with Open MPI each
-process finds the others by itself; elsewhere say where the first one listens, and which one this is:
+Files are `row × channel`, as `np.save` writes them. Patterns that no shell has filled in, because only the other hosts
+see the files, are filled in here. In the order of their names the first process takes the first files, and so on, so
+that there have to be at least as many files as processes. With files of equally many rows the result is one process's
+to rounding; otherwise it starts from other rows. Under Slurm, on TPU slices and with Open MPI each process finds the
+others by itself; elsewhere say where the first one listens, and which one this is:
 
     python many_hosts.py … --coordinator HOST:PORT --processes 4 --process 0
 
@@ -18,6 +19,7 @@ process finds the others by itself; elsewhere say where the first one listens, a
 from __future__ import annotations
 
 import argparse
+import glob
 import pathlib
 
 import jax
@@ -30,7 +32,7 @@ import face_jax as fj
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("files", nargs="+", help="their names, or patterns such as 'activations/*.npy'")
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--rtol", type=float, default=1e-4, help="the scaled KKT residual to stop at")
@@ -42,6 +44,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--process", type=int, help="which one this is, from 0")
     parser.add_argument("--alone", action="store_true", help="one process, without looking for others")
     return parser.parse_args()
+
+
+def matching(names: list[str]) -> list[pathlib.Path]:
+    """The files of these names and patterns, in order."""
+    found = []
+    for name in names:
+        files = [name] if pathlib.Path(name).exists() else glob.glob(name, recursive=True)
+        if not files:
+            raise SystemExit(f"no file is called {name}; give names of files, or a pattern of some")
+        found += map(pathlib.Path, files)
+    return sorted(found)
 
 
 def join(options: argparse.Namespace) -> None:
@@ -92,7 +105,7 @@ def own_rows(array: jax.Array) -> np.ndarray:
 def main() -> None:
     options = arguments()
     join(options)
-    files = sorted(options.files)
+    files = matching(options.files)
     if len(files) < jax.process_count():
         raise SystemExit(f"{len(files)} files are too few for {jax.process_count()} processes; give one for each")
     bounds = [len(files) * process // jax.process_count() for process in range(jax.process_count() + 1)]
