@@ -110,6 +110,7 @@ TESTED_BY = {
     "nmf.derivative.refinement": "nmf/derivative/test_adjoint_defaults.py",
     "nmf.derivative.device_errors": "nmf/derivative/test_adjoint_defaults.py",
     "nmf.encoding": "nmf/nnls/test_nnls.py",
+    "nmf.memory_needs": "nmf/test_bad_input.py",
     "nmf.matching": "nmf/test_rank_choice.py",
     "nmf.nnls.masked_systems": "nmf/nnls/test_nnls.py",
     "nmf.nnls.": "nmf/nnls/test_nnls_promises.py",

@@ -17,8 +17,7 @@ from jaxtyping import Array, Key
 from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..blocks.scratch import Scratch
 from ..linalg.row_shards import explicit, in_auto_axes, untyped
-from ..support.arguments import Seed, Whole, flag, index_or_none, key_of
-from ..support.memory import check_memory
+from ..support.arguments import Seed, Whole, flag, key_of
 from ..support.precision import full_precision
 from ..support.progress import Progress, silent
 from ..support.progress_line import Watched, progress_of
@@ -29,6 +28,7 @@ from .checkpoint import Checkpoint, check_checkpoint
 from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
+from .memory_needs import check_room
 from .objective import Objective, SquaredError
 from .observed import observed_alone
 from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Mask, Matrix
@@ -44,8 +44,6 @@ from .solvers.warmup import Warmup
 from .sparse import factorize_sparse, sparse_rows
 from .terms import lambda_weights
 from .terms.alternation import JOINT_ROWS
-
-_LARGE = 2**27  # bytes of activations below which nobody looks for room
 
 
 @full_precision
@@ -107,7 +105,8 @@ def factorize(
         over devices, by a `jax.NamedSharding` of their rows, stay where they are, and each process keeps its part: all
         of them have to see the folder. There it's for a squared error alone.
     - `progress`: told how far it is, as by `face_jax.explain`: a line on a terminal by default. Of activations in
-        memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that.
+        memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that. Of those
+        that are spread over devices it's told with `checkpoint=` alone, by the first process.
     - `observed`: where there are missing values: truth values, `row channel`, such as `~np.isnan(activations)`. Entries
         that weren't observed may be anything, NaN too; they have no part in what's minimized, nor in derivatives. Rows
         without any observed entry have codes of zero; each channel needs one. "numbers" means `~np.isnan(activations)`,
@@ -148,10 +147,11 @@ def factorize(
     if observed is not None and (blocks is not None or checkpoint is not None):
         raise ValueError("observed= is there for activations in memory, without checkpoint=; leave one of them out")
     if blocks is None and checkpoint is not None and not _on_devices(activations):
-        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel")))
+        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel", in_blocks=True)))
     if blocks is None:
-        room_in_memory(activations, rank)
-        activations = validate.matrix("activations", activations, "row × channel")
+        # The usual start takes samples of a sixteenth and a quarter; codes are there ten times.
+        check_room(activations, rank, "factorizing", wholes=5 / 16, codes=10)
+        activations = validate.matrix("activations", activations, "row × channel", in_blocks=True)
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
         if observed is not None:
@@ -370,27 +370,6 @@ def _of_blocks(
         rows, rank, objective=whole, solver=solver, start=start, key=key, codes=codes, checkpoint=checkpoint,
         progress=progress,
     )  # fmt: skip
-
-
-def room_in_memory(activations: Any, rank: Any) -> None:
-    """Raises `NotEnoughMemoryError` before anything is copied for activations that can't be factorized in memory."""
-    shape, dtype = getattr(activations, "shape", ()), getattr(activations, "dtype", None)
-    number = index_or_none(rank)
-    if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
-        return
-    # Torch's types are none of NumPy's.
-    each = max(4, index_or_none(getattr(dtype, "itemsize", None)) or 4)
-    whole = shape[0] * shape[1] * each
-    if whole < _LARGE:
-        return
-    # NumPy's are copied; the usual start takes samples of a sixteenth and a quarter; codes are there ten times.
-    copied = 0 if isinstance(activations, jax.Array) else whole
-    needed = copied + whole * 5 // 16 + 10 * shape[0] * number * each
-    check_memory(
-        needed,
-        f"factorizing {shape[0]:,} × {shape[1]:,} activations in memory",
-        "have them read block by block: give fj.RowBlocks(activations), or the path of a file that holds them",
-    )
 
 
 def known(activations: Any) -> np.ndarray:

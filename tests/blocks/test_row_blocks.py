@@ -11,6 +11,7 @@ import torch
 
 import face_jax as fj
 from face_jax.blocks.row_blocks import in_blocks
+from face_jax.nmf import validate
 from face_jax.support import memory
 
 ROWS = np.random.default_rng(0).random((53, 6)).astype(np.float32)
@@ -118,6 +119,9 @@ def test_all_rows_at_once_are_made_where_they_fit(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1000)
     with pytest.raises(fj.NotEnoughMemoryError, match=r"all 53 × 6 numbers of RowBlocks .*by slices or blocks\(\)"):
         np.asarray(rows)
+    # What measures all rows at once takes them so.
+    with pytest.raises(fj.NotEnoughMemoryError, match="numbers of RowBlocks at once"):
+        validate.matrix("activations", rows, "row × channel")
 
 
 def test_arrays_whose_shardings_are_types_are_read():
