@@ -12,4 +12,5 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 
 # Where face_jax is installed: an environment that all nodes see. JAX takes the other processes' addresses from Slurm.
 source "${VENV:-.venv}/bin/activate"
-srun --kill-on-bad-exit=1 python "${SCRIPT:-examples/many_hosts.py}" "$@"
+# Newer versions' srun doesn't take the number of processors from the job.
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" python "${SCRIPT:-examples/many_hosts.py}" "$@"

@@ -7,5 +7,6 @@ set -euo pipefail
 everywhere() { gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"; }
 
 everywhere "cd face_jax && python3 -m venv .venv && .venv/bin/pip install --quiet 'jax[tpu]' ."
-# JAX finds the other hosts by itself. Names are given as they are; each host sees the same ones.
+# JAX finds the other hosts by itself. Names and patterns are given as they are, each host sees the same files; what this
+# machine's shell leaves of a pattern the program fills in there.
 everywhere "cd face_jax && .venv/bin/python examples/many_hosts.py $(printf '%q ' "$@")"

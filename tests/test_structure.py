@@ -15,6 +15,7 @@ FLOORS = (
     "support", "linalg", "blocks",
     "nmf.shapes", "nmf.steps", "nmf.checkpoint", "nmf.results", "nmf.divergence", "nmf.objective",
     "nmf.beta_divergence", "nmf.misfit_steps", "nmf.solution", "nmf.history", "nmf.validate", "nmf.observed",
+    "nmf.memory_needs",
     "nmf.matching", "nmf.nnls", "nmf.divergence_codes", "nmf.magnitude", "nmf.derivative", "nmf.terms", "nmf.solvers",
     "nmf.options", "nmf.settings", "nmf.vector_products", "nmf.code_stores", "nmf.encode_in_blocks", "nmf.out_of_core",
     "nmf.sparse_starts", "nmf.sparse", "nmf.stored_entries", "nmf.stored_steps", "nmf.stored_codes",

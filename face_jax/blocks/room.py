@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import pathlib
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..support.memory import NotEnoughMemoryError, free_memory, in_bytes
-from .scratch import free_in, reserve
+from .scratch import free_in, mapped, unnamed_file, usual_folder
 
 # Of the memory that's free, activations take so much by themselves; what is made of them takes the rest.
 _SHARE = 0.5
@@ -35,7 +34,7 @@ class Room:
     def __init__(self, memory: float | int | None = None, folder: pathlib.Path | None = None) -> None:
         free = free_memory() if memory is None else None
         self.memory = memory if memory is not None else None if free is None else _SHARE * free
-        self.folder = _usual_folder() if folder is None else folder
+        self.folder = usual_folder() if folder is None else folder
         self.taken = self.filed = 0
 
     def fits(self, size: float | int) -> bool:
@@ -118,7 +117,7 @@ class Growing:
         else:
             begun = self._file is None
             if self._file is None:
-                self._file = _opened(self.room.folder)
+                self._file = unnamed_file(self.room.folder, "store")
             self.array = _mapped(self._file, self.room.folder, shape, old.dtype)
             if not begun:
                 return
@@ -142,7 +141,7 @@ def filed_beside(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     inside = _map_of(array)
     if inside is None or size <= _SMALL:
         return np.empty(shape, array.dtype)
-    folder = _FOLDERS.get(inside, _usual_folder())
+    folder = _FOLDERS.get(inside, usual_folder())
     return _in_a_file(folder, shape, array.dtype)
 
 
@@ -214,48 +213,14 @@ def _map_of(array: Any) -> mmap.mmap | None:
     return array if isinstance(array, mmap.mmap) else None
 
 
-def _opened(folder: pathlib.Path) -> IO[bytes]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Without a name, so that nothing is left of it however the process ends.
-        return tempfile.TemporaryFile(dir=folder, prefix="face-jax-")
-    except OSError as error:
-        raise OSError(
-            f"store={str(folder)!r} can't be written to ({error.strerror or error}); name another folder"
-        ) from error
-
-
 def _in_a_file(folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    with _opened(folder) as file:
+    with unnamed_file(folder, "store") as file:
         return _mapped(file, folder, shape, dtype)
 
 
 def _mapped(file: IO[bytes], folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    try:
-        reserve(file.fileno(), max(1, size))
-        found = np.memmap(file, dtype, mode="r+", shape=shape)
-    except OSError as error:
-        raise OSError(
-            f"{in_bytes(size)} for activations can't be had in store={str(folder)!r} ({error.strerror or error}); make "
-            "room there, or name another folder"
-        ) from error
+    found = mapped(file, folder, shape, dtype, "store", "activations")
     inside = _map_of(found)
     assert inside is not None
     _FOLDERS[inside] = folder
     return found
-
-
-def _usual_folder() -> pathlib.Path:
-    """The system's folder for temporary files, or the one that outlives a start where that is kept in memory."""
-    usual, lasting = pathlib.Path(tempfile.gettempdir()), pathlib.Path("/var/tmp")
-    return lasting if _in_memory(usual) and lasting.is_dir() and not _in_memory(lasting) else usual
-
-
-def _in_memory(folder: pathlib.Path) -> bool:
-    try:
-        mounts = [line.split()[1:3] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return False
-    within = [(place, kind) for place, kind in mounts if folder.resolve().is_relative_to(place)]
-    return bool(within) and max(within, key=lambda each: len(each[0]))[1] in ("tmpfs", "ramfs")

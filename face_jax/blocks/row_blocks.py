@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from ..support.arguments import check_count, path_of, shown
+from ..linalg.row_shards import untyped
+from ..support.arguments import check_count, index_or_none, path_of, shown
+from ..support.memory import check_memory
 from .sources import Kept, Shards, Source, Yielded, sliceable
 from .store_formats import SUFFIXES, opened
 
@@ -43,7 +47,8 @@ class RowBlocks:
         rows follow one another.
     - `rows`: rows of a block; by default as many as make 32 MiB.
     - `scratch`: a folder for what a run has to keep meanwhile, such as the codes of all rows, if it's more than 64 MiB;
-        the system's folder for temporary files by default. What is written there goes with the run.
+        by default the system's folder for temporary files, or `/var/tmp` where that is in memory itself. What is
+        written there goes with the run.
 
     Raises `ValueError` for what has no such protocol, shards that don't fit together, and numbers that aren't real.
 
@@ -89,12 +94,27 @@ class RowBlocks:
         """Consecutive rows in parts that end before these; raises `ValueError` where rows are missing or too many."""
         return self._source.parts(ends)
 
-    def __getitem__(self, index: slice) -> np.ndarray:
-        """Some consecutive rows."""
+    def __getitem__(self, index: slice | SupportsIndex) -> np.ndarray:
+        """Some consecutive rows, or one."""
+        number = index_or_none(index)
+        if number is not None:
+            if not -len(self) <= number < len(self):
+                raise IndexError(
+                    f"row {number} isn't there, the rows are {len(self)}; give one of 0 to {len(self) - 1}"
+                )
+            start = number % len(self)
+            return self._source.read(start, start + 1)[0]
         if not isinstance(index, slice) or index.step not in (None, 1):
-            raise ValueError(f"rows are taken by slices of consecutive ones, such as [0:100], and not by {index!r}")
+            raise ValueError(
+                f"rows are taken by slices of consecutive ones, such as [0:100], or by a number, and not by {index!r}"
+            )
         start, stop, _ = index.indices(self.shape[0])
         return self._source.read(start, max(start, stop))
+
+    def __matmul__(self, other: Any) -> np.ndarray:
+        """The product with a matrix or a vector, block by block."""
+        other = np.asarray(other)
+        return np.concatenate([block.astype(np.result_type(block, other)) @ other for block in self.blocks()])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -103,17 +123,26 @@ class RowBlocks:
         return f"RowBlocks({self.shape[0]} × {self.shape[1]}, {self.dtype}, rows={self.rows})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows: for what can't go block by block, where they fit into memory."""
+        """All rows: for what can't go block by block; raises `NotEnoughMemoryError` where memory can't hold them."""
         del copy
-        found = np.concatenate(list(self.blocks()))
-        return found if dtype is None else found.astype(dtype)
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        check_memory(
+            self.shape[0] * self.shape[1] * kind.itemsize,
+            f"all {self.shape[0]:,} × {self.shape[1]:,} numbers of {type(self).__name__} at once",
+            "take some rows at a time, by slices or blocks()",
+        )
+        found, start = np.empty(self.shape, kind), 0
+        for block in self.blocks():
+            found[start : start + len(block)] = block
+            start += len(block)
+        return found
 
 
 def in_blocks(name: str, value: Any) -> RowBlocks | None:
     """The rows that a value stands for if it's to be read in blocks; None if it's for memory.
 
     In blocks are `RowBlocks`, paths, lists of paths or of memory maps, objects that yield blocks; and memory maps and
-    stored arrays (Zarr, HDF5) of more than 64 MiB.
+    stored arrays (Zarr, HDF5) of more than 64 MiB, or of maps, whose places are rows.
     """
     if isinstance(value, RowBlocks):
         return value
@@ -126,7 +155,7 @@ def in_blocks(name: str, value: Any) -> RowBlocks | None:
         return None
     if isinstance(value, np.memmap) or _stored(value):
         size = int(np.prod(value.shape)) * np.dtype(value.dtype).itemsize
-        return _refused_by_name(name, value) if size > _SMALL and len(value.shape) == 2 else None
+        return _refused_by_name(name, value) if size > _SMALL or len(value.shape) != 2 else None
     if callable(getattr(value, "blocks", None)) and hasattr(value, "shape") and not hasattr(value, "__array__"):
         return _refused_by_name(name, value)
     return None
@@ -154,6 +183,15 @@ def _source_of(name: str, value: Any) -> Source:
         if not value:
             raise ValueError(f"{name} is an empty list; {_REMEDY}")
         return Shards(name, [_source_of(f"{name}[{number}]", each) for number, each in enumerate(value)])
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
+        if not value.is_fully_addressable:
+            raise ValueError(
+                f"{name} has rows on devices of other processes, which this one can't read; give factorize and encode "
+                "the array itself, or this process's rows alone"
+            )
+        value = untyped(value)
     if sliceable(value):
         return Kept(name, value)
     if callable(getattr(value, "blocks", None)) and hasattr(value, "shape") and hasattr(value, "dtype"):

@@ -8,11 +8,11 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from ..support.memory import NotEnoughMemoryError
+from ..support.memory import NotEnoughMemoryError, in_bytes
 
 _IN_MEMORY = 64 * 2**20  # bytes that all arrays of a run together may take there
 
@@ -29,7 +29,7 @@ class Scratch:
 
     **Arguments:**
 
-    - `folder`: where larger ones are; the system's for temporary files if None.
+    - `folder`: where larger ones are; if None the system's for temporary files, unless that is in memory itself.
     """
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
@@ -49,7 +49,7 @@ class Scratch:
 
     @property
     def _folder(self) -> pathlib.Path:
-        return pathlib.Path(tempfile.gettempdir() if self.folder is None else self.folder)
+        return usual_folder() if self.folder is None else self.folder
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of zeros; raises `OSError` in a sentence where there is no room for it."""
@@ -57,18 +57,62 @@ class Scratch:
         if size <= self._left:
             self._left -= size
             return np.zeros(shape, dtype)
-        folder = self._folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder, prefix="face-jax-") as file:
-                reserve(file.fileno(), size)
-                # The file has no name, so that nothing is left of it however the process ends.
-                return np.memmap(file, dtype, mode="r+", shape=shape)
-        except OSError as error:
-            raise OSError(
-                f"{size / 2**30:,.1f} GiB for codes and samples can't be had in scratch={str(folder)!r} "
-                f"({error.strerror or error}); make room there, or name another folder: RowBlocks(…, scratch=…)"
-            ) from error
+        with unnamed_file(self._folder, "scratch") as file:
+            return mapped(file, self._folder, shape, dtype, "scratch", "codes and samples")
+
+
+def usual_folder() -> pathlib.Path:
+    """The system's folder for temporary files, or the one that outlives a start where that is kept in memory."""
+    usual, lasting = pathlib.Path(tempfile.gettempdir()), pathlib.Path("/var/tmp")
+    return lasting if _in_memory(usual) and lasting.is_dir() and not _in_memory(lasting) else usual
+
+
+def _in_memory(folder: pathlib.Path) -> bool:
+    try:
+        mounts = [line.split()[1:3] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    within = [(place, kind) for place, kind in mounts if folder.resolve().is_relative_to(place)]
+    return bool(within) and max(within, key=lambda each: len(each[0]))[1] in ("tmpfs", "ramfs")
+
+
+def unnamed_file(folder: pathlib.Path, argument: str) -> IO[bytes]:
+    """A file without a name, so that nothing is left of it however the process ends.
+
+    **Arguments:**
+
+    - `folder`: where it is; made if need be.
+    - `argument`: what users call the folder. Raises `OSError` in a sentence where it can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder, prefix="face-jax-")
+    except OSError as error:
+        raise OSError(
+            f"{argument}={str(folder)!r} can't be written to ({error.strerror or error}); name another folder"
+        ) from error
+
+
+def mapped(
+    file: IO[bytes], folder: pathlib.Path, shape: tuple[int, ...], dtype: Any, argument: str, what: str
+) -> np.memmap:
+    """An array in such a file, whose room is there; raises `OSError` in a sentence where it isn't.
+
+    **Arguments:**
+
+    - `file`, `folder`, `argument`: as `unnamed_file` has them.
+    - `shape`, `dtype`: of the array.
+    - `what`: it's for.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        reserve(file.fileno(), max(1, size))
+        return np.memmap(file, dtype, mode="r+", shape=shape)
+    except OSError as error:
+        raise OSError(
+            f"{in_bytes(size)} for {what} can't be had in {argument}={str(folder)!r} ({error.strerror or error}); make "
+            "room there, or name another folder"
+        ) from error
 
 
 def reserve(file: int, size: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..blocks.row_blocks import RowBlocks
 from ..blocks.scratch import Scratch, reserve
+from ..blocks.sources import Source
 from ..support.arguments import path_of, shown
 from ..support.to_disk import put_at
 from .nnls.least_squares import codes_of, finished_if_needed
@@ -83,29 +84,36 @@ class CodeStore:
         return _zarr().open_array(str(self.path), mode="r")
 
 
-class RemadeCodes:
+class RemadeCodes(RowBlocks):
     """Codes that aren't kept: made again from the dictionary wherever some rows of them are read.
 
-    Rows in blocks themselves, with `shape`, `dtype`, slices and `blocks()`.
+    Rows in blocks themselves, with `shape`, `dtype`, slices, single rows and `blocks()`; `np.asarray` makes all.
 
     **Arguments:**
 
     - `rows`: the activations.
     - `dictionary`: of the solution, concepts of unit length.
-    - `penalties`: the objective's, on codes at the solution's scale.
+    - `objective`: its weights, and its penalties on codes at the solution's scale.
     - `scale`: the solution's.
     """
+
+    def __init__(self, rows: RowBlocks, dictionary: Dictionary, objective: SquaredError, scale: Any) -> None:
+        super().__init__(_Remade(rows, dictionary, objective, scale), rows=rows.rows, scratch=rows.scratch)
+
+    def __repr__(self) -> str:
+        return f"RemadeCodes({self.shape[0]} × {self.shape[1]}, {self.dtype})"
+
+
+class _Remade(Source):
+    """Where such codes come from."""
 
     def __init__(self, rows: RowBlocks, dictionary: Dictionary, objective: SquaredError, scale: Any) -> None:
         self.rows, self.dictionary, self.objective, self.scale = rows, dictionary, objective, scale
         self.shape, self.dtype = (rows.shape[0], dictionary.shape[0]), np.dtype(dictionary.dtype)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Codes of consecutive rows, as many as the activations' blocks have."""
-        start = 0
-        for block in self.rows.blocks():
-            yield self._of(block, start)
-            start += len(block)
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Codes of some consecutive rows."""
+        return self._of(self.rows[start:stop], start)
 
     def parts(self, ends: Sequence[int]) -> Iterator[np.ndarray]:
         """Codes in consecutive parts that end before these rows."""
@@ -113,16 +121,6 @@ class RemadeCodes:
         for block in self.rows.parts(ends):
             yield self._of(block, start)
             start += len(block)
-
-    def __getitem__(self, index: slice) -> np.ndarray:
-        """Codes of some consecutive rows."""
-        return self._of(self.rows[index], index.indices(len(self))[0])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"RemadeCodes({self.shape[0]} × {self.shape[1]}, {self.dtype})"
 
     def _of(self, block: np.ndarray, start: int) -> np.ndarray:
         weights = self.objective.weights

@@ -27,6 +27,7 @@ from . import divergence_codes, stored_misfit, validate
 from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
 from .magnitude import is_one, unit_of
+from .memory_needs import check_room
 from .nnls.least_squares import codes_of, finished_if_needed
 from .objective import WEIGHTS, Objective, SquaredError, Term
 from .observed import observed_alone
@@ -95,7 +96,8 @@ def encode(
     - `observed`: where there are missing values: truth values, `row channel`, or of sparse activations "stored" or
         "numbers"; see `factorize`.
     - `progress`: told how many rows are done, as by `face_jax.explain`: a line on a terminal by default. Activations in
-        memory go some thousands of rows at a time then, where they are on one device and nothing is traced.
+        memory go some thousands of rows at a time then, where they are on one device and nothing is traced; elsewhere
+        nothing is told.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -114,7 +116,8 @@ def encode(
         return _of_sparse(sparse, dictionary, objective, observed, progress)
     blocks = in_blocks("activations", activations)
     if blocks is None:
-        activations = validate.matrix("activations", activations, "row × channel")
+        check_room(activations, (*getattr(dictionary, "shape", ()), 1)[0], "encoding", wholes=0.0, codes=1)
+        activations = validate.matrix("activations", activations, "row × channel", in_blocks=True)
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
     elif codes is False:

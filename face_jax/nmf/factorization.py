@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from ..blocks.row_blocks import RowBlocks, in_blocks
 from ..blocks.scratch import Scratch
-from ..linalg.row_shards import explicit, in_auto_axes
-from ..support.arguments import Seed, Whole, flag, index_or_none, key_of
-from ..support.memory import check_memory
+from ..linalg.row_shards import explicit, in_auto_axes, untyped
+from ..support.arguments import Seed, Whole, flag, key_of
 from ..support.precision import full_precision
-from ..support.progress import Progress
+from ..support.progress import Progress, silent
 from ..support.progress_line import Watched, progress_of
 from ..support.watched_steps import watched_steps
 from . import magnitude, stored_misfit, validate
@@ -28,21 +28,22 @@ from .checkpoint import Checkpoint, check_checkpoint
 from .code_stores import CodeStore, check_codes
 from .derivative.adjoints import ImplicitAdjoint
 from .derivative.conditions import Conditions
+from .memory_needs import check_room
 from .objective import Objective, SquaredError
 from .observed import observed_alone
 from .options import AnyAdjoint, AnyObjective, AnySolver, AnyStart, CodesKept, Kept, Mask, Matrix
-from .out_of_core import factorize_blocks
+from .out_of_core import Told, factorize_blocks
 from .results import raise_if_unusable, refused
 from .settings import check_adjoint, check_solver, check_start
 from .shapes import Activations
 from .solution import Solution
+from .solvers import kept_loop
+from .solvers.solver import Solver
 from .solvers.update_rules import ADMM
 from .solvers.warmup import Warmup
 from .sparse import factorize_sparse, sparse_rows
 from .terms import lambda_weights
 from .terms.alternation import JOINT_ROWS
-
-_LARGE = 2**27  # bytes of activations below which nobody looks for room
 
 
 @full_precision
@@ -100,9 +101,12 @@ def factorize(
         each pass, which takes no room for them (nor the very steps that are taken in memory), and wherever rows of
         `solution.codes` are read.
     - `checkpoint`: a folder that the state is kept in now and then, or `Checkpoint(folder, steps=…)`, so that a run
-        that was killed goes on from there. Activations in memory go block by block then, too.
+        that was killed goes on from there. Activations in memory go block by block then, too; those that are spread
+        over devices, by a `jax.NamedSharding` of their rows, stay where they are, and each process keeps its part: all
+        of them have to see the folder. There it's for a squared error alone.
     - `progress`: told how far it is, as by `face_jax.explain`: a line on a terminal by default. Of activations in
-        memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that.
+        memory, on one device and not traced, the compiled loop tells its steps and doesn't wait for that. Of those
+        that are spread over devices it's told with `checkpoint=` alone, by the first process.
     - `observed`: where there are missing values: truth values, `row channel`, such as `~np.isnan(activations)`. Entries
         that weren't observed may be anything, NaN too; they have no part in what's minimized, nor in derivatives. Rows
         without any observed entry have codes of zero; each channel needs one. "numbers" means `~np.isnan(activations)`,
@@ -142,11 +146,12 @@ def factorize(
     blocks, checkpoint = in_blocks("activations", activations), check_checkpoint(checkpoint)
     if observed is not None and (blocks is not None or checkpoint is not None):
         raise ValueError("observed= is there for activations in memory, without checkpoint=; leave one of them out")
-    if blocks is None and checkpoint is not None:
-        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel")))
+    if blocks is None and checkpoint is not None and not _on_devices(activations):
+        blocks = RowBlocks(known(validate.matrix("activations", activations, "row × channel", in_blocks=True)))
     if blocks is None:
-        room_in_memory(activations, rank)
-        activations = validate.matrix("activations", activations, "row × channel")
+        # The usual start takes samples of a sixteenth and a quarter; codes are there ten times.
+        check_room(activations, rank, "factorizing", wholes=5 / 16, codes=10)
+        activations = validate.matrix("activations", activations, "row × channel", in_blocks=True)
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
         if observed is not None:
@@ -166,6 +171,8 @@ def factorize(
     if blocks is not None:
         kept, told = check_codes(codes), progress_of(progress)
         solution = _of_blocks(blocks, rank, objective, solver, start, adjoint, key, kept, checkpoint, told)
+    elif checkpoint is not None:
+        solution = _kept(activations, rank, objective, solver, start, adjoint, key, checkpoint, progress_of(progress))
     elif explicit(activations):
         solution = in_auto_axes(at_once, _placed, activations, objective, start)
     else:
@@ -182,6 +189,56 @@ def _watched(progress: Watched, activations: Any, solver: AnySolver) -> Any:
         return contextlib.nullcontext()
     steps = int(getattr(solver, "max_steps", 1))
     return watched_steps(progress, "Factorizing", steps, *activations.shape)
+
+
+def _on_devices(activations: Any) -> bool:
+    """Whether there are numbers on several devices."""
+    there = isinstance(activations, jax.Array) and not isinstance(activations, Tracer)
+    return there and len(activations.sharding.device_set) > 1
+
+
+def _kept(
+    activations: Any,
+    rank: int,
+    objective: Any,
+    solver: AnySolver,
+    start: AnyStart,
+    adjoint: AnyAdjoint,
+    key: Key[Array, ""],
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> Solution:
+    """The factorization of activations on several devices whose state is kept."""
+    validate.squared_error(objective)
+    if not isinstance(solver, Solver) or lambda_weights.active(objective):
+        what = "beside further terms" if isinstance(solver, Solver) else f"with solver={type(solver).__name__}()"
+        raise ValueError(
+            f"checkpoint= isn't there for activations on several devices {what}; leave it out, or give activations on "
+            "one device"
+        )
+    if adjoint.unrolled:
+        raise ValueError("UnrolledAdjoint keeps all steps, and checkpoint= the last ones; take ImplicitAdjoint()")
+    if not isinstance(activations.sharding, NamedSharding) or any(tuple(activations.sharding.spec)[1:]):
+        raise ValueError(
+            f"checkpoint= needs activations that are spread by rows, and these lie as {activations.sharding}; put them "
+            'as jax.NamedSharding(mesh, jax.P("row")) has it'
+        )
+    given, activations = activations, untyped(activations)
+    whole = checked(activations, rank, objective, solver, start, adjoint)
+    with (progress if jax.process_index() == 0 else silent)("Factorizing", solver.max_steps) as advance:
+        told = Told(advance, activations.shape[0], per_step=True)
+
+        def solve(activations: Activations, objective: Objective, start: AnyStart) -> Solution:
+            return kept_loop.solve(
+                activations, rank, objective.quadratic, solver, start, key, checkpoint=checkpoint, told=told
+            )
+
+        solution = solved(activations, rank, whole, solver, start, adjoint, key, solve)
+    if not explicit(given):
+        return solution
+    mesh, rows = given.sharding.mesh, given.sharding.spec[0]
+    where = jax.tree.map(partial(NamedSharding, mesh), _placed(rows), is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return jax.device_put(solution, where)
 
 
 def _placed(rows: Any) -> Solution:
@@ -239,8 +296,9 @@ def solved(
     start: AnyStart,
     adjoint: AnyAdjoint,
     key: Key[Array, ""],
+    solve: Callable[[Activations, Objective, AnyStart], Solution] | None = None,
 ) -> Solution:
-    """The solution of a problem that has been checked."""
+    """The solution of a problem that has been checked; by `solve`, not differentiable, if that's given."""
     fit, terms, signed = objective.fit, objective.terms, solver.signed_dictionary
     negative = validate.negative_inside(activations, fit, start.given, signed=signed)
     unit = None if terms else magnitude.unit_of(activations, fit)
@@ -251,11 +309,14 @@ def solved(
             magnitude.check_penalties(fit, scaled)
             fit = scaled
 
-    def solve(activations: Activations, objective: Objective) -> Solution:
+    def by_solver(activations: Activations, objective: Objective) -> Solution:
         return solver.solve(activations, rank, objective, start, key, unrolled=adjoint.unrolled)
 
     whole = fit.with_terms(terms)
-    solution = adjoint.through(solve, Conditions(activations, whole, solver.rtol, signed))
+    if solve is None:
+        solution = adjoint.through(by_solver, Conditions(activations, whole, solver.rtol, signed))
+    else:
+        solution = solve(activations, whole, start)
     if unit is not None and not magnitude.is_one(unit):
         solution = unit.back(solution, 2.0 if fit.squared_error else fit.beta)
     if negative is not None:
@@ -281,6 +342,10 @@ def _of_blocks(
     if adjoint.unrolled:
         raise ValueError("UnrolledAdjoint keeps all steps in memory, and rows in blocks aren't; take ImplicitAdjoint()")
     terms = _checked_terms(rows, rank, objective, solver, start)
+    if terms and codes is False:
+        raise ValueError(
+            "codes=False makes codes again by least squares, and the objective has further terms; give None, or a path"
+        )
     whole = objective.quadratic.with_terms(terms)
     if terms and rows.shape[0] <= JOINT_ROWS:
         # So few that both factors move together, too, for which all rows have to be there.
@@ -298,34 +363,13 @@ def _of_blocks(
             key=key,
             throw=False,
         )
-        store = CodeStore(codes or None, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
+        store = CodeStore(codes, found.codes.shape, rows.computed, Scratch(rows.scratch), rows.rows)
         store.put(0, rows.shape[0], np.asarray(found.codes))
         return dataclasses.replace(found, codes=store.finish())
     return factorize_blocks(
         rows, rank, objective=whole, solver=solver, start=start, key=key, codes=codes, checkpoint=checkpoint,
         progress=progress,
     )  # fmt: skip
-
-
-def room_in_memory(activations: Any, rank: Any) -> None:
-    """Raises `NotEnoughMemoryError` before anything is copied for activations that can't be factorized in memory."""
-    shape, dtype = getattr(activations, "shape", ()), getattr(activations, "dtype", None)
-    number = index_or_none(rank)
-    if len(shape) != 2 or dtype is None or number is None or isinstance(activations, Tracer):
-        return
-    # Torch's types are none of NumPy's.
-    each = max(4, index_or_none(getattr(dtype, "itemsize", None)) or 4)
-    whole = shape[0] * shape[1] * each
-    if whole < _LARGE:
-        return
-    # NumPy's are copied; the usual start takes samples of a sixteenth and a quarter; codes are there ten times.
-    copied = 0 if isinstance(activations, jax.Array) else whole
-    needed = copied + whole * 5 // 16 + 10 * shape[0] * number * each
-    check_memory(
-        needed,
-        f"factorizing {shape[0]:,} × {shape[1]:,} activations in memory",
-        "have them read block by block: give fj.RowBlocks(activations), or the path of a file that holds them",
-    )
 
 
 def known(activations: Any) -> np.ndarray:

@@ -46,9 +46,18 @@ class History:
     objectives: Float[Array, " step"]
     residuals: Float[Array, " step"]
 
-    def going(self, max_steps: int) -> Bool[Array, ""]:
+    def going(self, max_steps: int | Int[Array, ""]) -> Bool[Array, ""]:
         """Whether there is more to do."""
         return (self.code < 0) & (self.step < max_steps)
+
+    def of_length(self, max_steps: int) -> History:
+        """The same with room for so many steps."""
+        more = max_steps + 1 - len(self.objectives)
+
+        def resized(values: Float[Array, " before"]) -> Float[Array, " behind"]:
+            return jnp.pad(values, (0, more)) if more > 0 else values[: max_steps + 1]
+
+        return dataclasses.replace(self, objectives=resized(self.objectives), residuals=resized(self.residuals))
 
     @property
     def extrapolation(self) -> Number:

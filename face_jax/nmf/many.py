@@ -15,12 +15,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, Key
 
+from ..blocks.row_blocks import in_blocks
 from ..support.arguments import flag, key_of
 from ..support.precision import full_precision
+from ..support.progress import silent
+from ..support.progress_line import Watched, progress_of
 from . import validate
 from .beta_divergence import BetaDivergence
 from .derivative.adjoints import ImplicitAdjoint
 from .factorization import check_settings, checked, factorize, solved
+from .memory_needs import check_room_of_many
 from .objective import Objective, SquaredError
 from .options import AnyAdjoint, AnySolver
 from .results import UNUSABLE, FactorizationError, raise_if_unusable
@@ -50,6 +54,7 @@ def factorize_many(
     key: Any = None,
     throw: bool = True,
     observed: Any = None,
+    progress: Watched = None,
 ) -> list[Solution]:
     """Many factorizations in one call: of many classes, for many ranks, from many starts, with many λ.
 
@@ -61,7 +66,9 @@ def factorize_many(
 
     **Arguments:**
 
-    - `activations`: `row × channel`, or a list of such, whose rows and channels may differ.
+    - `activations`: `row × channel`, or a list of such, whose rows and channels may differ. Each may also be rows in
+        blocks as `factorize` takes them: `RowBlocks`, a path, a large memory map. Problems of such are solved one after
+        another.
     - `rank`: how many concepts, or a list of such numbers.
     - `objective`: what's minimized, or a list of it.
     - `solver`: how.
@@ -71,6 +78,7 @@ def factorize_many(
     - `throw`: raise `FactorizationError` for factors that can't be used, as `factorize` does.
     - `observed`: where there are missing values, as for `factorize`, or a list of it, with None for a problem without
         any. Problems with missing values are solved one after another.
+    - `progress`: told how many problems are done, as by `face_jax.explain`: a line on a terminal by default.
 
     Lists are of one length; what isn't a list is the same in all problems.
 
@@ -93,24 +101,26 @@ def factorize_many(
     each = {name: [given[name]] * count if found is None else found for name, found in lists.items()}
     names = ["activations" if lists["activations"] is None else f"activations[{i}]" for i in range(count)]
 
+    check_room_of_many(each["activations"])
     # What is the same object in many problems is read once, and stays one.
     matrices: dict[int, Any] = {}
     keys: dict[int, Any] = {}
     problems: list[Any] = []
-    found: dict[int, Solution] = {}
+    alone: dict[int, Callable[[], Solution]] = {}
     for number, (name, *parts) in enumerate(zip(names, *each.values(), strict=True)):
         values, rank, objective, start, key, seen = parts
-        if seen is not None:
+        blocks = in_blocks(name, values)
+        if seen is not None or blocks is not None:
             validate.squared_error(objective)
-            found[number] = factorize(
-                values, rank, objective=objective, solver=solver, start=start, adjoint=adjoint, key=key, throw=False,
-                observed=seen,
+            alone[number] = partial(
+                factorize, values if blocks is None else blocks, rank, objective=objective, solver=solver, start=start,
+                adjoint=adjoint, key=key, throw=False, observed=seen, progress=False,
             )  # fmt: skip
             problems.append(None)
             continue
         with _on_processor():
             if id(values) not in matrices:
-                matrices[id(values)] = validate.matrix(name, values, "row × channel")
+                matrices[id(values)] = validate.matrix(name, values, "row × channel", in_blocks=True)
             if id(key) not in keys:
                 keys[id(key)] = key_of(key)
             check_settings(solver, start, adjoint)
@@ -125,19 +135,30 @@ def factorize_many(
     for number, problem in enumerate(problems):
         if problem is not None:
             alike[problem.kind].append(number)
-    # The next part is stacked while the device is at work on this one.
-    running: tuple[list[int], Callable[[], list[Solution]]] | None = None
-    for numbers in alike.values():
-        first = problems[numbers[0]]
-        exact = all(problems[number].rows == first.rows for number in numbers)
-        layout = Layout(first.rows, None) if exact else first.layout
-        for part in _parts(numbers, first):
-            begun = part, _begun([problems[number] for number in part], layout, adjoint)
+    found: dict[int, Solution] = {}
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(each))
+    told = silent if traced else progress_of(progress)
+    with told("Factorizing, problems", count) as advance:
+        for number, solve in alone.items():
+            found[number] = solve()
+            advance(1)
+        # The next part is stacked while the device is at work on this one.
+        running: tuple[list[int], Callable[[], list[Solution]]] | None = None
+
+        def end() -> None:
             if running is not None:
                 found.update(zip(running[0], running[1](), strict=True))
-            running = begun
-    if running is not None:
-        found.update(zip(running[0], running[1](), strict=True))
+                advance(len(running[0]))
+
+        for numbers in alike.values():
+            first = problems[numbers[0]]
+            exact = all(problems[number].rows == first.rows for number in numbers)
+            layout = Layout(first.rows, None) if exact else first.layout
+            for part in _parts(numbers, first):
+                begun = part, _begun([problems[number] for number in part], layout, adjoint)
+                end()
+                running = begun
+        end()
     if throw:
         _raise_if_unusable([found[number] for number in range(count)])
     return [found[number] for number in range(count)]

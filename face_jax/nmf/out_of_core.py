@@ -40,6 +40,8 @@ from .solvers.update_rules import Solver
 from .solvers.warmup import Warmup
 from .terms.problem import BLOCK_ROWS
 
+_TINY = 1e-300
+
 
 def factorize_blocks(
     rows: RowBlocks,
@@ -77,13 +79,17 @@ def factorize_blocks(
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress("Factorizing, blocks of rows", total))
         stream = dataclasses.replace(stream, advance=lambda: advance(1))
-        samples = samples_for(start, stream, rank, scratch)
-        facts = look(stream, samples, signed=solver.signed_dictionary, digest=checkpoint is not None)
         keeper = None
         if checkpoint is not None:
-            keeper = Keeper(checkpoint, _problem_of(stream, rank, objective, solver, start, key, codes, facts))
+            keeper = Keeper(checkpoint)
             stack.callback(keeper.close)
-        told = _Told(advance, stream.shape[0])
+        # A run that goes on has begun already.
+        goes_on = keeper is not None and keeper.last is not None
+        samples = [] if goes_on else samples_for(start, stream, rank, scratch)
+        facts = look(stream, samples, signed=solver.signed_dictionary, digest=checkpoint is not None)
+        if keeper is not None:
+            keeper.check(_problem_of(stream, rank, objective, solver, start, key, codes, facts), solver.max_steps)
+        told = Told(advance, stream.shape[0])
         run = Run(stream, rank, objective, solver, start, key, codes, scratch, facts, samples, keeper, told)
         return run.beside_terms() if objective.terms else run.alone()
 
@@ -112,29 +118,37 @@ def _needed(stream: Stream, rank: int, start: Any, solver: Any, codes: Any, term
     return samples + copies * rows * rank * jnp.dtype(stream.dtype).itemsize
 
 
-class _Told:
-    """Tells what is known behind each step.
+class Told:
+    """Tells what is known behind each step, or some.
 
     **Arguments:**
 
     - `advance`: of the work.
     - `rows`: that a step goes through.
+    - `per_step`: whether the work is counted in steps, and objectives have units of their own.
     """
 
-    def __init__(self, advance: Advance, rows: int) -> None:
+    def __init__(self, advance: Advance, rows: int, *, per_step: bool = False) -> None:
         self.advance, self.rows, self.since = advance, rows, time.perf_counter()
+        self.per_step, self.step = per_step, 0
         self.unit = 1.0  # what objectives are multiplied by, where the run has units of its own
 
     def __call__(self, state: Any) -> None:
-        """A state of either loop."""
+        """A state of any of the loops."""
         history, now = state.history, time.perf_counter()
-        speed = self.rows / max(now - self.since, 1e-9)
-        self.since = now
+        done = int(history.step) - self.step
+        speed = max(1, done) * self.rows / max(now - self.since, 1e-9)
+        self.since, self.step = now, self.step + done
+        objective = f"{float(history.objective) * self.unit:.5g}"
+        if self.per_step:
+            objective = f"{float(history.objective) / max(float(history.objectives[0]), _TINY):.3g} of the start's"
         tell_more(
             self.advance,
-            f"step {int(history.step)}, residual {float(history.residual):.1e}, "
-            f"objective {float(history.objective) * self.unit:.5g}, {speed:.2g} rows/s",
+            f"step {int(history.step)}, residual {float(history.residual):.1e}, objective {objective}, "
+            f"{speed:.2g} rows/s",
         )
+        if self.per_step:
+            self.advance(done)
 
 
 def _problem_of(
@@ -148,7 +162,8 @@ def _problem_of(
         "numbers": facts.digest,
         "rank": rank,
         "objective": digest_of_tree(bare),
-        "solver": repr(solver),
+        # With more steps a run goes on; of a few depends where one beside terms begins.
+        "solver": repr(dataclasses.replace(solver, max_steps=_warm_steps(solver) if objective.terms else 0)),
         "start": digest_of_tree(start),
         "key": digest_of_tree(key),
         "codes": "made again" if codes is False else "kept",
@@ -225,11 +240,6 @@ class Run:
 
     def beside_terms(self) -> Solution:
         """Beside further terms: a few steps without them, then all with them."""
-        if self.codes is False:
-            raise ValueError(
-                "codes=False makes codes again by least squares, and the objective has further terms; give None, or a "
-                "path"
-            )
         stream, rank, largest = self.stream, self.rank, max(abs(self.facts.low), abs(self.facts.high))
         magnitude.check_largest_beside_terms(largest, stream.dtype)
         rows, settings = stream.shape[0], self.solver.beside_terms
@@ -251,7 +261,7 @@ class Run:
             for piece in stream:
                 walk.put(1, piece.start, piece.stop, make(piece, stream.scale).T)
             return dictionary
-        warm = dataclasses.replace(self.solver, max_steps=min(WARM_STEPS, self.solver.max_steps))
+        warm = dataclasses.replace(self.solver, max_steps=_warm_steps(self.solver))
         begun = streamed_loop.solve(
             stream, scaled(self._penalties, stream.dtype)[0], warm, make, dictionary, rank=self.rank,
             out=partial(walk.put, 1), scratch=self.scratch,
@@ -282,3 +292,7 @@ class Run:
     def _store(self) -> CodeStore:
         rows = self.stream.source
         return CodeStore(self.codes, (rows.shape[0], self.rank), self.stream.dtype, self.scratch, rows.rows)
+
+
+def _warm_steps(solver: Any) -> int:
+    return min(WARM_STEPS, solver.max_steps)

@@ -25,6 +25,7 @@ from . import rank_choice_in_blocks as in_parts
 from .factorization import factorize
 from .kept_parts import Factors, Keep, kept_in
 from .matching import agreements, drawn_rows
+from .memory_needs import check_room
 from .objective import SquaredError
 from .observed import observed_alone
 from .options import Kept, Mask, Matrix
@@ -118,15 +119,17 @@ def rank_scan(
     blocks: Any = in_blocks("activations", activations)
     if observed is not None and (blocks is not None or sparse_rows("activations", activations) is not None):
         raise ValueError("observed= is there for dense activations in memory; leave it out, or give an array")
+    order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
+    if not order:
+        raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
     if blocks is None:
-        activations = untyped(validate.matrix("activations", activations, "row × channel"))
+        # Masks, what they leave out and what they show; codes as in a factorization.
+        check_room(activations, order[-1], "comparing ranks of", wholes=3.0, codes=10)
+        activations = untyped(validate.matrix("activations", activations, "row × channel", in_blocks=True))
     seen = None
     if observed is not None:
         activations, objective = observed_alone(activations, SquaredError(), observed, channels=True)
         seen = objective.weights
-    order = sorted({validate.rank_of(rank) for rank in several("ranks", ranks, "numbers of concepts")})
-    if not order:
-        raise ValueError("ranks is empty; give the numbers of concepts to compare, such as (5, 10, 20)")
     folds = whole("folds", folds, "masks to compare", least=2)
     starts = whole("starts", starts, "starts to compare", least=2)
     left_out = share("left_out", left_out, 0.1)

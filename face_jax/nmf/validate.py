@@ -17,8 +17,8 @@ from .beta_divergence import BetaDivergence
 from .objective import PENALTIES, WEIGHTS, Objective, Term
 
 
-def matrix(name: str, value: Any, words: str) -> Array:
-    """A floating-point matrix with both sides at least 1; `words` name its axes."""
+def matrix(name: str, value: Any, words: str, *, in_blocks: bool = False) -> Array:
+    """A floating-point matrix with both sides at least 1; `words` name its axes, `in_blocks` whether it can go so."""
     value = _real_numbers(name, value)
     if value.ndim != 2:
         remedy = "reshape maps with activations.reshape(-1, channels)" if value.ndim > 2 else "give one row per item"
@@ -27,9 +27,10 @@ def matrix(name: str, value: Any, words: str) -> Array:
         raise ValueError(f"{name} is empty, its shape is {tuple(value.shape)}; give at least one entry on each axis")
     if jnp.issubdtype(value.dtype, jnp.floating):
         if jnp.finfo(value.dtype).bits < 32:
-            raise ValueError(
-                f"{name} has dtype {value.dtype}, too coarse for a factorization; convert it with .astype('float32')"
-            )
+            remedy = "convert it with .astype('float32')"
+            if in_blocks and not isinstance(value, Tracer):
+                remedy = f"give fj.RowBlocks({name}), which computes in float32 block by block, or {remedy}"
+            raise ValueError(f"{name} has dtype {value.dtype}, too coarse for a factorization; {remedy}")
         return jnp.asarray(value)
     return jnp.asarray(value).astype(jnp.result_type(float))
 

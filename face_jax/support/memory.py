@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 _CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
@@ -13,9 +14,12 @@ class NotEnoughMemoryError(ValueError):
     """More memory asked for than there is."""
 
 
-def check_memory(needed: int | float, what: str, remedy: str) -> None:
-    """Raises `NotEnoughMemoryError` if so many bytes aren't free; where nobody knows how many are, nothing."""
-    free = free_memory()
+def check_memory(needed: int | float, what: str, remedy: str, device: Any = None) -> None:
+    """Raises `NotEnoughMemoryError` if so many bytes aren't free; where nobody knows how many are, nothing.
+
+    With a `device` it's this accelerator's memory.
+    """
+    free = free_memory() if device is None else device_memory(device)
     if free is not None and needed > free:
         raise NotEnoughMemoryError(
             f"{what} would need about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {remedy}"
@@ -39,6 +43,12 @@ def free_memory() -> int | None:
     """Bytes that this process can still have: of the machine's, its container's and its own limit; None if unknown."""
     found = [free for free in (_machine(), _container(), _process()) if free is not None]
     return min(found) if found else None
+
+
+def device_memory(device: Any) -> int | None:
+    """Bytes that JAX can still have of an accelerator's memory; None where it doesn't say."""
+    told = device.memory_stats() or {}
+    return told["bytes_limit"] - told.get("bytes_in_use", 0) if "bytes_limit" in told else None
 
 
 def _exhausted(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from toy_model import Disguised, colour_model, pictures
 import face_jax as fj
 from face_jax.activations import survey
 from face_jax.blocks import room as rooms
+from face_jax.blocks import scratch
 from face_jax.blocks.room import (
     Growing,
     Room,
@@ -117,9 +118,11 @@ def test_room_that_is_nowhere_is_refused_in_words(monkeypatch, tmp_path):
     file.touch()
     with pytest.raises(OSError, match=r"store=.*file/below' can't be written to"):
         Room(0, file / "below").placed(np.ones(3))
-    monkeypatch.setattr(rooms, "reserve", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(scratch, "reserve", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match=r"can't be had in store=.*No space left on device.*another folder"):
         Room(0, tmp_path).placed(np.ones(3))
+    with pytest.raises(OSError, match=r"64 MiB for codes and samples can't be had in scratch=.*No space left"):
+        scratch.Scratch(tmp_path).array((2**26 + 1,), np.uint8)
 
 
 def test_by_default_half_of_what_is_free_is_taken_and_no_folder_in_memory(monkeypatch):
@@ -127,8 +130,12 @@ def test_by_default_half_of_what_is_free_is_taken_and_no_folder_in_memory(monkey
     assert Room().memory == 500
     monkeypatch.setattr(rooms, "free_memory", lambda: None)
     assert Room().fits(2**60)
-    monkeypatch.setattr(rooms, "_in_memory", lambda folder: folder != pathlib.Path("/var/tmp"))
+    monkeypatch.setattr(scratch, "_in_memory", lambda folder: folder != pathlib.Path("/var/tmp"))
     assert Room().folder == pathlib.Path("/var/tmp")
+    # What a run keeps meanwhile has no business in memory, either.
+    monkeypatch.setattr(scratch, "free_in", lambda folder: 0 if folder == pathlib.Path("/var/tmp") else 2**62)
+    with pytest.raises(NotEnoughMemoryError, match="scratch='/var/tmp'"):
+        scratch.Scratch().expect(2**30)
 
 
 def test_maps_that_are_gathered_go_to_a_file_and_the_copies_count(tmp_path):

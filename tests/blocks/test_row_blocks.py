@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 
 import face_jax as fj
 from face_jax.blocks.row_blocks import in_blocks
+from face_jax.nmf import validate
+from face_jax.support import memory
 
 ROWS = np.random.default_rng(0).random((53, 6)).astype(np.float32)
 
@@ -99,6 +102,34 @@ def test_places_of_maps_are_rows():
     np.testing.assert_array_equal(rows[5:8], maps.reshape(30, 4)[5:8])
 
 
+def test_one_row_is_taken_by_its_number():
+    for rows in (fj.RowBlocks(ROWS), fj.RowBlocks(Yielding())):
+        for number in (0, 52, -1, np.int64(7)):
+            np.testing.assert_array_equal(rows[number], ROWS[number])
+        for number in (53, -54):
+            with pytest.raises(IndexError, match="give one of 0 to 52"):
+                rows[number]
+
+
+def test_all_rows_at_once_are_made_where_they_fit(monkeypatch):
+    rows = fj.RowBlocks(ROWS, rows=8)
+    np.testing.assert_array_equal(np.asarray(rows), ROWS)
+    assert np.asarray(rows, np.float64).dtype == np.float64
+    np.testing.assert_allclose(rows @ np.ones(6), ROWS.sum(1), rtol=1e-6)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000)
+    with pytest.raises(fj.NotEnoughMemoryError, match=r"all 53 × 6 numbers of RowBlocks .*by slices or blocks\(\)"):
+        np.asarray(rows)
+    # What measures all rows at once takes them so.
+    with pytest.raises(fj.NotEnoughMemoryError, match="numbers of RowBlocks at once"):
+        validate.matrix("activations", rows, "row × channel")
+
+
+def test_arrays_whose_shardings_are_types_are_read():
+    mesh = jax.make_mesh((1,), ("row",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = fj.RowBlocks(jax.device_put(ROWS, jax.NamedSharding(mesh, jax.P("row"))), rows=8)
+    np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), ROWS)
+
+
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float64, np.int32, np.bool_])
 def test_numbers_of_every_kind_are_computed_in_at_least_32_bits(kind):
     rows = fj.RowBlocks((ROWS * 3).astype(kind))
@@ -122,6 +153,20 @@ def test_large_maps_on_disk_are_for_blocks_and_small_ones_for_memory(tmp_path):
     assert in_blocks("activations", [small, small]).shape == (106, 6)
     assert in_blocks("activations", npy(tmp_path)).shape == ROWS.shape
     assert in_blocks("activations", Yielding()).shape == ROWS.shape
+
+
+def test_maps_on_disk_are_for_blocks_whatever_their_size(tmp_path):
+    maps = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    np.save(tmp_path / "maps.npy", maps)
+    rows = in_blocks("activations", np.load(tmp_path / "maps.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(rows[:], maps.reshape(24, 5))
+    zarr = pytest.importorskip("zarr", reason="zarr is optional")
+    stored = zarr.create_array(str(tmp_path / "a.zarr"), shape=maps.shape, chunks=(1, 3, 4, 5), dtype="float32")
+    stored[:] = maps
+    np.testing.assert_array_equal(in_blocks("activations", stored)[:], maps.reshape(24, 5))
+    one = zarr.create_array(str(tmp_path / "one.zarr"), shape=(5,), chunks=(5,), dtype="float32")
+    with pytest.raises(ValueError, match=r"activations has shape .5,.; give rows with channels"):
+        in_blocks("activations", one)
 
 
 def test_large_stores_are_for_blocks_too(tmp_path):

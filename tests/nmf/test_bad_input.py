@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from face_jax import nmf as ff
-from face_jax.nmf import factorization, validate
+from face_jax.nmf import memory_needs, validate
+from face_jax.support import memory
 
 A = np.random.default_rng(0).random((60, 12))
 BAD = A.copy()
@@ -29,7 +30,7 @@ SIGNED = A - 0.25
         ((A[0], 4), ["activations", r"\(12,\)", "matrix"]),
         ((A[None], 4), ["activations", "reshape"]),
         ((A.astype(object), 4), ["activations", "object", "np.float32"]),
-        ((A.astype(np.float16), 4), ["activations", "float16", "float32"]),
+        ((A.astype(np.float16), 4), ["activations", "float16", r"fj\.RowBlocks\(activations\)", "float32"]),
         ((A.astype(complex), 4), ["activations", "complex"]),
         ((A, 0), ["rank=0"]),
         ((A, -3), ["rank=-3"]),
@@ -173,11 +174,52 @@ def test_arrays_in_any_layout_are_the_same_numbers(given):
 
 def test_the_room_for_numbers_of_torch_is_counted(monkeypatch):
     asked = []
-    monkeypatch.setattr(factorization, "_LARGE", 1)
-    monkeypatch.setattr(factorization, "check_memory", lambda needed, *words: asked.append(needed))
-    for given in (A.astype(np.float32), torch.from_numpy(A.astype(np.float32))):
-        factorization.room_in_memory(given, 4)
-    assert asked[0] == asked[1] > 0
+    monkeypatch.setattr(memory_needs, "_LARGE", 1)
+    monkeypatch.setattr(memory_needs, "check_memory", lambda needed, *words: asked.append(needed))
+    for given in (A.astype(np.float32), torch.from_numpy(A.astype(np.float32)), jnp.asarray(A, np.float32)):
+        memory_needs.check_room(given, 4, "factorizing", wholes=0.5, codes=10)
+    # JAX's own aren't copied.
+    assert asked == [60 * (18 + 40) * 4] * 2 + [60 * (6 + 40) * 4]
+
+
+class Device:
+    """An accelerator of which so much is taken."""
+
+    platform = "gpu"
+
+    def __init__(self, taken):
+        self.id = self.taken = taken
+
+    def memory_stats(self):
+        return {"bytes_limit": 60 * 60 * 4, "bytes_in_use": self.taken} if self.taken is not None else None
+
+
+def test_what_lies_on_an_accelerator_has_to_fit_there(monkeypatch):
+    monkeypatch.setattr(memory_needs, "_LARGE", 1)
+    monkeypatch.setattr(memory, "free_memory", lambda: 0)
+    given = {"rank": 4, "doing": "encoding", "wholes": 0.5, "codes": 10}
+    for devices, room in (([Device(0)], True), ([Device(None)], True), ([Device(0), Device(4000)], False)):
+        monkeypatch.setattr(memory_needs, "_share", lambda _, devices=devices: ((60, 12), devices))
+        if room:
+            memory_needs.check_room(A.astype(np.float32), **given)
+            continue
+        with pytest.raises(
+            memory.NotEnoughMemoryError, match=r"encoding 60 × 12 .* spread their rows over more devices"
+        ):
+            memory_needs.check_room(A.astype(np.float32), **given)
+
+
+def test_every_way_of_activations_into_memory_looks_for_room(monkeypatch):
+    monkeypatch.setattr(memory_needs, "_LARGE", 1)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10)
+    for call, what in (
+        (lambda: ff.factorize(A, 4), "factorizing 60 × 12"),
+        (lambda: ff.encode(A, np.ones((2, 12))), "encoding 60 × 12"),
+        (lambda: ff.rank_scan(A, (2, 3)), "comparing ranks of 60 × 12"),
+        (lambda: ff.factorize_many([A, A, A[:30]], 2), "factorizing 2 matrices"),
+    ):
+        with pytest.raises(memory.NotEnoughMemoryError, match=rf"{what} .*in memory.* RowBlocks|{what} .*RowBlocks"):
+            call()
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u4", "<i8", np.int8, bool])

@@ -17,6 +17,7 @@ from compiling import QUICKLY
 
 import face_jax as fj
 from face_jax.nmf import checkpoint as keeping
+from face_jax.nmf import out_of_core
 
 pytest.importorskip("orbax.checkpoint", reason="Orbax is optional")
 RANK, SHAPE = 4, (1503, 24)
@@ -82,6 +83,19 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(changes, tmp_path, monkey
     assert told == ["step-000000015"]
     # The run without checkpoints takes the same steps.
     np.testing.assert_array_equal(fitted(None, **changes).dictionary, whole.dictionary)
+
+
+def test_a_run_that_was_out_of_steps_takes_more(tmp_path, monkeypatch):
+    fitted(tmp_path, solver=dataclasses.replace(SOLVER, max_steps=14))
+    filled = []
+    monkeypatch.setattr(out_of_core, "samples_for", lambda *given: filled.append(given))
+    found = fitted(tmp_path)
+    # It goes on, and takes no samples to begin with.
+    assert not filled
+    monkeypatch.undo()
+    assert_same_bits(found, fitted(None))
+    with pytest.raises(fj.CheckpointError, match=r"behind max_steps=7; give the solver at least max_steps="):
+        fitted(tmp_path, solver=dataclasses.replace(SOLVER, max_steps=7))
 
 
 def test_a_run_that_has_ended_is_gone_on_from_as_well(tmp_path):
@@ -203,7 +217,7 @@ def test_settings_of_a_checkpoint_are_checked(name, value):
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path):
-    keeper = keeping.Keeper(fj.Checkpoint(tmp_path), {"shape": 1})
+    keeper = keeping.Keeper(fj.Checkpoint(tmp_path))
     try:
         with pytest.raises(fj.FolderInUseError, match="another run is writing"):
             fitted(tmp_path)

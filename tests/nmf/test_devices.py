@@ -153,6 +153,76 @@ assert bool(found.met.all()) and by_rows(found.violation)
 scan = lambda x: fj.rank_scan(x, [2], folds=2, starts=2, solver=fj.ADMM(rtol=0.0, max_steps=3))
 close(scan(a).held_out, scan(A).held_out, 1e-10)
 """,
+    "keeps checkpoints": """
+import dataclasses, pathlib, pytest
+from face_jax.nmf import checkpoint as keeping
+pytest.importorskip("orbax.checkpoint")
+SOLVER = fj.ADMM(rtol=1e-9, max_steps=40)
+told = []
+class Told:
+    def __enter__(self):
+        return told.append
+    def __exit__(self, *error):
+        pass
+def fitted(folder, a, **changes):
+    kept = folder and fj.Checkpoint(pathlib.Path(folder), steps=5)
+    given = {"solver": SOLVER, "checkpoint": kept, "progress": lambda stage, total: Told()} | changes
+    return fj.factorize(a, RANK, **given)
+def killed(folder, a, after=3):
+    save = keeping.Keeper.save
+    def saved(self, step, *given):
+        save(self, step, *given)
+        if step == 5 * after:
+            raise KeyboardInterrupt
+    keeping.Keeper.save = saved
+    with pytest.raises(KeyboardInterrupt):
+        fitted(folder, a, solver=dataclasses.replace(SOLVER, max_steps=17))
+    keeping.Keeper.save = save
+    assert sorted(each.name for each in pathlib.Path(folder).glob("step-*")) == [
+        f"step-{step:09d}" for step in (5 * after - 5, 5 * after)]
+# Of no ordinary size, so that they are brought to another unit.
+A = 1e7 * A
+one, whole = fj.factorize(A, RANK, solver=SOLVER), fitted("whole", split(A))
+assert sum(told) == int(whole.stats.steps) > 20
+assert by_rows(whole.codes) and whole.dictionary.sharding.is_fully_replicated
+close(whole.dictionary, one.dictionary, 1e-8)
+assert abs(whole.stats.final_objective / one.stats.final_objective - 1) < 1e-10
+killed("killed", split(A))
+again = fitted("killed", split(A))
+assert by_rows(again.codes)
+for found, wanted in zip(jax.tree.leaves(again), jax.tree.leaves(whole)):
+    np.testing.assert_array_equal(found, wanted)
+# Spread in another way, or by types, it's the same problem.
+for a in (split(A, Mesh(MESH.devices[:4], ("row",))),
+          split(A, jax.make_mesh((8,), ("row",), axis_types=(jax.sharding.AxisType.Explicit,)))):
+    found = fitted("killed", a)
+    assert found.codes.sharding.is_equivalent_to(jax.NamedSharding(a.sharding.mesh, P("row", None)), 2)
+    assert jax.typeof(found.codes).sharding.mesh == jax.typeof(a).sharding.mesh
+    close(found.dictionary, whole.dictionary, 1e-9)
+penalized = fj.SquaredError(l2_codes=1e-3, l2_dictionary=1e-3)
+for what, a, changes in (
+    ("numbers", A + 1e-3 * (np.arange(len(A)) == 7)[:, None], {}), ("solver", A, {"solver": fj.HALS()}),
+    ("key", A, {"key": 1}), ("objective", A, {"objective": penalized}),
+):
+    with pytest.raises(fj.CheckpointError, match=f"another problem: its .*{what}"):
+        fitted("killed", split(a), **changes)
+term = fj.Faithfulness(fj.heads.Affine(W.T, np.zeros(3)))
+for match, a, changes in (
+    ("further terms", split(A), {"objective": fj.SquaredError() + term}),
+    ("PaperAdam", split(A), {"solver": fj.PaperAdam()}),
+    ("UnrolledAdjoint", split(A), {"adjoint": fj.UnrolledAdjoint()}),
+    ("spread by rows", jax.device_put(A, NamedSharding(MESH, P(None, "row"))), {}),
+):
+    with pytest.raises(ValueError, match=match):
+        fitted("other", a, **changes)
+last = sorted(pathlib.Path("killed").glob("step-*"))[-1]
+for file in last.rglob("d/*"):
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+with pytest.raises(fj.CheckpointError, match=f"{last.name}', is damaged"):
+    fitted("killed", split(A))
+""",
 }
 
 

@@ -1,5 +1,7 @@
 """Many factorizations in one call are what each is by itself."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,23 @@ def test_derivatives():
     for found, matrix in zip(mine, matrices, strict=True):
         assert jnp.any(found != 0)
         np.testing.assert_allclose(found, one(matrix), atol=1e-8)
+
+
+def test_rows_in_blocks_are_problems_beside_others(tmp_path):
+    A, told = planted(70), []
+
+    @contextlib.contextmanager
+    def progress(stage, total):
+        told.append(total)
+        yield told.append
+
+    np.save(tmp_path / "a.npy", A)
+    found = factorize_many([fj.RowBlocks(A, rows=40), A, str(tmp_path / "a.npy")], 3, solver=SOLVER, progress=progress)
+    assert told == [3, 1, 1, 1]
+    for one in found:
+        np.testing.assert_allclose(one.dictionary, found[1].dictionary, atol=1e-8)
+    with pytest.raises(ValueError, match=r"activations\[1\]=.*none.npy.* doesn't exist"):
+        factorize_many([A, str(tmp_path / "none.npy")], 3)
 
 
 def test_bad_input_is_named():

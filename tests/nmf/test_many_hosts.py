@@ -1,11 +1,13 @@
 """Several processes that have rows of their own find what one finds that has them all."""
 
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from compiling import compiled_as_here
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -20,11 +22,11 @@ def rows_of(lengths: tuple[int, ...]) -> list[np.ndarray]:
     return [rng.gamma(0.3, 1, (rows, RANK)) @ dictionary + 0.1 * rng.random((rows, 12)) for rows in lengths]
 
 
-def run(folder: pathlib.Path, processes: int) -> tuple[float, np.ndarray, list[np.ndarray]]:
+def run(folder: pathlib.Path, processes: int, *more: str) -> tuple[float, np.ndarray, list[np.ndarray]]:
     """Objective, dictionary and each file's codes, from so many processes."""
     files = sorted(str(file) for file in folder.glob("*.npy"))
     out = folder / f"{processes}"
-    settings = [*files, "--rank", str(RANK), "--out", str(out), "--rtol", "1e-9", "--max-steps", "400"]
+    settings = [*files, "--rank", str(RANK), "--out", str(out), "--rtol", "1e-9", "--max-steps", "400", *more]
     environment = compiled_as_here(JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo", JAX_ENABLE_X64="1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,3 +74,20 @@ def test_files_may_have_different_numbers_of_rows(tmp_path):
     # The objective is that of all rows, and of none twice.
     error = sum(((rows - mine @ dictionary) ** 2).sum() for rows, mine in zip(matrices, codes, strict=True))
     np.testing.assert_allclose(objective, error / 2, rtol=1e-6)
+
+
+def test_processes_that_were_killed_go_on_together(tmp_path):
+    pytest.importorskip("orbax.checkpoint", reason="Orbax is optional")
+    for number, rows in enumerate(rows_of((96, 96))):
+        np.save(tmp_path / f"part-{number}.npy", rows)
+    kept = ["--checkpoint", str(tmp_path / "run"), "--checkpoint-steps", "8", "--max-steps", "20"]
+    whole = run(tmp_path, 2, *kept)
+    *_, last = sorted((tmp_path / "run").glob("step-*"))
+    assert last.name == "step-000000016"
+    # As a run leaves it that was killed before this.
+    shutil.rmtree(last)
+    again = run(tmp_path, 2, *kept)
+    assert last.exists()
+    assert again[0] == whole[0]
+    np.testing.assert_array_equal(again[1], whole[1])
+    np.testing.assert_array_equal(again[2], whole[2])

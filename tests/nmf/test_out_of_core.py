@@ -110,7 +110,11 @@ def test_codes_that_are_not_kept_are_made_again_and_lead_to_the_same_minimum():
     assert found.codes.shape == (SHAPE[0], RANK)
     assert off(found.codes[100:300], fj.encode(A[100:300], found.dictionary)) <= 1e-10
     # The residual of the pair is what a measure of it in memory says.
-    codes = jnp.asarray(np.concatenate(list(found.codes.blocks())))
+    codes = jnp.asarray(np.asarray(found.codes))
+    np.testing.assert_array_equal(codes, np.concatenate(list(found.codes.blocks())))
+    assert off(found.codes[7], codes[7]) <= 1e-12
+    assert off(found.codes @ found.dictionary, codes @ found.dictionary) <= 1e-12
+    assert off(fj.RowBlocks(found.codes)[100:300], codes[100:300]) <= 1e-12
     measured = fj.kkt_residual(jnp.asarray(A), codes, found.dictionary)
     assert float(measured.scaled) <= 1e-6
 
@@ -161,6 +165,9 @@ def test_what_memory_refuses_is_refused_in_blocks(rows, message):
         fj.factorize(blocks(rows), RANK)
 
 
+HEAD = fj.heads.Affine(jnp.eye(SHAPE[1])[:, :2], jnp.zeros(2))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -172,6 +179,7 @@ def test_what_memory_refuses_is_refused_in_blocks(rows, message):
         ({"start": fj.Given(GIVEN.codes[:5], GIVEN.dictionary)}, r"start.codes has shape \(5, 4\)"),
         ({"codes": "codes.h5"}, r"codes='codes\.h5' ends in"),
         ({"codes": True}, "codes=True isn't valid"),
+        ({"objective": fj.SquaredError() + fj.Faithfulness(HEAD), "codes": False}, "codes=False makes codes again"),
         ({"start": fj.MiniBatch(rows=0)}, "start.rows=0"),
     ],
 )

@@ -7,7 +7,8 @@ import scipy.sparse
 
 import face_jax as fj
 from face_jax.nmf import rank_choice as scanning
-from face_jax.nmf.matching import agreements
+from face_jax.nmf import rank_choice_in_blocks as in_parts
+from face_jax.nmf.matching import agreements, drawn_rows
 
 PLANTED = 3
 
@@ -72,6 +73,20 @@ def test_the_same_key_gives_the_same_table(activations):
     tables = [fj.rank_scan(activations, (2,), folds=2, starts=2, key=jax.random.key(3)) for _ in range(2)]
     np.testing.assert_array_equal(tables[0].held_out, tables[1].held_out)
     np.testing.assert_array_equal(tables[0].stability, tables[1].stability)
+
+
+def test_rows_for_the_floor_are_drawn_in_one_pass(activations):
+    class Counted:
+        shape, dtype, passes = activations.shape, activations.dtype, 0
+
+        def blocks(self):
+            self.passes += 1
+            yield from np.split(activations, 3)
+
+    rows, keys = Counted(), jax.random.split(jax.random.key(2), 3)
+    found = in_parts.drawn(fj.RowBlocks(rows, rows=40), PLANTED, keys)
+    assert rows.passes == 1
+    np.testing.assert_allclose(found, drawn_rows(activations, PLANTED, keys), rtol=1e-12)
 
 
 def test_rows_in_blocks_are_compared_by_the_same_numbers(activations, scan):

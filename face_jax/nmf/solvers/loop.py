@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from ...linalg.control_flow import while_loop
 from ...linalg.line_search import select
@@ -62,18 +62,37 @@ def solve(
 
     **Returns:** the solution.
     """
-    dtype = activations.dtype
-    objective, unit = scaled(objective, dtype)
-    problem = Problem(activations, objective, solver, block_rows, objective.size(activations))
-    state = _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
-
-    def going(state: State) -> Bool[Array, ""]:
-        return state.history.going(solver.max_steps)
-
+    problem, unit = problem_of(activations, objective, solver, block_rows)
+    state = begin(problem, codes, dictionary)
     if unrolled:
+        going = lambda state: state.history.going(solver.max_steps)  # noqa: E731
         state = _unrolled(going, lambda state: _step(problem, state), state, solver.max_steps)
     else:
-        state = while_loop(going, lambda state: _step(problem, state), state)
+        state = go_on(problem, state, solver.max_steps)
+    return end(problem, state, unit)
+
+
+def problem_of(
+    activations: Activations, objective: SquaredError, solver: UpdateRule, block_rows: int | None = None
+) -> tuple[Problem, Number]:
+    """The problem in the units of the pass, and what objectives are multiplied by."""
+    objective, unit = scaled(objective, activations.dtype)
+    return Problem(activations, objective, solver, block_rows, objective.size(activations)), unit
+
+
+def begin(problem: Problem, codes: CodesT, dictionary: Dictionary) -> State:
+    """Where the loop begins with these factors."""
+    solver = problem.solver
+    return _first(problem, solver.begin(codes), dictionary if solver.signed_dictionary else solver.begin(dictionary))
+
+
+def go_on(problem: Problem, state: State, until: int | Int[Array, ""]) -> State:
+    """The loop's steps up to so many, or to its end."""
+    return while_loop(lambda state: state.history.going(until), lambda state: _step(problem, state), state)
+
+
+def end(problem: Problem, state: State, unit: Number) -> Solution:
+    """What the loop has come to."""
     codes, dictionary = state.codes.x, state.dictionary.x
     return state.history.solution(codes, dictionary, *problem.measure(codes, dictionary), unit)
 

@@ -108,7 +108,7 @@ def _factorize(
     *,
     unrolled: bool,
 ) -> Solution:
-    codes, dictionary = _begun(activations, rank, objective, solver, start, key)
+    codes, dictionary = begun_factors(activations, rank, objective, solver, start, key)
     return loop.solve(activations, objective, solver, codes, dictionary, unrolled=unrolled)
 
 
@@ -116,14 +116,14 @@ def _factorize(
 def _factorize_entries(
     activations: Activations, rank: int, objective: Any, solver: Solver, start: Start, key: Key[Array, ""]
 ) -> Solution:
-    codes, dictionary = (solver.begin(x) for x in _begun(activations, rank, objective, solver, start, key))
+    codes, dictionary = (solver.begin(x) for x in begun_factors(activations, rank, objective, solver, start, key))
     return misfit_loop.solve(
         activations, objective, solver.improve_items, codes, dictionary,
         rtol=solver.rtol, max_steps=solver.max_steps, extrapolate=solver.extrapolate,
     )  # fmt: skip
 
 
-def _begun(
+def begun_factors(
     activations: Activations, rank: int, objective: Any, solver: Solver, start: Start, key: Key[Array, ""]
 ) -> FactorsT:
     """The first factors, made of the entries that count."""

@@ -68,9 +68,9 @@ def solve(
     solver = dataclasses.replace(solver, rtol=jnp.asarray(solver.rtol, stream.dtype))
     slots = None if remade else CodeSlots(stream.shape[0], rank, stream.dtype, solver, scratch)
     if keeper is not None and keeper.last is not None:
-        (state, size), said = keeper.load(
-            _like(stream, objective, solver, rank), [] if slots is None else slots.current
-        )
+        like = partial(_like, stream, objective, solver, rank)
+        (state, size), said = keeper.load(like, [] if slots is None else slots.current)
+        state = dataclasses.replace(state, history=state.history.of_length(solver.max_steps))
         if slots is not None:
             slots.back = bool(said["back"])
     else:
@@ -177,8 +177,9 @@ def _finish(
     return dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, dead=dead))
 
 
-def _like(stream: Stream, objective: SquaredError, solver: UpdateRule, rank: int) -> Any:
+def _like(stream: Stream, objective: SquaredError, solver: Any, rank: int, max_steps: int) -> Any:
     """A state and `‖A‖²` of the right shapes."""
+    solver = dataclasses.replace(solver, max_steps=max_steps)
     number, dictionary = jnp.zeros((), stream.dtype), jnp.zeros((rank, stream.shape[1]), stream.dtype)
     return _first_state(objective, solver, number, dictionary, _nothing(dictionary)), number
 

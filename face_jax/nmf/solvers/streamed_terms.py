@@ -52,7 +52,8 @@ def solve(
     """
     settings, dtype = walk.settings, walk.stream.dtype
     if keeper is not None and keeper.last is not None:
-        (state, walk.size), said = keeper.load(_like(walk), walk.codes[:2])
+        (state, walk.size), said = keeper.load(partial(_like, walk), walk.codes[:2])
+        state = dataclasses.replace(state, history=state.history.of_length(settings.max_steps))
         walk.still = bool(said["still"])
     else:
         assert dictionary is not None
@@ -89,12 +90,13 @@ def _state(walk: Walk, dictionary: Dictionary, sums: Sums, values: Array, object
     return State(none, dictionary, none, dictionary, sums.gram, sums.cross, values, history)
 
 
-def _like(walk: Walk) -> Any:
+def _like(walk: Walk, max_steps: int) -> Any:
     """A state and `‖A‖²` of the right shapes."""
     number = jnp.zeros((), walk.stream.dtype)
     dictionary = jnp.zeros((walk.rank, walk.stream.shape[1]), number.dtype)
     sums = Sums(jnp.zeros((walk.rank,) * 2, number.dtype), dictionary, dictionary, number, number)
-    return _state(walk, dictionary, sums, jnp.asarray(_values_of_none(walk)), number, number), number
+    state = _state(walk, dictionary, sums, jnp.asarray(_values_of_none(walk)), number, number)
+    return dataclasses.replace(state, history=state.history.of_length(max_steps)), number
 
 
 def _measure(walk: Walk, dictionary: Dictionary, *, first: bool = False, give: Any = None) -> tuple[Array, Any]:
