@@ -186,10 +186,10 @@ def _move_ahead(problem: Any, state: State) -> tuple[Dictionary, Array, Number]:
 def _improve(problem: Any, state: State, ahead: Dictionary, cross: Codes) -> tuple[Iterate, Array, Sums]:
     objective, solver, _ = problem
     history = state.history
-    update = guarded(solver.update, history.rejected > 1)
+    update = guarded(solver, history.rejected > 1)
     gram = ridged(ahead @ ahead.T, objective.l2_codes)
     new, weighed, sums = improved(
-        objective, update, gram, cross.T - objective.l1_codes, history.extrapolation, state.codes, objective.row_weights
+        objective, update, gram, cross.T, history.extrapolation, state.codes, objective.row_weights
     )
     return new, weighed.T, sums
 
@@ -206,7 +206,7 @@ def _judged(
 @jax.jit
 def _still(objective: SquaredError, codes: Iterate, dictionary: Dictionary, cross: Codes) -> tuple[Array, Sums]:
     gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
-    _, weighed, sums = improved(objective, None, gram, cross.T - objective.l1_codes, 0.0, codes, objective.row_weights)
+    _, weighed, sums = improved(objective, None, gram, cross.T, 0.0, codes, objective.row_weights)
     return weighed.T, sums
 
 
