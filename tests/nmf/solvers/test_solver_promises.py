@@ -221,7 +221,7 @@ def test_multiplicative_updates_beside_penalties_are_scikit_learns_and_never_rai
     codes, dictionary = generator.random((SHAPE[0], RANK)) + 0.1, generator.random((RANK, SHAPE[1])) + 0.1
     # So large that it is above some entries' U A, which wouldn't be left above 0 if it were taken off them.
     alpha = 0.1
-    assert (A @ dictionary.T < alpha * SHAPE[1] * ratio).any()
+    assert (alpha * SHAPE[1] * ratio > A @ dictionary.T).any()
     settings = {"solver": "mu", "init": "custom", "max_iter": 8, "tol": 0, "alpha_W": alpha, "l1_ratio": ratio}
     expected = NMF(RANK, **settings)
     peer = expected.fit_transform(A, W=codes.copy(), H=dictionary.copy())
