@@ -152,11 +152,6 @@ def encode_sparse(name: str, rows: SparseRows, dictionary: Dictionary, objective
     return encode(jnp.asarray(rows.times(basis)), within, objective=objective)
 
 
-def error_of(value: Any, codes: Float[np.ndarray, "row concept"], dictionary: np.ndarray) -> float:
-    """`½ Σ (A − U Wᵀ)²` of a sparse matrix."""
-    return squared_error(SparseRows(value, dictionary.dtype), codes, dictionary)
-
-
 def _sums(rows: SparseRows, objective: SquaredError, codes: Iterate, dictionary: Dictionary) -> Sums:
     """What a pass adds up that leaves the codes as they are."""
     cross = jnp.asarray(rows.times(np.asarray(dictionary).T))
