@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from face_jax.nmf import HALS, Random, SemiNMF
-from face_jax.sklearn import NMF
+from face_jax.sklearn import NMF, MiniBatchNMF, non_negative_factorization
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -159,7 +159,11 @@ def test_keywords_that_are_not_heeded_are_refused():
         ({"solver": HALS}, "solver=the class HALS isn't valid"),
         ({"beta_loss": "hamming"}, "beta_loss='hamming' is unknown"),
         ({"beta_loss": np.nan}, "beta_loss=nan isn't a loss"),
-        ({"beta_loss": 1, "alpha_W": 0.1, "alpha_H": 0}, "beta_loss=1 beside a penalty on one factor alone"),
+        (
+            {"shuffle": True, "solver": "cd", "alpha_W": 0.1, "alpha_H": 0},
+            "shuffle=True isn't offered beside a penalty",
+        ),
+        ({"n_components": "cross-validated", "beta_loss": 1}, "compares squared errors, and beta_loss=1 isn't"),
         ({"missing": "drop"}, "missing='drop' is unknown"),
         ({"beta_loss": 1, "solver": "cd"}, "solver 'cd' does not handle beta_loss = 1"),
         ({"shuffle": 1}, "shuffle=1 is neither True nor False"),
@@ -172,11 +176,30 @@ def test_keywords_that_are_not_heeded_are_refused():
         ({"tol": -1}, "tol=-1"),
         ({"max_iter": 0}, "max_iter=0"),
         ({"n_components": 2.5}, r"n_components=2\.5"),
+        ({"verbose": -1}, "verbose=-1"),
+        ({"random_state": "x", "init": "custom"}, "random_state='x' isn't a seed"),
+        ({"start": Random(), "n_init": "x"}, "n_init='x'"),
     ],
 )
 def test_settings_that_are_not_valid_are_refused_by_name(settings, words):
     with pytest.raises(ValueError, match=words):
         NMF(**({"n_components": 2} | settings)).fit(np.random.default_rng(0).random((20, 6)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"solver": "hals"}, "solver='hals' is unknown"),
+        ({"solver": "cd", "beta_loss": 1}, "solver 'cd' does not handle beta_loss = 1"),
+        ({"init": "svd"}, "init='svd' is unknown"),
+        ({"max_iter": 0}, "max_iter=0"),
+        ({"shuffle": "x"}, "shuffle='x'"),
+    ],
+)
+def test_settings_are_checked_where_components_are_given_too(settings, words):
+    X = np.random.default_rng(0).random((20, 6))
+    with pytest.raises(ValueError, match=words):
+        non_negative_factorization(X, H=X[:2], n_components=2, update_H=False, **settings)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +299,70 @@ def test_a_penalty_on_one_factor_has_a_minimum_as_the_other_ones_components_have
     np.testing.assert_allclose(mirrored.components_.T[:, order[1]], codes[:, order[0]], atol=1e-5)
 
 
+@pytest.mark.parametrize(("beta_loss", "kind"), [("kullback-leibler", "whole"), (2, "holes"), (0.5, "unstored")])
+@pytest.mark.parametrize("solver", [None, "mu"])
+def test_a_penalty_on_one_factor_has_a_minimum_for_every_loss_and_with_missing_values(beta_loss, kind, solver):
+    drawn = np.random.default_rng(0)
+    X = drawn.random((20, 2)) @ drawn.random((2, 6)) + 0.1 * drawn.random((20, 6)) + 0.05
+    seen = (drawn.random(X.shape) < 0.8) | (kind == "whole")
+    given, missing = {
+        "whole": (X, None),
+        "holes": (np.where(seen, X, np.nan), "ignore"),
+        "unstored": (scipy.sparse.csr_array(np.where(seen, X, 0)), "unstored"),
+    }[kind]
+    settings = {"beta_loss": beta_loss, "missing": missing, "solver": solver, "random_state": 0, "l1_ratio": 0.5}
+    settings |= {"tol": 1e-6 if solver is None else 1e-3, "max_iter": 3000}
+    found = NMF(2, alpha_W=0.02, alpha_H=0.0, **settings)
+    codes = found.fit_transform(given)
+    np.testing.assert_allclose(np.linalg.norm(found.components_, axis=1), 1, rtol=1e-12)
+    beta = {"kullback-leibler": 1.0}.get(beta_loss, beta_loss)
+
+    def value(W, H):
+        # Whatever its length: codes are measured where components have unit length.
+        lengths = np.linalg.norm(H, axis=1)
+        W, Y = W * lengths, np.where(seen, W @ H, 1)
+        Z = np.where(seen, X, 1)
+        loss = (Z * np.log(Z / Y) - Z + Y).sum() if beta == 1 else (
+            (Z**beta + (beta - 1) * Y**beta - beta * Z * Y ** (beta - 1)).sum() / (beta * (beta - 1))
+        )  # fmt: skip
+        return loss + 6 * 0.02 * (W.sum() / 2 + (W**2).sum() / 4)
+
+    reached = value(codes, found.components_)
+    # From there SciPy finds nothing lower.
+    start = np.concatenate([codes.ravel(), found.components_.ravel()])
+    best = scipy.optimize.minimize(
+        lambda x: value(x[:40].reshape(20, 2), x[40:].reshape(2, 6)), start, bounds=[(1e-9, None)] * len(start),
+        method="L-BFGS-B", options={"maxiter": 30},
+    )  # fmt: skip
+    assert best.fun >= reached * (1 - (1e-6 if solver is None else 1e-2))
+    if solver is None and kind == "whole":
+        mirrored = NMF(2, alpha_W=0.0, alpha_H=0.02, **settings).fit(given.T)
+        order = [np.argsort(each.sum(0)) for each in (codes, mirrored.components_.T)]
+        np.testing.assert_allclose(mirrored.components_.T[:, order[1]], codes[:, order[0]], atol=1e-2)
+        with pytest.raises(ValueError, match="sample_weight beside a penalty on components alone"):
+            mirrored.fit(given, sample_weight=np.arange(20.0))
+
+
+@pytest.mark.parametrize(("beta_loss", "kind"), [(0, np.asarray), (-1.2, np.asarray), (0.5, scipy.sparse.csr_array)])
+def test_codes_of_a_fit_are_never_above_its_objective_and_the_best_start_is_by_them(beta_loss, kind):
+    drawn = np.random.default_rng(1)
+    X = np.abs(drawn.normal(size=(20, 15))) + 1e-3
+    given = kind(X * (drawn.random(X.shape) < 0.6 if kind is not np.asarray else 1))
+    settings = {"solver": "mu", "init": "random", "beta_loss": beta_loss, "max_iter": 40, "tol": 0, "random_state": 0}
+    settings |= {"missing": None if kind is np.asarray else "unstored", "alpha_W": 1e-3, "l1_ratio": 0.5}
+    found = NMF(10, **settings)
+    codes = found.fit_transform(given)
+    penalties = 15 * 1e-3 * (codes.sum() / 2 + (codes**2).sum() / 4)
+    penalties += 20 * 1e-3 * (found.components_.sum() / 2 + (found.components_**2).sum() / 4)
+    reached = found.reconstruction_err_**2 / 2 + penalties
+    assert reached <= float(found.stats_.final_objective) * (1 + 1e-9)
+    several = NMF(10, **settings, n_init=3)
+    codes = several.fit_transform(given)
+    penalties = 15 * 1e-3 * (codes.sum() / 2 + (codes**2).sum() / 4)
+    penalties += 20 * 1e-3 * (several.components_.sum() / 2 + (several.components_**2).sum() / 4)
+    assert several.reconstruction_err_**2 / 2 + penalties <= reached * (1 + 1e-9)
+
+
 def test_shuffled_coordinates_find_the_same_error_by_another_way():
     X = np.random.default_rng(0).random((30, 8)) @ np.random.default_rng(1).random((8, 12))
     settings = {"n_components": 3, "solver": "cd", "init": "random", "tol": 1e-7, "max_iter": 3000, "random_state": 0}
@@ -314,6 +401,13 @@ def test_the_number_of_components_may_be_cross_validated():
     found = NMF("cross-validated", random_state=0).fit(X)
     assert list(found.rank_scan_.ranks) == [2, 3, 4]
     assert found.n_components_ == len(found.components_) == found.rank_scan_.suggested
+    with pytest.warns(UserWarning, match="'cross-validated' leaves the penalties out"):
+        NMF("cross-validated", random_state=0, alpha_W=1e-4).fit(X)
+    with pytest.warns(UserWarning, match="'cross-validated' counts each sample once"):
+        NMF("cross-validated", random_state=0).fit(X, sample_weight=np.full(60, 2.0))
+    # The solver's own rank: that of a dictionary of either sign, though X is at least 0.
+    signed = NMF("cross-validated", random_state=0, solver=SemiNMF(), tol=1e-3).fit(X)
+    assert not np.array_equal(signed.rank_scan_.held_out, found.rank_scan_.held_out)
 
 
 def test_an_array_goes_out_as_it_came():
@@ -419,6 +513,10 @@ def test_zeros_are_refused_where_the_loss_is_infinite():
     X = np.random.default_rng(0).integers(0, 3, size=(20, 6)).astype(float)
     with pytest.raises(ValueError, match="When beta_loss <= 0 and X contains zeros"):
         NMF(2, beta_loss=0).fit(X)
+    between = {"beta_loss": 0.5, "random_state": 0}
+    found = NMF(2, **between, max_iter=2000).fit(X)
+    peer = sklearn.decomposition.NMF(2, **between, solver="mu", init="random", max_iter=2000).fit(X)
+    assert found.reconstruction_err_ <= peer.reconstruction_err_ * 1.05
     sparse = scipy.sparse.random_array((50, 40), density=0.05, rng=0)
     with pytest.raises(ValueError, match="takes each unstored zero of a sparse X by itself"):
         NMF(2, beta_loss=0).fit(sparse)
@@ -445,8 +543,13 @@ def test_missing_values_have_no_part_and_are_filled_in():
                          (np.where(np.arange(6) == 4, np.inf, holes), "infinity")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             NMF(2, missing="ignore").fit(wrong)
-    with pytest.raises(ValueError, match="NaN"):
-        NMF(2).fit(holes)
+    for model in (NMF(2), MiniBatchNMF(2)):
+        with pytest.raises(ValueError, match=r"Input X contains NaN, \d+ of 120 entries; give missing='ignore'"):
+            model.fit(holes)
+    shuffled = {"solver": "cd", "shuffle": True, "missing": "ignore", "max_iter": 3000}
+    with pytest.raises(ValueError, match="shuffle=True isn't offered beside missing values"):
+        NMF(2, **shuffled).fit(holes)
+    assert NMF(2, **shuffled).fit(X).reconstruction_err_ < 0.1
     assert NMF("cross-validated", missing="ignore", random_state=0).fit(holes).n_components_ == 2
 
 

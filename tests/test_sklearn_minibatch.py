@@ -90,6 +90,41 @@ def test_one_batch_of_everything_is_the_whole_factorization():
     np.testing.assert_array_equal(found.components_, NMF(**settings, solver="mu", max_iter=200).fit(X).components_)
 
 
+@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
+def test_batches_behind_a_fit_go_on_from_that_fit_alone(beta_loss):
+    X = np.random.default_rng(0).random((30, 5)) + 0.05
+    whole = {"batch_size": 30, "forget_factor": 0.0}
+    settings = {"n_components": 2, "random_state": 0, "beta_loss": beta_loss, "max_iter": 2}
+    alone = MiniBatchNMF(**settings, **whole).fit(X)
+    # An ordinary fit of other numbers, of another count of features, leaves nothing behind.
+    twice = MiniBatchNMF(**settings, batch_size=10).fit(X[:, :4]).set_params(**whole).fit(X)
+    for model in (alone, twice):
+        model.partial_fit(X[:10])
+        assert model.n_steps_ == 3
+    np.testing.assert_array_equal(alone.components_, twice.components_)
+    again, first = MiniBatchNMF(**settings, batch_size=10), MiniBatchNMF(**settings, batch_size=10).fit(X)
+    again.fit(X + 1).fit(X).partial_fit(X[:10].astype(np.float32))
+    np.testing.assert_array_equal(again.components_, first.partial_fit(X[:10].astype(np.float32)).components_)
+    assert again.components_.dtype == np.float32
+
+
+@pytest.mark.parametrize(("batch_size", "beta_loss"), [(5, 2), (4, 1), (1024, 2)])
+def test_batches_given_count_the_ones_before_as_scikit_learn_does(batch_size, beta_loss):
+    X, power = counts()[:, :5] + 0.5, 0.3
+    settings = {"n_components": 3, "init": "custom", "beta_loss": beta_loss, "batch_size": batch_size}
+    found = MiniBatchNMF(**settings, forget_factor=power)
+    # By its words: what the first samples given are, not those behind them.
+    expected = MiniBatchNMF(**(settings | {"batch_size": 40}), forget_factor=power ** (min(batch_size, 20) / 20))
+    peer = sklearn.decomposition.MiniBatchNMF(**settings, forget_factor=power)
+    start = {"W": START["W"][:20], "H": START["H"][:, :5]}
+    for rows in (X[:20], X[20:30], X[30:]):
+        for model in (found, expected):
+            model.partial_fit(rows, **start)
+        peer.partial_fit(rows, W=start["W"], H=start["H"].copy())
+    np.testing.assert_allclose(found.components_, expected.components_, rtol=1e-12)
+    assert found._rho == pytest.approx(peer._rho, rel=1e-15)
+
+
 def test_verbose_prints_what_scikit_learn_prints(digits, capsys):
     MiniBatchNMF(3, batch_size=200, verbose=1, random_state=0).fit(digits)
     words = capsys.readouterr().out
@@ -118,6 +153,10 @@ def test_too_few_passes_are_told(digits):
         ({"beta_loss": 0}, "When beta_loss <= 0 and X contains zeros"),
         ({"init": "custom"}, "give both to fit"),
         ({"tol": -1}, "tol=-1"),
+        ({"transform_max_iter": "x"}, "transform_max_iter='x'"),
+        ({"verbose": "x"}, "verbose='x'"),
+        ({"random_state": "x", "init": "custom"}, "random_state='x' isn't a seed"),
+        ({"init": "svd", "batch_size": 1024, "forget_factor": 0}, "init='svd' is unknown"),
     ],
 )
 def test_settings_that_are_not_valid_are_refused_by_name(digits, settings, words):

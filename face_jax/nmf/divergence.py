@@ -27,7 +27,8 @@ _CONVEX = 0.25  # of the convex part's curvature: the least that a model has
 def deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     """`d_β(x|y)`; for β ≤ 1, where it's infinite at 0, a product below the floor is taken for it beside x > 0.
 
-    It is at least 0: what rounding brings below 0 where x and y are nearly equal is 0; it keeps its derivative.
+    It is at least 0: what rounding brings below 0 where x and y are nearly equal is 0; it keeps its derivative. Beside
+    x = 0 it's `y^β / β`, which for 0 < β < 1 is 0 at y = 0 and has no finite slope there.
     """
     if beta == 2:
         return (x - y) ** 2 / 2
@@ -53,6 +54,10 @@ def _deviation(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     if beta > 1:
         once = xp.where(y >= floor, once, power(y, beta - 1))
     whole = once * (y if beta > 1 else safe)
+    if 0 < beta < 1:
+        some = xp.where(y > 0, y, 1)
+        nothing = xp.where(y > 0, power(some, beta), 0)
+        whole = xp.where(x > 0, whole, nothing)
     return (power(x, beta) + (beta - 1) * whole - beta * x * once) / (beta * (beta - 1))
 
 
@@ -62,7 +67,10 @@ def slope(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
     if beta == 2:
         return y - x
     safe = xp.maximum(y, floor)
-    return 1 - x / safe if beta == 1 else power(safe, beta - 2) * (y - x)
+    if beta == 1:
+        return 1 - x / safe
+    # Where β < 1 and x = 0 the slope grows without bound towards 0: the floor's is the largest.
+    return power(safe, beta - 2) * ((safe if beta < 1 else y) - x)
 
 
 def curvature(beta: float, x: Entries, y: Entries, floor: Floor) -> Entries:
@@ -105,11 +113,12 @@ def change(beta: float, x: Entries, y: Entries, move: Entries, floor: Floor) -> 
         return log - (x / safe) * (ratio / (1 + ratio))
     found = power(safe, beta) * xp.expm1(beta * log) / beta
     found = found - x * power(safe, beta - 1) * xp.expm1((beta - 1) * log) / (beta - 1)
-    if beta < 1:
+    if beta < 0:
         return found
     # A product that rounding brought below 0 has no power.
     ends = xp.maximum(y + move, 0), xp.maximum(y, 0)
-    return xp.where(whole, found, deviation(beta, x, ends[0], floor) - deviation(beta, x, ends[1], floor))
+    known = whole if beta > 1 else whole | (x > 0)
+    return xp.where(known, found, deviation(beta, x, ends[0], floor) - deviation(beta, x, ends[1], floor))
 
 
 def lost(beta: float, x: Entries, y: Entries, move: Entries, floor: Floor) -> Any:

@@ -2,24 +2,25 @@
 
 Each row's quadratic model is minimized by coordinate sweeps, which find the codes that are zero, and then exactly on
 the others; where the objective falls short of what the model says, the step is cut. For 1 ≤ β ≤ 2 a row's problem is
-convex and that is Newton's method; elsewhere it ends in a stationary point.
+convex and that is Newton's method; elsewhere it ends in a local minimum, the lowest of those from several starts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from ..linalg.control_flow import while_loop
+from ..linalg.control_flow import fori_loop, while_loop
 from ..linalg.row_blocks import RowBlocks
 from ..linalg.row_shards import row_shards
 from ..support.scaling import positive
 from . import divergence
 from .beta_divergence import BetaDivergence
-from .misfit_steps import Entries, Side, damped, searched
+from .misfit_steps import Entries, Side, damped, multiplied, searched
 from .nnls.masked_systems import masked_cholesky, masked_solve
 from .shapes import Activations, Codes, Columns, Dictionary
 from .steps import promised, sweep
@@ -27,11 +28,16 @@ from .steps import promised, sweep
 _BLOCK_ROWS = 1024  # rows whose matrices are held at a time
 _SWEEPS, _MAX_STEPS, _POLISHES = 8, 200, 3
 _ARRIVED = 16  # roundings that a row's codes may be away
+SOFTENED = 30  # multiplicative updates of a start, after which no code is 0 yet
 
 
 @jax.jit
-def codes_of(activations: Activations, dictionary: Dictionary, objective: BetaDivergence) -> Codes:
+def codes_of(
+    activations: Activations, dictionary: Dictionary, objective: BetaDivergence, begun: Codes | None = None
+) -> Codes:
     """The codes; rows of weight 0 have those that they'd have alone, rows without any weighted entry have none.
+
+    From `begun`, too, where a row's problem isn't convex: none ends above the codes given.
 
     Differentiable in both modes with respect to activations, dictionary, weights and penalties: on the codes above 0,
     by the second derivative there; a code of zero stays zero.
@@ -39,14 +45,14 @@ def codes_of(activations: Activations, dictionary: Dictionary, objective: BetaDi
     rows = activations.shape[0]
     objective = objective.in_dtype(activations.dtype)
     if row_shards(rows) > 1:
-        return _some(activations, dictionary, objective, objective.weights)
+        return _some(activations, dictionary, objective, objective.weights, begun)
     blocks = RowBlocks.of(rows, _BLOCK_ROWS)
     if blocks.count == 1:
-        return _some(activations, dictionary, objective, objective.weights)
+        return _some(activations, dictionary, objective, objective.weights, begun)
 
     def one(start: Array) -> Codes:
-        weights = None if objective.weights is None else blocks.take(objective.weights, start)
-        return _some(blocks.take(activations, start), dictionary, objective, weights)
+        taken, weights, first = blocks.take((activations, objective.weights, begun), start)
+        return _some(taken, dictionary, objective, weights, first)
 
     each = jax.lax.map(
         one,
@@ -58,7 +64,11 @@ def codes_of(activations: Activations, dictionary: Dictionary, objective: BetaDi
 
 
 def _some(
-    activations: Activations, dictionary: Dictionary, objective: BetaDivergence, weights: Activations | None
+    activations: Activations,
+    dictionary: Dictionary,
+    objective: BetaDivergence,
+    weights: Activations | None,
+    begun: Codes | None,
 ) -> Codes:
     """The codes of some rows."""
 
@@ -71,7 +81,7 @@ def _some(
 
     given = activations, dictionary, weights, objective.l1_codes, objective.l2_codes
     fixed = side_of(jax.lax.stop_gradient(given))
-    codes = _polished(fixed, _minimized(fixed, _first(fixed)))
+    codes = _lowest(fixed, None if begun is None else jax.lax.stop_gradient(begun.T))
     free = codes > 0
     grams = _grams(fixed, codes)
     # A step whose right-hand side is a function of everything: none is taken, only its derivative.
@@ -86,6 +96,31 @@ def _some(
 
     step = jax.lax.custom_linear_solve(product, slope, solve, symmetric=True)
     return (codes - (step - jax.lax.stop_gradient(step))).T
+
+
+def _lowest(side: Side, begun: Columns | None) -> Columns:
+    """Each row's codes from the start that leads it lowest; there is one start where all lead to the same."""
+    first = _first(side)
+    if 1 <= side.entries.beta <= 2:
+        return _polished(side, _minimized(side, first))
+    # The convex divergence's, which has no other minimum, and its own, before any code is 0.
+    near = dataclasses.replace(side, entries=dataclasses.replace(side.entries, beta=1.0))
+    starts = [first, _softened(near, first), _softened(side, first), *([] if begun is None else [begun])]
+
+    def one(begun: Columns) -> tuple[Columns, Array]:
+        codes = _polished(side, _minimized(side, begun))
+        return codes, side.values(codes)
+
+    found, values = jax.lax.map(one, jnp.stack(starts))
+    best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf), axis=0)
+    return jnp.take_along_axis(found, best[None, None], axis=0)[0]
+
+
+def _softened(side: Side, codes: Columns) -> Columns:
+    def step(_: int | Array, carry: tuple[Columns, Activations]) -> tuple[Columns, Activations]:
+        return multiplied(side, *carry, 1)[:2]
+
+    return fori_loop(0, SOFTENED, step, (codes, side.product(codes)))[0]
 
 
 def _first(side: Side) -> Columns:

@@ -54,6 +54,7 @@ def encode(
     codes: CodesKept = None,
     observed: Mask = None,
     progress: Watched = None,
+    start: ArrayLike | None = None,
 ) -> Any:
     """How much of each concept is in each row: `argmin_U ½‖A − U Wᵀ‖², U ≥ 0`, to rounding.
 
@@ -90,7 +91,8 @@ def encode(
         `ReverseKL` or a head that isn't affine from 10⁵ on) may leave a larger slope: `kkt_residual(..., objective=)`
         measures in its `codes` what is left.
         `BetaDivergence` takes the squared error's place; activations and dictionary have to be at least 0 then
-        (under `jit`, where that isn't known, codes of rows that aren't are NaN).
+        (under `jit`, where that isn't known, codes of rows that aren't are NaN). For β below 1 or above 2 a row may
+        have several minima; its codes are the lowest one that is reached from three starts, and from `start`.
     - `codes`: of rows in blocks, where the codes go: a path that ends in `.npy` or `.zarr`, or None for an array on
         disk that goes with the process.
     - `observed`: where there are missing values: truth values, `row channel`, or of sparse activations "stored" or
@@ -98,6 +100,8 @@ def encode(
     - `progress`: told how many rows are done, as by `face_jax.explain`: a line on a terminal by default. Activations in
         memory go some thousands of rows at a time then, where they are on one device and nothing is traced; elsewhere
         nothing is told.
+    - `start`: `row × concept`, at least 0, such as a factorization's codes: with `BetaDivergence` of β below 1 or above
+        2 no row's objective ends above the one that it has there. All other codes don't depend on a start.
 
     **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
@@ -113,7 +117,7 @@ def encode(
     if sparse is not None:
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
-        return _of_sparse(sparse, dictionary, objective, observed, progress)
+        return _of_sparse(sparse, dictionary, objective, observed, progress, start)
     blocks = in_blocks("activations", activations)
     if blocks is None:
         check_room(activations, (*getattr(dictionary, "shape", ()), 1)[0], "encoding", wholes=0.0, codes=1)
@@ -127,13 +131,17 @@ def encode(
             raise ValueError("observed= is there for activations in memory; leave it out, or give an array")
         objective = validate.misfit(objective)
         activations, objective = observed_alone(activations, objective, observed, channels=False)
+    if start is not None and blocks is not None:
+        raise ValueError("start= is there for activations in memory; leave it out, or give an array")
     dtype = activations.dtype if blocks is None else blocks.computed
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(dtype)
     if blocks is not None:
         activations = blocks
     if blocks is None and (explicit(activations) or explicit(dictionary)):
-        again = lambda activations, dictionary, objective: encode(activations, dictionary, objective=objective)  # noqa: E731
-        return in_auto_axes(again, lambda rows: PartitionSpec(rows, None), activations, dictionary, objective)
+        again = lambda activations, dictionary, objective, start: encode(  # noqa: E731
+            activations, dictionary, objective=objective, start=start
+        )
+        return in_auto_axes(again, lambda rows: PartitionSpec(rows, None), activations, dictionary, objective, start)
     if activations.shape[1] != dictionary.shape[1]:
         raise ValueError(
             f"dictionary has {dictionary.shape[1]} channels and activations have {activations.shape[1]}; "
@@ -153,6 +161,7 @@ def encode(
             lambda_weights.check_weights(objective)
         whole = objective.quadratic.with_terms(terms)
         return encode_blocks(blocks, dictionary, whole, check_codes(codes), progress_of(progress))
+    begun = _begun(start, activations.shape[0], dictionary)
     fit = validate.weights_of(objective, activations)
     if fit.squared_error and (terms := lambda_weights.active(objective)):
         lambda_weights.check_weights(objective)
@@ -161,9 +170,9 @@ def encode(
     alone = known and activations.size > 0 and len(activations.devices()) == 1
     told = told_of(progress, *activations.shape) if alone else None
     if told is None:
-        found, lost, some = _encoded(activations, dictionary, fit)
+        found, lost, some = _encoded(activations, dictionary, fit, begun)
     else:
-        found, lost, some = _in_parts(activations, dictionary, fit, told)
+        found, lost, some = _in_parts(activations, dictionary, fit, told, begun)
     if not isinstance(some, Tracer) and bool(some):
         count, (first,) = validate.found(lost)
         low, high = jnp.finfo(found.dtype).tiny, jnp.finfo(found.dtype).max
@@ -175,7 +184,21 @@ def encode(
     return found
 
 
-def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any, progress: Watched) -> Codes:
+def _begun(start: ArrayLike | None, rows: int, dictionary: Dictionary) -> Codes | None:
+    """Codes to start from, checked."""
+    if start is None:
+        return None
+    codes, shape = validate.matrix("start", start, "row × concept"), (rows, dictionary.shape[0])
+    if codes.shape != shape:
+        raise ValueError(f"start has shape {codes.shape}; activations and dictionary need {shape}")
+    validate.finite("start", codes)
+    validate.non_negative("start", codes, "codes are at least 0; clamp them")
+    return codes.astype(dictionary.dtype)
+
+
+def _of_sparse(
+    rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any, progress: Watched, start: ArrayLike | None
+) -> Codes:
     concepts = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
     if isinstance(concepts, Tracer):
         raise ValueError("dictionary is traced, and activations are sparse, which can't be; give all of their entries")
@@ -185,14 +208,17 @@ def _of_sparse(rows: SparseRows, dictionary: ArrayLike, objective: Any, observed
             "encode activations of the layer that the dictionary was fitted on"
         )
     validate.factorizable("dictionary", concepts, signed=True)
+    begun = _begun(start, rows.shape[0], concepts)
     if stored_misfit.wanted(objective, observed):
-        return stored_misfit.encode_stored(rows, concepts, objective, observed)
+        return stored_misfit.encode_stored(rows, concepts, objective, observed, begun)
     objective = validate.misfit(objective)
     validate.penalties(objective, both=False)
     return encode_sparse("activations", rows, concepts, objective, partial(encode, progress=progress))
 
 
-def _divergence_codes(activations: Activations, dictionary: Dictionary, objective: BetaDivergence) -> Codes:
+def _divergence_codes(
+    activations: Activations, dictionary: Dictionary, objective: BetaDivergence, begun: Codes | None
+) -> Codes:
     validate.divergence_defined("activations", activations, objective)
     validate.non_negative(
         "dictionary", dictionary, "a β-divergence measures non-negative products; give SquaredError(), or clamp them"
@@ -202,10 +228,11 @@ def _divergence_codes(activations: Activations, dictionary: Dictionary, objectiv
     if any(isinstance(x, Tracer) for x in (activations, dictionary, objective.weights)):
         wrong = jnp.any(validate.undefined(activations, objective), axis=1) | jnp.any(dictionary < 0)
     if is_one(unit):
-        codes = divergence_codes.codes_of(activations, dictionary, objective)
+        codes = divergence_codes.codes_of(activations, dictionary, objective, begun)
     else:
         activations, objective = unit.into(activations, objective)
-        codes = divergence_codes.codes_of(activations, dictionary / unit.root, objective) * unit.root
+        begun = None if begun is None else begun / unit.root
+        codes = divergence_codes.codes_of(activations, dictionary / unit.root, objective, begun) * unit.root
     return codes if wrong is None else jnp.where(wrong[:, None], jnp.nan, codes)
 
 
@@ -217,10 +244,12 @@ def _codes_of(
     return codes, lost, jnp.any(lost)
 
 
-def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -> tuple[Codes, Any, Any]:
+def _encoded(
+    activations: Activations, dictionary: Dictionary, objective: Any, begun: Codes | None = None
+) -> tuple[Codes, Any, Any]:
     """The codes, what is known of rows whose codes leave the dtype's range, and whether there are any."""
     if not objective.squared_error:
-        return _divergence_codes(activations, dictionary, objective), None, False
+        return _divergence_codes(activations, dictionary, objective, begun), None, False
     if objective.terms:
         return codes_with_terms.encode(activations, dictionary, objective), None, False
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((activations, dictionary, objective))):
@@ -229,7 +258,7 @@ def _encoded(activations: Activations, dictionary: Dictionary, objective: Any) -
 
 
 def _in_parts(
-    activations: Activations, dictionary: Dictionary, objective: Any, progress: Progress
+    activations: Activations, dictionary: Dictionary, objective: Any, progress: Progress, begun: Codes | None
 ) -> tuple[Codes, Any, Any]:
     """The same of some rows after the other, so that the compiled loops needn't tell how far they are."""
     total = activations.shape[0]
@@ -244,10 +273,11 @@ def _in_parts(
             # The last part begins where it has as many rows as the others.
             start = blocks.start(jnp.asarray(number))
             new = blocks.size * number - int(start)
-            rows, part = activations, objective
+            rows, part, first = activations, objective, begun
             if blocks.count > 1:
                 rows, part = _part_of(activations, objective, blocks, start, group)
-            found, gone, _ = _encoded(rows, dictionary, part)
+                first = blocks.take(begun, start)
+            found, gone, _ = _encoded(rows, dictionary, part, first)
             codes.append(jax.block_until_ready(found[new:]))
             lost.append(None if gone is None else gone[new:])
             done = blocks.size - new

@@ -48,6 +48,10 @@ class Entries:
         """Entries times their weights."""
         return entries if self.weights is None else entries * self.weights
 
+    def values(self, product: Activations) -> Activations:
+        """Of each entry."""
+        return self.weighed(divergence.deviation(self.beta, self.activations, product, self.floor))
+
     def slopes(self, product: Activations) -> Activations:
         """Of each entry in the product."""
         return self.weighed(divergence.slope(self.beta, self.activations, product, self.floor))
@@ -80,14 +84,14 @@ class Side:
 
     - `entries`: what is fitted; its weights include all that differs between the items' features.
     - `other`: the factor that stands still, `concept feature`.
-    - `l1`, `l2`: penalties on the factor.
+    - `l1`, `l2`: penalties on the factor, the square one of each concept or of all.
     - `rows`: whether the items are rows (codes), or channels.
     """
 
     entries: Entries
     other: Float[Array, "concept feature"]
     l1: Scalar
-    l2: Scalar
+    l2: Scalar | Float[Array, "concept 1"]
     rows: bool = dataclasses.field(metadata={"static": True})
 
     def product(self, x: Columns) -> Activations:
@@ -131,6 +135,11 @@ class Side:
         """How each item's objective changes by a step, whose product is the move."""
         penalty = jnp.sum(step * (self.l1 + self.l2 * (x + step / 2)), axis=0)
         return self.totals(self.entries.changes(product, move)) + penalty
+
+    def values(self, x: Columns) -> Float[Array, " item"]:
+        """Each item's objective."""
+        found = self.totals(self.entries.values(self.product(x)))
+        return found + jnp.sum(x * (self.l1 + self.l2 / 2 * x), axis=0)
 
     def newton(self, x: Columns, product: Activations, sweeps: int) -> Improved:
         """See `newton`."""

@@ -62,7 +62,7 @@ _MESSAGES = {
     RESULTS.negative: (
         "Activations, weights, penalties or given factors that were only known inside jit have negative entries, or "
         "l1_dictionary isn't 0 beside a dictionary of either sign, or activations are 0 beside a β-divergence with β "
-        "below 1; the factors can't be used. Take a layer behind a "
+        "of 0 or less; the factors can't be used. Take a layer behind a "
         "ReLU, use solver=SemiNMF() (codes ≥ 0, dictionary of either sign) without l1_dictionary, or clamp them "
         "yourself if they are rounding."
     ),

@@ -152,11 +152,6 @@ def encode_sparse(name: str, rows: SparseRows, dictionary: Dictionary, objective
     return encode(jnp.asarray(rows.times(basis)), within, objective=objective)
 
 
-def error_of(value: Any, codes: Float[np.ndarray, "row concept"], dictionary: np.ndarray) -> float:
-    """`½ Σ (A − U Wᵀ)²` of a sparse matrix."""
-    return squared_error(SparseRows(value, dictionary.dtype), codes, dictionary)
-
-
 def _sums(rows: SparseRows, objective: SquaredError, codes: Iterate, dictionary: Dictionary) -> Sums:
     """What a pass adds up that leaves the codes as they are."""
     cross = jnp.asarray(rows.times(np.asarray(dictionary).T))
@@ -186,10 +181,10 @@ def _move_ahead(problem: Any, state: State) -> tuple[Dictionary, Array, Number]:
 def _improve(problem: Any, state: State, ahead: Dictionary, cross: Codes) -> tuple[Iterate, Array, Sums]:
     objective, solver, _ = problem
     history = state.history
-    update = guarded(solver.update, history.rejected > 1)
+    update = guarded(solver, history.rejected > 1)
     gram = ridged(ahead @ ahead.T, objective.l2_codes)
     new, weighed, sums = improved(
-        objective, update, gram, cross.T - objective.l1_codes, history.extrapolation, state.codes, objective.row_weights
+        objective, update, gram, cross.T, history.extrapolation, state.codes, objective.row_weights
     )
     return new, weighed.T, sums
 
@@ -206,7 +201,7 @@ def _judged(
 @jax.jit
 def _still(objective: SquaredError, codes: Iterate, dictionary: Dictionary, cross: Codes) -> tuple[Array, Sums]:
     gram = ridged(dictionary @ dictionary.T, objective.l2_codes)
-    _, weighed, sums = improved(objective, None, gram, cross.T - objective.l1_codes, 0.0, codes, objective.row_weights)
+    _, weighed, sums = improved(objective, None, gram, cross.T, 0.0, codes, objective.row_weights)
     return weighed.T, sums
 
 

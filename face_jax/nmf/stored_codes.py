@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .divergence_codes import SOFTENED
 from .stored_entries import StoredEntries
 from .stored_steps import Items, StoredSide
 
@@ -18,7 +19,7 @@ _SWEEPS, _MAX_STEPS, _POLISHES = 8, 200, 3
 _ARRIVED = 16  # roundings that a row's codes may be away
 
 
-def codes_of(entries: StoredEntries, dictionary: Items, l1: Any, l2: Any) -> Items:
+def codes_of(entries: StoredEntries, dictionary: Items, l1: Any, l2: Any, begun: Items | None = None) -> Items:
     """The codes, `row concept`; those of rows without any entry that counts are 0.
 
     **Arguments:**
@@ -26,10 +27,26 @@ def codes_of(entries: StoredEntries, dictionary: Items, l1: Any, l2: Any) -> Ite
     - `entries`: of the activations.
     - `dictionary`: `channel concept`.
     - `l1`, `l2`: penalties on the codes.
+    - `begun`: codes to start from as well, where a row's problem isn't convex.
     """
     side = StoredSide(entries, dictionary, l1, l2)
     with np.errstate(all="ignore"):
-        return _polished(side, _arrived(side, _first(side)))
+        first = _first(side)
+        starts = [first]
+        if not 1 <= entries.beta <= 2:
+            # As `divergence_codes` has them.
+            near = dataclasses.replace(side, entries=dataclasses.replace(entries, beta=1.0))
+            starts += [_softened(near, first), _softened(side, first), *([] if begun is None else [begun])]
+        found = [_polished(side, _arrived(side, start.copy())) for start in starts]
+        if len(found) == 1:
+            return found[0]
+        values = np.stack([side.values(codes) for codes in found])
+        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
+        return np.stack(found)[best, np.arange(len(best))]
+
+
+def _softened(side: StoredSide, codes: Items) -> Items:
+    return side.multiplied(codes, side.product(codes), SOFTENED)[0]
 
 
 def _first(side: StoredSide) -> Items:

@@ -166,11 +166,11 @@ def _check(name: str, data: Values, beta: float, *, every: bool) -> None:
             f"{name} has {int((data < 0).sum())} of {data.size} stored entries below zero, the lowest "
             f"{data.min():.4g}; give entries of at least 0"
         )
-    if beta < 1 and data.size and data.min() == 0:
+    if beta <= 0 and data.size and data.min() == 0:
         raise ValueError(
-            f"{name} has {int((data == 0).sum())} observed entries of 0, whose divergence for β={beta:g} has no "
-            "minimum or no slope at a product of 0; add a small positive number, leave them out of what is observed, "
-            "or give β of at least 1"
+            f"{name} has {int((data == 0).sum())} observed entries of 0, whose divergence for β={beta:g} isn't "
+            "defined, and falls without bound towards a product of 0; add a small positive number, leave them out of "
+            "what is observed, or give β above 0"
         )
 
 

@@ -72,7 +72,9 @@ def factorize_stored(
     return solution if magnitude.is_one(unit) else unit.back(solution, entries.beta)
 
 
-def encode_stored(rows: SparseRows, dictionary: Dictionary, objective: Any, observed: Any) -> Codes:
+def encode_stored(
+    rows: SparseRows, dictionary: Dictionary, objective: Any, observed: Any, begun: Codes | None = None
+) -> Codes:
     """Codes of sparse rows; as `encode`."""
     fit = _checked(rows, objective, both=False)
     validate.non_negative(
@@ -81,15 +83,18 @@ def encode_stored(rows: SparseRows, dictionary: Dictionary, objective: Any, obse
     entries = stored_entries("activations", rows, fit, observed)
     entries, fit, unit = _in_unit(entries, fit)
     concepts = np.array((dictionary / unit.root).T)
-    codes = codes_of(entries, concepts, fit.l1_codes, fit.l2_codes) * float(unit.root)
+    first = None if begun is None else np.array(begun / unit.root)
+    codes = codes_of(entries, concepts, fit.l1_codes, fit.l2_codes, first) * float(unit.root)
     return jnp.asarray(codes.astype(rows.dtype))
 
 
-def value_of(rows: SparseRows, codes: Items, dictionary: Items, beta: float, observed: Any) -> float:
-    """`Σ d(x|y)` of what was observed, of codes `row concept` and a dictionary `channel concept`."""
+def value_of(
+    rows: SparseRows, codes: Items, dictionary: Items, beta: float, observed: Any, weights: Any = None
+) -> float:
+    """`Σ d(x|y)` of what was observed, of codes `row concept` and a dictionary `channel concept`, rows weighted."""
     fit = divergence_of(SquaredError()) if beta == 2 else dataclasses.replace(divergence_of(SquaredError()), beta=beta)
     with np.errstate(all="ignore"):
-        return misfit(stored_entries("X", rows, fit, observed), codes, dictionary, None)
+        return misfit(stored_entries("X", rows, fit, observed), codes, dictionary, weights)
 
 
 def _checked(rows: SparseRows, objective: Any, *, both: bool) -> Any:

@@ -40,7 +40,7 @@ class StoredSide:
 
     - `entries`: what is fitted, an item's entries together.
     - `other`: the factor that stands still, `feature concept`.
-    - `l1`, `l2`: penalties on the factor.
+    - `l1`, `l2`: penalties on the factor, the square one of each concept or of all.
     - `counts`: what each feature counts, such as rows with weights; None if all count once.
     """
 
@@ -69,7 +69,7 @@ class StoredSide:
     @property
     def shared_gram(self) -> Float[np.ndarray, "concept concept"]:
         """The curvature that all items share: of zeros beside the stored entries, and of the penalty."""
-        ridge = np.eye(self.other.shape[1], dtype=self.other.dtype) * self.other.dtype.type(self.l2)
+        ridge = np.eye(self.other.shape[1], dtype=self.other.dtype) * np.asarray(self.l2, self.other.dtype)
         squares = self.entries.zeros and self.entries.beta == 2
         return ridge + self._counted.T @ self.other if squares else ridge
 
@@ -94,6 +94,11 @@ class StoredSide:
         """How each item's objective changes by a step, whose product is the move."""
         stored = self.entries.places.sums(self.weighed(self.entries.changes(y, move)))
         return stored + np.einsum("ik,ik->i", step, self.shared_slope(x + step / 2), dtype=np.float64)
+
+    def values(self, x: Items) -> EachItem:
+        """Each item's objective, where no unstored zero has a part in it."""
+        stored = self.entries.places.sums(self.weighed(self.entries.values(self.product(x))))
+        return stored + np.einsum("ik,ik->i", x, self.l1 + self.l2 / 2 * x, dtype=np.float64)
 
     def moves(self, x: Items, y: Values) -> EachItem:
         """How far each item is from where its entries would be best, each by itself."""
@@ -169,7 +174,7 @@ class StoredSide:
         tiny, beta = float(np.finfo(x.dtype).tiny), self.entries.beta
         diagonal, moves = self.diagonal(y), np.zeros(len(x), x.dtype)
         alone = divergence.descent_exponent(beta)
-        exponent = 1 / (3 - beta) if beta < 2 and self.l2 > 0 else alone
+        exponent = np.where(np.asarray(self.l2) > 0, 1 / (3 - beta), alone).astype(x.dtype) if beta < 2 else alone
         for number in range(inner):
             up, down = self.pulls(x, y)
             if number == 0:

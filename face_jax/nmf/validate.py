@@ -187,20 +187,20 @@ def divergence_defined(name: str, activations: Array, objective: Objective) -> N
         return
     remedy = f"BetaDivergence({objective.fit.beta:g}) measures from 0 on; give SquaredError()"
     non_negative(name, activations, remedy)
-    if objective.fit.beta >= 1:
+    if objective.fit.beta > 0:
         return
     count, first = found(undefined(activations, objective))
     if count:
         raise ValueError(
-            f"{name} has {count} entries of 0, the first at {first}, whose divergence for β={objective.fit.beta:g} has "
-            "no minimum or no slope at a product of 0; add a small positive number, leave them out with observed=, or "
-            "give β of at least 1"
+            f"{name} has {count} entries of 0, the first at {first}, whose divergence for β={objective.fit.beta:g} "
+            "isn't defined, and falls without bound towards a product of 0; add a small positive number, leave them "
+            "out with observed=, or give β above 0"
         )
 
 
 def undefined(activations: Array, objective: Objective) -> Bool[Array, "..."]:
-    """Which entries a divergence has no value, or no slope, for: those below zero, for β < 1 those of zero."""
-    wrong = activations <= 0 if objective.fit.beta < 1 else activations < 0
+    """Which entries a divergence has no value, or no slope, for: those below zero, for β ≤ 0 those of zero."""
+    wrong = activations <= 0 if objective.fit.beta <= 0 else activations < 0
     return wrong if objective.weights is None else wrong & (objective.weights > 0)
 
 

@@ -32,7 +32,11 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @full_precision
     def transform(self, X: Any) -> Any:
-        """X in terms of the components found: exact non-negative least squares, whatever `max_iter` is.
+        """X in terms of the components found: where each sample's loss is lowest, whatever `max_iter` is.
+
+        For β from 1 to 2, the squared error among them, that's the minimum, to rounding. For other losses a sample may
+        have several minima: it's the lowest that is reached from three starts, and from the fit's own codes besides in
+        `fit_transform`.
 
         **Arguments:**
 
@@ -87,8 +91,9 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         found: Taken = taken("X", X)
         rows: Any = validate_data(
             self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset,
-            ensure_all_finite="allow-nan" if self._missing == IGNORE else True,
+            ensure_all_finite="allow-nan",
         )  # fmt: skip
+        self._refuse_nan(rows)
         if self._missing:
             self._check_missing(rows, reset=reset and whole)
         if not self._signed:
@@ -102,6 +107,17 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _missing(self) -> str | None:
         """What stands for what wasn't observed: NaN ("ignore"), or unstored entries; None if all was."""
         return missing_of(getattr(self, "missing", None))
+
+    def _refuse_nan(self, rows: Matrix) -> None:
+        """Raises `ValueError` for NaN that doesn't stand for what wasn't observed, in the words of these estimators."""
+        if self._missing == IGNORE:
+            return
+        gone = np.isnan(rows.data if scipy.sparse.issparse(rows) else rows)
+        if not gone.any():
+            return
+        known = self._missing == UNSTORED
+        remedy = "don't store what wasn't observed" if known else "give missing='ignore' if these weren't observed"
+        raise ValueError(f"Input X contains NaN, {int(gone.sum())} of {gone.size} entries; {remedy}, or fill them in")
 
     def _check_missing(self, rows: Matrix, *, reset: bool) -> None:
         sparse = scipy.sparse.issparse(rows)
@@ -126,32 +142,17 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"out, as X[:, {remedy}] does"
             )
 
-    def _codes(self, rows: Matrix) -> Float[np.ndarray, "sample component"]:
-        """The one inference rule, for the samples fitted on as for new ones."""
-        components = self.components_.astype(rows.dtype)
+    def _codes(
+        self, rows: Matrix, begun: np.ndarray | None = None, components: np.ndarray | None = None
+    ) -> Float[np.ndarray, "sample component"]:
+        """The one inference rule, for the samples fitted on, which begin at the fit's codes, as for new ones."""
+        components = (self.components_ if components is None else components).astype(rows.dtype)
         with precision(rows):
             objective = Penalties.of(self, *rows.shape).of_codes(loss_of(self.beta_loss))
             seen = observed(rows, self._missing)
-            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=seen)
+            start = None if begun is None else begun.astype(rows.dtype)
+            codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=seen, start=start)
             return np.array(codes)
-
-    def encoded(self, X: Any, H: Any) -> tuple[Any, np.ndarray]:
-        """Codes of X for components that the user has, which become the estimator's.
-
-        **Arguments:**
-
-        - `X`: `sample × feature`.
-        - `H`: `component × feature`.
-
-        **Returns:** both. Raises `ValueError` for components that don't fit.
-        """
-        rows, back = self._read(X, reset=True)
-        auto = self.n_components is None or self.n_components == "auto"
-        given = np.shape(H)[0] if np.ndim(H) else 0
-        rank = given if auto else check_count("n_components", self.n_components, "components")
-        shape = (rank, rows.shape[1])
-        self.components_ = factor("H", H, rows, shape, rank, signed=self._signed, nothing=True)
-        return back(self._codes(rows)), self.components_
 
     def _rank(self, rows: Matrix, H: Any) -> int:
         """How many components: of H if they are "auto" and it's given, of all features without it."""

@@ -47,6 +47,10 @@ class Sums:
             return Sums(jnp.asarray(H), jnp.ones_like(jnp.asarray(H)))
         return Sums(jnp.zeros((rank, rank), H.dtype), jnp.zeros_like(jnp.asarray(H)))
 
+    def of(self, dtype: Any) -> Sums:
+        """The same beside batches of a dtype."""
+        return Sums(jnp.asarray(self.gram, dtype), jnp.asarray(self.cross, dtype), self.count)
+
 
 def multiplied(beta: float, missing: str | None) -> bool:
     """Whether it's for the multiplicative rule: other losses, and values that weren't observed."""

@@ -14,14 +14,13 @@ import scipy.sparse
 from jaxtyping import Array, Float, Key
 from sklearn.utils.validation import _check_sample_weight
 
-from ..linalg.sparse_rows import SparseRows
+from ..linalg.sparse_rows import SparseRows, squared_error
 from ..nmf import RESULTS, Given, Result, factorize
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.solution import normalized
-from ..nmf.sparse import error_of
 from ..nmf.stored_entries import NUMBERS, STORED
 from ..nmf.stored_misfit import value_of
-from . import one_penalty
+from . import one_penalty, one_penalty_of_entries
 from .settings import UNSTORED, Penalties
 
 _TOGETHER = 256  # rows whose misfit stays in the processor's cache
@@ -36,6 +35,7 @@ class Fitted:
 
     - `components`: at the length that they have in the objective.
     - `directions`: the same at unit length.
+    - `codes`: those that belong to the components; None where they are exact ones anyway.
     - `steps`: passes over the data.
     - `objectives`, `residuals`: at the start and after each step.
     - `objective`, `residual`: in the end.
@@ -44,6 +44,7 @@ class Fitted:
 
     components: Float[np.ndarray, "component feature"]
     directions: Float[np.ndarray, "component feature"]
+    codes: Float[np.ndarray, "sample component"] | None
     steps: int
     objectives: Float[np.ndarray, " step"]
     residuals: Float[np.ndarray, " step"]
@@ -68,21 +69,16 @@ def factorized(
     """Components of rows, dense or sparse, its arguments already checked; `missing` is the estimator's."""
     seen = observed(rows, missing)
     if penalties.one_sided:
-        if beta != 2 or seen is not None:
-            what = "missing values" if beta == 2 else f"beta_loss={beta:g}"
-            raise ValueError(
-                f"{what} beside a penalty on one factor alone isn't offered; give alpha_W and alpha_H both, or "
-                "alpha_H='same'"
-            )
-        return _one_sided(rows, rank, penalties, weights, solver, start, key)
+        return _one_sided(rows, rank, penalties, weights, solver, start, key, beta, seen)
     objective = penalties.objective(beta, None if weights is None else jnp.asarray(weights))
     solution = factorize(on_device(rows), rank, objective=objective, solver=solver, start=start, key=key, observed=seen)
     directions, stats = np.array(solution.dictionary), solution.stats
     # With penalties the length of a component is part of the answer.
-    components = directions * np.asarray(solution.scale)[:, None] if penalties.some else directions
+    lengths = np.asarray(solution.scale) if penalties.some else np.ones(rank, directions.dtype)
+    codes = np.asarray(solution.codes) / np.where(lengths > 0, lengths, 1)
     steps = int(stats.steps)
     return Fitted(
-        components, directions, steps, np.asarray(stats.objective)[: steps + 1],
+        directions * lengths[:, None], directions, codes, steps, np.asarray(stats.objective)[: steps + 1],
         np.asarray(stats.residual)[: steps + 1], float(stats.final_objective), float(stats.final_residual),
         solution.result, stats,
     )  # fmt: skip
@@ -96,22 +92,26 @@ def _one_sided(
     solver: Any,
     start: Any,
     key: Key[Array, ""],
+    beta: float,
+    seen: Any,
 ) -> Fitted:
     """A penalty on codes alone, or on components alone, which is the same of the transposed matrix."""
-    if solver.signed_dictionary:
+    if solver.signed_dictionary or not getattr(solver, "fits_entries", False):
         raise ValueError(
             f"solver={type(solver).__name__}() beside a penalty on one factor alone isn't offered; give alpha_W and "
-            "alpha_H both, or alpha_H='same'"
+            "alpha_H both, or alpha_H='same', or solver=ADMM(), HALS() or MultiplicativeUpdate()"
         )
     if isinstance(start, Given):
         codes, dictionary = jnp.asarray(start.codes).T, jnp.asarray(start.dictionary)
     else:
         warm = dataclasses.replace(solver, max_steps=min(_WARM, solver.max_steps))
-        weighted = Penalties((0.0, 0.0), (0.0, 0.0)).objective(2.0, None if weights is None else jnp.asarray(weights))
-        begun = factorize(on_device(rows), rank, objective=weighted, solver=warm, start=start, key=key)
+        weighted = Penalties((0.0, 0.0), (0.0, 0.0)).objective(beta, None if weights is None else jnp.asarray(weights))
+        begun = factorize(on_device(rows), rank, objective=weighted, solver=warm, start=start, key=key, observed=seen)
         codes, dictionary = jnp.asarray(begun.codes).T, begun.dictionary
     on_codes = any(penalties.codes)
     counts = np.ones(rows.shape[0], rows.dtype) if weights is None else weights.astype(rows.dtype)
+    if beta != 2 or seen is not None:
+        return _of_entries(rows, seen, codes, dictionary, counts, penalties, solver, beta)
     if not on_codes and weights is not None:
         root = np.sqrt(counts)
         rows = rows * root[:, None] if not scipy.sparse.issparse(rows) else scipy.sparse.diags_array(root) @ rows
@@ -123,11 +123,37 @@ def _one_sided(
         ones = jnp.ones(rows.shape[1], dictionary.dtype)
         problem = by_channels, by_rows, size, dictionary, codes, ones, penalties.components
     ended = one_penalty.solve(*problem, tol=float(solver.rtol), max_iter=solver.max_steps)
-    components = ended.dictionary if on_codes else ended.codes
+    return _fitted(ended, ended.dictionary if on_codes else ended.codes, None)
+
+
+def _of_entries(
+    rows: Any, seen: Any, codes: Any, dictionary: Any, counts: Any, penalties: Penalties, solver: Any, beta: float
+) -> Fitted:
+    """The same where the loss isn't one Gram matrix for all rows."""
+    on_codes = any(penalties.codes)
+    if not on_codes and (counts != 1).any():
+        raise ValueError(
+            "sample_weight beside a penalty on components alone isn't offered for this loss, or with missing values; "
+            "give alpha_W and alpha_H both, or alpha_H='same'"
+        )
+    sparse = scipy.sparse.issparse(rows)
+    if on_codes:
+        given, problem = rows, (codes, dictionary, counts, penalties.codes)
+    else:
+        given = rows.T.tocsr() if sparse else rows.T
+        seen = seen.T if isinstance(seen, np.ndarray) else seen
+        problem = dictionary, codes, np.ones(rows.shape[1], rows.dtype), penalties.components
+    values = SparseRows(given, rows.dtype) if sparse else given
+    ended = one_penalty_of_entries.solve(values, seen, *problem, solver, beta)
+    found = (ended.codes, ended.dictionary) if on_codes else (ended.dictionary, ended.codes)
+    return _fitted(ended, found[1], np.asarray(found[0]).T)
+
+
+def _fitted(ended: one_penalty.Ended, components: Any, codes: np.ndarray | None) -> Fitted:
     directions = normalized(components, components)[1]
     code = RESULTS.successful if ended.converged else RESULTS.max_steps_reached
     return Fitted(
-        np.array(components), np.asarray(directions), ended.steps, ended.objectives, ended.residuals,
+        np.array(components), np.asarray(directions), codes, ended.steps, ended.objectives, ended.residuals,
         float(ended.objectives[-1]), float(ended.residuals[-1]), Result(jnp.asarray(code.value, jnp.int32)), None,
     )  # fmt: skip
 
@@ -174,28 +200,45 @@ def observed(rows: Any, missing: str | None) -> Any:
     return ~gone if gone.any() else None
 
 
+def objective_of(
+    rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, penalties: Penalties,
+    weights: Float[np.ndarray, " sample"] | None, beta: float, missing: str | None,
+) -> float:  # fmt: skip
+    """What a fit minimizes, at any factors."""
+    (l1, l2), (l1_components, l2_components) = penalties.codes, penalties.components
+    counts = np.ones(len(codes)) if weights is None else weights
+    price = float(counts @ np.sum(codes * (l1 + l2 / 2 * codes), axis=1, dtype=np.float64))
+    price += float(np.sum(components * (l1_components + l2_components / 2 * components), dtype=np.float64))
+    return price + _misfit(rows, codes, components, weights, beta, observed(rows, missing))
+
+
+def _misfit(rows: Any, codes: np.ndarray, components: np.ndarray, weights: Any, beta: float, seen: Any) -> float:
+    if scipy.sparse.issparse(rows):
+        known = SparseRows(rows, components.dtype)
+        if beta == 2 and seen is None:
+            return squared_error(known, codes, components, weights)
+        return value_of(known, codes, np.ascontiguousarray(components.T), beta, seen, weights)
+    entries = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
+    filled = rows if seen is None else np.where(seen, rows, 1)
+    with precision(rows):
+        counts = None if weights is None else jnp.asarray(weights.astype(rows.dtype))
+        loss = BetaDivergence(beta, entries, counts)
+        return float(loss.value(jnp.asarray(filled), jnp.asarray(codes), jnp.asarray(components)))
+
+
 def length(
     rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float, missing: str | None
 ) -> float:
     """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
     seen = observed(rows, missing)
-    if scipy.sparse.issparse(rows):
-        if beta == 2 and seen is None:
-            return float(np.sqrt(max(0.0, 2 * error_of(rows, codes, components))))
-        loss = value_of(SparseRows(rows, components.dtype), codes, np.ascontiguousarray(components.T), beta, seen)
-        return float(np.sqrt(max(0.0, 2 * loss)))
-    if beta == 2:
+    if beta == 2 and not scipy.sparse.issparse(rows):
         parts = []
         for first in range(0, len(rows), _TOGETHER):
             some = slice(first, first + _TOGETHER)
             rest = rows[some] - codes[some] @ components
             parts.append(_length(rest if seen is None else np.where(seen[some], rest, 0)))
         return _length(np.asarray(parts))
-    weights = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
-    filled = rows if seen is None else np.where(seen, rows, 1)
-    with precision(rows):
-        loss = BetaDivergence(beta, weights).value(jnp.asarray(filled), jnp.asarray(codes), jnp.asarray(components))
-        return float(np.sqrt(max(0.0, 2 * float(loss))))
+    return float(np.sqrt(max(0.0, 2 * _misfit(rows, codes, components, None, beta, seen))))
 
 
 def precision(rows: Any) -> contextlib.AbstractContextManager[Any]:

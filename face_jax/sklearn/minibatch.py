@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from ..linalg.sparse_rows import SparseRows
 from ..nmf import ADMM, SquaredError, factorize
@@ -25,7 +24,7 @@ from .base import Base, Matrix
 from .batch_steps import Sums, multiplied, step
 from .fitting import length, observed, on_device, precision, sample_weights
 from .nmf import NMF
-from .settings import Penalties, loss_for, loss_of, start_of
+from .settings import Penalties, check_shared, loss_for, loss_of, random_of, start_of
 
 _SAMPLE = 4096  # rows that the first components are found in
 _WARM, _FIRST_SWEEPS, _SWEEPS = 20, 10, 2
@@ -36,7 +35,7 @@ class MiniBatchNMF(Base):
 
     Each batch improves its codes, then the components, from sums over all batches so far (Mairal, Bach, Ponce & Sapiro
     2010), earlier ones counting less: by exact coordinate descent for the squared error, by multiplicative updates for
-    other losses. What `transform` and `fit_transform` return are exact minimizers for the components found.
+    other losses. What `transform` and `fit_transform` return are minimizers for the components found, as of `NMF`.
 
     **Arguments:**
 
@@ -47,10 +46,12 @@ class MiniBatchNMF(Base):
     - `tol`: stop when components change by no more than this share in a step; 0 never does.
     - `max_no_improvement`: stop after so many steps that didn't lower the smoothed loss; None never does.
     - `max_iter`: passes over the data.
-    - `forget_factor`: what a pass over the data later counts of what batches have added up; from 0 to 1.
+    - `forget_factor`: what a pass over the data later counts of what batches have added up; from 0 to 1. With
+        `partial_fit` the data are the first batch, as in scikit-learn: of `n` samples, each step counts the ones before
+        by `forget_factor ** (min(batch_size, n) / n)`, also in steps behind it.
     - `fresh_restarts`: whether codes of a batch start from nothing each time, not from where they were.
     - `fresh_restarts_max_iter`: how often they are gone through then.
-    - `transform_max_iter`: takes part in scikit-learn's interface; codes are exact, whatever it is.
+    - `transform_max_iter`: takes part in scikit-learn's interface; codes are minimizers, whatever it is.
     - `missing`: as for `NMF`; batches go by multiplicative updates with it, whatever the loss.
 
     **Attributes:** `components_`, `n_components_`, `reconstruction_err_`, `n_iter_`, `n_steps_`, `n_features_in_`.
@@ -118,12 +119,14 @@ class MiniBatchNMF(Base):
         del y
         rows, back = self._read(X, reset=True)
         settings, weights = self._settings(rows), sample_weights(rows, sample_weight)
-        if settings.size == rows.shape[0] and settings.forget == 0:
-            self._as_nmf(rows, W, H, weights)
+        # What a fit before this one has added up isn't its own.
+        self._sums, self._rho = None, settings.rho
+        if settings.size == rows.shape[0] and settings.rho == 0:
+            codes = self._as_nmf(rows, W, H, weights)
         else:
             with precision(rows):
-                self._go(rows, settings, W, H, weights)
-        codes = self._codes(rows)
+                begun = self._go(rows, settings, W, H, weights)
+            codes = self._codes(rows, begun)
         self.reconstruction_err_ = length(rows, codes, self.components_, settings.beta, self._missing)
         return back(codes)
 
@@ -142,22 +145,24 @@ class MiniBatchNMF(Base):
         with precision(rows):
             if first:
                 self.components_ = np.asarray(self._begun(rows, W, H)[1])
-                self.n_components_, self.n_steps_, self._sums = len(self.components_), 0, None
+                self.n_components_, self.n_steps_ = len(self.components_), 0
+                self._sums, self._rho = None, settings.rho
             components = self.components_.astype(rows.dtype)
             missing = self._missing
-            sums = self._sums or Sums.begun(components, multiplied=multiplied(settings.beta, missing))
+            kind = multiplied(settings.beta, missing)
+            sums = self._sums.of(components.dtype) if self._sums else Sums.begun(components, multiplied=kind)
             fresh = _fresh(rows, len(components), settings.beta, missing)
             _, found, _ = step(
                 rows, fresh, jnp.asarray(components), sums, beta=settings.beta,
-                penalties=Penalties.of(self, *rows.shape), rho=settings.forget, sweeps=settings.restarts,
+                penalties=Penalties.of(self, *rows.shape), rho=self._rho, sweeps=settings.restarts,
                 weights=weights, missing=missing,
             )  # fmt: skip
             self.components_, self._sums = np.array(found), sums
         self.n_steps_ += 1
         return self
 
-    def _go(self, rows: Matrix, settings: _Settings, W: Any, H: Any, weights: Any) -> None:
-        """Batch after batch, until components or loss stand still."""
+    def _go(self, rows: Matrix, settings: _Settings, W: Any, H: Any, weights: Any) -> np.ndarray:
+        """Batch after batch, until components or loss stand still; the codes that it ends with."""
         samples = rows.shape[0]
         codes, components = self._begun(rows, W, H)
         visited = self.init == "custom"
@@ -174,7 +179,7 @@ class MiniBatchNMF(Base):
             begun = _fresh(part, len(before), settings.beta, missing) if fresh else codes[batch]
             codes[batch], components, cost = step(
                 part, begun, before, sums, beta=settings.beta, penalties=Penalties.of(self, *part.shape),
-                rho=settings.forget ** (settings.size / samples),
+                rho=settings.rho,
                 sweeps=settings.restarts if settings.fresh else _FIRST_SWEEPS if fresh else _SWEEPS,
                 weights=None if weights is None else weights[batch], missing=missing,
             )  # fmt: skip
@@ -200,6 +205,7 @@ class MiniBatchNMF(Base):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        return codes
 
     def _begun(self, rows: Matrix, W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
         """First codes, and components found in some of the rows."""
@@ -208,7 +214,7 @@ class MiniBatchNMF(Base):
         if custom:
             return custom[0].copy(), custom[1].copy()
         start = start_of(self, rank, rows.shape)
-        key = jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
+        key = jax.random.key(random_of(self).randint(2**31 - 1))
         many = max(_SAMPLE, 4 * rank)
         sample = rows if rows.shape[0] <= many else rows[np.sort(spread(rows.shape[0], many))]
         missing = self._missing
@@ -233,23 +239,29 @@ class MiniBatchNMF(Base):
             H = np.where(H > 0, H, H.dtype.type(max(H.mean(), 1e-12) / 100))
         return np.zeros((rows.shape[0], rank), rows.dtype), H
 
-    def _as_nmf(self, rows: Matrix, W: Any, H: Any, weights: Any) -> None:
+    def _as_nmf(self, rows: Matrix, W: Any, H: Any, weights: Any) -> np.ndarray:
         names = set(NMF().get_params()) & set(self.get_params())
         alone = NMF(**{name: getattr(self, name) for name in names}, solver="mu")
-        alone.fit(rows, W=W, H=H, sample_weight=weights)
+        codes = alone.fit_transform(rows, W=W, H=H, sample_weight=weights)
         self.components_, self.n_components_ = alone.components_, alone.n_components_
         self.n_iter_ = self.n_steps_ = alone.n_iter_
+        return codes
 
     def _settings(self, rows: Matrix) -> _Settings:
         beta = loss_for(self.beta_loss, rows, self._missing)
         patience = self.max_no_improvement
+        check_shared(self)
+        if self.transform_max_iter is not None:
+            check_count("transform_max_iter", self.transform_max_iter, "passes")
+        size = min(check_count("batch_size", self.batch_size, "samples"), rows.shape[0])
+        forget = real("forget_factor", self.forget_factor, "share", least=0, most=1)
         return _Settings(
             beta=beta,
-            size=min(check_count("batch_size", self.batch_size, "samples"), rows.shape[0]),
+            size=size,
             tol=real("tol", self.tol, "tolerance", least=0),
             patience=None if patience is None else check_count("max_no_improvement", patience, "steps"),
             passes=check_count("max_iter", self.max_iter, "passes"),
-            forget=real("forget_factor", self.forget_factor, "share", least=0, most=1),
+            rho=forget ** (size / rows.shape[0]),
             fresh=flag("fresh_restarts", self.fresh_restarts),
             restarts=check_count("fresh_restarts_max_iter", self.fresh_restarts_max_iter, "sweeps"),
         )
@@ -266,7 +278,7 @@ class _Settings:
     tol: float
     patience: int | None
     passes: int
-    forget: float
+    rho: float
     fresh: bool
     restarts: int
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
-from ..nmf import RESULTS, Given, NNDSVDar, Random, Warmup, rank_scan
+from ..nmf import RESULTS, Given, NNDSVDar, Random, Solver, Warmup, rank_scan
 from ..nmf.matching import agreements
 from ..nmf.options import AnySolver, AnyStart
+from ..nmf.rank_choice import SETTINGS
 from ..support.arguments import check_count
 from ..support.precision import full_precision
-from .base import Base, Matrix
-from .fitting import factorized, length, observed, precision, sample_weights
-from .settings import CROSS_VALIDATED, Penalties, loss_for, loss_of, solver_of, start_of
+from .base import Base, Matrix, factor
+from .fitting import factorized, length, objective_of, observed, precision, sample_weights
+from .settings import CROSS_VALIDATED, Penalties, check_shared, loss_for, loss_of, random_of, solver_of, start_of
+from .shuffled import ShuffledHALS
 from .telling import tell
 
 _RANKS = (2, 3, 4, 6, 8, 11, 16, 23, 32)
@@ -30,24 +33,29 @@ class NMF(Base):
 
     For pipelines and grid searches. A program written for `sklearn.decomposition.NMF` needs no change but the import:
     it finds factors of the same objective, whose local minimum may be another one, as it may be after an update of
-    scikit-learn. Codes are always exact non-negative least squares, also those that `fit_transform` returns, so that
-    `transform` agrees with it. The arithmetic is face_jax's: float32 in, float32 out; float64 is computed in float64 as
-    well. X may be an array of NumPy, JAX, torch or CuPy, a sparse matrix (SciPy's, or JAX's BCOO), which is never made
-    dense, or whatever else scikit-learn reads; codes and reconstructions go out as X came in, codes of sparse matrices
-    as NumPy's.
+    scikit-learn. Codes are minimizers for the components found, also those that `fit_transform` returns: for β from 1
+    to 2 exact ones (non-negative least squares for β = 2), so that `transform` agrees with it. For other β a sample
+    may have several minima, of which `transform` takes the lowest that is reached from three starts, and
+    `fit_transform` from its fit's codes as well: its objective is never above the fit's, and `transform` may give
+    another one. The arithmetic is face_jax's: float32 in, float32 out; float64 is computed in float64 as well. X may
+    be an array of NumPy, JAX, torch or CuPy, a sparse matrix (SciPy's, or JAX's BCOO), which is never made dense, or
+    whatever else scikit-learn reads; codes and reconstructions go out as X came in, codes of sparse matrices as
+    NumPy's.
 
     **Arguments:**
 
     - `n_components`: how many; all features' number if None or "auto", or that of `H` with `init="custom"`;
-        "cross-validated" takes the smallest of some numbers up to 32 whose error on entries left out is within a
-        standard error of the lowest (`face_jax.rank_scan`; for dense X).
+        "cross-validated" takes the smallest of some numbers up to 32 whose squared error on entries left out is within
+        a standard error of the lowest (`face_jax.rank_scan` with the solver given; for dense X and β = 2; it leaves
+        penalties and weights of samples out, and warns of that).
     - `init`: "random", "nndsvd", "nndsvda", "nndsvdar", or "custom" for `W` and `H` given to `fit` or `fit_transform`.
     - `solver`: "cd" (coordinate descent: `HALS()`), "mu" (`MultiplicativeUpdate()`), or a face_jax solver; `ADMM()` if
         None. With `SemiNMF()`, X and `components_` may have entries below zero, and codes are at least 0. Its `rtol`
         and `max_steps` are replaced by `tol` and `max_iter` if these aren't None.
-    - `start`: a face_jax start such as `Random()`, in place of `init`; `Warmup()` if both are None.
-    - `beta_loss`: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0), or another number β; below 1 X has to
-        be above 0. Sparse X takes the first two, which need only sums over unstored zeros, and any with
+    - `start`: a face_jax start such as `Random()`, in place of `init`; if both are None, `Warmup()`, or
+        `Random()` for β between 0 and 1 where X has zeros.
+    - `beta_loss`: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0), or another number β; from 0 down X has
+        to be above 0. Sparse X takes the first two, which need only sums over unstored zeros, and any with
         `missing="unstored"`.
     - `tol`: scaled KKT residual at which it stops; scikit-learn's `tol` is another measure.
     - `max_iter`: passes over the data.
@@ -56,8 +64,10 @@ class NMF(Base):
         minimum only if the other one's length is bounded, so that its components have unit length there.
     - `random_state`: for the start, and for the order with `shuffle`.
     - `verbose`: print what scikit-learn prints, behind the last pass.
-    - `shuffle`: whether "cd" visits coordinates in an order drawn anew in each sweep; other solvers have no order.
-    - `n_init`: how many starts; the best by the objective is kept. The first is the usual one, the others are random.
+    - `shuffle`: whether "cd" visits coordinates in an order drawn anew in each sweep; other solvers have no order. With
+        missing values, or a penalty on one factor alone, it isn't offered.
+    - `n_init`: how many starts; the best by the objective, with the codes that are given for it, is kept. The first is
+        the usual one, the others are random.
     - `missing`: "ignore" takes NaN in X for what wasn't observed, in `fit` and `transform`: it has no part in what is
         minimized, and `inverse_transform(transform(X))` fills it in; unstored entries of sparse X are zeros beside it.
         "unstored" takes the unstored entries of sparse X for what wasn't observed; a zero that was is stored. NaN is
@@ -126,21 +136,44 @@ class NMF(Base):
         """
         del y
         rows, back = self._read(X, reset=True)
-        self._find(rows, W, H, sample_weight)
-        codes = self._codes(rows)
+        codes = self._find(rows, W, H, sample_weight)
         self.reconstruction_err_ = length(rows, codes, self.components_, loss_of(self.beta_loss), self._missing)
         return back(codes)
 
-    def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> None:
-        """Everything that a fit leaves behind but the codes and their error."""
-        beta = self._loss(rows)
-        random = check_random_state(self.random_state)
-        seed = random.randint(2**31 - 1)
-        rank = self._chosen(rows, seed) if self._by_scan else self._rank(rows, H)
+    def encoded(self, X: Any, H: Any) -> tuple[Any, np.ndarray]:
+        """Codes of X for components that the user has, which become the estimator's.
+
+        **Arguments:**
+
+        - `X`: `sample × feature`.
+        - `H`: `component × feature`.
+
+        **Returns:** both. Raises `ValueError` for components that don't fit.
+        """
+        rows, back = self._read(X, reset=True)
+        self._checked(rows)
+        auto = self.n_components is None or self.n_components == "auto"
+        given = np.shape(H)[0] if np.ndim(H) else 0
+        rank = given if auto else check_count("n_components", self.n_components, "components")
+        shape = (rank, rows.shape[1])
+        self.components_ = factor("H", H, rows, shape, rank, signed=self._signed, nothing=True)
+        return back(self._codes(rows)), self.components_
+
+    def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> np.ndarray:
+        """Everything that a fit leaves behind but the codes' error; the codes."""
+        beta, weights = self._checked(rows), sample_weights(rows, sample_weight)
+        seed = random_of(self).randint(2**31 - 1)
+        rank = self._chosen(rows, seed, beta, weights) if self._by_scan else self._rank(rows, H)
         penalties = Penalties.of(self, *rows.shape)
-        solver, start = solver_of(self, seed), start_of(self, rank, rows.shape)
+        # Between β = 0 and 1 a product that is 0 beside a sample's 0 stays so.
+        values = rows.data if scipy.sparse.issparse(rows) else rows
+        start = start_of(self, rank, rows.shape, sticky=0 < beta < 1 and not np.all(values))
+        solver = solver_of(self, seed)
+        alone = penalties.one_sided or observed(rows, self._missing) is not None
+        if isinstance(solver, ShuffledHALS) and alone:
+            what = "a penalty on one factor alone" if penalties.one_sided else "missing values"
+            raise ValueError(f"shuffle=True isn't offered beside {what}; give shuffle=False")
         custom = self._custom(rows, W, H, rank)
-        weights = sample_weights(rows, sample_weight)
         since = time.perf_counter()
         with precision(rows):
             first = Given(*map(jnp.asarray, custom)) if custom else start
@@ -151,9 +184,17 @@ class NMF(Base):
                 )
                 for number, one in enumerate(self._starts(first))
             ]  # fmt: skip
-        best = min(found, key=lambda one: one.objective)
+        # By the components that are kept, and codes as they are given for them.
+        codes = [self._codes(rows, one.codes, one.components) for one in found]
+        number = 0
         if len(found) > 1:
+            values = [
+                objective_of(rows, each, one.components, penalties, weights, beta, self._missing)
+                for each, one in zip(codes, found, strict=True)
+            ]
+            number = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
             self.stability_ = float(agreements([one.directions for one in found], either_sign=False).mean())
+        best = found[number]
         self.components_, self.n_components_, self.n_iter_ = best.components, rank, best.steps
         self.result_, self.stats_ = best.result, best.stats
         tell(self, best, time.perf_counter() - since)
@@ -164,9 +205,13 @@ class NMF(Base):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        return codes[number]
 
-    def _loss(self, rows: Matrix) -> float:
-        """β; raises `ValueError` for what this solver, or these rows, can't have."""
+    def _checked(self, rows: Matrix) -> float:
+        """β; raises `ValueError` for what isn't valid, and for a loss that this solver, or these rows, can't have."""
+        check_shared(self)
+        check_count("n_init", self.n_init, "starts")
+        solver_of(self, 0)
         beta = loss_for(self.beta_loss, rows, self._missing)
         if beta != 2 and isinstance(self.solver, str) and self.solver == "cd":
             raise ValueError(
@@ -184,8 +229,18 @@ class NMF(Base):
             raise ValueError(f'n_init={count} starts would all be init="custom"; give n_init=1, or another init')
         return [first, *[first if isinstance(first, Random | NNDSVDar) else Warmup(Random())] * (count - 1)]
 
-    def _chosen(self, rows: Matrix, seed: int) -> int:
-        """The rank that cross-validation suggests."""
+    def _chosen(self, rows: Matrix, seed: int, beta: float, weights: Any) -> int:
+        """The rank that cross-validation suggests, by the squared error of the solver's fits."""
+        if beta != 2:
+            raise ValueError(
+                f"n_components={CROSS_VALIDATED!r} compares squared errors, and beta_loss={self.beta_loss!r} isn't; "
+                "give a number"
+            )
+        if weights is not None or Penalties.of(self, *rows.shape).some:
+            what = "counts each sample once" if weights is not None else "leaves the penalties out"
+            warnings.warn(
+                f"n_components={CROSS_VALIDATED!r} {what} where it compares numbers", UserWarning, stacklevel=4
+            )
         if scipy.sparse.issparse(rows):
             raise ValueError(
                 f"n_components={CROSS_VALIDATED!r} leaves out entries of a dense X, and this is sparse; give a number, "
@@ -194,8 +249,16 @@ class NMF(Base):
         most = min(rows.shape)
         ranks = [rank for rank in _RANKS if rank <= most] or [1]
         with precision(rows):
-            self.rank_scan_ = rank_scan(jnp.asarray(rows), ranks, key=seed, observed=observed(rows, self._missing))
+            self.rank_scan_ = rank_scan(
+                jnp.asarray(rows), ranks, key=seed, observed=observed(rows, self._missing), solver=self._of_scan(seed)
+            )
         return self.rank_scan_.suggested
+
+    def _of_scan(self, seed: int) -> Any:
+        """The estimator's solver, as coarse as is enough to compare numbers; None for the usual one."""
+        solver = solver_of(self, seed)
+        coarse: dict[str, Any] = dict(SETTINGS)
+        return dataclasses.replace(solver, **coarse) if isinstance(solver, Solver) else None
 
     @property
     def _by_scan(self) -> bool:

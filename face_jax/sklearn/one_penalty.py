@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,16 +76,37 @@ def solve(
     codes, dictionary = codes * lengths[:, None], dictionary / lengths[:, None]
     l1, l2 = (jnp.asarray(value, dtype) for value in penalties)
     step = partial(_dictionary_step, size=jnp.asarray(size, dtype), l1=l1, l2=l2)
+
+    def both(codes: CodesT, dictionary: Dictionary) -> tuple[CodesT, Dictionary, Number, Number]:
+        codes, moved = _codes_step(codes, dictionary, by_rows(dictionary), counts, l1, l2)
+        return codes, *step(codes, dictionary, by_channels(codes), moved, counts)
+
+    codes, dictionary, told = ended(both, codes, dictionary, tol=tol, max_iter=max_iter)
+    return Ended(codes, dictionary, *told)
+
+
+def ended(
+    step: Callable[[Any, Any], tuple[Any, Any, Any, Any]], codes: Any, dictionary: Any, *, tol: float, max_iter: int
+) -> tuple[Any, Any, tuple[int, Float[np.ndarray, " step"], Float[np.ndarray, " step"], bool]]:
+    """Step after step, until the residual is at most the tolerance.
+
+    **Arguments:**
+
+    - `step`: codes and dictionary to better ones, the scaled residual and the objective.
+    - `codes`, `dictionary`: where to start.
+    - `tol`, `max_iter`: as for `solve`.
+
+    **Returns:** both factors, and what `Ended` tells of them.
+    """
     objectives, residuals = list[float](), list[float]()
     for _ in range(max_iter):
-        codes, moved = _codes_step(codes, dictionary, by_rows(dictionary), counts, l1, l2)
-        dictionary, residual, objective = step(codes, dictionary, by_channels(codes), moved, counts)
+        codes, dictionary, residual, objective = step(codes, dictionary)
         objectives.append(float(objective))
         residuals.append(float(residual))
         if residuals[-1] <= tol:
             break
-    values = np.asarray(objectives), np.asarray(residuals)
-    return Ended(codes, dictionary, len(objectives), *values, converged=bool(values[1][-1] <= tol))
+    told = len(objectives), np.asarray(objectives), np.asarray(residuals), residuals[-1] <= tol
+    return codes, dictionary, told
 
 
 @jax.jit

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.utils import check_random_state
 
 from ..nmf import ADMM, HALS, NNDSVD, MultiplicativeUpdate, NNDSVDa, NNDSVDar, PaperAdam, Random, Solver, Start, Warmup
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.objective import Objective
-from ..support.arguments import check_count, flag, float_or_none, instance, one_of, real, shown
+from ..support.arguments import check_count, flag, float_or_none, instance, one_of, real, shown, whole
 from .shuffled import ShuffledHALS
 
 SOLVERS: dict[str, Any] = {"cd": HALS(), "mu": MultiplicativeUpdate()}
@@ -71,6 +72,26 @@ class Penalties:
         return BetaDivergence(beta, l1_codes=self.codes[0], l2_codes=self.codes[1]).fit
 
 
+def check_shared(estimator: Any) -> None:
+    """Raises `ValueError` for settings of both estimators that a fit might never look at otherwise."""
+    if not isinstance(estimator.verbose, bool | np.bool_):
+        whole("verbose", estimator.verbose, "levels, nor a truth value")
+    if estimator.init is not None:
+        one_of("init", estimator.init, (*STARTS, "custom"))
+    random_of(estimator)
+
+
+def random_of(estimator: Any) -> np.random.RandomState:
+    """Random numbers from `random_state`."""
+    try:
+        return check_random_state(estimator.random_state)
+    except ValueError:
+        raise ValueError(
+            f"random_state={shown(estimator.random_state)} isn't a seed; give a whole number from 0 on, a "
+            "np.random.RandomState, or None"
+        ) from None
+
+
 def loss_for(value: Any, rows: Any, missing: str | None) -> float:
     """β; raises `ValueError` for what these rows, dense or sparse, can't have."""
     beta = loss_of(value)
@@ -121,15 +142,18 @@ def solver_of(estimator: Any, seed: int) -> Solver | PaperAdam:
     return dataclasses.replace(solver, **changes)
 
 
-def start_of(estimator: Any, rank: int, shape: tuple[int, int]) -> Any:
-    """Where it starts; None with `init="custom"`. Raises `ValueError` for two of them, and for one that can't be."""
+def start_of(estimator: Any, rank: int, shape: tuple[int, int], *, sticky: bool = False) -> Any:
+    """Where it starts, without zeros if those would be `sticky`; None with `init="custom"`.
+
+    Raises `ValueError` for two of them, and for one that can't be.
+    """
     init, start = estimator.init, getattr(estimator, "start", None)
     if start is not None and init is not None:
         raise ValueError(f"init={init!r} and start={shown(start)} are both given; leave one out")
     if start is not None:
         return instance("start", start, Start, "Random() or Warmup()")
     if init is None:
-        return Warmup()
+        return Random() if sticky else Warmup()
     if one_of("init", init, (*STARTS, "custom")) == "custom":
         return None
     if init != "random" and rank > min(shape):

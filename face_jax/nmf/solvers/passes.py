@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from ...linalg.row_blocks import RowBlocks, fold_blocks, put_columns
 from ...linalg.row_shards import row_shards
 from ..objective import SquaredError
-from ..shapes import Activations, CodesT, Dictionary, FactorsT, Gram, Number
+from ..shapes import Activations, CodesT, Dictionary, FactorsT, Gram, Number, Scalar
 from ..steps import coordinate_step, ridged
 from .rule import Iterate, Memory
 
@@ -57,7 +57,7 @@ class Block:
     codes: Iterate
 
 
-Update = Callable[[CodesT, Gram, CodesT, Memory], tuple[CodesT, Memory]]
+Update = Callable[[CodesT, Gram, CodesT, Memory, Scalar], tuple[CodesT, Memory]]
 
 
 def pass_over(
@@ -144,7 +144,7 @@ def _one_block(
     fresh: Float[Array, " row"] | None,
 ) -> tuple[Iterate, Sums]:
     codes = block.codes.x
-    cross = dictionary @ _completed(block, codes, dictionary).T - objective.l1_codes
+    cross = dictionary @ _completed(block, codes, dictionary).T
     # The zero rows of a moved last block and the row weights act alike on everything that's summed.
     counts = block.row_weights if fresh is None else fresh
     if fresh is not None and block.row_weights is not None:
@@ -176,18 +176,18 @@ def improved(
 
     - `objective`: the penalties.
     - `update`, `beta`, `codes`: as for `pass_over`.
-    - `gram`, `cross`: of the codes' problem, as `UpdateRule` has them.
+    - `gram`, `cross`: of the codes' problem, as `UpdateRule` has them, without the linear penalty.
     - `counts`: weights of rows; `fresh`: rows that count at all.
 
     **Returns:** the new codes; the same with rows weighted, whose product with the activations is still missing; and
     the sums without it.
     """
     old, l1, l2 = codes.x, objective.l1_codes, objective.l2_codes
-    slope = gram @ old - cross
+    slope = gram @ old - cross + l1
     steps = old - coordinate_step(old, slope, jnp.diagonal(gram)[:, None])
     new, plain, memory = old, old, codes.memory
     if update is not None:
-        plain, memory = update(old, gram, cross, memory)
+        plain, memory = update(old, gram, cross, memory, l1)
         new = jnp.maximum(plain + beta * (plain - codes.previous), 0)
     difference = new - old
     # From the gradient, not as a difference of two large values: a restart has to be told from rounding.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 
 from ...linalg.control_flow import cond
 from ..objective import SquaredError
-from ..shapes import Activations, CodesT, Dictionary, Gram, Number
+from ..shapes import Activations, CodesT, Dictionary, Gram, Number, Scalar
 from ..steps import coordinate_step, ridged, share, sweep
 from .passes import Sums, Update, pass_over, squared_error
 from .rule import Iterate, Memory, UpdateRule
@@ -33,7 +33,7 @@ class Problem:
         self, dictionary: Dictionary, codes: Iterate, beta: Number, cautious: Bool[Array, ""]
     ) -> tuple[Iterate, Sums]:
         """A pass that improves all codes; see `pass_over`."""
-        update = guarded(self.solver.update, cautious)
+        update = guarded(self.solver, cautious)
         return pass_over(self.activations, self.objective, update, dictionary, codes, beta, block_rows=self.block_rows)
 
     def sums(self, codes: CodesT, dictionary: Dictionary) -> Sums:
@@ -51,7 +51,8 @@ class Problem:
             ridge = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
             new = dictionary - jsl.cho_solve(jsl.cho_factor(ridged(gram, ridge)), slope)
         else:
-            new, memory = guarded(self.solver.update, cautious)(dictionary, gram, cross, memory)
+            update = guarded(self.solver, cautious)
+            new, memory = update(dictionary, gram, sums.cross, memory, self.objective.l1_dictionary)
         difference = new - dictionary
         return new, memory, jnp.sum(difference * (slope + (gram @ difference) / 2))
 
@@ -108,14 +109,14 @@ class Problem:
         return self.size / 2 + explained
 
 
-def guarded(update: Update, cautious: Bool[Array, ""]) -> Update:
+def guarded(rule: UpdateRule, cautious: Bool[Array, ""]) -> Update:
     """The rule; or, when its plain step has raised the objective, coordinate descent, which can't."""
 
-    def guarded(x: Array, gram: Array, cross: Array, memory: Memory) -> tuple[Array, Memory]:
+    def guarded(x: Array, gram: Array, cross: Array, memory: Memory, l1: Scalar) -> tuple[Array, Memory]:
         return cond(
             cautious,
-            lambda: (sweep(x, gram, cross), tuple(jnp.zeros_like(part) for part in memory)),
-            lambda: update(x, gram, cross, memory),
+            lambda: (sweep(x, gram, cross - l1), tuple(jnp.zeros_like(part) for part in memory)),
+            lambda: rule.update_penalized(x, gram, cross, memory, l1),
         )
 
     return guarded

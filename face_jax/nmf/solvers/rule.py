@@ -71,3 +71,9 @@ class UpdateRule(abc.ABC):
     @abc.abstractmethod
     def update(self, x: Columns, gram: Gram, cross: Columns, memory: Memory) -> tuple[Columns, Memory]:
         """A better, non-negative factor, and the new memory."""
+
+    def update_penalized(
+        self, x: Columns, gram: Gram, cross: Columns, memory: Memory, l1: Scalar
+    ) -> tuple[Columns, Memory]:
+        """The same beside `l1 ΣX`: with `C − l1` in C's place, unless a rule has to tell the two apart."""
+        return self.update(x, gram, cross - l1, memory)

@@ -217,7 +217,7 @@ def _improve(
     piece: Piece, scale: Scale, objective: SquaredError, solver: Any, ahead: Dictionary, codes: Iterate,
     beta: Number, cautious: Array, sums: Sums,
 ) -> tuple[Iterate, Sums]:  # fmt: skip
-    update = guarded(solver.update, cautious)
+    update = guarded(solver, cautious)
     codes, more = pass_over(
         scale.activations(piece), scale.objective(piece, objective), update, ahead, codes, beta,
         block_rows=piece.division,

@@ -150,7 +150,7 @@ def exactly(activations: Activations, dictionary: Dictionary) -> CodesT:
 def roughly(activations: Activations, dictionary: Dictionary) -> CodesT:
     """Codes after some coordinate sweeps from zero, concepts first."""
     zeros = jnp.zeros((dictionary.shape[0], activations.shape[0]), activations.dtype)
-    update = HALS(sweeps=_SWEEPS).update
+    update = HALS(sweeps=_SWEEPS).update_penalized
     return pass_over(activations, SquaredError(), update, dictionary, Iterate(zeros, zeros))[0].x
 
 

@@ -215,6 +215,31 @@ def test_penalties_reach_a_stationary_point_and_make_codes_sparser(solver):
     assert (np.asarray(solution.codes) == 0).sum() > (np.asarray(plain.codes) == 0).sum()
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_multiplicative_updates_beside_penalties_are_scikit_learns_and_never_raise_the_objective(ratio):
+    A, generator = noisy(), np.random.default_rng(3)
+    codes, dictionary = generator.random((SHAPE[0], RANK)) + 0.1, generator.random((RANK, SHAPE[1])) + 0.1
+    # So large that it is above some entries' U A, which wouldn't be left above 0 if it were taken off them.
+    alpha = 0.1
+    assert (alpha * SHAPE[1] * ratio > A @ dictionary.T).any()
+    settings = {"solver": "mu", "init": "custom", "max_iter": 8, "tol": 0, "alpha_W": alpha, "l1_ratio": ratio}
+    expected = NMF(RANK, **settings)
+    peer = expected.fit_transform(A, W=codes.copy(), H=dictionary.copy())
+    of_codes, of_dictionary = alpha * SHAPE[1], alpha * SHAPE[0]
+    objective = ff.SquaredError(
+        l1_codes=ratio * of_codes, l2_codes=(1 - ratio) * of_codes,
+        l1_dictionary=ratio * of_dictionary, l2_dictionary=(1 - ratio) * of_dictionary,
+    )  # fmt: skip
+    solver = ff.MultiplicativeUpdate(max_steps=8, rtol=0.0)
+    start = ff.Given(jnp.asarray(codes), jnp.asarray(dictionary))
+    solution = ff.factorize(A, RANK, objective=objective, solver=solver, start=start)
+    np.testing.assert_allclose(solution.codes / solution.scale[None], peer, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(solution.dictionary * solution.scale[:, None], expected.components_, rtol=1e-9)
+    history = np.asarray(solution.stats.objective)
+    assert np.all(np.diff(history) <= 4 * np.finfo(float).eps * history[0])
+    assert int(solution.stats.restarts) == 0
+
+
 def test_penalties_of_a_free_dictionary_reach_a_stationary_point():
     A = jnp.asarray(noisy() - 0.5)
     objective = ff.SquaredError(l1_codes=0.3, l2_codes=0.01, l2_dictionary=0.1)
