@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from face_jax.support.arguments import function as checked_function
+
 from .arrays import refuse_unusual, share_with_jax, to_torch
 
 
@@ -34,7 +36,7 @@ def as_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     >>> squares(torch.tensor([1.0, 2.0])).tolist()
     [1.0, 4.0]
     """
-    compiled = _Compiled(function)
+    compiled = _Compiled(checked_function("function", function, "a function of JAX arrays"))
 
     @functools.wraps(function)
     def apply(*tensors: Any) -> Any:

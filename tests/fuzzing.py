@@ -1,6 +1,6 @@
 """Damaged files and odd arguments, many of them: whatever is given, an error of ours says what is wrong with it.
 
-    python tests/fuzzing.py --cases 100000 [--seed 0] [--only saved,pictures,arrays,lines,arguments,explanations]
+    python tests/fuzzing.py --cases 100000 [--seed 0] [--only saved,pictures,lines]
 
 A case fails if what comes back is another error than those that are promised, a message that names neither the file nor
 the argument, or nothing within a minute. Failing cases are printed with the seed that gives them again. A short run of
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import functools
 import io
 import json
 import os
@@ -28,13 +27,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fuzzed_functions
 import jax
 import numpy as np
 from layered_model import layered_model
 from PIL import Image
 
 import face_jax as fj
-from face_jax import metrics, study
+from face_jax import metrics
 from face_jax.explanation.saving import text_digest
 from face_jax.heads import Affine
 
@@ -279,19 +279,24 @@ def _odd_values() -> tuple[Any, ...]:
 
 
 # What messages call an argument, which has other names elsewhere.
-ALSO_CALLED = {"source": "image", "ranks": "rank"}
+ALSO_CALLED = {
+    "source": "image|answers",
+    "ranks": "rank",
+    "photographs": "photographs|image",
+    "near": "near|layer",
+    "random_presence": "random_presence|presence",
+}
 
 
-def arguments(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
-    """Public functions with one or two arguments that are something else: they do it, or say which one they can't."""
-    del folder
+def _with_arguments() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    """Functions, with arguments that they take."""
     A = np.random.default_rng(0).random((12, 6)).astype(np.float32)
     bank, codes = A[:2].copy(), np.random.default_rng(1).random((3, 1, 1, 2)).astype(np.float32)
     maps = np.random.default_rng(2).random((3, 2, 2, 6)).astype(np.float32)
     head = Affine(np.ones((6, 3), np.float32), np.zeros(3, np.float32))
     solution = fj.factorize(A, 2)
     few = {"solver": fj.ADMM(max_steps=2)}
-    functions: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    return {
         "factorize": (fj.factorize, {
             "activations": A, "rank": 2, "objective": fj.SquaredError(), **few, "start": fj.Warmup(), "key": 0,
             "adjoint": fj.ImplicitAdjoint(), "throw": False,
@@ -326,57 +331,72 @@ def arguments(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
         "ArrayCache": (fj.ArrayCache, {"folder": "kept", "limit": 100}),
         "photographs": (fj.photographs, {"source": np.zeros((1, 8, 8, 3), np.uint8), "channels": 3}),
     }  # fmt: skip
+
+
+def arguments(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
+    """Public functions with one or two arguments that are something else: they do it, or say which one they can't."""
+    del folder
+    functions = _with_arguments()
     known = {name: fits(function, settings) for name, (function, settings) in functions.items()}
     odd = _odd_values()
 
     def case(random: np.random.Generator) -> Any:
         name = list(known)[int(random.integers(len(known)))]
-        function, settings = functions[name][0], known[name]
-        wrong = random.choice(list(settings), size=min(len(settings), 1 + int(random.random() < 0.2)), replace=False)
-        given = settings | {str(argument): odd[int(random.integers(len(odd)))] for argument in wrong}
-        shown = ", ".join(f"{argument}={given[argument]!r:.60}" for argument in map(str, wrong))
-        with np.errstate(all="ignore"):
-            return expected(
-                lambda: jax.block_until_ready(function(**given)), PROMISED, f"{name}({shown})",
-                [ALSO_CALLED.get(str(one), str(one)) for one in wrong], names_it=True,
-            )  # fmt: skip
+        return _tried(name, functions[name][0], known[name], odd, random)
+
+    return case
+
+
+def _tried(
+    name: str, function: Callable[..., Any], settings: dict[str, Any], odd: tuple[Any, ...], random: np.random.Generator
+) -> str:
+    """A function with one or two arguments that are something else."""
+    wrong = random.choice(list(settings), size=min(len(settings), 1 + int(random.random() < 0.2)), replace=False)
+    given = settings | {str(argument): odd[int(random.integers(len(odd)))] for argument in wrong}
+    shown = ", ".join(f"{argument}={given[argument]!r:.60}" for argument in map(str, wrong))
+    with np.errstate(all="ignore"):
+        return expected(
+            lambda: jax.block_until_ready(function(**given)), PROMISED, f"{name}({shown})",
+            [ALSO_CALLED.get(str(one), str(one)) for one in wrong], names_it=True,
+        )  # fmt: skip
+
+
+def measures(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
+    """As `arguments`: measures, studies, attributions and bridges."""
+    table, known, odd = fuzzed_functions.measures(folder), {}, _odd_values()
+
+    def case(random: np.random.Generator) -> Any:
+        name = list(table)[int(random.integers(len(table)))]
+        function, made = table[name]
+        if name not in known:
+            known[name] = fits(function, made())
+        return _tried(name, function, known[name], odd, random)
 
     return case
 
 
 def explanations(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
-    """What is no explanation, or no model, given for one: refused as such, before anything else."""
-    model = layered_model("last")
-    functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "save": (fj.save, (folder,)),
-        "write_report": (fj.write_report, (folder,)),
-        "write_why": (fj.write_why, ((), folder)),
-        "write_edit": (fj.write_edit, (None, folder)),
-        "edit": (functools.partial(fj.edit, model), ()),
-        "erasing_directions": (functools.partial(fj.erasing_directions, remove=[0]), ("photos", [0])),
-        "measure_edit": (fj.measure_edit, ("photos", [0])),
-        "misled": (fj.misled, ("photos", [0])),
-        "name_concepts": (fj.name_concepts, (None, ["red"])),
-        "recurse": (fj.recurse, (model,)),
-        "suggest_recursion": (fj.suggest_recursion, ()),
-        "sanity_check": (fj.sanity_check, ([("same", model)],)),
-        "intruder_trials": (study.intruder_trials, ()),
-        "load": (functools.partial(fj.load, SAVED), ()),
-    }
-    odd = _odd_values()
+    """What is no explanation, no model or no solution, given for one: refused as such, before anything else."""
+    asked, odd = list(fuzzed_functions.refusing(folder)), _odd_values()
 
     def case(random: np.random.Generator) -> Any:
-        name = list(functions)[int(random.integers(len(functions)))]
-        function, more = functions[name]
+        name, call, _, meant = asked[int(random.integers(len(asked)))]
         given = odd[int(random.integers(len(odd)))]
         what = f"{name}({given!r:.60})"
-        meant = "model" if name == "load" else "explanation"
-        done = expected(lambda: function(given, *more), PROMISED, what, [meant], names_it=True)
+        done = expected(lambda: call(given), PROMISED, what, [meant], names_it=True)
         if done == "taken":
             raise FailedError(f"{what}: taken for the {meant}")
         return done
 
     return case
+
+
+def unfuzzed(folder: pathlib.Path) -> list[str]:
+    """Public functions that are in none of the tables."""
+    tables = _with_arguments() | fuzzed_functions.measures(folder)
+    fuzzed = {id(getattr(function, "func", function)) for function, _ in tables.values()}
+    fuzzed |= {id(function) for _, _, function, _ in fuzzed_functions.refusing(folder)}
+    return sorted(name for name, thing in fuzzed_functions.public_functions().items() if id(thing) not in fuzzed)
 
 
 def fits(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -400,11 +420,12 @@ def expected(
         raise
     except BaseException as error:
         message = str(error)
+        patterns = [f"({'|'.join(re.escape(part) for part in name.split('|'))})" for name in names]
         if not isinstance(error, errors):
             raise FailedError(f"{what}: {type(error).__name__}: {message[:300]}") from error
-        if not (_last_frame_is_ours(error) or any(re.search(rf"\b{re.escape(name)}\b", message) for name in names)):
+        if not (_last_frame_is_ours(error) or any(re.search(rf"\b{name}\b", message) for name in patterns)):
             raise FailedError(f"{what}: somebody else's words: {type(error).__name__}: {message[:300]}") from error
-        if names_it and not any(re.search(rf"\b{re.escape(name)}", message) for name in names):
+        if names_it and not any(re.search(rf"\b{name}", message) for name in patterns):
             # Constructors and functions alike name what was given to them.
             raise FailedError(f"{what}: names no argument: {type(error).__name__}: {message[:300]}") from error
         return "refused"
@@ -413,10 +434,10 @@ def expected(
 
 def _last_frame_is_ours(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and "face_jax" in pathlib.Path(frames[-1].filename).parts
+    return bool(frames) and bool({"face_jax", "bridges"} & set(pathlib.Path(frames[-1].filename).parts[:-1]))
 
 
-KINDS = {kind.__name__: kind for kind in (saved, pictures, arrays, lines, arguments, explanations)}
+KINDS = {kind.__name__: kind for kind in (saved, pictures, arrays, lines, arguments, measures, explanations)}
 
 
 @contextlib.contextmanager
@@ -456,8 +477,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default=",".join(KINDS))
+    parser.add_argument("--only", default=",".join(KINDS), help="some of these, with commas between them")
+    parser.add_argument("--unfuzzed", action="store_true", help="only tell which public functions aren't called")
     options = parser.parse_args()
+    if options.unfuzzed:
+        with tempfile.TemporaryDirectory() as folder:
+            print("\n".join(unfuzzed(pathlib.Path(folder))))
+        return 0
     warnings.simplefilter("ignore")
     kinds, wrong = options.only.split(","), 0
     for kind in kinds:

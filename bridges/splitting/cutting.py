@@ -132,6 +132,7 @@ def split(
 
 def _layout(known: Layout, shape: tuple[int, ...], layer: str, grid: Any, prefix: Any) -> Layout:
     """The layer's layout, or that of a row of tokens whose grid was given."""
+    prefix = whole("prefix", prefix, "tokens", least=0)
     if grid is None:
         if prefix:
             raise ValueError(f"prefix={prefix!r} is given without the grid of the other tokens; give grid=(y, x), too")
@@ -147,7 +148,7 @@ def _layout(known: Layout, shape: tuple[int, ...], layer: str, grid: Any, prefix
     if not isinstance(grid, tuple | list) or len(grid) != 2:
         raise ValueError(f"grid={grid!r} is no height and width; give two numbers, such as grid=(14, 14)")
     height, width = (whole(f"grid[{axis}]", grid[axis], "tokens", least=1) for axis in (0, 1))
-    prefix, count = whole("prefix", prefix, "tokens", least=0), shape[3 - known.channel]
+    count = shape[3 - known.channel]
     if prefix + height * width != count:
         raise ValueError(
             f"grid={grid!r} and prefix={prefix} make {prefix + height * width} tokens, and layer={layer!r} has {count}"

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from face_jax.support.arguments import check_count, instance, several, text
+
 from ..wrappers import plain_name, unwrapped
 from .affine_heads import affine_from, affine_head
 from .finding import find
@@ -151,6 +153,7 @@ def non_negative_layers(
     >>> bridges.non_negative_layers(network, near="conv", size=16)[0]
     'relu'
     """
+    near, count = text("near", near, "a layer's name"), check_count("count", count, "names")
     near, model = plain_name(model, near), unwrapped(model)
     return non_negative_near(survey(model, example(model, example_inputs, size)), model, near, count)
 
@@ -190,6 +193,10 @@ def suggest_layer(places: Sequence[Layer], *, classes: int | None = None) -> Lay
     >>> bridges.suggest_layer(bridges.layers(network, size=16)).name
     'relu'
     """
+    places = several("places", places, "layers")
+    for place in places:
+        instance("places", place, Layer, "those that face_jax.bridges.layers returns")
+    classes = None if classes is None else check_count("classes", classes, "classes")
     maps = [
         place
         for place in places

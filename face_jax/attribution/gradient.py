@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..model import SplitModel, check_model
 from ..nmf import encode
-from ..support.arguments import Concepts, flag
+from ..support.arguments import Concepts, flag, native, shown
 from ..support.concepts import concepts_of
 from ..support.freed_memory import freed_memory_kept
 from ..support.precision import full_precision
@@ -91,6 +91,10 @@ def forward_with_pullback(
     >>> pull_back(jnp.ones_like(maps)).shape
     (2, 16, 16, 3)
     """
+    check_model(model)
+    images = native("images", images)
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images={shown(images)} isn't network input; give real numbers, image × y × x × colour")
     own = getattr(model.features, "vjp", None)
     if own is not None:
         return own(images)

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..nmf.encoding import encode_maps
-from ..pictures.crop_and_resize import pair_of
-from ..support.arguments import Count
+from ..support.arguments import Count, index_or_none, real_array, several, shown, whole
 from .method import Asked, CheckedMethod, at_least, parts
+
+_LONGEST = 2**15  # pixels of a picture's side
 
 
 def upsampled_codes(
@@ -35,7 +36,12 @@ def upsampled_codes(
     >>> fj.attribution.upsampled_codes(jnp.asarray(explanation.codes[:1]), 16).shape
     (1, 16, 16, 4)
     """
-    return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), *pair_of(size)), 0, -1)
+    codes = jnp.asarray(real_array("codes", codes, "image × y × x × concept", finite=False))
+    sides = (size, size) if index_or_none(size) is not None else several("size", size, "lengths, or one number")
+    if len(sides) != 2:
+        raise ValueError(f"size={shown(size)} isn't a height and a width; give two numbers, or one for both")
+    height, width = (whole("size", side, "pixels", least=1, most=_LONGEST) for side in sides)
+    return np.moveaxis(enlarged(jnp.moveaxis(codes, -1, 0), height, width), 0, -1)
 
 
 def enlarged(maps: Float[Array, "some image y x"], height: int, width: int) -> Float[np.ndarray, "some image h w"]:

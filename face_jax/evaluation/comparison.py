@@ -252,8 +252,10 @@ def _check_ranks(
     for method in chosen:
         check = getattr(method, "check_rank", None)
         if check is not None:
-            whole = crops is None or of_crops is None or not getattr(method, "crops", True)
-            check(rank, (pictures, *seen.maps.shape[1:]) if whole else (of_crops, *crops.maps.shape[1:]))
+            if crops is None or not getattr(method, "crops", True):
+                check(rank, (pictures, *seen.maps.shape[1:]))
+            else:
+                check(rank, (of_crops, *crops.maps.shape[1:]))
 
 
 def _check_crops(crops: Any, crop_of: Any, seen: Collected, model: SplitModel) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from ..heads import Affine
 from ..model import Head, check_head
-from ..support.arguments import Seed, Whole, native
+from ..support.arguments import Seed, Whole, native, real_array
 from ..support.precision import full_precision
 from ..support.progress import Advance, nobody
 from ..support.scaling import of_order_one
@@ -89,12 +89,17 @@ def total_sobol(
 def exact_total_sobol(contribution: Float[np.ndarray, "image concept"]) -> Float[np.ndarray, "image concept"]:
     """`cᵢ² / Σⱼ cⱼ²`: the total index of `Σ mᵢ cᵢ` for independent masks of equal variance. NaN stays NaN.
 
+    Raises `ValueError` for what isn't real numbers, `image concept`.
+
     **Example:**
 
     >>> fj.importance.exact_total_sobol(np.asarray([[3.0, 4.0]])).round(2).tolist()
     [[0.36, 0.64]]
     """
-    squares = of_order_one(contribution, -1) ** 2
+    found = real_array("contribution", contribution, finite=False)
+    if not found.ndim or 0 in found.shape:
+        raise ValueError(f"contribution has shape {found.shape}; give image × concept")
+    squares = of_order_one(found, -1) ** 2
     total = squares.sum(-1, keepdims=True)
     return np.divide(squares, total, out=np.zeros_like(squares), where=total != 0)
 

@@ -92,12 +92,13 @@ def fidelity(
     target = check_asked(head, codes, dictionary, target)
     codes, dictionary = jnp.asarray(codes), jnp.asarray(dictionary)
     concepts = len(dictionary)
-    if sorted(real_array("order", order, "concept").tolist()) != list(range(concepts)):
+    order = real_array("order", order, "concept")
+    if sorted(order.tolist()) != list(range(concepts)):
         raise ValueError(
             f"order={shown(order)} isn't an order of {concepts} concepts; give each of 0 to {concepts - 1} once"
         )
     rank = np.empty(concepts, np.int64)
-    rank[order] = np.arange(concepts)
+    rank[order.astype(np.int64)] = np.arange(concepts)
     inserted = rank[None, :] < np.arange(concepts + 1)[:, None]
     masks = np.concatenate([inserted, ~inserted]).astype(codes.dtype)
     accuracy, probability = (

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..activations import Crops
-from ..model import Preprocess
+from ..model import Preprocess, Transform
 from ..pictures.crop_and_resize import pair_of, place_of
-from ..support.arguments import real_array
+from ..support.arguments import check_count, instance, real, real_array, several, shown, whole
 from ..support.precision import full_precision
 from ..support.reprs import short_repr
 
@@ -112,7 +112,7 @@ def pointing_cases(
     - `most`: crops of each concept.
     - `visible`: the share of a crop that must be in the network's input.
 
-    **Returns:** the cases, concept by concept.
+    **Returns:** the cases, concept by concept. Raises `ValueError` for crops and photographs that there aren't.
 
     **Example:**
 
@@ -122,14 +122,28 @@ def pointing_cases(
     >>> cases.box.shape[1]
     4
     """
+    instance("crops", crops, Crops, "explanation.crops")
+    instance("preprocess", preprocess, (Preprocess, Transform), "model.preprocess")
+    most, visible = check_count("most", most, "crops"), real("visible", visible, "share", least=0, most=1)
+    chosen = [
+        [whole("strongest", crop, "crops", most=len(crops.image) - 1) for crop in several("strongest", best, "crops")]
+        for best in several("strongest", strongest, "lists of crops")
+    ]
+    sizes = [
+        tuple(check_count("shapes", side, "pixels") for side in several("shapes", shape, "heights and widths"))
+        for shape in several("shapes", shapes, "heights and widths")
+    ]
+    if any(len(shape) != 2 for shape in sizes) or len(sizes) <= np.max(crops.image, initial=-1):
+        raise ValueError(f"shapes={shown(shapes)} isn't each photograph's height and width; give photograph × 2")
     concept, image, box = [], [], []
-    for number, best in enumerate(strongest):
+    for number, best in enumerate(chosen):
         for crop in best[:most]:
             photograph = int(crops.image[crop])
-            place = _on_input(crops.box[crop].astype(np.float64), shapes[photograph], preprocess)
+            height, width = sizes[photograph]
+            place = _on_input(crops.box[crop].astype(np.float64), (height, width), preprocess)
             cut = np.clip(place, 0, pair_of(preprocess.size) * 2)
-            whole = np.prod(place[2:] - place[:2])
-            if np.prod(cut[2:] - cut[:2]) < visible * whole:
+            area = np.prod(place[2:] - place[:2])
+            if np.prod(cut[2:] - cut[:2]) < visible * area:
                 continue
             pixels = np.round(cut).astype(np.int64)
             if (pixels[2:] > pixels[:2]).all():

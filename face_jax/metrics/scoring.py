@@ -13,7 +13,7 @@ from ..activations import Collected
 from ..blocks.room import parts_of
 from ..heads import shifted
 from ..heads.beside import of_pictures
-from ..model import Head
+from ..model import Head, check_head
 from ..nmf.encoding import encode_maps
 from ..outputs import AnyOutputs, MultiClass
 from ..support.arguments import Whole, instance, real_array
@@ -89,6 +89,7 @@ def score(
     >>> 0 <= own.agreement <= 1
     True
     """
+    check_head(head, affine=False)
     instance("units", units, Collected, "explanation.pictures.collected")
     dictionary = real_array("dictionary", dictionary, "concept × channel")
     importance = real_array("importance", importance, "concept")
@@ -97,8 +98,10 @@ def score(
     head, maps = units.head(shifted(head, offset)), units.maps
     if offset is not None:
         maps = maps - real_array("offset", offset, "channel").astype(maps.dtype)
-    if codes is not None and np.shape(codes) != (*maps.shape[:3], len(dictionary)):
-        raise ValueError(f"codes has shape {np.shape(codes)}; give {(*maps.shape[:3], len(dictionary))}")
+    if codes is not None:
+        codes = real_array("codes", codes, "image × y × x × concept")
+        if codes.shape != (*maps.shape[:3], len(dictionary)):
+            raise ValueError(f"codes has shape {codes.shape}; give {(*maps.shape[:3], len(dictionary))}")
     # As encoded or given in the maps' type, so that no program meets two.
     dictionary, order = np.asarray(dictionary, maps.dtype), np.argsort(-importance, kind="stable")
     said, errors, squares, curves = [], [], [], []

@@ -200,7 +200,8 @@ def preset_of(
         instead += [f"{name}={value!r}" for name, value in own.items()]
         if isinstance(method, (CRAFT, ICE)):
             method = NMF(places=isinstance(method, ICE), name=method.name)
-        method = dataclasses.replace(method, **own)
+        changed: Any = method
+        method = dataclasses.replace(changed, **own)
     return Preset(dataclasses.replace(preset, method=method, **changes), tuple(instead), crops)
 
 

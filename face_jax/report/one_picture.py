@@ -16,7 +16,7 @@ from ..model import photographs_for
 from ..nmf.encoding import encode_maps
 from ..pictures.photographs import network_input
 from ..pictures.showing import view_of
-from ..support.arguments import Seed, Whole, check_count, key_of, path_of
+from ..support.arguments import Seed, Whole, check_count, instance, key_of, path_of
 from .coloured import coloured_figure
 
 
@@ -53,6 +53,7 @@ def picture(
     >>> (folder / "first.png").exists()
     True
     """
+    instance("explanation", explanation, Explanation, "the result of face_jax.explain")
     key = key_of(key)
     path = None if path is None else path_of("path", path, "a file for the picture")
     most = check_count("most", most, "concepts")

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from ..sanity import SanityCheck
-from ..support.arguments import path_of
+from ..support.arguments import instance, path_of
 from ..support.atomic_folder import folder_of
 from ..support.extras import installing
 from .figures import settle
@@ -31,6 +31,7 @@ def write_sanity_check(check: SanityCheck, folder: str | pathlib.Path) -> pathli
     >>> sorted(file.name for file in fj.write_sanity_check(check, folder / "sanity").iterdir())
     ['sanity.json', 'sanity.png']
     """
+    instance("check", check, SanityCheck, "the result of face_jax.sanity_check")
     folder = folder_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = ("dictionary", "importance", "maps", "logit_agreement")
@@ -72,6 +73,7 @@ def sanity_figure(check: SanityCheck, path: str | pathlib.Path) -> pathlib.Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"drawing a sanity check needs matplotlib; {installing('report')}") from error
+    instance("check", check, SanityCheck, "the result of face_jax.sanity_check")
     path = path_of("path", path, "a file for the figure")
     columns, concepts = len(check.stages) + 1, min(_CONCEPTS, len(check.shown))
     with mpl.rc_context({"font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "face_jax"}):

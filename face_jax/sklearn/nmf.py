@@ -257,8 +257,8 @@ class NMF(Base):
     def _of_scan(self, seed: int) -> Any:
         """The estimator's solver, as coarse as is enough to compare numbers; None for the usual one."""
         solver = solver_of(self, seed)
-        coarse: dict[str, Any] = dict(SETTINGS)
-        return dataclasses.replace(solver, **coarse) if isinstance(solver, Solver) else None
+        usual, coarse = not isinstance(solver, Solver), dict[str, Any](SETTINGS)
+        return None if usual else dataclasses.replace(solver, **coarse)
 
     @property
     def _by_scan(self) -> bool:

@@ -63,8 +63,8 @@ def solve(
         step = _stored_step(rows, seen, counts, penalties, solver, beta)
         begun = np.array(solver.begin(codes).T), np.array(solver.begin(dictionary).T)
         with np.errstate(all="ignore"):
-            found = ended(step, *begun, **limits)
-        return Ended(*(jnp.asarray(x.T) for x in found[:2]), *found[2])
+            codes, dictionary, told = ended(step, *begun, **limits)
+        return Ended(jnp.asarray(codes.T), jnp.asarray(dictionary.T), *told)
     step = _dense_step(rows, seen, counts, penalties, solver, beta)
     codes, dictionary, told = ended(step, solver.begin(codes), solver.begin(dictionary), **limits)
     return Ended(codes, dictionary, *told)

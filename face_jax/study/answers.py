@@ -6,11 +6,13 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..explanation.saving import text_digest
+from ..support.arguments import path_of, several
 from ..support.json_values import Check, Entries, Real, Unfit, Whole, Words, YesOrNo, anything
 from ..support.regular_files import text_of
 
@@ -77,8 +79,8 @@ def read_answers(source: str | pathlib.Path | Sequence[str | pathlib.Path]) -> t
 
     >>> answers = fj.study.read_answers(["anna.json", "ben.json"])  # doctest: +SKIP
     """
-    sources = [source] if isinstance(source, str | pathlib.Path) else list(source)
-    files = [file for entry in sources for file in _files(pathlib.Path(entry))]
+    sources = [source] if isinstance(source, str | os.PathLike) else several("answers", source, "files")
+    files = [file for entry in sources for file in _files(path_of("answers", entry, "a file or a folder"))]
     answers = [answer for file in files for answer in (_json(file) if file.suffix == ".json" else _csv(file))]
     if not answers:
         raise AnswerError(
@@ -101,7 +103,7 @@ def read_key(source: str | pathlib.Path | dict[str, Any]) -> dict[str, Any]:
     """The key that `write_page` wrote, checked."""
     if isinstance(source, dict):
         return _checked_key(source, "key")
-    path = pathlib.Path(source)
+    path = path_of("key", source, "a key")
     if not path.is_file():
         raise AnswerError(f"key={str(path)!r} isn't a file; give the .key.json written beside the study's page")
     key = _load("key", path)

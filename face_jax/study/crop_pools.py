@@ -90,6 +90,10 @@ def parts_of(explanation: CroppedConcepts, division: TakenApart) -> Parts:
     >>> parts.crop_codes.shape[1]
     2
     """
+    check_cropped("explanation", explanation)
+    missing = [field for field in ("crops", "codes") if not hasattr(division, field)]
+    if missing or isinstance(division, type):
+        raise ValueError(f"division is a {type(division).__name__}; give one of explanation.recursion.divisions")
     crops = explanation.crops
     subset = Crops(image=crops.image[division.crops], box=crops.box[division.crops])
     return Parts(explanation.photographs, subset, division.codes, _preprocess_of(explanation))

@@ -15,6 +15,7 @@ from ..explanation.saving import text_digest
 from ..report.pictures import data_uri
 from ..report.policy import with_policy
 from ..report.templates import templates
+from ..support.arguments import path_of, several, text
 from ..support.atomic_folder import put_together
 from .trials import Lesson, Option, Picture, Trial
 
@@ -61,6 +62,11 @@ def write_page(
     >>> files.page.suffix
     '.html'
     """
+    path = path_of("path", path, "a file for the page")
+    if not path.name:
+        raise ValueError(f"path={str(path)!r} isn't a file's name; give one such as 'study.html'")
+    title, welcome = text("title", title, "a title"), text("welcome", welcome, "what participants are told")
+    trials = several("trials", trials, "lessons and trials")
     asked = [entry for entry in trials if isinstance(entry, Trial)]
     if not asked:
         raise ValueError("trials has no trial in it; give what intruder_trials, binary_trials or utility_trials return")
@@ -71,7 +77,6 @@ def write_page(
             f"trials has {len(twice)} names twice ({', '.join(twice[:3])}); make each part with a key of its own"
         )
     environment = templates("face_jax.study", "writing a study")
-    path = pathlib.Path(path)
     identity = hashlib.sha256("\0".join(names).encode()).hexdigest()[:12]
     content = json.dumps(_content(identity, trials), ensure_ascii=False, separators=(",", ":"))
     script = environment.get_template("page.js").render()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import pathlib
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ..support.arguments import Seed, Whole, check_count, instance, key_of, real
+from ..support.arguments import Seed, Whole, check_count, instance, key_of, real, several
 from .answers import Answer, AnswerError, read_answers, read_key
 from .utility_score import Utility, utility_score
 
@@ -129,9 +130,9 @@ def score(
 
     >>> found = fj.study.score("answers/", "study/key.json")  # doctest: +SKIP
     """
-    screening = screening or Screening()
+    screening = Screening() if screening is None else screening
     instance("screening", screening, Screening, "Screening(failed_catches=1)")
-    resamples, random_key = check_count("resamples", resamples, "resamples"), key_of(random_key)
+    resamples, random_key = check_count("resamples", resamples, "resamples"), key_of(random_key, "random_key")
     if not 0 < real("confidence", confidence, "probability") < 1:
         raise ValueError(f"confidence={confidence} isn't a probability between 0 and 1; give one such as 0.95")
     keys = _keys(key)
@@ -158,7 +159,7 @@ def score(
 
 
 def _keys(source: Any) -> dict[str, dict[str, Any]]:
-    sources = [source] if isinstance(source, str | pathlib.Path | dict) else list(source)
+    sources: list[Any] = [source] if isinstance(source, str | os.PathLike | dict) else several("key", source, "keys")
     keys = [read_key(entry) for entry in sources]
     if not keys:
         raise AnswerError("key is empty; give the .key.json that was written beside the study's page")

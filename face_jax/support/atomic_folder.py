@@ -24,7 +24,7 @@ class FolderInUseError(ValueError):
 
 def folder_of(given: str | os.PathLike[str]) -> pathlib.Path:
     """A path that a folder is at, or can be made at; raises `ValueError` for no name and for a file's."""
-    if given == "":
+    if isinstance(given, str) and not given:
         raise ValueError("folder='' names nothing; give a folder ('.' is this one)")
     path = path_of("folder", given, "a folder")
     if path.exists() and not path.is_dir():

@@ -69,7 +69,7 @@ def solve(
         else:
 
             def like(max_steps: int) -> State:
-                before = dataclasses.replace(solver, max_steps=max_steps)
+                before = _of_steps(solver, max_steps)
                 given = {"objective": objective, "solver": before, "start": start, "key": key}
                 return _spread(jax.eval_shape(partial(_first, rank=rank), activations, **given), placed)
 
@@ -124,6 +124,11 @@ def _spread(shapes: State, placed: State) -> State:
     return State(**{name: of(getattr(shapes, name), getattr(placed, name)) for name in fields})
 
 
+def _of_steps(solver: Any, max_steps: int) -> Any:
+    """The same solver with another number of steps."""
+    return dataclasses.replace(solver, max_steps=max_steps)
+
+
 def _problem_of(
     activations: Activations, rank: int, objective: SquaredError, solver: Solver, start: Start, key: Key[Array, ""]
 ) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def _problem_of(
         "rank": rank,
         "objective": digest_of_tree(objective),
         # With more steps a run goes on.
-        "solver": repr(dataclasses.replace(solver, max_steps=0)),
+        "solver": repr(_of_steps(solver, 0)),
         "start": digest_of_tree(start),
         "key": digest_of_tree(key),
     }
