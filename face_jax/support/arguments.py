@@ -16,6 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
+from .memory import NotEnoughMemoryError
+
 if TYPE_CHECKING:
     Whole = SupportsIndex
     Real = SupportsFloat
@@ -66,6 +68,8 @@ def native(name: str, value: Any) -> Any:
         if _elsewhere(value):
             return jax.dlpack.from_dlpack(value)
         value = np.asarray(value)
+    except NotEnoughMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         # Torch's are also refused where they want gradients, which would be lost.
         remedy = _ON_THE_HOST.get(kind, "rows of equal length")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import face_jax as fj
+from face_jax.nmf import checkpoint as keeping
 
 # More rows than both factors move together for.
 ROWS, CHANNELS, RANK, PLACES = 9000, 12, 3, 4
@@ -27,7 +28,7 @@ def off(found, wanted):
     return np.abs(found - wanted).max() / np.abs(wanted).max()
 
 
-def test_blocks_are_factorized_faithfully_as_memory_is(tmp_path):
+def test_blocks_are_factorized_faithfully_as_memory_is(tmp_path, monkeypatch):
     wanted = fj.factorize(A, RANK, objective=OBJECTIVE, solver=SOLVER)
     found = fj.factorize(blocks(), RANK, objective=OBJECTIVE, solver=SOLVER, codes=tmp_path / "codes.npy")
     assert int(found.stats.steps) == int(wanted.stats.steps) == SOLVER.max_steps
@@ -37,6 +38,29 @@ def test_blocks_are_factorized_faithfully_as_memory_is(tmp_path):
         assert off(getattr(found.stats, name), getattr(wanted.stats, name)) <= 1e-9, name
     # The term was heeded.
     assert off(found.dictionary, fj.factorize(blocks(), RANK, solver=SOLVER).dictionary) > 1e-3
+    goes_on_with_the_same_bits(found, tmp_path / "run", monkeypatch)
+
+
+def goes_on_with_the_same_bits(whole, folder, monkeypatch):
+    pytest.importorskip("orbax.checkpoint", reason="Orbax is optional")
+    given = {"objective": OBJECTIVE, "solver": SOLVER, "checkpoint": fj.Checkpoint(folder, steps=2)}
+    save = keeping.Keeper.save
+
+    def killed(self, step, *more):
+        save(self, step, *more)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.Keeper, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fj.factorize(blocks(), RANK, **given)
+    found = fj.factorize(blocks(), RANK, **given)
+    np.testing.assert_array_equal(found.dictionary, whole.dictionary)
+    np.testing.assert_array_equal(found.codes, whole.codes)
+    # Fewer steps than the first ones without the terms would have begun elsewhere.
+    with pytest.raises(fj.CheckpointError, match="another problem: its solver"):
+        fj.factorize(blocks(), RANK, **given | {"solver": fj.ADMM(max_steps=7)})
 
 
 def test_few_rows_are_factorized_as_in_memory_with_all_that_is_done_there():
