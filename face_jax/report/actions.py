@@ -136,7 +136,7 @@ def _effect_table(explanation: Explanation, effect: EditEffect, notes: list[str]
 def _predictions(effect: EditEffect, at: int, classes: Sequence[str]) -> list[Any]:
     """What is predicted of a photograph before and after: a class, or the labels as a list."""
     if effect.label_sets is not None:
-        return [[classes[label] for label in np.flatnonzero(each)] for each in effect.label_sets[at]]
+        return [[classes[label] for label in np.flatnonzero(each).tolist()] for each in effect.label_sets[at]]
     assert effect.predicted is not None
     return [classes[number] for number in effect.predicted[at]]
 
