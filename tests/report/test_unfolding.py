@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from layered_model import layered_model, warm_pictures
 from toy_model import Squared, colour_model, pictures
 
 import face_jax as fj
+from face_jax.cli.demo_photograph import embedded_photograph
+from face_jax.heads import Affine
+from face_jax.report import page as page_of_report
 from face_jax.report import photographs
 from face_jax.report.photographs import Photographs
 
@@ -44,6 +48,42 @@ def test_every_link_within_the_page_leads_somewhere(page, recursive):
         assert {"concept-1", "picture-1"} <= links
         assert any(link.startswith("photograph-") for link in links)
         assert links <= set(names)
+
+
+def real_views(count):
+    """Views of the photographs that packages carry: small synthetic pictures don't compress as photographs do."""
+    for package in ("skimage", "sklearn"):
+        pytest.importorskip(package, reason="the package with photographs isn't installed")
+    random = np.random.Generator(np.random.PCG64(3))
+    sources = [embedded_photograph(name).pixels() for name in ("chelsea", "coffee", "motorcycle", "china")]
+    for number in range(count):
+        pixels = sources[number % len(sources)]
+        top, left = (int(random.integers(0, edge - 250)) for edge in pixels.shape[:2])
+        yield pixels[top : top + 250, left : left + 250]
+
+
+def patches_of(images):
+    """Twelfths of patches of 16 × 16 pixels times random directions; ReLU."""
+    weights = np.random.Generator(np.random.PCG64(4)).normal(size=(48, 40)).astype(np.float32)
+    small = images.reshape(len(images), 56, 4, 56, 4, 3).mean((2, 4)).reshape(len(images), 14, 4, 14, 4, 3)
+    rows = small.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), 14, 14, 48)
+    return jax.nn.relu(rows @ jnp.asarray(weights, images.dtype))
+
+
+def test_a_page_of_a_hundred_photographs_and_25_concepts_is_below_5_mb(tmp_path, monkeypatch):
+    # Three small pictures, whose derivatives take as long to compile as the rest of the page.
+    monkeypatch.setattr(page_of_report, "_gradients", lambda *_: [])
+    kernel = np.random.Generator(np.random.PCG64(5)).normal(size=(40, 3)).astype(np.float32)
+    preprocess = fj.Preprocess(size=224, resize=224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    head = Affine(jnp.asarray(kernel), jnp.asarray([1e3, 0.0, 0.0], jnp.float32))
+    model = colour_model(features=patches_of, head=head, preprocess=preprocess, fingerprint="patches of photographs")
+    crops = fj.RandomCrops(per_image=2)
+    found = fj.explain(model, list(real_views(100)), 0, crops=crops, **SETTINGS | {"rank": 25, "batch": 20})
+    file = fj.write_report(found, tmp_path)
+    text = file.read_text()
+    assert text.count('class="photo"') == 100
+    assert text.count('<article class="concept"') == 25
+    assert 1e6 < file.stat().st_size < 5e6
 
 
 def test_each_photograph_is_in_the_page_once(page, explanation):
