@@ -257,9 +257,13 @@ class NMF(Base):
     def _of_scan(self, seed: int) -> Any:
         """The estimator's solver, as coarse as is enough to compare numbers; None for the usual one."""
         solver = solver_of(self, seed)
-        usual, coarse = not isinstance(solver, Solver), dict[str, Any](SETTINGS)
-        return None if usual else dataclasses.replace(solver, **coarse)
+        return _coarse(solver) if isinstance(solver, Solver) else None
 
     @property
     def _by_scan(self) -> bool:
         return isinstance(self.n_components, str) and self.n_components == CROSS_VALIDATED
+
+
+def _coarse(solver: Any) -> Any:
+    """A solver that is as exact as comparing numbers of concepts needs it."""
+    return dataclasses.replace(solver, **SETTINGS)

@@ -159,7 +159,9 @@ def score(
 
 
 def _keys(source: Any) -> dict[str, dict[str, Any]]:
-    sources: list[Any] = [source] if isinstance(source, str | os.PathLike | dict) else several("key", source, "keys")
+    sources: Sequence[Any] = (
+        [source] if isinstance(source, str | os.PathLike | dict) else several("key", source, "keys")
+    )
     keys = [read_key(entry) for entry in sources]
     if not keys:
         raise AnswerError("key is empty; give the .key.json that was written beside the study's page")
