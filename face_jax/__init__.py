@@ -152,6 +152,8 @@ from .support.atomic_folder import FolderInUseError as FolderInUseError
 from .support.cache import ArrayCache as ArrayCache
 from .support.classes import UnknownClassError as UnknownClassError
 from .support.compilations import keep_compilations as keep_compilations
+from .support.contents import NoContentsError as NoContentsError
 from .support.memory import NotEnoughMemoryError as NotEnoughMemoryError
+from .support.regular_files import UnfitFileError as UnfitFileError
 
 __version__ = _metadata.version("face-jax")
