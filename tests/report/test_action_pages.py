@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import re
 
@@ -78,10 +79,9 @@ def test_the_json_says_what_the_page_says(pages, explanation):
 
 
 @browser_only
-@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 400)])
-def test_a_browser_shows_them(pages, theme, width):
+def test_a_browser_shows_them(pages):
     with chromium() as browser:
-        for page in pages.values():
+        for page, theme, width in itertools.product(pages.values(), ("light", "dark"), (1400, 400)):
             with shown(browser, page, theme, width):
                 pass
 
