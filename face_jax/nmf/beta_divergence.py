@@ -35,10 +35,10 @@ class BetaDivergence(Objective):
     counts; β = 0 Itakura and Saito's `x/y − log(x/y) − 1`, which doesn't depend on the unit, for power spectra.
     Definition and scale are scikit-learn's.
 
-    For `factorize` and `encode` of activations in memory, with their derivatives. For β of 0 or
-    less every activation has to be above 0: the divergence isn't defined elsewhere. For β between 0 and 1 an activation
-    of 0 wants a product of 0, where the slope is infinite: a product that is 0 there stays 0.
-    Give such a start as `Random()`, which has no zeros, there.
+    For `factorize` and `encode` of activations in memory, with their derivatives. For β of 0 or less every activation
+    has to be above 0: the divergence isn't defined elsewhere. For β between 0 and 1 an activation of 0 wants a product
+    of 0, where the slope is infinite, and a product that is 0 beside it stays 0: give such a start as `Random()` there,
+    which has no zeros.
 
     **Arguments:**
 

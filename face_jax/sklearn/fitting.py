@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from sklearn.utils.validation import _check_sample_weight
 
 from ..linalg.sparse_rows import SparseRows, squared_error
-from ..nmf import RESULTS, Given, Result, factorize
+from ..nmf import RESULTS, Given, Result, Solution, factorize, factorize_many
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.solution import normalized
 from ..nmf.stored_entries import NUMBERS, STORED
@@ -60,18 +60,30 @@ def factorized(
     penalties: Penalties,
     weights: Float[np.ndarray, " sample"] | None,
     solver: Any,
-    start: Any,
-    key: Key[Array, ""],
+    starts: Sequence[Any],
+    keys: Sequence[Key[Array, ""]],
     *,
     beta: float = 2.0,
     missing: str | None = None,
-) -> Fitted:
-    """Components of rows, dense or sparse, its arguments already checked; `missing` is the estimator's."""
-    seen = observed(rows, missing)
+) -> list[Fitted]:
+    """Components of rows, dense or sparse, from each of some starts; `missing` is the estimator's.
+
+    The arguments are already checked.
+    """
+    seen, each = observed(rows, missing), list(zip(starts, keys, strict=True))
     if penalties.one_sided:
-        return _one_sided(rows, rank, penalties, weights, solver, start, key, beta, seen)
+        return [_one_sided(rows, rank, penalties, weights, solver, *one, beta, seen) for one in each]
     objective = penalties.objective(beta, None if weights is None else jnp.asarray(weights))
-    solution = factorize(on_device(rows), rank, objective=objective, solver=solver, start=start, key=key, observed=seen)
+    values, given = on_device(rows), {"objective": objective, "solver": solver}
+    if len(each) > 1 and beta == 2 and seen is None and not scipy.sparse.issparse(rows):
+        # One program; on an accelerator all of them side by side.
+        found = factorize_many(values, rank, **given, start=list(starts), key=list(keys), progress=False)
+    else:
+        found = [factorize(values, rank, **given, start=start, key=key, observed=seen) for start, key in each]
+    return [_of_solution(solution, rank, penalties) for solution in found]
+
+
+def _of_solution(solution: Solution, rank: int, penalties: Penalties) -> Fitted:
     directions, stats = np.array(solution.dictionary), solution.stats
     # With penalties the length of a component is part of the answer.
     lengths = np.asarray(solution.scale) if penalties.some else np.ones(rank, directions.dtype)

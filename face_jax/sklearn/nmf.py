@@ -177,13 +177,9 @@ class NMF(Base):
         since = time.perf_counter()
         with precision(rows):
             first = Given(*map(jnp.asarray, custom)) if custom else start
-            found = [
-                factorized(
-                    rows, rank, penalties, weights, solver, one, jax.random.key(seed + number), beta=beta,
-                    missing=self._missing,
-                )
-                for number, one in enumerate(self._starts(first))
-            ]  # fmt: skip
+            starts = self._starts(first)
+            keys = [jax.random.key(seed + number) for number in range(len(starts))]
+            found = factorized(rows, rank, penalties, weights, solver, starts, keys, beta=beta, missing=self._missing)
         # By the components that are kept, and codes as they are given for them.
         codes = [self._codes(rows, one.codes, one.components) for one in found]
         number = 0

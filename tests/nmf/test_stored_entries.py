@@ -188,7 +188,7 @@ def test_matrices_of_nothing_and_rows_of_nothing():
         ({"observed": np.ones((ROWS, CHANNELS), bool)}, "isn't sparse"),
         ({"observed": scipy.sparse.csr_array(np.ones((ROWS, 3), bool))}, "give one value an entry"),
         ({"observed": scipy.sparse.csr_array(np.ones((ROWS, CHANNELS)))}, "observed has dtype float64"),
-        ({"objective": fj.BetaDivergence(0.5), "observed": scipy.sparse.csr_array(np.ones((ROWS, CHANNELS), bool))},
+        ({"objective": fj.BetaDivergence(0), "observed": scipy.sparse.csr_array(np.ones((ROWS, CHANNELS), bool))},
          "observed entries of 0, whose divergence"),
         ({"objective": fj.BetaDivergence(1, l1_codes=1.0)}, "the codes have a penalty"),
         ({"objective": fj.BetaDivergence(1), "checkpoint": "folder"}, "aren't there for sparse"),
