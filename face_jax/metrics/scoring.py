@@ -89,8 +89,8 @@ def score(
     >>> 0 <= own.agreement <= 1
     True
     """
-    check_head(head, affine=False)
     instance("units", units, Collected, "explanation.pictures.collected")
+    check_head(head, affine=False, tokens=units.kept is not None)
     dictionary = real_array("dictionary", dictionary, "concept × channel")
     importance = real_array("importance", importance, "concept")
     if len(importance) != len(dictionary):
