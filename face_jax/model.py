@@ -43,8 +43,9 @@ class Head(Protocol):
         """Whether the head is average pooling followed by an affine map."""
         ...
 
-    def __call__(self, maps: Float[Array, "..."]) -> Float[Array, "image class"]:
-        """Logits of `maps` (`image y x channel`)."""
+    # What `*args: Any, **kwargs: Any` stand for is any arguments: a head of maps alone, or of maps and tokens.
+    def __call__(self, *args: Any, **kwargs: Any) -> Float[Array, "image class"]:
+        """Logits of maps (`image y x channel`); of a model that has `with_tokens`, of maps and tokens."""
         ...
 
 
@@ -79,7 +80,8 @@ class SplitModel:
         `head(maps, tokens)`. None where the head takes maps alone.
     """
 
-    features: Callable[[Shaped[Array, "image y x colour"]], Float[Array, "image y x channel"]]
+    # Network input may be NumPy's or JAX's, and a function of one alone will do: any array, for who reads types.
+    features: Callable[[Shaped[Any, "image y x colour"]], Float[Array, "image y x channel"]]
     head: Head
     layer: str
     preprocess: Prepared
@@ -90,7 +92,7 @@ class SplitModel:
     lowest: float | None = None
     notes: tuple[str, ...] = ()
     outputs: AnyOutputs = MultiClass()  # noqa: RUF009 (frozen)
-    with_tokens: Callable[[Shaped[Array, "image y x colour"]], tuple[Array, Array]] | None = None
+    with_tokens: Callable[[Shaped[Any, "image y x colour"]], tuple[Array, Array]] | None = None
 
     def __post_init__(self) -> None:
         """Refuses a head that would fail in the middle of an explanation, and a model that has no choice."""

@@ -18,7 +18,7 @@ from .support.arguments import float_or_none, real, several, shown
 
 Logits = Float[np.ndarray, "image class"]
 if TYPE_CHECKING:
-    Threshold = float | tuple[float, ...]
+    Threshold = float | Sequence[float]
 else:
     # Whoever gives something else is told so by the class below.
     Threshold = Any
@@ -151,12 +151,12 @@ class MultiLabel(Outputs):
     def cuts(self, classes: int) -> Float[np.ndarray, " class"]:
         """The logits above which labels are predicted."""
         self.check(range(classes))
-        thresholds = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * classes
+        thresholds = self.threshold if isinstance(self.threshold, Sequence) else (self.threshold,) * classes
         return np.asarray([math.log(each / (1 - each)) for each in thresholds])
 
     def check(self, classes: Sequence[Any]) -> None:
         """Raises `ValueError` for more or fewer thresholds than labels."""
-        if isinstance(self.threshold, tuple) and len(self.threshold) != len(classes):
+        if isinstance(self.threshold, Sequence) and len(self.threshold) != len(classes):
             raise ValueError(
                 f"threshold has {len(self.threshold)} probabilities for {len(classes)} labels; give one for each "
                 "label, or a single number for all"

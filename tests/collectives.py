@@ -40,6 +40,7 @@ _BESIDE = ("while", "conditional", "call")
 def computations(text: str) -> dict[str, list[Operation]]:
     """The operations of each of a compiled program's computations, in the order in which they are begun."""
     found: dict[str, list[Operation]] = {}
+    now: list[Operation] = []
     for line in text.splitlines():
         if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
             now = found.setdefault(head[1], [])

@@ -178,7 +178,7 @@ def refusing(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[Any], Any], 
     Each is a name, what calls it, the function, and how messages call the argument.
     """
     model, images = layered_model("last"), warm_pictures()
-    rows, bank = images[:, 0, 0].astype(np.float32), np.eye(3, dtype=np.float32)
+    rows, bank = jnp.asarray(images[:, 0, 0], jnp.float32), np.eye(3, dtype=np.float32)
     term = fj.Faithfulness(Affine(np.ones((3, 3), np.float32), np.zeros(3, np.float32)))
     for name, function, more, meant in (
         ("save", fj.save, (folder,), "explanation"),
@@ -219,12 +219,12 @@ def refusing(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[Any], Any], 
         ("erasing_directions", lambda given: fj.erasing_directions(given, "photos", [0], remove=[0]),
          fj.erasing_directions, "explanation"),
         ("compare with", lambda given: fj.compare(explanation(), given), fj.compare, "second"),
-        ("compare_methods", lambda given: fj.compare_methods(given, images, {}, target=0), fj.compare_methods, "model"),
+        ("compare_methods", lambda given: fj.compare_methods(given, images, {}, target=0), fj.compare_methods, "model"),  # pyright: ignore[reportArgumentType]
         ("score_bank", lambda given: fj.score_bank(given, images, bank, target=0), fj.score_bank, "model"),
         ("certify", lambda given: fj.certify(term, rows, given), fj.certify, "solution"),
-        ("certify a term", lambda given: fj.certify(given, rows, None), fj.certify, "term"),
+        ("certify a term", lambda given: fj.certify(given, rows, None), fj.certify, "term"),  # pyright: ignore[reportArgumentType]
         ("derivative_stats", lambda given: fj.derivative_stats(rows, given), fj.derivative_stats, "solution"),
-        ("implicit_vjp", lambda given: fj.implicit_vjp(rows, given, (None, None)), fj.implicit_vjp, "solution"),
+        ("implicit_vjp", lambda given: fj.implicit_vjp(rows, given, (None, None)), fj.implicit_vjp, "solution"),  # pyright: ignore[reportArgumentType]
         ("faithfulness_path", lambda given: fj.faithfulness_path(rows, 2, given, rows), fj.faithfulness_path, "term"),
         ("utility_trials of", lambda given: study.utility_trials([explanation(), given], images), study.utility_trials,
          "explanation"),

@@ -201,7 +201,7 @@ def arrays(folder: pathlib.Path) -> Callable[[np.random.Generator], Any]:
         if file.suffix == ".npy":
             np.save(written, given)
         else:
-            np.savez(written, **dict.fromkeys(["x", "y"][: int(random.integers(1, 3))], given))
+            np.savez(written, **dict.fromkeys(["x", "y"][: int(random.integers(1, 3))], given))  # pyright: ignore[reportArgumentType]
         data = written.getvalue()
         file.write_bytes(damaged(data, random) if random.random() < 0.7 else data)
         try:
@@ -273,7 +273,8 @@ def _odd_values() -> tuple[Any, ...]:
         some.astype("f8"), some.astype("f2"), some.astype(complex), some.astype("i8"), some > 0.5, some.astype(str),
         some.astype(object), np.full((12, 6), np.nan), np.full((12, 6), np.inf), np.zeros((12, 6)), some * 1e-38,
         some * 1e38, some.T, some[::2], some[:, ::-1], np.asfortranarray(some), np.ma.masked_array(some, some > 0.5),
-        np.datetime64("2020-01-01"), np.array(["2020-01-01"], "M8[D]"), np.rec.array([(1, 2.0)]), some[:1], some[:, :1],
+        np.datetime64("2020-01-01"), np.array(["2020-01-01"], "M8[D]"), np.array([(1, 2.0)], "i8,f8").view(np.recarray),
+        some[:1], some[:, :1],
         jax.random.key(0), fj.ADMM(), fj.ADMM, fj.Warmup(), fj.SquaredError(), fj.ImplicitAdjoint(), pathlib.Path(),
     )  # fmt: skip
 

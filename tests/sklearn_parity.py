@@ -74,7 +74,7 @@ def run(
     names = "NMF", "MiniBatchNMF", "non_negative_factorization"
     theirs = {name: getattr(package, name) for name in names}
     outcomes = Outcomes(keep)
-    file = pathlib.Path(sklearn.__file__).parent / TESTS
+    file = pathlib.Path(sklearn.__path__[0]) / TESTS
     # Not with this project's own settings, by which warnings are errors.
     options = ("-q", "-c", os.devnull, "--rootdir", str(file.parent), "-p", "no:cacheprovider", *options)
     try:

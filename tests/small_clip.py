@@ -1,11 +1,12 @@
 """A small CLIP of random weights, made from a configuration: nothing is downloaded."""
 
 import pathlib
+from typing import Any
 
 import torch
 import transformers
 
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+LAYERS: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = ("a", "photo", "of", "red", "green", "blue")
 
 

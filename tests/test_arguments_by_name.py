@@ -1,6 +1,7 @@
 """Arguments of another kind are refused by name, before any work, by every public function."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,8 @@ NO_NUMBER = [*JUNK, True, float("nan"), float("inf"), -2.0, None]
 
 
 def factorize(**changes):
-    return fj.factorize(A, **({"rank": 2} | changes))
+    given: dict[str, Any] = {"rank": 2} | changes
+    return fj.factorize(A, **given)
 
 
 def explain(**changes):
@@ -57,11 +59,13 @@ def explain(**changes):
 
 
 def scan(**changes):
-    return fj.rank_scan(A, **({"ranks": (2,)} | changes))
+    given: dict[str, Any] = {"ranks": (2,)} | changes
+    return fj.rank_scan(A, **given)
 
 
 def sobol(**changes):
-    return fj.total_sobol(MODEL.head, CODES, jnp.asarray(BANK), **({"target": 0} | changes))
+    given: dict[str, Any] = {"target": 0} | changes
+    return fj.total_sobol(MODEL.head, CODES, jnp.asarray(BANK), **given)
 
 
 def visualize(**changes):
@@ -204,7 +208,7 @@ def test_images_with_colours_first_are_refused_with_the_remedy():
 def test_heads_without_affine_are_refused_where_it_decides():
     head = jax.tree_util.Partial(lambda maps: maps[:, 0, 0])
     with pytest.raises((ValueError, TypeError), match="head"):
-        fj.total_sobol(head, CODES, jnp.asarray(BANK), 0)
+        fj.total_sobol(head, CODES, jnp.asarray(BANK), 0)  # pyright: ignore[reportArgumentType]
     with pytest.raises((ValueError, TypeError), match="head"):
         colour_model(head=head)
 
@@ -220,4 +224,4 @@ def test_what_is_no_explanation_is_refused(explanation):
         (study.utility_trials, (RED,)),
     ):
         with pytest.raises((ValueError, TypeError), match="explanation"):
-            function(explanation, *more)
+            function(explanation, *more)  # pyright: ignore[reportArgumentType]

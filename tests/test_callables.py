@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -161,8 +162,9 @@ def test_rules_and_caches_that_take_other_arguments_are_refused_before_any_work(
     ],
 )
 def test_recursion_refuses_functions_of_other_arguments(explanation, argument, value):
+    given: dict[str, Any] = {"earlier": colour_model()} | {argument: value}
     with pytest.raises((ValueError, TypeError), match=argument):
-        fj.recurse(explanation, **({"earlier": colour_model()} | {argument: value}))
+        fj.recurse(explanation, **given)
 
 
 def test_methods_of_other_arguments_are_refused(explanation):

@@ -40,7 +40,8 @@ def network():
     with torch.no_grad():
         conv.weight.copy_(0.15 * torch.randn(conv.weight.shape, generator=generator))
         last.weight.copy_(0.05 * torch.randn(last.weight.shape, generator=generator))
-        conv.bias.zero_(), last.bias.zero_()
+        conv.bias.zero_()
+        last.bias.zero_()
         conv.weight[:3] = torch.eye(3)[:, :, None, None] / 16
         last.weight[:, :3] = 8 * torch.eye(3)
     named = {"conv": conv, "relu": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": last}
@@ -144,7 +145,7 @@ class Resolved(ast.NodeVisitor):
                 signature = inspect.signature(function)
             except ValueError:  # written in C++
                 return
-            signature.bind(*node.args, **{word.arg: word.value for word in node.keywords})
+            signature.bind(*node.args, **{word.arg: word.value for word in node.keywords if word.arg})
             self.tried.append(ast.unparse(node.func))
 
     def thing(self, node):
@@ -157,7 +158,7 @@ class Resolved(ast.NodeVisitor):
             kind = self.classes[node.value.id]
             fields = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
             assert hasattr(kind, node.attr) or node.attr in fields, (
-                f"line {node.lineno}: no {kind.__name__}.{node.attr}"
+                f"line {node.lineno}: no {kind.__name__}.{node.attr}"  # pyright: ignore[reportAttributeAccessIssue]
             )
             method = getattr(kind, node.attr, None)
             # Of an instance, which stands in the first argument's place.

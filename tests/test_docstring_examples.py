@@ -90,7 +90,7 @@ def test_there_are_many():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_example_says_what_is_true(name, names):
-    text = inspect.getdoc(FUNCTIONS[name])
+    text = inspect.getdoc(FUNCTIONS[name]) or ""
     example = doctest.DocTestParser().get_doctest(text, dict(names), name, None, None)
     assert example.examples, f"{name} has no example in its docstring"
     said = []

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import nbformat
@@ -30,6 +31,6 @@ def test_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
     # Seconds, for a machine that has much else to do.
-    patience = {"timeout": 3600, "startup_timeout": 600}
+    patience: dict[str, Any] = {"timeout": 3600, "startup_timeout": 600}
     NotebookClient(notebook, **patience, kernel_name="python3", resources=resources).execute()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")

@@ -79,7 +79,7 @@ def test_extreme_labels_stay_finite():
 def test_one_logit_is_the_bernoulli_however_it_is_written():
     z, other = ORIGINAL[:, :1], REBUILT[:, :1]
     pairs = [np.concatenate([np.zeros_like(each), each], axis=1) for each in (z, other)]
-    two, one = metrics.certificates(*pairs, fj.Binary()), metrics.certificates(z, other, LABELS)
+    two, one = metrics.certificates(pairs[0], pairs[1], fj.Binary()), metrics.certificates(z, other, LABELS)
     for name in ("kl", "l1", "pinsker", "bretagnolle_huber"):
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(two.agreement, one.agreement)

@@ -139,7 +139,7 @@ def test_what_cannot_be_checked_is_said(explanation):
     with pytest.raises(ValueError, match="batch=0 isn't a number of pictures"):
         sanity_check(explanation, [], batch=0)
     with pytest.raises(ValueError, match="stages holds a SplitModel; give pairs"):
-        sanity_check(explanation, iter([colour_model()]), batch=8)
+        sanity_check(explanation, iter([colour_model()]), batch=8)  # pyright: ignore[reportArgumentType]
     fewer = dataclasses.replace(colour_model(), classes=("a", "b"))
     with pytest.raises(ValueError, match="'fewer' has 14 channels and 2 classes"):
         sanity_check(explanation, [("fewer", fewer)], batch=8)

@@ -143,7 +143,7 @@ def test_keywords_that_are_not_heeded_are_refused():
     X = np.random.default_rng(0).random((20, 6))
     for method in (NMF(2).fit, NMF(2).fit_transform):
         with pytest.raises(TypeError, match="unexpected keyword argument 'H_init'"):
-            method(X, H_init=np.ones((2, 6)))
+            method(X, H_init=np.ones((2, 6)))  # pyright: ignore[reportCallIssue]
         with pytest.warns(RuntimeWarning, match="provided W or H are ignored"):
             method(X, W=np.ones((20, 2)), H=np.ones((2, 6)))
 
@@ -447,7 +447,7 @@ def test_an_array_of_cupy_goes_out_as_it_came(monkeypatch):
 
     ndarray.__module__ = "cupy"
     cupy = types.ModuleType("cupy")
-    cupy.asarray, cupy.ndarray = ndarray, ndarray
+    cupy.asarray, cupy.ndarray = ndarray, ndarray  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     X = np.random.default_rng(0).random((20, 6)).astype(np.float32)
     found = NMF(2, random_state=0)
@@ -564,7 +564,7 @@ def test_sparse_rows_stay_sparse_and_are_the_same_numbers():
         np.testing.assert_allclose(found.components_, expected.components_, atol=1e-8)
         assert found.reconstruction_err_ == pytest.approx(expected.reconstruction_err_, rel=1e-9)
     one_sided = [NMF(**settings, alpha_W=0.01, alpha_H=0.0).fit(x).components_ for x in (sparse, sparse.toarray())]
-    np.testing.assert_allclose(*one_sided, atol=1e-5)
+    np.testing.assert_allclose(one_sided[0], one_sided[1], atol=1e-5)
 
 
 def test_counts_in_a_sparse_matrix_are_the_same_counts():

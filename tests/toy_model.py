@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from face_jax.heads import Affine
-from face_jax.model import Preprocess, SplitModel
+from face_jax.model import Head, Preprocess, SplitModel
 
 CLASSES = ("reddish", "greenish", "bluish")
 # A model, not data: other seeds for the tests leave it as it is.
@@ -43,18 +44,30 @@ class Squared:
 class Disguised:
     """An affine head that doesn't say so."""
 
-    inside: Affine
+    inside: Head
     affine = False
 
     def __call__(self, maps):
         return self.inside(maps)
 
 
-def colour_model(**changes) -> SplitModel:
+if TYPE_CHECKING:
+
+    class _ColourModel(SplitModel):
+        """As it is unless something is changed: with a head that has its kernel and bias."""
+
+        head: Affine
+
+
+@overload
+def colour_model() -> _ColourModel: ...
+@overload
+def colour_model(**changes: Any) -> SplitModel: ...
+def colour_model(**changes: Any) -> SplitModel:
     """Red, green or blue, by the mean of the colour's channel."""
     kernel = np.zeros((14, 3), np.float32)
     kernel[:3] = 8 * np.eye(3)
-    settings = {
+    settings: dict[str, Any] = {
         "features": colour_features,
         "head": Affine(jnp.asarray(kernel), jnp.asarray([0.0, 0.1, 0.0], jnp.float32)),
         "layer": "patches",

@@ -144,7 +144,8 @@ class Faithfulness(Term):
         """Raise `ValueError` if the original predictions are NaN."""
         check_finite(prepared.finite, "activations")
 
-    def prepare(self, activations: Float[Array, "row channel"]) -> Prepared | Unkept:
+    # `Unkept` if they aren't; who reads types would have to tell the two apart where only the first can be.
+    def prepare(self, activations: Float[Array, "row channel"]) -> Prepared | Any:
         """The original predictions if they are kept, and the weights in the formula's unit."""
         rows, channels = activations.shape
         images = rows // self.places

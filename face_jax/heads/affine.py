@@ -31,8 +31,9 @@ class Affine:
     Raises `ValueError` for places that count nothing.
     """
 
-    kernel: Float[Array, "channel class"]
-    bias: Float[Array, " class"]
+    # Arrays of NumPy, JAX or torch.
+    kernel: Float[Any, "channel class"]
+    bias: Float[Any, " class"]
     places: int = dataclasses.field(default=1, metadata={"static": True})
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from layered_model import layered_model
 from toy_model import colour_model, pictures
 
 import face_jax as fj
+from face_jax.action.edits import EditedFeatures
 
 MODEL = colour_model()
 PICTURES = pictures(14, 0)
@@ -58,7 +59,9 @@ def test_factors_scale_and_all_concepts_out_leave_the_rest(explanation):
 
 @pytest.mark.parametrize("codes", ["exact", "linear"])
 def test_it_is_the_same_inside_programs_and_has_its_derivative(explanation, codes):
-    change = fj.edit(MODEL, explanation, remove=0, codes=codes).features.change
+    features = fj.edit(MODEL, explanation, remove=0, codes=codes).features
+    assert isinstance(features, EditedFeatures)
+    change = features.change
     maps = jnp.asarray(maps_of(MODEL)[:2]) + 0.01
 
     def total(maps):

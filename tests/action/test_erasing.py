@@ -9,6 +9,7 @@ import pytest
 from toy_model import colour_model, pictures
 
 import face_jax as fj
+from face_jax.action.edits import EditedFeatures
 
 MODEL = colour_model()
 # Of two classes, half of each with a bright blue corner.
@@ -118,7 +119,9 @@ def test_what_was_learned_for_another_edit_or_from_these_photographs_is_refused(
             with pytest.raises(ValueError, match=said):
                 act(along=along, **options)
     # Whatever becomes of an edit on its way to a torch module.
-    change = fj.edit(MODEL, explanation, remove=[0], along=along).features.change
+    features = fj.edit(MODEL, explanation, remove=[0], along=along).features
+    assert isinstance(features, EditedFeatures)
+    change = features.change
     with pytest.raises(ValueError, match="learned with codes='exact'"):
         dataclasses.replace(change, linear=True)
     bank = dataclasses.replace(explanation.bank, dictionary=2 * explanation.dictionary)

@@ -225,7 +225,7 @@ def test_an_edit_that_puts_in_is_measured_beside_controls_that_put_in(three, tmp
     logits = np.asarray(edited.head(edited.features(jnp.asarray(shortcut().preprocess(IMAGES)))))
     np.testing.assert_array_equal(effect.predicted[:, 1], logits.argmax(1))
     page = fj.write_edit(three, effect, tmp_path).read_text()
-    assert f"here up to {abs(most['other concepts']):.3g} times its codes are put in" in page
+    assert f"here up to {abs(most['other concepts']):.3g} times its codes are put in" in page  # pyright: ignore[reportArgumentType]
     assert "was multiplied, by the factor above" in page
 
 

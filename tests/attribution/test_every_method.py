@@ -171,4 +171,4 @@ def test_wrong_words_are_answered_with_the_nearest():
     with pytest.raises(UnknownMethodError, match=r"method='zzz' is unknown; give one of these: codes, saliency, "):
         attribution_method("zzz")
     with pytest.raises(UnknownMethodError, match=r"isn't a method; give an object such as Saliency\(\)"):
-        attribution_method(Saliency)
+        attribution_method(Saliency)  # pyright: ignore[reportArgumentType]

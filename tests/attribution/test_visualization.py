@@ -149,7 +149,7 @@ PICTURE = np.random.default_rng(1).uniform(size=(9, 9, 3))
 
 
 def view(**changes):
-    settings = {"shift": 0.0, "degrees": 0.0, "smallest": 1.0, "largest": 1.0} | changes
+    settings: dict[str, Any] = {"shift": 0.0, "degrees": 0.0, "smallest": 1.0, "largest": 1.0} | changes
     return np.asarray(Views(**settings)(jnp.asarray(PICTURE), key=jax.random.key(3)))
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ from face_jax.support.memory import NotEnoughMemoryError
 IMAGES = np.concatenate([pictures(14, 0), pictures(4, 1)])
 # Few steps: many in float32 go astray by more than rounding where concepts aren't well determined.
 FEW = fj.ADMM(rtol=0.0, max_steps=4)
-SETTINGS = {"rank": 3, "batch": 8, "faithfulness": None, "key": jax.random.key(0), "solver": FEW}
+SETTINGS: dict[str, Any] = {"rank": 3, "batch": 8, "faithfulness": None, "key": jax.random.key(0), "solver": FEW}
 
 
 @pytest.fixture
@@ -230,6 +231,7 @@ def test_several_classes_out_of_files_are_those_in_memory(images, targets, more,
         (note,) = (note for note in explanation.notes if note not in wanted[name].notes)
         assert "were kept in files and read in blocks" in note
     if wanted.bank is not None:
+        assert found.bank is not None
         np.testing.assert_allclose(found.bank, wanted.bank, atol=1e-4)
     assert os.listdir(files) == []
     # What was kept is read where it lies.
@@ -249,7 +251,7 @@ def test_the_memory_is_that_of_all_classes_together():
 
 
 def test_the_sanity_check_out_of_files_is_the_one_in_memory(small_parts, monkeypatch):
-    explanation = fj.explain(colour_model(), IMAGES, "reddish", memory=0, **SETTINGS | {"faithfulness": 3.0})
+    explanation = fj.explain(colour_model(), IMAGES, "reddish", memory=0, **{**SETTINGS, "faithfulness": 3.0})
     stages, settings = [("as trained", colour_model())], {"solver": FEW, "batch": 8, "key": 0, "pictures": 2}
     wanted = fj.sanity_check(explanation, stages, **settings)
     given = []
@@ -351,12 +353,12 @@ def test_files_of_tensors_are_those_of_the_library():
 def test_memory_and_store_are_checked(tmp_path):
     for wrong in (-1, math.nan, math.inf, "4 GiB", True):
         with pytest.raises(ValueError, match=r"memory=.* isn't a number of GiB"):
-            fj.explain(colour_model(), IMAGES, memory=wrong, **SETTINGS)
+            fj.explain(colour_model(), IMAGES, memory=wrong, **SETTINGS)  # pyright: ignore[reportArgumentType]
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"store=.*file' is a file; give a folder"):
         fj.explain(colour_model(), IMAGES, store=tmp_path / "file", **SETTINGS)
     with pytest.raises(ValueError, match="store=3 isn't the path of a folder"):
-        fj.explain(colour_model(), IMAGES, store=3, **SETTINGS)
+        fj.explain(colour_model(), IMAGES, store=3, **SETTINGS)  # pyright: ignore[reportArgumentType]
 
 
 def test_crops_that_fit_nowhere_are_refused_before_they_are_drawn(monkeypatch, tmp_path):
@@ -371,7 +373,7 @@ def test_crops_that_fit_nowhere_are_refused_before_they_are_drawn(monkeypatch, t
 
 def test_a_solver_that_needs_all_rows_at_once_has_its_crops_in_memory():
     found = fj.explain(
-        colour_model(), IMAGES, "reddish", memory=0, **SETTINGS | {"solver": fj.PaperAdam(max_steps=3), "rank": 2}
+        colour_model(), IMAGES, "reddish", memory=0, **{**SETTINGS, "solver": fj.PaperAdam(max_steps=3), "rank": 2}
     )
     assert filed(found.pictures.collected.maps)
     assert not filed(found.pictures.crop_activations)

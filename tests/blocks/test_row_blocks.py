@@ -36,7 +36,7 @@ def npy(folder):
     return folder / "a.npy"
 
 
-def safetensors(folder, rows=ROWS, name="activations", kind="F32"):
+def safetensors(folder, rows: np.ndarray = ROWS, name="activations", kind="F32"):
     entry = {"dtype": kind, "shape": list(rows.shape), "data_offsets": [0, rows.nbytes]}
     header = json.dumps({"__metadata__": {}, name: entry}).encode()
     (folder / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + rows.tobytes())

@@ -89,7 +89,7 @@ def _regnet() -> nn.Module:
 
 def _swin(**options: object) -> nn.Module:
     # Nine patches a side: windows of four must be padded as well as rolled
-    return SwinTransformer([4, 4], 16, [2, 1], [2, 4], [4, 4], num_classes=10, **options)  # pyright: ignore
+    return SwinTransformer([4, 4], 16, [2, 1], [2, 4], [4, 4], num_classes=10, **options)
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {

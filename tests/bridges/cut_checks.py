@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import torch
+from face_jax.bridges.torch_features import features_of
 
 from face_jax import bridges
 from face_jax.importance import total_sobol
@@ -33,7 +34,7 @@ def check_cut(model, seen, place, images):
     logits = logits_of(model, pixels)
     (slope,) = torch.autograd.grad(logits[:, CLASS].sum(), pixels)
 
-    maps, pullback = split.features.vjp(arrays)
+    maps, pullback = features_of(split).vjp(arrays)
     head = split.halves(arrays)[1]
     given, back = jax.vjp(head, maps)
     assert maps.shape[1:] == place.shape
@@ -64,7 +65,7 @@ def _behind(split, seen, place, maps, kept):
     node = next(node for node in seen.places if place.name in seen.traced.names[node])
     kept = None if kept is None else torch.from_numpy(kept)
     with torch.no_grad():
-        return seen.head_at(node)(split.features.layout.from_maps(torch.from_numpy(maps), kept))
+        return seen.head_at(node)(features_of(split).layout.from_maps(torch.from_numpy(maps), kept))
 
 
 def _close(given, expected):

@@ -1,11 +1,16 @@
 """Small torch classifiers with random, non-trivial weights, each with one trap in it."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 
-def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights everywhere, batch-norm statistics too, so that no error hides behind a zero or a one."""
+def randomized(model: nn.Module, seed: int = 0) -> Any:
+    """Random weights everywhere, batch-norm statistics too, so that no error hides behind a zero or a one.
+
+    Gives the module, whose parts torch can't tell the types of.
+    """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():

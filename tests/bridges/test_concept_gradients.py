@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import small_models as small
 import torch
+from face_jax.bridges.torch_features import features_of
 
 from face_jax import bridges
 from face_jax.model import Preprocess
@@ -18,7 +19,7 @@ def dictionary():
     return jnp.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
-def split(layer="body", build=small.Plain):
+def split(layer="body", build: type = small.Plain):
     return bridges.split(small.randomized(build(), seed=3).double(), layer, preprocess=Preprocess(size=8, resize=8))
 
 
@@ -45,7 +46,7 @@ def test_chosen_concepts_in_the_order_asked_for():
 def test_one_forward_pass_of_the_network():
     model = split()
     runs = []
-    conv = dict(model.features.module.named_modules())["body.3"]
+    conv = dict(features_of(model).module.named_modules())["body.3"]
     handle = conv.register_forward_hook(lambda *_: runs.append(1))
     bridges.concept_gradients(model, dictionary(), IMAGES)
     handle.remove()
@@ -74,7 +75,7 @@ def test_under_torchs_inference_mode():
 def test_parameters_get_no_gradients():
     model = split()
     bridges.concept_gradients(model, dictionary(), IMAGES)
-    assert all(parameter.grad is None for parameter in model.features.module.parameters())
+    assert all(parameter.grad is None for parameter in features_of(model).module.parameters())
 
 
 def test_unknown_concepts_are_refused():

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import flax.nnx as nnx
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ def test_signs_apart_are_put_together_again(affine):
 
 @pytest.fixture(scope="module")
 def with_tokens():
-    settings = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+    settings: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
     model = small.randomized(torchvision.models.VisionTransformer(16, 4, **settings, num_classes=4))
     half = bridges.split(model, "encoder.layers.encoder_layer_0", preprocess=PREPROCESS)
     return model, half, {signs: explained(half, signs=signs) for signs in ("mixed", "apart")}

@@ -48,6 +48,7 @@ def test_features_of_crops_are_torchs_own(network, photograph, size):
     found = collect_crops(model, [photograph], crops, keep=pooled, batch=4)
     whole = network_input(photograph.pixels(), PREPROCESS)
     assert len(found) == len(crops) == {64: 9, 96: 1}[size]
+    assert crops.window is not None
     for number, (top, left, bottom, right) in enumerate(crops.window):
         maps, logits = of_torch(network, whole[top:bottom, left:right])
         # Smaller pictures give smaller maps: none was enlarged to the network's input.

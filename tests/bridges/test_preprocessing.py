@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torchvision
 from face_jax.bridges.preprocessing import as_preprocess
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 from torchvision import transforms as first
 from torchvision.transforms import v2 as second
 
@@ -16,7 +16,7 @@ from face_jax.pictures.photographs import network_input, photographs
 
 
 def timm_transform(input_size, **settings):
-    return timm.data.create_transform(input_size, **settings)
+    return create_transform(input_size, **settings)
 
 
 def _failing(image):
@@ -136,10 +136,10 @@ def test_refusing_leaves_nobodys_random_numbers_changed():
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    first_numbers = np.random.get_state()[1].copy()  # noqa: NPY002
+    first_numbers = np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     with pytest.raises(ValueError, match="draws at random"):
         as_preprocess(first.Compose([first.Resize((40, 40)), first.RandomCrop(32), *TO_TENSOR]))
-    np.testing.assert_array_equal(np.random.get_state()[1], first_numbers)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], first_numbers)  # noqa: NPY002
     assert torch.rand(3).shape == expected.shape
 
 

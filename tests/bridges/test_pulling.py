@@ -371,7 +371,7 @@ def test_bad_arguments_are_named(split, tmp_path):
     with pytest.raises(ValueError, match="pictures is empty"):
         bridges.pull(split, [])
     with pytest.raises(TypeError, match=r"pictures\[0\] is a ndarray, not a name \(a string or a path\) and a picture"):
-        bridges.pull(split, (pixels(n) for n in range(2)))
+        bridges.pull(split, (pixels(n) for n in range(2)))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"none of the 1 pictures could be used; first: 0\.jpg: truncated"):
         bridges.pull(split, pictures(failing=(0,))[:1])
     with pytest.raises(ValueError, match=r"ends in '\.h5'; give a path that ends in \.npy or \.zarr"):

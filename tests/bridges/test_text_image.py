@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 def test_pictures_and_texts_lie_where_transformers_puts_them(folder):
     model = bridges.load_text_image(folder)
     own, processor = transformers.CLIPModel.from_pretrained(folder), transformers.CLIPProcessor.from_pretrained(folder)
-    given = processor(text=["a photo of red", "blue"], images=PICTURES, return_tensors="pt", padding=True)
+    given = processor(text=["a photo of red", "blue"], images=PICTURES, return_tensors="pt", padding=True)  # pyright: ignore[reportCallIssue]
     with torch.no_grad():
         expected = own(**given)
     unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_models as small
 import torch
+from face_jax.bridges.torch_features import features_of
 
 from face_jax import bridges
 from face_jax.model import Head, Preprocess
@@ -190,7 +191,9 @@ def test_one_image_alone_where_the_network_squeezes(layer):
     np.testing.assert_allclose(jax.jvp(split.head, (alone,), (alone,))[1], pushed, rtol=1e-9)
     cotangent = jnp.ones(maps.shape)
     np.testing.assert_allclose(
-        split.features.vjp(images[:1])[1](cotangent[:1]), split.features.vjp(images)[1](cotangent)[:1], rtol=1e-9
+        features_of(split).vjp(images[:1])[1](cotangent[:1]),
+        features_of(split).vjp(images)[1](cotangent)[:1],
+        rtol=1e-9,
     )
 
 
@@ -206,6 +209,7 @@ def test_derivatives_by_patches_are_torchs_own():
     maps, head = split.halves(np.random.default_rng(0).standard_normal((2, 8, 8, 3)))
     tokens = torch.from_numpy(np.concatenate([np.asarray(head.kept), np.asarray(maps).reshape(2, 4, 8)], axis=1))
     tokens.requires_grad_()
+    assert isinstance(split.head, bridges.TorchHead)
     split.head.module(tokens)[:, 1].sum().backward()
     given = jax.jit(jax.grad(lambda a: head(a)[:, 1].sum()))(maps)
     np.testing.assert_allclose(given.reshape(2, 4, 8), tokens.grad[:, 1:], rtol=1e-12)

@@ -8,6 +8,7 @@ from face_jax.bridges.wrappers import plain_name, unwrapped
 from torch import nn
 
 from face_jax import bridges
+from face_jax.heads import Affine
 from face_jax.model import Preprocess
 
 EIGHT = Preprocess(size=8, resize=8)
@@ -26,7 +27,7 @@ WRAPPERS = {
     "DataParallel": (nn.DataParallel, "module."),
     "compiled": (torch.compile, "_orig_mod."),
     "averaged": (torch.optim.swa_utils.AveragedModel, "module."),
-    "compiled in parallel": (lambda model: nn.DataParallel(torch.compile(model)), "module._orig_mod."),
+    "compiled in parallel": (lambda model: nn.DataParallel(torch.compile(model)), "module._orig_mod."),  # pyright: ignore[reportArgumentType]
     "parallel compiled": (lambda model: torch.compile(nn.DataParallel(model)), "_orig_mod.module."),
     "kept": (Averages, "module."),
 }
@@ -49,6 +50,7 @@ def test_a_wrapped_model_is_split_as_the_model_in_it(plain, split, wrapper):
     for layer in ("body", f"{prefix}body", f"{prefix}body.5"):
         found = bridges.split(wrapped, layer, preprocess=EIGHT)
         np.testing.assert_array_equal(found.features(IMAGES), split.features(IMAGES))
+        assert isinstance(found.head, Affine)
         np.testing.assert_array_equal(found.head.kernel, split.head.kernel)
         assert found.name == "Plain"
     assert bridges.split(wrapped, f"{prefix}body", preprocess=EIGHT).fingerprint == split.fingerprint

@@ -58,7 +58,7 @@ def cache(tmp_path_factory):
 def demo(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("demo")
     done = face_jax("demo", "--out", "cat", folder=folder, cache=cache)
-    done.written = {file.name: file.read_bytes() for file in (folder / "cat").glob("*") if file.stem != "seconds"}
+    done.written = {file.name: file.read_bytes() for file in (folder / "cat").glob("*") if file.stem != "seconds"}  # pyright: ignore[reportAttributeAccessIssue]
     return folder, done
 
 
@@ -150,7 +150,7 @@ def tiny(monkeypatch, tmp_path, own_settings):
         assert done.exit_code == ends, done.output
         return tmp_path / "out", done
 
-    run.photos = tmp_path / "photos"
+    run.photos = tmp_path / "photos"  # pyright: ignore[reportFunctionMemberAccess]
     return run
 
 

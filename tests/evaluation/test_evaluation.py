@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,7 @@ def test_the_offset_belongs_to_what_is_rebuilt_and_is_where_insertion_begins():
 
 def test_each_methods_own_inference_and_importance_are_had_by_asking():
     bank = methods.ICE().fit(SEEN.maps[:8], RANK, jax.random.key(0))
+    assert bank.importance is not None
     own = fj.score_bank(MODEL, SEEN[8:], bank, target=RED, fitted=SEEN[:8], importance=bank.importance)
     slopes = np.abs(bank.dictionary @ np.asarray(MODEL.head.kernel)[:, RED])
     np.testing.assert_allclose(own.importance, slopes, rtol=1e-4)
@@ -208,7 +210,7 @@ def test_a_comparison_that_was_stopped_goes_on_from_its_files(compared, monkeypa
     np.testing.assert_array_equal(again["brightest places"].insertion, first["brightest places"].insertion)
     # Other settings are other results.
     with pytest.raises(AssertionError, match="fitted again"):
-        fj.compare_methods(MODEL, SEEN, [Brightest()], **(given | {"rank": 2}), controls=())
+        fj.compare_methods(MODEL, SEEN, [Brightest()], **{**given, "rank": 2}, controls=())
 
 
 def test_an_edited_method_and_another_measure_are_other_results(tmp_path, monkeypatch):
@@ -386,11 +388,11 @@ def test_comparisons_that_make_no_sense_are_refused_before_any_fit(change, messa
 
 def test_a_rank_that_one_method_refuses_is_refused_before_any_fit(monkeypatch):
     monkeypatch.setattr(comparison, "_fit", lambda *given: pytest.fail("fitted"))
-    given = {"target": RED, "rank": 9, "folds": 3, "controls": ()}
+    given: dict[str, Any] = {"target": RED, "rank": 9, "folds": 3, "controls": ()}
     with pytest.raises(ValueError, match="rank=9 is more than k-means finds in 8 rows of 14 channels; give at most 8"):
         fj.compare_methods(MODEL, SEEN, [methods.NMF(), methods.KMeans()], **given)
     with pytest.raises(ValueError, match=r"rank=15 is more than PCA finds in \d+ rows of 14 channels; give at most 14"):
-        fj.compare_methods(MODEL, SEEN, [methods.PCA(places=True)], **given | {"rank": 15})
+        fj.compare_methods(MODEL, SEEN, [methods.PCA(places=True)], **{**given, "rank": 15})
     crops, crop_of = Collected(SEEN.maps[:, :2, :2], SEEN.logits), np.repeat(np.arange(4), 3)
     with pytest.raises(ValueError, match=r"rank=9 is more than sparse autoencoder finds in \d rows"):
         fj.compare_methods(MODEL, SEEN, [methods.SparseAutoencoder()], crops=crops, crop_of=crop_of, **given)

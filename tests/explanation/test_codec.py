@@ -57,6 +57,7 @@ def test_every_field_of_an_explanation_comes_back(tmp_path):
     assert list(leaves(again)) == found
     # The walk sees a change anywhere.
     deep = explanation.recursion.divisions[0].parts[0].division
+    assert deep is not None
     other = dataclasses.replace(deep, codes=np.nextafter(deep.codes, 9))
     part = dataclasses.replace(explanation.recursion.divisions[0].parts[0], division=other)
     division = dataclasses.replace(explanation.recursion.divisions[0], parts=(part,))
@@ -157,7 +158,7 @@ def outer(**changes):
 
 
 def test_an_array_of_jax_is_saved_as_one_of_numpy():
-    value, arrays = encode(Inner(jnp.ones((1, 2))))
+    value, arrays = encode(Inner(jnp.ones((1, 2))))  # pyright: ignore[reportArgumentType]
     assert value == {}
     assert type(arrays["rows"]) is np.ndarray
 

@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from face_jax.heads import Affine
 from face_jax.nmf.matching import matched
 from face_jax.pipeline.fitting import why_plain
 
-SETTINGS = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
+SETTINGS: dict[str, Any] = {"target": "reddish", "rank": 2, "batch": 8, "key": 0}
 
 
 def _colourful(count):
@@ -45,7 +47,7 @@ class Squared:
         return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel + self.bias[None]
 
 
-def _hard_model(head=Affine):
+def _hard_model(head: Callable[..., Any] = Affine) -> Any:
     """The toy classifier with a head that looks at every channel, so that two concepts can't keep its predictions."""
     kernel = np.array(colour_model().head.kernel)
     kernel[3:] = np.random.Generator(np.random.PCG64(3)).normal(size=kernel[3:].shape)
@@ -108,8 +110,9 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
 
 
 def test_it_is_faithful_by_default_where_there_are_photographs_enough():
-    found, asked = (fj.explain(_hard_model(), PICTURES, **SETTINGS, **more) for more in ({}, {"faithfulness": "auto"}))
-    assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0
+    found = fj.explain(_hard_model(), PICTURES, **SETTINGS)
+    asked = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
+    assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0  # pyright: ignore[reportOperatorIssue]
     np.testing.assert_array_equal(found.dictionary, asked.dictionary)
     assert not any("without the faithfulness term" in note for note in found.notes)
     plain = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=None)
@@ -149,13 +152,13 @@ def test_it_is_not_had_by_default_where_a_fit_of_three_quarters_has_too_few_crop
 def test_the_way_to_a_weight_leads_over_those_before_it():
     rows = _colourful(3)[:, ::8, ::8].reshape(-1, 3) / 255
     term = fj.Faithfulness(Affine(jnp.asarray(np.eye(3)), jnp.zeros(3)))
-    given = {"solver": fj.ADMM(max_steps=8), "start": fj.NNDSVD(), "key": jax.random.key(0)}
+    given: dict[str, Any] = {"solver": fj.ADMM(max_steps=8), "start": fj.NNDSVD(), "key": jax.random.key(0)}
     found = fit_along([1.0, 9.0], rows, 2, term, **given)
     last = fj.factorize(jnp.asarray(rows), 2, **given)
     for weight in (1.0, 9.0):
         start = fj.Given(last.codes, last.dictionary)
         last = fj.factorize(
-            jnp.asarray(rows), 2, objective=fj.SquaredError() + weight * term, **(given | {"start": start})
+            jnp.asarray(rows), 2, objective=fj.SquaredError() + weight * term, **{**given, "start": start}
         )
     np.testing.assert_allclose(found.dictionary, last.dictionary, rtol=1e-6)
     assert fit_along([], rows, 2, term, **given).stats.final_objective >= 0

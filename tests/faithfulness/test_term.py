@@ -314,7 +314,7 @@ def test_single_precision_arrives_as_far_as_its_slopes_can_be_known(loss, places
             slope = fj.SquaredError().gradient(activations, codes, dictionary)[0]
             slope = slope + weight * term.gradient(term.prepare(activations), codes, dictionary)[0]
             off = np.where(codes > 0, np.abs(slope), np.maximum(-slope, 0))
-            known = _rounding(*map(np.asarray, (activations, kernel, bias, dictionary, codes)), weight, places)
+            known = _rounding(*map(np.asarray, given), weight=weight, places=places)
             assert (off <= known).all(), f"seed {seed}, λ={weight}: {(off / known).max():.1f} times what is rounding"
 
 

@@ -272,13 +272,15 @@ def test_poolings_other_than_averages_are_refused(kind, build):
 
 def test_weights_of_half_precision_keep_their_type():
     module = _randomized(_small_resnet())
-    expected = np.asarray(heads.resnet(module).classifier.layers[1].kernel[...])
+    expected = np.asarray(heads.resnet(module).classifier.layers[1].kernel[...])  # pyright: ignore[reportFunctionMemberAccess]
     for name in ("float16", "bfloat16"):
         head = heads.resnet(module.to(getattr(torch, name)))
         logits = head(jnp.ones((2, 512), name))
         assert logits.dtype == name
         np.testing.assert_allclose(
-            head.classifier.layers[1].kernel[...].astype(jnp.float32), expected, atol=1e-2 * np.abs(expected).max()
+            head.classifier.layers[1].kernel[...].astype(jnp.float32),  # pyright: ignore[reportFunctionMemberAccess]
+            expected,
+            atol=1e-2 * np.abs(expected).max(),
         )
 
 

@@ -61,7 +61,7 @@ def test_every_method_gives_a_bank_that_encodes_and_decodes(method):
         np.testing.assert_allclose(codes.reshape(40, RANK), bank.encode(ROWS, rule), atol=1e-9)
     np.testing.assert_array_equal(bank.dictionary, method.fit(MAPS, RANK, KEY).dictionary)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        method.name = "other"
+        method.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("method", EVERY, ids=lambda method: method.name)
@@ -202,6 +202,7 @@ def test_ica_separates_what_is_independent():
     found = methods.ICA().fit(sources @ mixing + 5, 2, KEY)
     assert fj.metrics.stability([found.dictionary, mixing], either_sign=True).mean > 0.99
     # A permutation of independent sources; PCA's components are none.
+    assert found.offset is not None
     np.testing.assert_allclose(found.offset, 5, atol=0.3)
 
 
@@ -257,7 +258,7 @@ def test_face_is_the_faithful_factorization_and_published_it_is_adams():
     with pytest.raises(ValueError, match="head=None"):
         methods.FACE(1.0).fit(MAPS, 2, KEY)
     with pytest.raises(ValueError, match="faithfulness"):
-        methods.FACE("much")
+        methods.FACE("much")  # pyright: ignore[reportArgumentType]
 
 
 def test_face_chooses_its_weight_on_pictures_that_no_crop_is_of():

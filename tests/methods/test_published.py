@@ -32,6 +32,8 @@ def test_faces_crops_are_sixteen_of_an_input_of_224_pixels():
 
 def test_faces_solver_and_unit_are_the_published_codes():
     method = methods.PUBLISHED["face"].method
+    assert isinstance(method, methods.FACE)
+    assert isinstance(method.solver, fj.PaperAdam)
     assert (method.faithfulness, method.unit, method.solver) == (1e-5, fj.InMeans(), fj.PaperAdam())
     assert (method.solver.learning_rate, method.solver.atol, method.start) == (5e-4, 1e-3, fj.NNDSVD())
     assert fj.metrics.deletion_ceiling(25, methods.PUBLISHED["face"].deletion) == pytest.approx(25 / 27)

@@ -1,5 +1,7 @@
 """β-divergences: values, factorizations, codes and derivatives, against scikit-learn and central differences."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +164,8 @@ def test_codes_of_several_minima_are_never_above_those_that_they_start_from(beta
     objective = fj.BetaDivergence(beta)
     found = fj.factorize(A, RANK, objective=objective, solver=fj.MultiplicativeUpdate(), start=fj.Random())
     dictionary, start = np.asarray(found.dictionary), np.asarray(found.codes)
-    given, how = (A, {}) if kind == "dense" else (scipy.sparse.csr_array(A), {"observed": "stored"})
+    how: dict[str, Any] = {} if kind == "dense" else {"observed": "stored"}
+    given = A if kind == "dense" else scipy.sparse.csr_array(A)
     codes = fj.encode(given, dictionary, objective=objective, start=start, **how)
     rows = [_beta_divergence(A[k : k + 1], start[k : k + 1], dictionary, beta) for k in range(ROWS)]
     for k, (row, code) in enumerate(zip(rows, np.asarray(codes), strict=True)):
@@ -283,7 +286,7 @@ def test_what_has_no_meaning_beside_a_divergence_is_refused():
         with pytest.raises(ValueError, match=r"BetaDivergence\(1\) stands alone"):
             both()
     with pytest.raises(ValueError, match="can't be weighted"):
-        2.0 * kl
+        2.0 * kl  # pyright: ignore[reportUnusedExpression]
     with pytest.raises(ValueError, match="SemiNMF"):
         fj.factorize(A, RANK, objective=kl, solver=fj.SemiNMF())
     with pytest.raises(ValueError, match="PaperAdam"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -212,8 +213,9 @@ def test_what_is_no_checkpoint_is_refused(given):
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("minutes", 0.0), ("folder", "")])
 def test_settings_of_a_checkpoint_are_checked(name, value):
+    given: dict[str, Any] = {"folder": pathlib.Path("run")} | {name: value}
     with pytest.raises(ValueError, match=name):
-        fj.Checkpoint(**({"folder": pathlib.Path("run")} | {name: value}))
+        fj.Checkpoint(**given)
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path):

@@ -119,7 +119,7 @@ class Told:
         def advance(steps):
             self.stages[-1][2] += steps
 
-        advance.more = self.texts.append
+        advance.more = self.texts.append  # pyright: ignore[reportFunctionMemberAccess]
         yield advance
 
 

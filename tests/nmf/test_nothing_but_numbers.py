@@ -1,5 +1,7 @@
 """Valid data makes no NaN and no infinity on the way; what is invalid inside `jit` is told by a result of its own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,7 @@ def test_objectives_derivatives_codes_and_ranks_make_only_numbers():
 def test_negative_values_inside_jit_have_a_result_of_their_own():
     solver, signed = ff.HALS(max_steps=STEPS), ff.SemiNMF(max_steps=STEPS)
 
-    def code(activations, weights=None, l2=0.0, start=None, solver=solver):
+    def code(activations, weights=None, l2=0.0, start=None, solver: Any = solver):
         objective = ff.SquaredError(row_weights=weights, l2_codes=l2, l2_dictionary=l2)
         start = ff.NNDSVD() if start is None else start
         return ff.factorize(activations, RANK, objective=objective, solver=solver, start=start, throw=False).result.code

@@ -48,4 +48,4 @@ def test_objectives_are_written_down_as_explanations_keep_them():
 
 def test_terms_are_added_and_not_given_to_the_squared_error():
     with pytest.raises(TypeError, match="terms"):
-        fj.SquaredError(terms=())
+        fj.SquaredError(terms=())  # pyright: ignore[reportCallIssue]

@@ -1,5 +1,7 @@
 """Rows in blocks are factorized and encoded as in memory, to rounding, and nothing of their number is held."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -43,7 +45,7 @@ def assert_same(found, wanted, rtol):
     assert off(found.stats.objective, wanted.stats.objective) <= rtol
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "as usual": {},
     "multiplicative": {"solver": fj.MultiplicativeUpdate(max_steps=15)},
     "at random": {"start": fj.Random(), "key": 3},
@@ -68,7 +70,7 @@ def test_blocks_are_factorized_as_memory_is(case):
 def test_dictionaries_of_either_sign_are_found_as_in_memory():
     # Least squares for the dictionary make more of rounding.
     centred = A - A.mean()
-    case = {"solver": fj.SemiNMF(max_steps=12)}
+    case: dict[str, Any] = {"solver": fj.SemiNMF(max_steps=12)}
     assert_same(fj.factorize(blocks(centred), RANK, **case), fj.factorize(centred, RANK, **case), 1e-8)
 
 
@@ -229,7 +231,7 @@ def test_progress_tells_steps_and_what_they_came_to(capsys):
             def advance(steps):
                 self.done += steps
 
-            advance.more = told.append
+            advance.more = told.append  # pyright: ignore[reportFunctionMemberAccess]
             return advance
 
         def __exit__(self, *_):

@@ -49,7 +49,7 @@ def test_entries_that_are_there_twice_are_added_up(matrix):
     settings = {"solver": fj.HALS(), "start": fj.Random()}
     found, expected = fj.factorize(doubled, RANK, **settings), fj.factorize(2 * matrix, RANK, **settings)
     np.testing.assert_allclose(found.dictionary, expected.dictionary, atol=1e-10)
-    padded = of_jax.BCOO.fromdense(jnp.asarray(matrix), nse=np.count_nonzero(matrix) + 9)
+    padded = of_jax.BCOO.fromdense(jnp.asarray(matrix), nse=int(np.count_nonzero(matrix)) + 9)
     np.testing.assert_array_equal(sparse.sparse_rows("x", padded).matrix.toarray(), matrix)
 
 

@@ -234,9 +234,9 @@ def test_arrays_of_numpy_have_the_divergences_of_arrays_of_jax(beta):
         (divergence.slope, (x, y)), (divergence.curvature, (x, y)), (divergence.second, (x, y)),
         (divergence.deviation, (x, y)), (divergence.change, (x, y, move)),
     ):  # fmt: skip
-        expected = function(float(beta), *map(jnp.asarray, given), jnp.asarray(floor))
+        expected = function(float(beta), *map(jnp.asarray, given), jnp.asarray(floor))  # pyright: ignore[reportCallIssue]
         with np.errstate(all="ignore"):
-            found = function(float(beta), *given, floor)
+            found = function(float(beta), *given, floor)  # pyright: ignore[reportCallIssue]
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
         assert np.isfinite(found).all()

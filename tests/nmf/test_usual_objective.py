@@ -30,7 +30,9 @@ def test_it_follows_the_size_of_activations_and_the_number_of_rows():
     np.testing.assert_allclose(one.l2_dictionary, 0.02 * size**2 * 400 / 6, rtol=5e-3)
     larger = usual_objective(8 * ROWS, 6, signed=True)
     np.testing.assert_allclose(
-        [larger.l1_codes, larger.l2_dictionary], [8 * one.l1_codes, 64 * one.l2_dictionary], rtol=1e-2
+        np.asarray([larger.l1_codes, larger.l2_dictionary]),
+        np.asarray([8 * one.l1_codes, 64 * one.l2_dictionary]),
+        rtol=1e-2,
     )
     np.testing.assert_allclose(found(8 * ROWS, larger), found(ROWS, one), atol=0.02)
     # Rows of zeros count for nothing.

@@ -8,6 +8,7 @@ import struct
 import sys
 import types
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_pictures_made_with_pillow_in_every_mode_become_rgb(mode):
 def test_a_picture_opened_with_pillow_is_what_its_file_is(tmp_path, mode, file):
     exif = Image.Exif()
     exif[0x0112] = 6
-    made(mode)[0].save(tmp_path / file, **({"exif": exif} if file[2:] in ("png", "jpg", "webp") else {}))
+    settings: dict[str, Any] = {"exif": exif} if file[2:] in ("png", "jpg", "webp") else {}
+    made(mode)[0].save(tmp_path / file, **settings)
     (of_file,) = photographs(tmp_path / file)
     with Image.open(tmp_path / file) as opened:
         (lazily,) = photographs(opened)

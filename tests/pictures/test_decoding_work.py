@@ -86,7 +86,7 @@ def test_pages_are_checked_each_by_itself(many_scans):
     opened = Image.open(io.BytesIO(usual.tobytes() + slow.tobytes()))
     decoding_work.check_work(opened)
     (tile,) = opened.tile
-    opened.tile = [(tile[0], tile[1], len(usual), *tile[3:])]
+    opened.tile = [(tile[0], tile[1], len(usual), *tile[3:])]  # pyright: ignore[reportAttributeAccessIssue]
     stood = opened.fp.tell()
     with pytest.raises(ValueError, match="gone over 1,114 times"):
         decoding_work.check_work(opened)

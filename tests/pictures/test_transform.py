@@ -83,7 +83,7 @@ def test_maps_crops_and_boxes_lie_where_a_preprocess_of_the_same_has_them():
     np.testing.assert_allclose(native.box, other.box, atol=1)
     crops = Crops(np.zeros(1, np.int64), np.asarray([[20, 30, 40, 60]]))
     boxes = [pointing_cases([(0,)], crops, [(60, 90)], each).box for each in (transform, known)]
-    np.testing.assert_allclose(*boxes, atol=1)
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=1)
     grids = [proportioned(GridCrops(), each)([(60, 90)], key=KEY).box for each in (transform, known)]
     np.testing.assert_allclose(*grids, atol=1)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from face_jax.support import progress_line, watched_steps
 from face_jax.support.classes import UnknownClassError
 
 RED, GREEN = pictures(14, 0), pictures(4, 1)
-SETTINGS = {"rank": 4, "batch": 8, "faithfulness": None, "key": jax.random.key(0)}
+SETTINGS: dict[str, Any] = {"rank": 4, "batch": 8, "faithfulness": None, "key": jax.random.key(0)}
 
 
 def inputs(images):
@@ -133,9 +134,7 @@ def test_a_name_that_is_a_number_means_the_class_and_the_other_reading_is_told()
     found = fj.explain(numbered, np.concatenate([RED[:6], GREEN]), "1", **SETTINGS)
     assert (found.target.index, found.target_name, len(found.photographs)) == (0, "1", 6)
     assert "Class number 1 is named '0'" in found.notes[0]
-    by_number = fj.explain(
-        numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **(SETTINGS | {"rank": np.int32(4)})
-    )
+    by_number = fj.explain(numbered, np.concatenate([RED[:6], GREEN]), np.int64(1), **{**SETTINGS, "rank": np.int32(4)})
     assert (by_number.target.index, len(by_number.photographs)) == (1, 4)
     assert "named '1' is number 0" in by_number.notes[0]
     assert not any("was taken for" in note for note in fj.explain(numbered, RED[:6], **SETTINGS).notes)
@@ -541,7 +540,7 @@ def test_classes_are_what_the_model_has():
 
 def test_the_rank_can_be_chosen(monkeypatch):
     monkeypatch.setattr(checks, "RANKS", (2, 4, 60))
-    found = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
+    found = fj.explain(colour_model(), RED, "reddish", **{**SETTINGS, "rank": "auto"})
     assert found.fit.rank_scan is not None
     assert len(found.concepts) == found.fit.rank_scan.suggested
     # There are only 14 channels.
@@ -549,7 +548,7 @@ def test_the_rank_can_be_chosen(monkeypatch):
     for errors, told in ([0.1, 0.5], False), ([0.5, 0.1], True):
         scan = dataclasses.replace(found.fit.rank_scan, held_out=np.array(errors), held_out_error=np.full(2, 0.01))
         monkeypatch.setattr(fitting, "rank_scan", lambda *_, scan=scan, **__: scan)
-        other = fj.explain(colour_model(), RED, "reddish", **(SETTINGS | {"rank": "auto"}))
+        other = fj.explain(colour_model(), RED, "reddish", **{**SETTINGS, "rank": "auto"})
         words = "still falls at 4 concepts, the largest number that was tried"
         assert any(words in note for note in other.notes) is told
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ _KERNEL = np.zeros((14, 3), np.float32)
 _KERNEL[:3] = 8 * np.eye(3)
 
 
-def label_model(**changes):
+def label_model(**changes) -> Any:
     """Which of three colours a picture has: each by its own logit, above 0 with a square of the colour."""
     head = Affine(jnp.asarray(_KERNEL), jnp.asarray([-4.5, -4.0, -4.5], jnp.float32))
     return colour_model(**({"head": head, "classes": LABELS, "outputs": fj.MultiLabel()} | changes))
@@ -225,13 +227,13 @@ def test_photographs_with_several_of_the_explained_labels_are_in_no_question():
     assert seen.decision.tolist() == [0] * len(RED) + [1] * len(GREEN)
 
 
-def binary_head(kind=Affine):
+def binary_head(kind: Callable[..., Any] = Affine):
     """One logit: red against a threshold."""
     column = jnp.asarray(_KERNEL[:, :1])
     return Affine(column, jnp.full(1, -4.5, jnp.float32)) if kind is Affine else kind(column)
 
 
-def two_logits(kind=Affine):
+def two_logits(kind: Callable[..., Any] = Affine):
     """The same written with two: [0, z]."""
     column = jnp.asarray(np.concatenate([0 * _KERNEL[:, :1], _KERNEL[:, :1]], axis=1))
     return Affine(column, jnp.asarray([0.0, -4.5], jnp.float32)) if kind is Affine else kind(column)
@@ -257,7 +259,7 @@ def test_the_first_class_of_one_logit_is_decided_by_its_negative():
     assert against.target_name == "not red"
     rows = jnp.asarray(against.pictures.collected.maps.mean((1, 2))[against.pictures.fitted])
     added = np.asarray(fj.encode(rows, jnp.asarray(against.dictionary))) * (against.dictionary @ -_KERNEL[:, 0])
-    found = [concept.contribution for concept in against.concepts]
+    found = np.asarray([concept.contribution for concept in against.concepts], float)
     np.testing.assert_allclose(found, added.mean(0), rtol=1e-3)
     np.testing.assert_allclose(sum(concept.importance for concept in against.concepts), 1, atol=1e-5)
 

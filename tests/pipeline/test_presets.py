@@ -88,6 +88,7 @@ def test_one_bank_for_several_classes_is_found_in_the_crops_or_places_of_all(nam
         else one.pictures.collected.maps[one.pictures.fitted].reshape(-1, 14)
         for one in each
     ]
+    assert shared.bank is not None
     assert matched(shared.bank, scikit(np.concatenate(rows)))[1] > 0.9999
     for one in each:
         assert (np.diff(one.importance.by_paper.per_class) <= 0).all()

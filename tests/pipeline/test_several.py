@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from face_jax.support.classes import class_of_folder
 
 IMAGES = {"reddish": pictures(12, 0), "greenish": pictures(9, 1), "bluish": pictures(15, 2)}
 EVERY = np.concatenate(list(IMAGES.values()))
-SETTINGS = {"rank": 3, "batch": 8, "faithfulness": None, "key": 0, "progress": False}
+SETTINGS: dict[str, Any] = {"rank": 3, "batch": 8, "faithfulness": None, "key": 0, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,15 @@ def folders(tmp_path_factory):
 
 
 def test_each_class_is_what_it_is_by_itself():
-    settings = SETTINGS | {"solver": fj.ADMM(rtol=1e-6, max_steps=3000)}
+    settings = {**SETTINGS, "solver": fj.ADMM(rtol=1e-6, max_steps=3000)}
     each = fj.explain_classes(colour_model(), IMAGES, **settings)
     for name, images in IMAGES.items():
         alone = fj.explain(colour_model(), images, name, **settings)
         found = each[name]
         np.testing.assert_allclose(found.dictionary, alone.dictionary, atol=3e-3)
         np.testing.assert_allclose(found.codes, alone.codes, atol=1e-2)
-        importance = ([concept.importance for concept in one.concepts] for one in (found, alone))
-        np.testing.assert_allclose(*importance, atol=3e-3)
+        importance = [[concept.importance for concept in one.concepts] for one in (found, alone)]
+        np.testing.assert_allclose(importance[0], importance[1], atol=3e-3)
         assert found.target == alone.target
         assert [row.name for row in found.scores.rows] == [row.name for row in alone.scores.rows]
 
@@ -74,7 +75,7 @@ def test_a_shared_bank_is_that_of_all_crops(shared):
 
 def test_an_objective_is_the_same_for_each_class():
     objective = fj.SquaredError(l1_codes=0.1, l1_dictionary=0.1)
-    settings = SETTINGS | {"objective": objective, "faithfulness": "usual"}
+    settings = {**SETTINGS, "objective": objective, "faithfulness": "usual"}
     found = fj.explain_classes(colour_model(), {"reddish": IMAGES["reddish"]}, **settings)["reddish"]
     alone = fj.explain(colour_model(), IMAGES["reddish"], "reddish", **settings)
     assert found.provenance.settings == alone.provenance.settings
@@ -95,7 +96,7 @@ def test_each_class_weighs_a_shared_bank_by_its_own_logit(shared):
 def test_every_photograph_goes_through_the_network_once():
     for images, targets in ((IMAGES, None), (EVERY, CLASSES)):
         told, progress = recorded_progress()
-        fj.explain_classes(colour_model(), images, targets, **SETTINGS | {"progress": progress})
+        fj.explain_classes(colour_model(), images, targets, **{**SETTINGS, "progress": progress})
         stages = [(total, done) for stage, total, done in told if stage == "Photographs through the network"]
         assert sum(done for _, done in stages) == sum(total for total, _ in stages) == len(EVERY)
 
@@ -146,7 +147,7 @@ def test_what_is_in_the_folder_is_loaded_where_the_same_is_asked_for(tmp_path):
 
 def test_faithfulness_is_chosen_once_and_taken_in_proportion():
     images = IMAGES | {"bluish": pictures(20, 2)}
-    found = fj.explain_classes(colour_model(), images, **SETTINGS | {"faithfulness": "auto"})
+    found = fj.explain_classes(colour_model(), images, **{**SETTINGS, "faithfulness": "auto"})
     chooser = found["bluish"]
     assert chooser.fit.path is not None
 
@@ -164,7 +165,7 @@ def test_faithfulness_is_chosen_once_and_taken_in_proportion():
 
 def test_faithfulness_of_a_shared_bank_is_chosen_on_some_photographs():
     images = {name: pictures(30, number, seed=2) for number, name in enumerate(CLASSES)}
-    found = fj.explain_classes(colour_model(), images, shared=True, **SETTINGS | {"faithfulness": "auto"})
+    found = fj.explain_classes(colour_model(), images, shared=True, **{**SETTINGS, "faithfulness": "auto"})
     assert any("chosen on 60 of the 72 photographs" in note for note in found.notes)
     weights = {found[name].provenance.settings.faithfulness for name in CLASSES}
     assert len(weights) == 1

@@ -1,6 +1,7 @@
 """Layers with activations below zero, from explanation to report: both signs apart, or concepts of either sign."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from face_jax.pipeline.material import keys_of, some_places
 from face_jax.signs import Difference, parts_of
 
 RED = pictures(14, 0)
-SETTINGS = {"batch": 8, "key": 0, "faithfulness": None, "progress": False}
+SETTINGS: dict[str, Any] = {"batch": 8, "key": 0, "faithfulness": None, "progress": False}
 
 
 def signed_features(images):
@@ -28,7 +29,7 @@ def signed_features(images):
     return colour_features(images) - 0.3
 
 
-def signed_model(**changes):
+def signed_model(**changes) -> Any:
     return colour_model(features=signed_features, fingerprint="colours-signed", **changes)
 
 
@@ -78,7 +79,7 @@ def test_both_signs_become_channels_of_their_own_where_that_is_asked_for(apart, 
 def test_ways_that_contradict_each_other_are_refused():
     model = signed_model()
     with pytest.raises(ValueError, match="signs='both' is neither 'apart' nor 'mixed'"):
-        fj.explain(model, RED, signs="both", **SETTINGS)
+        fj.explain(model, RED, signs="both", **SETTINGS)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"signs='apart'.*solver=SemiNMF\(\) finds concepts of either sign"):
         fj.explain(model, RED, signs="apart", solver=fj.SemiNMF(), **SETTINGS)
     with pytest.raises(ValueError, match=r"signs='mixed'.*has its signs apart already"):
@@ -194,7 +195,7 @@ def test_ranks_and_faithfulness_are_chosen_where_only_places_are_below_zero(sign
         return jnp.where(maps < 0.05, -0.02, maps)
 
     model = colour_model(features=features, fingerprint="colours-hard")
-    found = fj.explain(model, RED, "reddish", rank="auto", signs=signs, **(SETTINGS | {"faithfulness": "auto"}))
+    found = fj.explain(model, RED, "reddish", rank="auto", signs=signs, **{**SETTINGS, "faithfulness": "auto"})
     assert (found.pictures.collected.maps.min() < 0) == (signs == "mixed")
     assert found.provenance.settings.solver.startswith(solver)
     assert found.fit.rank_scan is not None
@@ -206,6 +207,7 @@ def test_signs_decide_the_solver_of_a_path_and_of_a_scan():
     rows = jnp.asarray(signed_features(jnp.asarray(RED[:12, :16, :16] / 255)).reshape(-1, 14)[::8])
     term = fj.Faithfulness(signed_model().head)
     path = fj.faithfulness_path(rows[:16], 3, term, rows[16:], weights=[0.0, 1.0])
+    assert path.solution is not None
     assert path.solution.dictionary.min() < 0
     assert fj.certify(term, rows[:16], path.solution).fitted.kl.shape == (16,)
     # Signs that only the images held out have count too.
@@ -333,7 +335,9 @@ def test_features_with_a_pullback_of_their_own_keep_it():
     own, plain = (fj.signs_apart(colour_model(features=each)) for each in (Own(), signed_features))
     cotangent = jnp.ones_like(plain.features(images))
     np.testing.assert_allclose(
-        own.features.vjp(images)[1](cotangent), forward_with_pullback(plain, images)[1](cotangent), atol=1e-6
+        own.features.vjp(images)[1](cotangent),  # pyright: ignore[reportFunctionMemberAccess]
+        forward_with_pullback(plain, images)[1](cotangent),
+        atol=1e-6,
     )
 
 

@@ -1,6 +1,7 @@
 """Concepts taken apart at earlier layers: planted parts are found, and the measures by hand."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,7 +63,8 @@ def test_spread_is_a_share_of_the_classs_own():
 
 
 def test_out_of_files_concepts_are_taken_apart_as_in_memory(explanation, monkeypatch):
-    earlier, settings = [layered_model("middle")], {"solver": fj.ADMM(rtol=0.0, max_steps=4), "batch": 8, **RANK}
+    earlier = [layered_model("middle")]
+    settings: dict[str, Any] = {"solver": fj.ADMM(rtol=0.0, max_steps=4), "batch": 8, **RANK}
     wanted = fj.recurse(explanation, earlier, **settings).recursion
     monkeypatch.setattr(rooms, "_PART", 1000)
     monkeypatch.setattr(rooms, "_SMALL", 0)
@@ -80,7 +82,7 @@ def test_out_of_files_concepts_are_taken_apart_as_in_memory(explanation, monkeyp
         np.testing.assert_allclose(ours.codes, theirs.codes, atol=1e-4 * theirs.codes.max())
         assert ours.floor == pytest.approx(theirs.floor, rel=1e-6)
     # A solver that moves all rows together has those of a concept in memory.
-    fj.recurse(explanation, earlier, memory=0, **settings | {"solver": fj.PaperAdam(max_steps=3)})
+    fj.recurse(explanation, earlier, memory=0, **{**settings, "solver": fj.PaperAdam(max_steps=3)})
     assert not isinstance(given[-1], fj.RowBlocks)
     with pytest.raises(ValueError, match="memory=-1 isn't a number of GiB"):
         fj.recurse(explanation, earlier, memory=-1)

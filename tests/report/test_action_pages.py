@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import itertools
 import json
 import re
 
@@ -81,9 +80,10 @@ def test_the_json_says_what_the_page_says(pages, explanation):
 @browser_only
 def test_a_browser_shows_them(pages):
     with chromium() as browser:
-        for page, theme, width in itertools.product(pages.values(), ("light", "dark"), (1400, 400)):
-            with shown(browser, page, theme, width):
-                pass
+        for page in pages.values():
+            for theme, width in (("light", 1400), ("light", 400), ("dark", 1400), ("dark", 400)):
+                with shown(browser, page, theme, width):
+                    pass
 
 
 @browser_only

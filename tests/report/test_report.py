@@ -44,6 +44,8 @@ def digest(content: str) -> str:
 class Attributes(html.parser.HTMLParser):
     """The names of all attributes in a page, by a reader of its own."""
 
+    names: set[str]
+
     @classmethod
     def of(cls, text: str) -> set[str]:
         found = cls()

@@ -1,6 +1,7 @@
 """What unfolds on an explanation's page: concepts in photographs, photographs, parts; with and without a script."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from face_jax.report import page as page_of_report
 from face_jax.report import photographs
 from face_jax.report.photographs import Photographs
 
-SETTINGS = {"rank": 4, "batch": 8, "faithfulness": None, "key": 0, "progress": False}
+SETTINGS: dict[str, Any] = {"rank": 4, "batch": 8, "faithfulness": None, "key": 0, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def page(explanation, tmp_path_factory):
 @pytest.fixture(scope="module")
 def recursive(tmp_path_factory):
     """The page of an explanation whose concepts were taken apart."""
-    found = fj.explain(layered_model("last"), warm_pictures(), "warm", **SETTINGS | {"rank": 3})
+    found = fj.explain(layered_model("last"), warm_pictures(), "warm", **{**SETTINGS, "rank": 3})
     earlier = [layered_model("middle"), layered_model("pixels")]
     found = fj.recurse(found, earlier, concepts=[0], rank=2, threshold=0.1, batch=8, progress=False)
     return fj.write_report(found, tmp_path_factory.mktemp("recursive"))
@@ -78,7 +79,7 @@ def test_a_page_of_a_hundred_photographs_and_25_concepts_is_below_5_mb(tmp_path,
     head = Affine(jnp.asarray(kernel), jnp.asarray([1e3, 0.0, 0.0], jnp.float32))
     model = colour_model(features=patches_of, head=head, preprocess=preprocess, fingerprint="patches of photographs")
     crops = fj.RandomCrops(per_image=2)
-    found = fj.explain(model, list(real_views(100)), 0, crops=crops, **SETTINGS | {"rank": 25, "batch": 20})
+    found = fj.explain(model, list(real_views(100)), 0, crops=crops, **{**SETTINGS, "rank": 25, "batch": 20})
     file = fj.write_report(found, tmp_path)
     text = file.read_text()
     assert text.count('class="photo"') == 100
@@ -99,7 +100,7 @@ def test_what_is_said_of_a_photograph_is_what_its_concepts_add(explanation):
     added = explanation.codes.mean((1, 2)) * (explanation.dictionary @ column)
     for shot in found.shots:
         marks = shot.marks
-        assert [abs(mark.adds) for mark in marks] == sorted((abs(mark.adds) for mark in marks), reverse=True)
+        assert [abs(mark.adds) for mark in marks] == sorted((abs(mark.adds) for mark in marks), reverse=True)  # pyright: ignore[reportArgumentType]
         for mark in marks:
             assert mark.adds == pytest.approx(added[shot.number - 1, mark.number - 1], rel=1e-4)
             assert mark.outline

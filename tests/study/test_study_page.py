@@ -112,7 +112,7 @@ def content_of(files) -> dict:
     return json.loads(re.search(r'id="content">(.*?)</script>', files.page.read_text(), re.DOTALL)[1])
 
 
-def answer_all(view, files, answers: dict[str, int] | None = None, check=None) -> list[str]:
+def answer_all(view, files, answers: dict[frozenset, int] | None = None, check=None) -> list[str]:
     """Goes through the page by keyboard alone; without answers, the first is taken. Gives the questions.
 
     Somebody thinks for a second before the first choice, changes it a second and a half later, and goes on after

@@ -110,7 +110,7 @@ def test_utility_before_and_after_draws_people_together(tmp_path):
     trials = [*utility("baseline"), *utility("explained")]
     generator = np.random.default_rng(0)
     for person in range(12):
-        good = generator.integers(1, 4)
+        good = int(generator.integers(1, 4))
         choices = {}
         for name, right in (("baseline", good), ("explained", good + 1)):
             for session in range(3):

@@ -1,6 +1,7 @@
 """Trials made from an explanation."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -154,7 +155,7 @@ def test_a_parent_must_be_named():
         fj.study.binary_trials(planted(), planted())
 
 
-SMALL = {"sessions": 2, "training": 3, "tests": 3, "batch": 8}
+SMALL: dict[str, Any] = {"sessions": 2, "training": 3, "tests": 3, "batch": 8}
 
 
 @pytest.fixture(scope="module")

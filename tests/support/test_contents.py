@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,7 @@ def module(folder, text=OWN, name="own_of_test"):
     file = folder / f"{name}.py"
     file.write_text(text)
     spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
     found = importlib.util.module_from_spec(spec)
     sys.modules[name] = found
     spec.loader.exec_module(found)
@@ -130,7 +132,7 @@ def test_arrays_count_by_their_numbers_where_objects_do_not_show_them():
 
 
 def test_values_within_themselves_end(tmp_path):
-    first, second = [1], [2]
+    first, second = list[Any]([1]), list[Any]([2])
     first.append(first)
     second.append(second)
     assert of(first) != of(second)

@@ -115,7 +115,7 @@ def test_more_crops_than_could_be_held_are_refused_before_they_are_drawn(monkeyp
     seen = survey(colour_model(), photographs(RED), batch=8).kept
     monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
     check_crops(fj.RandomCrops(per_image=1000), [(32, 40)] * 6, seen)
-    check_crops(lambda shapes, *, key: None, [(32, 40)] * 6, seen)
+    check_crops(lambda shapes, *, key: None, [(32, 40)] * 6, seen)  # pyright: ignore[reportArgumentType]
     said = r"crops=RandomCrops\(per_image=1000000, .*\) of 6 photographs, 6,000,000 crops of 14 channels, would need"
     with pytest.raises(NotEnoughMemoryError, match=said):
         check_crops(fj.RandomCrops(per_image=1_000_000), [(32, 40)] * 6, seen)

@@ -48,16 +48,16 @@ def test_anything_else_is_refused(progress):
 def test_the_line_says_how_far_it_is(monkeypatch):
     times = iter([0.0, 0.5, 2.0, 2.0, 2.0, 2.05, 3.0, 3.0, 3.0, 3.0])
     monkeypatch.setattr(progress_line.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
     with line("Crops", 3) as advance:
         for _ in range(3):
             advance(1)
-    told = sys.stderr.getvalue()
+    told = written.getvalue()
     assert told == "\rCrops: 2 of 3, 2 s\rCrops: 3 of 3, 3 s\n"
 
 
 def test_work_that_is_done_at_once_says_nothing(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
     with line("Crops", 3) as advance:
         advance(3)
-    assert sys.stderr.getvalue() == ""
+    assert written.getvalue() == ""

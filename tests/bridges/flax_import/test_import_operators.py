@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the import of torch modules needs the torch extra")
+pytest.importorskip("torch", reason="the import of torch modules needs the torch extra")
 
-from face_jax.bridges.flax_import import to_flax  # noqa: E402
-from face_jax.bridges.flax_import.check import relative_error, to_jax  # noqa: E402
-from side_by_side import SideBySide  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402, N812
+import torch
+from face_jax.bridges.flax_import import to_flax
+from face_jax.bridges.flax_import.check import relative_error, to_jax
+from side_by_side import SideBySide
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 
 class Lambda(nn.Module):
@@ -30,7 +31,7 @@ class Lambda(nn.Module):
         return self.function(x)
 
 
-def conv(*arguments: int, **options: object) -> nn.Module:
+def conv(*arguments: int | tuple[int, int], **options: object) -> nn.Module:
     torch.manual_seed(0)
     return nn.Conv2d(*arguments, **options)  # pyright: ignore[reportArgumentType]
 
@@ -177,7 +178,7 @@ def test_derivatives_on_the_bounds_are_those_of_torch(name: str) -> None:
     network = to_flax(module, points, check=False)
     ours = jax.grad(lambda x: network(x).sum())(to_jax(points))
     module(points.requires_grad_()).sum().backward()
-    np.testing.assert_allclose(ours, points.grad, atol=1e-12)
+    np.testing.assert_allclose(ours, np.asarray(points.grad), atol=1e-12)
 
 
 def _shifted_windows(x: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-torch = pytest.importorskip("torch", reason="the import of torch modules needs the torch extra")
+pytest.importorskip("torch", reason="the import of torch modules needs the torch extra")
 
-from face_jax.bridges.flax_import import (  # noqa: E402
+import torch
+from face_jax.bridges.flax_import import (
     ExportError,
     ImportedNetwork,
     ImportMismatchError,
@@ -24,11 +25,11 @@ from face_jax.bridges.flax_import import (  # noqa: E402
     table,
     to_flax,
 )
-from face_jax.bridges.flax_import.check import relative_error, to_jax  # noqa: E402
-from torch import fx, nn  # noqa: E402
+from face_jax.bridges.flax_import.check import relative_error, to_jax
+from torch import fx, nn
 
-from face_jax.faithfulness import Faithfulness  # noqa: E402
-from face_jax.model import Head  # noqa: E402
+from face_jax.faithfulness import Faithfulness
+from face_jax.model import Head
 
 
 class Small(nn.Module):
@@ -266,7 +267,7 @@ def test_under_inference_mode(expected: torch.Tensor, small: Small) -> None:
 
 
 def test_channels_last_memory_changes_nothing(expected: torch.Tensor) -> None:
-    module = Small().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = Small().to(memory_format=torch.channels_last)
     network = to_flax(module, pictures(2).to(memory_format=torch.channels_last))
     assert relative_error(network(last(pictures(4))), expected) <= 1e-6
 

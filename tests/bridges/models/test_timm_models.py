@@ -2,6 +2,7 @@
 
 import re
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,19 @@ import timm
 import torch
 from face_jax.bridges.models import UnknownModelError, WeightsError
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 
 import face_jax as fj
 from face_jax import bridges
 
-SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 NAMES = {"n1": "cat, tabby", "n2": "dog", "n3": "fish"}
+
+
+def transform_of(**settings) -> Any:
+    return create_transform(**settings, is_training=False)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +53,8 @@ def test_a_name_brings_timms_model_preprocessing_and_classes(name):
     assert len(loaded.classes) == loaded.model.num_classes == 1000
     assert loaded.classes[281] == "tabby"
     pixels = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
-    config = timm.data.resolve_model_data_config(loaded.model)
-    expected = timm.data.create_transform(**config, is_training=False)(Image.fromarray(pixels))
+    config = resolve_model_data_config(loaded.model)
+    expected = transform_of(**config)(Image.fromarray(pixels))
     np.testing.assert_allclose(loaded.preprocess(pixels)[0], expected.movedim(0, -1), rtol=0, atol=1e-5)
     assert loaded.preprocess.mean == tuple(config["mean"])
 
@@ -59,7 +66,7 @@ def test_timms_ways_of_cropping_are_followed(tmp_path, mode):
     preprocess = bridges.load(tmp_path).preprocess
     assert isinstance(preprocess.resize, int) == (mode == "center")
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    transform = transform_of(**resolve_model_data_config(model))
     expected = transform(Image.fromarray(pixels))
     np.testing.assert_allclose(preprocess(pixels)[0], expected.movedim(0, -1), rtol=0, atol=1e-5)
 

@@ -183,7 +183,7 @@ def test_efficientnet_lite0_has_its_weights_with_it():
     tensor = torch.from_numpy(images).movedim(-1, 1)
     with torch.no_grad():
         # The package's own function for the same activations: the shared ReLU6 is taken at its last run.
-        own = loaded.model.extract_features(tensor).movedim(1, -1)
+        own = loaded.model.extract_features(tensor).movedim(1, -1)  # pyright: ignore[reportCallIssue]
         expected = loaded.model(tensor)
     np.testing.assert_allclose(maps, own, atol=1e-4)
     np.testing.assert_allclose(split.head(maps), expected, atol=1e-3)

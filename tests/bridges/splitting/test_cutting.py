@@ -10,6 +10,7 @@ import torchvision
 from face_jax.bridges.splitting.dominators import NotACutError
 from face_jax.bridges.splitting.finding import UnknownLayerError
 from face_jax.bridges.splitting.tracing import UntraceableModelError
+from face_jax.bridges.torch_features import features_of
 from torch import nn
 
 from face_jax import bridges
@@ -88,6 +89,7 @@ def test_tokens_are_maps_on_their_grid_and_the_class_token_is_beside_them():
 def test_affine_head_has_the_linear_layers_very_numbers():
     model = small.randomized(small.Plain())
     head = bridges.split(model, "body", preprocess=EIGHT).head
+    assert isinstance(head, Affine)
     np.testing.assert_array_equal(head.kernel, model.fc.weight.detach().numpy().T)
     np.testing.assert_array_equal(head.bias, model.fc.bias.detach().numpy())
     assert head.kernel.dtype == jnp.float32
@@ -96,6 +98,7 @@ def test_affine_head_has_the_linear_layers_very_numbers():
 def test_affine_head_keeps_its_numbers_when_torch_trains_on():
     model = small.randomized(small.Plain())
     head = bridges.split(model, "body", preprocess=EIGHT).head
+    assert isinstance(head, Affine)
     before = np.array(head.kernel), np.array(head.bias)
     with torch.no_grad():
         model.fc.weight.add_(1)
@@ -151,6 +154,7 @@ def test_half_precision_comes_out_as_float32(dtype):
         expected = model.body(torch.from_numpy(IMAGES).to(dtype).movedim(-1, 1)).float().movedim(1, -1)
     # Bit for bit up to the rounding of a differently ordered sum in half precision.
     np.testing.assert_allclose(maps, expected, atol=float(8 * torch.finfo(dtype).eps * expected.abs().max()))
+    assert isinstance(split.head, Affine)
     assert split.head.kernel.dtype == jnp.float32
 
 
@@ -252,8 +256,8 @@ def test_fingerprints_of_one_model_are_the_same_however_often_it_is_split_or_bui
 
 def test_fingerprints_of_exported_models_see_numbers_in_the_code():
     class Scaled(small.Branching):
-        def forward(self, x):
-            return super().forward(x, 3.0)
+        def forward(self, x, scale=3.0):
+            return super().forward(x, scale)
 
     split, other = (
         bridges.split(small.randomized(build()), "act", preprocess=EIGHT) for build in (small.Branching, Scaled)
@@ -358,7 +362,7 @@ def test_model_on_cuda():
     model = small.randomized(small.Plain()).double()
     expected = logits(model, IMAGES)
     split = bridges.split(model.cuda(), "body.2", preprocess=EIGHT)
-    assert split.features.device.type == "cuda"
+    assert features_of(split).device.type == "cuda"
     np.testing.assert_allclose(split.head(split.features(IMAGES)), expected, rtol=1e-9)
 
 

@@ -38,7 +38,7 @@ class Sigmoids(nn.Module):
         return self.act(z).flatten(1)
 
 
-def network(classes, end=None, build=small.Plain):
+def network(classes, end=None, build: type = small.Plain):
     body = build(classes=classes) if build is small.Plain else build()
     return small.randomized(body if end is None else Ending(body, end)).double().eval()
 
@@ -218,10 +218,10 @@ def test_loaded_networks_know_what_their_logits_mean():
     assert bridges.load(network(5, nn.Sigmoid()), preprocess=EIGHT).split("body.body").outputs == fj.MultiLabel()
     named = bridges.load("resnet18", weights=None, classes=["cat"])
     assert named.classes == ("not cat", "cat")
-    assert named.model.fc.out_features == 1
+    assert named.model.fc.out_features == 1  # pyright: ignore[reportAttributeAccessIssue]
     assert bridges.load("resnet18", weights=None, classes=["cat"], multi_label=True).classes == ("cat",)
     with pytest.raises(ValueError, match="multi_label='yes' is neither True nor False"):
-        bridges.split(network(5), "body", preprocess=EIGHT, multi_label="yes")
+        bridges.split(network(5), "body", preprocess=EIGHT, multi_label="yes")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_imported_head_and_the_concept_module_take_one_logit():
@@ -230,6 +230,7 @@ def test_the_imported_head_and_the_concept_module_take_one_logit():
     images = IMAGES.astype(np.float32)
     maps = split.features(images)
     tensor = torch.from_numpy(np.array(maps)).movedim(-1, 1)
+    assert isinstance(split.head, bridges.TorchHead)
     imported = bridges.to_flax(split.head.module, tensor)
     expected = np.asarray(split.head(maps))
     np.testing.assert_allclose(imported(maps), expected, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """The channels' axis: found in networks that move it about, however they write that."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import small_models as small
@@ -147,7 +149,7 @@ def activation(model, layer):
 @pytest.mark.parametrize(("move", "axis", "places"), MOVES, ids=[move.__name__ for move, *_ in MOVES])
 def test_channels_come_last_wherever_they_were(move, axis, places):
     model = small.randomized(Moving(move, places))
-    grid = {"grid": (8, 1)} if move in NEW_TOKENS else {}
+    grid: dict[str, Any] = {"grid": (8, 1)} if move in NEW_TOKENS else {}
     maps = np.asarray(bridges.split(model, "act", preprocess=EIGHT, **grid).features(IMAGES))
     expected = activation(model, "act").movedim(axis, -1)
     if expected.ndim == 3:
@@ -163,7 +165,7 @@ def test_channels_come_last_in_exported_networks_as_well(move, axis, places):
             return super().forward(x if x.shape[-1] > 4 else 2 * x)  # control flow, which symbols can't follow
 
     model = small.randomized(Exported(move, places))
-    grid = {"grid": (8, 1)} if move in NEW_TOKENS else {}
+    grid: dict[str, Any] = {"grid": (8, 1)} if move in NEW_TOKENS else {}
     maps = np.asarray(bridges.split(model, "act", preprocess=EIGHT, **grid).features(IMAGES))
     expected = activation(model, "act").movedim(axis, -1)
     np.testing.assert_allclose(maps.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from face_jax import bridges
 from face_jax.attribution import attribution_method
 
 
-def network(channels: int) -> nn.Module:
+def network(channels: int) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(channels, 6, 4, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)

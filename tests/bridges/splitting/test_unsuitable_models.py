@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import small_models as small
 import torch
+from face_jax.bridges.torch_features import features_of
 from torch import nn
 
 from face_jax import HALS, bridges, explain
@@ -186,7 +187,9 @@ def test_pictures_of_another_size_are_told_with_how_to_give_it():
             ValueError, match=r"doesn't take (16|224) × .* pixels of 3 colours \(RuntimeError: mat1 .*size="
         ):
             call()
-    assert bridges.split(model, "act", preprocess=EIGHT).head.grid == (8, 8)
+    head = bridges.split(model, "act", preprocess=EIGHT).head
+    assert isinstance(head, bridges.TorchHead)
+    assert head.grid == (8, 8)
 
 
 def test_a_head_without_a_derivative_is_refused_when_it_is_split():
@@ -215,7 +218,7 @@ def test_a_head_without_a_derivative_is_refused_when_it_is_split():
     assert set(bridges.non_negative_layers(model, near="late", size=8)) <= set(listed)
     images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
     with pytest.raises(ValueError, match="detaches its activations from the images"):
-        behind.features.vjp(images)
+        features_of(behind).vjp(images)
     assert behind.head.affine
 
 
@@ -235,8 +238,8 @@ def test_a_non_negative_solver_is_refused_at_a_signed_layer_before_any_picture()
     split = bridges.split(small.randomized(small.Plain()), "body.4", preprocess=EIGHT)
     assert split.lowest < 0
     assert bridges.split(small.randomized(small.Plain()), "body", preprocess=EIGHT).lowest == 0
-    counted = Counted(split.features.module)
-    split.features.module = counted
+    counted = Counted(features_of(split).module)
+    features_of(split).module = counted
     with pytest.raises(SignedActivationsError, match=r"leave solver out.*choose a layer without such: body, body\.2"):
         explain(split, PICTURES, rank=2, solver=HALS())
     assert counted.images == 0

@@ -118,6 +118,10 @@ def test_shuffled_modules_keep_their_values():
 class Gain(nn.Module):
     """A number of its own, statistics that are saved, a table that isn't, and a mask."""
 
+    mean: torch.Tensor
+    mask: torch.Tensor
+    table: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor([3.0]))

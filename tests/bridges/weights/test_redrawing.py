@@ -1,12 +1,17 @@
 """That nothing trained is left, wherever a network keeps its weights."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from face_jax.bridges import TorchHead
+from face_jax.bridges.torch_features import features_of
 from face_jax.bridges.weights.randomizing import Reinitialized, Shuffled, randomized
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from face_jax.heads import Affine
 from face_jax.model import Preprocess
 
 OPTIONS = {"preprocess": Preprocess(size=8, resize=8), "steps": 1}
@@ -39,8 +44,8 @@ class PartlyReset(nn.Conv2d):
         if hasattr(self, "levels"):
             self.levels[0].zero_()
 
-    def forward(self, x):
-        return super().forward(x) * self.gain[:, None, None] + self.levels.sum(0)[:, None, None]
+    def forward(self, input):
+        return super().forward(input) * self.gain[:, None, None] + self.levels.sum(0)[:, None, None]
 
 
 class ResetWithArgument(nn.Module):
@@ -57,6 +62,9 @@ class ResetWithArgument(nn.Module):
 
 class OtherNumbers(nn.Module):
     """Complex and whole numbers, a short integer table of weights, positions, and a tensor that nobody registered."""
+
+    short: torch.Tensor
+    position: torch.Tensor
 
     def __init__(self):
         super().__init__()
@@ -114,7 +122,7 @@ NETWORKS = {
 }
 
 
-def trained(build):
+def trained(build) -> Any:
     torch.manual_seed(0)
     model = Colours()
     build(model)
@@ -122,7 +130,7 @@ def trained(build):
         model.train()(IMAGES)
         for part in model.modules():
             if isinstance(getattr(part, "bias", None), nn.Parameter):
-                part.bias.normal_()
+                part.bias.normal_()  # pyright: ignore[reportCallIssue]
     return model.eval()
 
 
@@ -144,8 +152,9 @@ def test_every_number_that_was_trained_is_another_one(network, fresh):
     before = {name: tensor.clone() for name, tensor in tensors(model).items()}
     *_, (title, last) = randomized(model, "act", fresh=fresh, **OPTIONS)
     assert title == "all at once"
-    after = tensors(last.features.module)
+    after = tensors(features_of(last).module)
     if not last.head.affine:
+        assert isinstance(last.head, TorchHead)
         after |= tensors(last.head.module)
     compared = [name for name in after if name in before and not name.endswith(("position", "num_batches_tracked"))]
     assert compared
@@ -155,6 +164,7 @@ def test_every_number_that_was_trained_is_another_one(network, fresh):
     images = IMAGES.movedim(1, -1).numpy()
     assert np.isfinite(np.asarray(last.head(last.features(images)))).all()
     if last.head.affine:
+        assert isinstance(last.head, Affine)
         own = model.fc.weight.detach().numpy().T
         assert np.abs(np.asarray(last.head.kernel) - own).max() > 1e-3
 
@@ -175,16 +185,17 @@ def test_elements_that_a_reset_leaves_alone_are_drawn():
 def test_spectral_norms_are_one_with_the_new_weights(norm):
     model = trained(replaced("conv", norm))
     *_, (_, last) = randomized(model, "act", **OPTIONS)
-    network = last.features.module
+    network = features_of(last).module
     with torch.no_grad():
         network(IMAGES)
-    weight = network.get_submodule("conv").weight.detach().flatten(1)
+    weight = network.get_submodule("conv").weight.detach().flatten(1)  # pyright: ignore[reportCallIssue]
     assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, rel=1e-2)
 
 
 def test_orthogonal_weights_stay_orthogonal():
     model = trained(replaced("fc", parametrizations.orthogonal))
     *_, (_, last) = randomized(model, "act", **OPTIONS)
+    assert isinstance(last.head, Affine)
     kernel = np.asarray(last.head.kernel)
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(4), atol=1e-5)
 
@@ -215,7 +226,7 @@ def test_a_table_that_its_reset_makes_again_is_no_error():
             return x + self.table[:, None, None]
 
     *_, (_, last) = randomized(trained(behind(Table)), "act", **OPTIONS)
-    assert torch.equal(last.features.module.state_dict()["conv.1.table"], torch.sin(torch.arange(6.0)))
+    assert torch.equal(features_of(last).module.state_dict()["conv.1.table"], torch.sin(torch.arange(6.0)))
 
 
 def test_a_rule_that_leaves_weights_is_refused_by_their_name():
@@ -233,7 +244,7 @@ def test_a_rule_that_leaves_weights_is_refused_by_their_name():
 
 def test_a_reset_that_fails_is_named():
     class Failing(ResetWithArgument):
-        def reset_parameters(self):
+        def reset_parameters(self, spread=1.0):
             raise RuntimeError("call setup() first")
 
     with pytest.raises(ValueError, match=r"conv\.1 \(Failing\) can't be drawn again .*call setup\(\) first"):

@@ -117,6 +117,7 @@ def test_a_root_by_newtons_method_moves_as_the_derivative_says(problem):
     )
     assert bool(stats.result.successful)
     (term,) = by_objective.terms
+    assert isinstance(term.term, Faithfulness)
     gradients = (by_activations, term.weight, term.term.head.kernel)
     parts = [float(jnp.sum(g * way)) for g, way in zip(gradients, ways, strict=True)]
     assert all(abs(part) > 0.01 for part in parts), "activations, weight and head all matter"

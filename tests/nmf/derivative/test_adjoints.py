@@ -111,7 +111,7 @@ def loss_of(activations, objective, solver, start, adjoint):
     return jnp.sum(CODES * found.codes) + jnp.sum(DICTIONARY * found.dictionary)
 
 
-def loss_from(solution, solver=SOLVER, adjoint=EXACT):
+def loss_from(solution, solver=SOLVER, adjoint: ImplicitAdjoint | UnrolledAdjoint | StopGradient = EXACT):
     start = raw(solution)
     return lambda activations, objective: loss_of(activations, objective, solver, start, adjoint)
 
@@ -203,7 +203,7 @@ def test_wrong_derivatives_are_caught(monkeypatch, wrong):
         monkeypatch.setattr(Conditions, "free", _all_free)
     solution = factorize(A, RANK, solver=SOLVER)
     # A function of its own: `jit` would know the right derivative of the other one from before.
-    by_hand = jax.jit(lambda *arrays: vector_products._implicit_vjp.__wrapped__(200, *arrays))
+    by_hand = jax.jit(lambda *arrays: vector_products._implicit_vjp.__wrapped__(200, *arrays))  # pyright: ignore[reportAttributeAccessIssue]
     (gradient, _), _ = by_hand(Conditions(A, PLAIN, jnp.asarray(1e-13)), solution, (CODES, DICTIONARY))
     expected = central(loss_from(solution), A, PLAIN, directions(PLAIN))
     error = abs(jnp.sum(gradient * DIRECTION) - expected) / abs(expected)

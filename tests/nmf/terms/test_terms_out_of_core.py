@@ -1,5 +1,7 @@
 """Faithful factorizations of rows in blocks: the steps in memory, with predictions made from the blocks."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_blocks_are_factorized_faithfully_as_memory_is(tmp_path, monkeypatch):
 
 def goes_on_with_the_same_bits(whole, folder, monkeypatch):
     pytest.importorskip("orbax.checkpoint", reason="Orbax is optional")
-    given = {"objective": OBJECTIVE, "solver": SOLVER, "checkpoint": fj.Checkpoint(folder, steps=2)}
+    given: dict[str, Any] = {"objective": OBJECTIVE, "solver": SOLVER, "checkpoint": fj.Checkpoint(folder, steps=2)}
     save = keeping.Keeper.save
 
     def killed(self, step, *more):
@@ -60,7 +62,7 @@ def goes_on_with_the_same_bits(whole, folder, monkeypatch):
     np.testing.assert_array_equal(found.codes, whole.codes)
     # Fewer steps than the first ones without the terms would have begun elsewhere.
     with pytest.raises(fj.CheckpointError, match="another problem: its solver"):
-        fj.factorize(blocks(), RANK, **given | {"solver": fj.ADMM(max_steps=7)})
+        fj.factorize(blocks(), RANK, **{**given, "solver": fj.ADMM(max_steps=7)})
 
 
 def test_few_rows_are_factorized_as_in_memory_with_all_that_is_done_there():
