@@ -14,6 +14,8 @@ from .output import SAY, bars, errors_in_words
 _EXPLANATION = pathlib.Path("face-jax-report")
 _SUSPECTS = 3
 _WEIGHTS = "edited.safetensors"
+# The status after an edit whose weights were asked for and aren't written; the page is. Wrong options end with 2.
+_NO_WEIGHTS = 3
 
 Explained = Annotated[
     pathlib.Path, typer.Option("--explanation", help="The folder that face-jax explain wrote (its --out).")
@@ -125,7 +127,11 @@ def edit(
     ] = pathlib.Path("face-jax-edit"),
     seed: Seed = 0,
 ) -> None:
-    """Take concepts out of a model, and measure what that does on labelled photographs, beside controls."""
+    """Take concepts out of a model, and measure what that does on labelled photographs, beside controls.
+
+    Ends with 0 where the page is written, whatever it recommends, and with 3 where a linear edit's weights are not
+    written beside it: it isn't recommended, or isn't in the weights of a last layer.
+    """
     with errors_in_words(), interruptible():
         if labels is None:
             raise ValueError("--labels is needed: what an edit does can only be told on labelled photographs")
@@ -148,14 +154,18 @@ def edit(
             asked["along"] = _along(found, images, along, source, labels, asked)
         effect = measure_edit(found, source, labels, **asked, draws=draws, key=seed, progress=bars)
         if codes == "linear" and (effect.recommended or anyway):
-            notes = [_saved(edit_model(found.model, found, **asked), loaded, out)]
+            written, note = _saved(edit_model(found.model, found, **asked), loaded, out)
+            notes = [note]
             if not effect.recommended:
                 notes.insert(0, "The edit isn't recommended, and its weights were asked for all the same (--anyway).")
         else:
+            written = False
             notes = _without_weights(effect.recommended, out)
         for line in (effect.verdict, *notes):
             SAY.print(line, markup=False)
         print(write_edit(found, effect, out, notes=notes, report=_report(explanation)))
+        if codes == "linear" and not written:
+            raise typer.Exit(_NO_WEIGHTS)
 
 
 def compare(
@@ -287,8 +297,8 @@ def _without_weights(recommended: bool, out: pathlib.Path) -> list[str]:
     return notes
 
 
-def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
-    """Weights of the edited network in a file, where it's the same architecture; what to say of it."""
+def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> tuple[bool, str]:
+    """Weights of the edited network in a file, where it's the same architecture; whether, and what to say of it."""
     from safetensors.torch import save_file
 
     from face_jax import bridges
@@ -297,7 +307,7 @@ def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
 
     module = bridges.edited_module(edited, loaded.model)
     if isinstance(module, bridges.EditedNetwork):
-        return (
+        return False, (
             "The edit isn't in the weights of a last layer here; face_jax.bridges.edited_module gives it as a module."
         )
     with put_together(folder_of(out)) as new:
@@ -308,4 +318,4 @@ def _saved(edited: Any, loaded: Any, out: pathlib.Path) -> str:
         mode = file.stat().st_mode
         save_file(state, file)
         file.chmod(mode)
-    return f"The edited weights, of the same architecture, are in {_WEIGHTS}."
+    return True, f"The edited weights, of the same architecture, are in {_WEIGHTS}."

@@ -147,11 +147,11 @@ def weights(folder, monkeypatch):
     monkeypatch.setattr(actions, "_loaded", lambda *_: (found, types.SimpleNamespace(model=network)))
     monkeypatch.chdir(folder)
 
-    def run(out, *more, recommended):
+    def run(out, *more, recommended, ends=0):
         monkeypatch.setattr(measured.EditEffect, "recommended", recommended)
         words = ["edit", "--remove", "1", "--labels", "labels.csv", "--draws", "1", "--out", out, *more]
         done = CliRunner().invoke(app, words)
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == ends, done.output
         page = html.unescape((folder / out / "edit.html").read_text())
         notes = json.loads((folder / out / "edit.json").read_text())["notes"]
         # The terminal, the page and the JSON say the same.
@@ -165,13 +165,13 @@ def weights(folder, monkeypatch):
 
 def test_weights_are_written_only_of_what_is_recommended_or_asked_for_anyway(weights):
     network, run = weights
-    out, said = run("linear", "--codes", "linear", recommended=False)
+    out, said = run("linear", "--codes", "linear", recommended=False, ends=3)
     assert sorted(file.name for file in out.iterdir()) == ["edit.html", "edit.json"]
     assert "No weights are written, as the edit isn't recommended" in said
     out, said = run("linear", "--codes", "linear", "--anyway", recommended=False)
     assert "isn't recommended, and its weights were asked for all the same" in said
     assert "are in edited.safetensors" in said
-    _, said = run("linear", "--codes", "linear", recommended=False)
+    _, said = run("linear", "--codes", "linear", recommended=False, ends=3)
     assert "edited.safetensors in this folder is of an earlier run" in said
     out, said = run("good", "--codes", "linear", recommended=True)
     assert said == "The edited weights, of the same architecture, are in edited.safetensors."
@@ -181,6 +181,15 @@ def test_weights_are_written_only_of_what_is_recommended_or_asked_for_anyway(wei
     assert (out / "edited.safetensors").stat().st_mode == (out / "edit.html").stat().st_mode
     out, said = run("exact", recommended=True)
     assert "the same command with --codes linear" in said
+    assert sorted(file.name for file in out.iterdir()) == ["edit.html", "edit.json"]
+    # No weights were asked for: advice against the edit is what the command is for.
+    run("exact", recommended=False)
+
+
+def test_an_edit_that_is_in_no_last_layer_says_that_its_weights_are_not_written(weights, monkeypatch):
+    monkeypatch.setattr(bridges, "edited_module", lambda *_: bridges.EditedNetwork.__new__(bridges.EditedNetwork))
+    out, said = weights[1]("whole", "--codes", "linear", recommended=True, ends=3)
+    assert said.startswith("The edit isn't in the weights of a last layer here")
     assert sorted(file.name for file in out.iterdir()) == ["edit.html", "edit.json"]
 
 
