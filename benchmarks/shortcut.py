@@ -3,10 +3,10 @@
 One class of a small classifier (the first half of EfficientNet-Lite0, frozen, and a linear head on its averages that
 is trained here) carries a magenta border in most of its training photographs. For each seed the head is trained, the
 class explained, and concepts are taken out: the one that the explanation ranks first, the one that misleads the model
-most in photographs that it gets wrong (`fj.misled`), or all that mislead it and whose maps lie on the border; and, with
-the first or all of these, what goes with them in photographs of other classes (`fj.erasing_directions`), some of which
-have the border. What could be had at most is told by the border's own direction, which nobody knows in practice: what
-the same photographs of other classes differ by with it and without it.
+most in photographs that it gets wrong (`fj.misled`, `fj.suspects`), or all that mislead it and whose maps lie on the
+border; and, with the first or all of these, what goes with them in photographs of other classes
+(`fj.erasing_directions`), some of which have the border. What could be had at most is told by the border's own
+direction, which nobody knows in practice: what the same photographs of other classes differ by with it and without it.
 Photographs are never written anywhere; activations of whole ones are kept in .cache.
 
     python benchmarks/shortcut.py --data ../shared/data --seeds 10 --out shortcut.json
@@ -208,15 +208,17 @@ def run(seed: int, model, pixels, labels, plain, marked, share: float) -> list[S
     others = train[labels[train] != target]
     others, rest = others[:24], others[24:60]
     wrong = fj.misled(explanation, tagged(pixels[others]), labels[others], key=seed, progress=False)
-    adds = np.mean([why.parts.concepts for why in wrong], axis=0) if wrong else np.zeros(8)
+    # Of fewer than two photographs no mean is told: then it's the first concept.
+    ranked = fj.suspects(wrong, key=seed) if len(wrong) > 1 else ()
+    most = ranked[0].concept if ranked else 0
     # Those that mislead, as far as their maps lie on the border.
-    there = [at for at in np.argsort(-adds).tolist() if adds[at] > 0 and shares[at] > 0.75] or [int(adds.argmax())]
+    there = [each.concept for each in ranked if each.adds.value > 0 and shares[each.concept] > 0.75] or [most]
     # Other photographs of the half that the model was trained on, some with the border and some without it.
     asked = np.concatenate([tagged(pixels[others]), pixels[rest]])
     known_labels = labels[np.concatenate([others, rest])].tolist()
     for chosen, numbers, codes, whole in (
         ("the first", [0], "exact", False),
-        ("misleads most", [int(adds.argmax())], "exact", False),
+        ("misleads most", [most], "exact", False),
         ("all that mislead, on the border", there, "exact", False),
         ("all that mislead, on the border", there, "linear", False),
         ("misleads most, of those on the border", there[:1], "exact", True),

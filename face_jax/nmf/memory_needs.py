@@ -55,7 +55,7 @@ def check_room(activations: Any, rank: Any, doing: str, *, wholes: float, codes:
 def check_room_of_many(matrices: Sequence[Any]) -> None:
     """Raises `NotEnoughMemoryError` for matrices that can't all be copied into memory."""
     once = {id(matrix): matrix for matrix in matrices if not isinstance(matrix, jax.Array)}
-    size = sum(math.prod(each.shape) * (_itemsize(each) or 0) for each in once.values() if _itemsize(each))
+    size = sum(math.prod(each.shape) * width for each in once.values() if (width := _itemsize(each)))
     if size >= _LARGE:
         check_memory(
             size,
