@@ -47,6 +47,7 @@ TABLES: dict[str, tuple[str, Callable[..., Made]]] = {
     "faithfulness": ("Faithfulness and complexity (FACE, table 2)", tables_of_scores.faithfulness),
     "published": ("The papers' own rules", tables_of_scores.published),
     "lambda": ("λ (FACE, table 4 and figure 4)", tables_of_lambda.weights),
+    "searched": ("λ searched, λ at its balance", tables_of_lambda.searched),
     "starts": ("Starts (FACE, table 5)", tables_of_lambda.starts),
     "losses": ("Losses (FACE, table 6)", tables_of_lambda.losses),
     "ace": ("ACE (FACE, table 7)", tables_of_scores.ace),
