@@ -12,6 +12,7 @@ import scipy.stats
 
 from face_jax import methods
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SquaredLogits
+from face_jax.faithfulness.losses import loss_for
 from face_jax.nmf import NNDSVD, Random, SquaredError
 
 from .materials import Material
@@ -150,8 +151,9 @@ def _rules(asked: Asked) -> dict[str, Callable[[Material], dict[str, Any]]]:
             rows = maps.mean(axis=(1, 2)) if material.model.head.affine else maps.reshape(-1, maps.shape[-1])
             bank = methods.NMF().fit(rows, min(asked.rank, len(rows) // 2), jax.random.key(0))
             head = material.pictures.head(material.model.head)
-            weight = share * balance(head, rows, maps, bank.dictionary)
-            objective = SquaredError() + weight * Faithfulness(material.model.head)
+            loss = loss_for(material.model.outputs)
+            weight = share * balance(head, rows, maps, bank.dictionary, loss)
+            objective = SquaredError() + weight * Faithfulness(material.model.head, loss=loss)
             return {"inference": methods.ByObjective(objective)}
 
         return settings
