@@ -223,8 +223,8 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=pathlib.Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument(
         "--settings", nargs="+", choices=["imagenet", "coco", "celeba", "celeba-as-labels"],
-        help="data sets, CelebA's four attributes also each by itself; imagenet, or a stand-in for form only where there "
-        "is none",
+        help="data sets, CelebA's four attributes also each by itself; imagenet, or a stand-in for form only where "
+        "there is none",
     )  # fmt: skip
     parser.add_argument(
         "--network", nargs="+", default=["lite0"], help=f"{', '.join(KNOWN)}, or what bridges.load knows"
