@@ -124,6 +124,21 @@ def test_the_kl_term_is_told_in_differences_to_no_term(red, asked, tmp_path):
     assert "coherence" in text
 
 
+def test_what_a_search_chose_is_told_beside_the_balance_and_as_a_share_of_nmf(red, asked, tmp_path, monkeypatch):
+    lambdas = of("papers.tables_of_lambda")
+    # A search needs more photographs; what's told of its results is the same.
+    monkeypatch.setattr(methods, "FACE", lambda name: methods.NMF(name=name, start=fj.Random()))
+    monkeypatch.setattr(lambdas, "AtShare", lambda share, label: methods.NMF(name=label))
+    (text,) = of("paper_tables").run(["searched"], asked, [red], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "squares-toy-searched.json").read_text())
+    kl = {row["method"]: row["kl"] for row in record["rows"]}
+    assert len(kl) == 3 + len(of("papers.runs").CONTROLS)
+    for row in record["rows"]:
+        ratio = f"{kl[row['method']] / kl['NMF']:.2f}"
+        assert row["kl_of_nmf"] == f"{ratio} ({ratio} to {ratio})"
+    assert "| FACE, λ searched |" in text
+
+
 def test_orders_are_those_of_what_can_be_told_apart():
     numbers = ("relative_error", "kl", "agreement", "c_insertion", "c_deletion", "c_gini")
     noise, apart = np.random.default_rng(0).normal(size=(3, 10)) * 1e-2, np.tile([0.02, -0.01, -0.02, 0.01, 0.01], 2)
