@@ -47,6 +47,7 @@ TABLES: dict[str, tuple[str, Callable[..., Made]]] = {
     "faithfulness": ("Faithfulness and complexity (FACE, table 2)", tables_of_scores.faithfulness),
     "published": ("The papers' own rules", tables_of_scores.published),
     "lambda": ("λ (FACE, table 4 and figure 4)", tables_of_lambda.weights),
+    "searched": ("λ searched, λ at its balance", tables_of_lambda.searched),
     "starts": ("Starts (FACE, table 5)", tables_of_lambda.starts),
     "losses": ("Losses (FACE, table 6)", tables_of_lambda.losses),
     "ace": ("ACE (FACE, table 7)", tables_of_scores.ace),
@@ -119,11 +120,12 @@ def settings_of(arguments: argparse.Namespace) -> list[photographs.Labelled]:
     """
     found = []
     for name in arguments.settings or ["imagenet"]:
-        one = getattr(photographs, name)(getattr(arguments, name), arguments.data)
+        folder = name.partition("-")[0]
+        one = getattr(photographs, name.replace("-", "_"))(getattr(arguments, folder), arguments.data)
         if one is None and arguments.settings:
             raise SystemExit(
                 f"--settings {name}: {arguments.data} has none of its photographs; give the data set's folder by "
-                f"--{name} FOLDER"
+                f"--{folder} FOLDER"
             )
         found.append(photographs.embedded() if one is None else one)
     known = [label for one in found for label in one.labels]
@@ -220,8 +222,9 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=pathlib.Path, metavar="FOLDER", help="the real data set's folder")
     parser.add_argument("--data", type=pathlib.Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument(
-        "--settings", nargs="+", choices=["imagenet", "coco", "celeba"],
-        help="data sets; imagenet, or a stand-in for form only where there is none",
+        "--settings", nargs="+", choices=["imagenet", "coco", "celeba", "celeba-as-labels"],
+        help="data sets, CelebA's four attributes also each by itself; imagenet, or a stand-in for form only where "
+        "there is none",
     )  # fmt: skip
     parser.add_argument(
         "--network", nargs="+", default=["lite0"], help=f"{', '.join(KNOWN)}, or what bridges.load knows"
@@ -247,7 +250,8 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
         raise SystemExit(f"there is no table {wrong[0]!r}; there are {', '.join(TABLES)}")
     # Whoever names a folder wants it used.
     for name in ("imagenet", "coco", "celeba"):
-        if getattr(arguments, name) is not None and name not in (arguments.settings or ()):
+        named = [each.partition("-")[0] for each in arguments.settings or ()]
+        if getattr(arguments, name) is not None and name not in named:
             arguments.settings = [*(arguments.settings or ()), name]
     if arguments.quick:
         arguments.classes, arguments.photographs, arguments.crops = 1, 12, 3

@@ -42,7 +42,7 @@ def trained(given: Sequence[str] | None = None) -> TrainedHead:
         raise SystemExit("there are no faces beside the checkout (--data); give CelebA's folder, --celeba")
     return train(
         network(arguments.network, arguments.data, weights=arguments.weights), labelled, arguments.cache,
-        seed=arguments.seed, share=arguments.share, multi_label=arguments.multi_label, epochs=arguments.epochs,
+        seed=arguments.seed, share=arguments.share, epochs=arguments.epochs,
     )  # fmt: skip
 
 

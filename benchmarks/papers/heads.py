@@ -65,18 +65,19 @@ def train(
     *,
     seed: int = 0,
     share: float = 0.5,
-    multi_label: bool = False,
     epochs: int = _EPOCHS,
 ) -> TrainedHead:
     """Trains on a share of the photographs, and measures on the others.
 
-    Logistic regression by Adam: softmax for exclusive labels, a sigmoid a label if `multi_label`. Where it had got to
-    is kept every 50 epochs, and taken up again; a file that was cut off counts as none, as of all such caches.
+    Logistic regression by Adam: softmax for exclusive labels, a sigmoid a label where each is told by itself. Where it
+    had got to is kept every 50 epochs, and taken up again; a file that was cut off counts as none, as of all such
+    caches.
     """
     if not network.model.head.affine:
         raise SystemExit(
             f"the head of {network.name} at {network.model.layer} doesn't average first; take another layer"
         )
+    multi_label = labelled.multi_label
     rows = averaged(network, list(labelled.files), ArrayCache(folder / "activations"))
     targets = labelled.has.astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(rows))

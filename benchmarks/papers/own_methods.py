@@ -12,8 +12,9 @@ import numpy as np
 
 from face_jax import methods
 from face_jax.activations import Collected
-from face_jax.faithfulness import ForwardKL, Loss, faithful_rows
+from face_jax.faithfulness import Loss, faithful_rows
 from face_jax.faithfulness.lambda_path import SETTINGS
+from face_jax.faithfulness.losses import loss_for
 from face_jax.nmf import Given, SquaredError, encode, factorize
 from face_jax.nmf.settings import usual_solver
 from face_jax.support.randomness import generator
@@ -30,13 +31,13 @@ class AtShare:
     - `share`: λ over its balance.
     - `face`: settings besides λ.
     - `label`: what tables call it.
-    - `loss`: of the predictions.
+    - `loss`: of the predictions; by default what the network's outputs mean.
     """
 
     share: float
     face: methods.FACE = methods.FACE(0.0)  # noqa: RUF009 (frozen)
     label: str | None = None
-    loss: Loss = ForwardKL()  # noqa: RUF009 (frozen)
+    loss: Loss | None = None
 
     @property
     def name(self) -> str:
@@ -56,8 +57,9 @@ class AtShare:
         A, solver = jnp.asarray(rows), usual_solver(signed=bool((rows < 0).any()), **SETTINGS)
         found, objective = factorize(A, rank, solver=solver, start=self.face.start, key=key), SquaredError()
         if self.share > 0:
-            weight = self.share * balance(head, rows, pictures.maps, np.asarray(found.dictionary), self.loss)
-            objective = objective + weight * dataclasses.replace(term, loss=self.loss)
+            loss = loss_for(self.face.outputs) if self.loss is None else self.loss
+            weight = self.share * balance(head, rows, pictures.maps, np.asarray(found.dictionary), loss)
+            objective = objective + weight * dataclasses.replace(term, loss=loss)
             start = Given(encode(A, found.dictionary), found.dictionary)
             found = factorize(A, rank, objective=objective, solver=solver, start=start, key=key)
         return methods.Bank(np.asarray(found.dictionary), self.name, inference=methods.ByObjective(objective))
@@ -68,7 +70,7 @@ def balance(
     rows: np.ndarray,
     maps: np.ndarray,
     dictionary: np.ndarray,
-    loss: Loss = ForwardKL(),  # noqa: B008
+    loss: Loss,
 ) -> float:
     """The λ at which squared error and loss are equally large, with codes by non-negative least squares.
 

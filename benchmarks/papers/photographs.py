@@ -29,7 +29,7 @@ IMAGENET = (
 COCO = ("train", "umbrella", "teddy bear", "hot dog", "zebra")
 CELEBA = ("Black_Hair", "Blond_Hair", "Wearing_Hat", "Gray_Hair")
 # Networks get a head of their own for these.
-HEADS_OF_OURS = ("COCO", "CelebA")
+HEADS_OF_OURS = ("COCO", "CelebA", "CelebA as labels")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 # Of the embedded photograph: how many, and the smallest share of its short side.
 _VIEWS, _SMALLEST = 40, 0.55
@@ -46,6 +46,7 @@ class Labelled:
     - `files`: paths, or arrays of pixels.
     - `has`: which labels each has, `photograph × label`.
     - `source`: where they come from, for the page.
+    - `multi_label`: whether a network of theirs says each label by itself, instead of one of them.
     """
 
     setting: str
@@ -53,6 +54,7 @@ class Labelled:
     files: Sequence[Any]
     has: np.ndarray
     source: str
+    multi_label: bool = False
 
     def of(self, label: int) -> list[Any]:
         """The photographs with a label, in an order drawn once for all."""
@@ -138,7 +140,12 @@ def celeba(folder: pathlib.Path | None, data: pathlib.Path, *, exclusive: bool =
     has = np.asarray([each for _, each in rows], bool)
     kept = has.sum(axis=1) == 1 if exclusive else np.full(len(has), True)
     files = [file for (file, _), one in zip(rows, kept, strict=True) if one]
-    return Labelled("CelebA", CELEBA, files, has[kept], source)
+    return Labelled("CelebA" if exclusive else "CelebA as labels", CELEBA, files, has[kept], source, not exclusive)
+
+
+def celeba_as_labels(folder: pathlib.Path | None, data: pathlib.Path) -> Labelled | None:
+    """Faces with any of the four attributes, or none; each attribute is told by itself."""
+    return celeba(folder, data, exclusive=False)
 
 
 def embedded(count: int = _VIEWS) -> Labelled:

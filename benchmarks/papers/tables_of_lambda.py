@@ -12,6 +12,7 @@ import scipy.stats
 
 from face_jax import methods
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SquaredLogits
+from face_jax.faithfulness.losses import loss_for
 from face_jax.nmf import NNDSVD, Random, SquaredError
 
 from .materials import Material
@@ -85,6 +86,27 @@ def _line(name: str, x: Sequence[float], some: Sequence[dict[str, Any]], number:
     return Curve(name, list(x), [row[number] for row in some], [row.get(f"{number}_std") or 0.0 for row in some])
 
 
+def searched(asked: Asked, materials: Sequence[Material]) -> Made:
+    """FACE with λ chosen for each fit, beside λ at its balance."""
+    chosen = [methods.FACE(name="FACE, λ searched"), AtShare(1.0, label="FACE, λ at its balance"), methods.NMF()]
+    runs = compared(dataclasses.replace(asked, starts=1), materials, chosen)
+    found, plain = rows(runs), "FACE with λ = 0"
+    for row in found:
+        row["kl_difference"] = _difference(runs, row["method"], plain, "kl")
+        row["error_difference"] = _difference(runs, row["method"], plain, "relative_error")
+        ratios = [
+            np.mean([one["kl"] for one in run[row["method"]].folds]) / np.mean([one["kl"] for one in run["NMF"].folds])
+            for run in runs.values()
+        ]
+        row["kl_of_nmf"] = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    columns = (
+        *SCORES[:-1], Column("kl_difference", "KL less λ = 0"), Column("error_difference", "error less λ = 0"),
+        Column("kl_of_nmf", "KL of NMF's, classes"), NOTHING,
+    )  # fmt: skip
+    note = "λ is searched among the pictures fitted, by pictures of theirs held out (`faithfulness_path`)."
+    return Made(found, columns, notes=(ONE_RULE, note))
+
+
 def starts(asked: Asked, materials: Sequence[Material]) -> Made:
     places = {"NNDSVD": NNDSVD(), "random": Random()}
     chosen: list[Any] = [face(asked, start, f"FACE from {name}") for name, start in places.items()]
@@ -129,8 +151,9 @@ def _rules(asked: Asked) -> dict[str, Callable[[Material], dict[str, Any]]]:
             rows = maps.mean(axis=(1, 2)) if material.model.head.affine else maps.reshape(-1, maps.shape[-1])
             bank = methods.NMF().fit(rows, min(asked.rank, len(rows) // 2), jax.random.key(0))
             head = material.pictures.head(material.model.head)
-            weight = share * balance(head, rows, maps, bank.dictionary)
-            objective = SquaredError() + weight * Faithfulness(material.model.head)
+            loss = loss_for(material.model.outputs)
+            weight = share * balance(head, rows, maps, bank.dictionary, loss)
+            objective = SquaredError() + weight * Faithfulness(material.model.head, loss=loss)
             return {"inference": methods.ByObjective(objective)}
 
         return settings

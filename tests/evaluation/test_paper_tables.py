@@ -125,6 +125,21 @@ def test_the_kl_term_is_told_in_differences_to_no_term(red, asked, tmp_path):
     assert "coherence" in text
 
 
+def test_what_a_search_chose_is_told_beside_the_balance_and_as_a_share_of_nmf(red, asked, tmp_path, monkeypatch):
+    lambdas = of("papers.tables_of_lambda")
+    # A search needs more photographs; what's told of its results is the same.
+    monkeypatch.setattr(methods, "FACE", lambda name: methods.NMF(name=name, start=fj.Random()))
+    monkeypatch.setattr(lambdas, "AtShare", lambda share, label: methods.NMF(name=label))
+    (text,) = of("paper_tables").run(["searched"], asked, [red], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "squares-toy-searched.json").read_text())
+    kl = {row["method"]: row["kl"] for row in record["rows"]}
+    assert len(kl) == 3 + len(of("papers.runs").CONTROLS)
+    for row in record["rows"]:
+        ratio = f"{kl[row['method']] / kl['NMF']:.2f}"
+        assert row["kl_of_nmf"] == f"{ratio} ({ratio} to {ratio})"
+    assert "| FACE, λ searched |" in text
+
+
 def test_orders_are_those_of_what_can_be_told_apart():
     numbers = ("relative_error", "kl", "agreement", "c_insertion", "c_deletion", "c_gini")
     noise, apart = np.random.default_rng(0).normal(size=(3, 10)) * 1e-2, np.tile([0.02, -0.01, -0.02, 0.01, 0.01], 2)
@@ -156,7 +171,7 @@ def test_at_the_balance_both_parts_are_equally_large(red):
     rebuilt = np.asarray(encode(jnp.asarray(rows), jnp.asarray(dictionary))) @ dictionary
     logits = [np.asarray(red.model.head(jnp.asarray(each[-12:])[:, None, None])) for each in (rows, rebuilt)]
     kl = metrics.certificates(logits[0], logits[1]).kl.sum()
-    found = own.balance(red.model.head, rows, red.pictures.maps, dictionary)
+    found = own.balance(red.model.head, rows, red.pictures.maps, dictionary, fj.ForwardKL())
     assert found * kl == pytest.approx(((rows - rebuilt) ** 2).sum() / 2, rel=1e-4)
 
 
@@ -170,6 +185,17 @@ def test_a_share_of_the_balance_keeps_predictions_more_than_none(red):
         said = [np.asarray(red.model.head(jnp.asarray(each))) for each in (averages.maps, rebuilt)]
         kl.append(metrics.certificates(said[0], said[1]).kl.mean())
     assert kl[1] < kl[0]
+
+
+def test_a_share_of_the_balance_is_of_what_the_outputs_mean(red):
+    own, rules = of("papers.own_methods"), of("papers.tables_of_lambda")._rules
+    model = dataclasses.replace(red.model, outputs=fj.MultiLabel())
+    bank = own.AtShare(1.0).prepared(model, red.pictures, red.crop_of).fit(red.crops.maps, 2, jax.random.key(0))
+    assert "SigmoidKL" in repr(bank.inference.objective)
+    material = dataclasses.replace(red, network=dataclasses.replace(red.network, model=model))
+    asked = of("papers.runs").Asked(pathlib.Path(), 2, 2, 1, (0,), True)
+    (by,) = rules(asked)["objective, balance"](material).values()
+    assert "SigmoidKL" in repr(by)
 
 
 def test_every_rule_is_tried_on_banks_that_are_fitted_once(red, asked, few, tmp_path, monkeypatch):
@@ -250,7 +276,8 @@ def test_of_celeba_faces_are_taken_with_exactly_one_attribute_or_all(tmp_path):
     found = read(tmp_path, tmp_path)
     assert [file.name for file in found.files] == ["1.jpg", "3.jpg"]
     assert [found.labels[column] for column in found.has.argmax(axis=1)] == ["Black_Hair", "Wearing_Hat"]
-    every = read(tmp_path, tmp_path, exclusive=False)
+    every = of("papers.photographs").celeba_as_labels(tmp_path, tmp_path)
+    assert (found.multi_label, every.multi_label) == (False, True)
     assert len(every.files) == 4
     assert every.has.sum(axis=1).tolist() == [1, 2, 1, 0]
 
@@ -261,7 +288,7 @@ def labelled(*, both=False):
     if both:
         images += [np.maximum(*pair) for pair in zip(pictures(10, 0, seed=3), pictures(10, 1, seed=4), strict=True)]
         has = np.concatenate([has, np.ones((10, 2), bool)])
-    return of("papers.photographs").Labelled("squares", ("red", "green"), images, has, "drawn")
+    return of("papers.photographs").Labelled("squares", ("red", "green"), images, has, "drawn", both)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -271,7 +298,7 @@ def test_a_head_is_trained_for_other_labels(tmp_path, multi_label):
     concrete = dataclasses.replace(plain, features=lambda images: plain.features(np.asarray(images)))
     network = of("networks").Network("toy", None, concrete)
     given = labelled(both=multi_label)
-    found = of("papers.heads").train(network, given, tmp_path, multi_label=multi_label, share=0.6)
+    found = of("papers.heads").train(network, given, tmp_path, share=0.6)
     assert found.accuracy["of all"] == 1
     assert len(found.others.files) == round(0.4 * len(given.files))
     model = found.network.model
