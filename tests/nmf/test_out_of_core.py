@@ -1,5 +1,7 @@
 """Rows in blocks are factorized and encoded as in memory, to rounding, and nothing of their number is held."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -143,6 +145,54 @@ def test_half_precision_is_summed_in_single():
         assert off(found.dictionary, exact.dictionary) <= entry
         off_objective = abs(float(found.stats.final_objective) / float(exact.stats.final_objective) - 1)
         assert off_objective <= entry
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_in_memory_is_computed_in_single(kind, monkeypatch):
+    from face_jax.blocks import row_blocks
+    from face_jax.nmf import factorization
+
+    stored = A.astype(kind)
+    single = stored.astype(np.float32)
+    wanted = fj.factorize(single, RANK)
+    read = []
+    blockwise = factorization.factorize_blocks
+    monkeypatch.setattr(
+        factorization, "factorize_blocks", lambda rows, *a, **k: read.append(rows) or blockwise(rows, *a, **k)
+    )
+    codes = fj.encode(single, wanted.dictionary)
+    for small in (row_blocks._SMALL, 0):
+        monkeypatch.setattr(row_blocks, "_SMALL", small)
+        for given in (stored, jnp.asarray(stored)):
+            (found,) = fj.factorize_many([given], RANK) if given is stored else (fj.factorize(given, RANK),)
+            assert isinstance(found.codes, jax.Array)
+            assert found.codes.dtype == found.dictionary.dtype == jnp.float32
+            assert off(found.dictionary, wanted.dictionary) <= 1e-5
+            encoded = fj.encode(given, wanted.dictionary)
+            assert isinstance(encoded, jax.Array)
+            assert off(encoded, codes) <= 1e-5
+    # Small ones are converted as a whole, large ones stay in their 16 bits.
+    assert [rows.dtype for rows in read] == [np.dtype(kind)] * 2
+
+
+def test_half_precision_is_traced_in_single():
+    """In float32 as outside of `jit`; the derivative is in the 16 bits that it's for."""
+    dictionary = jnp.asarray(GIVEN.dictionary, jnp.float32)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def total(rows):
+        codes = fj.encode(rows, dictionary)
+        return jnp.sum(codes**2), codes
+
+    stored = jnp.asarray(A[:60], jnp.bfloat16)
+    (_, found), slope = total(stored)
+    (_, wanted), exact = total(stored.astype(jnp.float32))
+    assert found.dtype == jnp.float32
+    assert slope.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    # Rounded once, by up to 2⁻⁸ of each.
+    np.testing.assert_allclose(np.asarray(slope, np.float32), exact, rtol=2**-8)
 
 
 def bad(change):
