@@ -161,8 +161,7 @@ def problem_of(
         rows = material.places
     others = rows is not None
     rows = streamed(crops) if rows is None else rows
-    if objective is None:
-        objective = usual_objective(rows, rank, signed=sparse and others)
+    minimized = usual_objective(rows, rank, signed=sparse and others) if objective is None else objective
     if faithfulness is not None:
         rows, term = rows_where_they_lie(material.fitted.head(head), crops, material.fitted.maps, outputs)
         if faithfulness == "auto" and along is None:
@@ -170,13 +169,13 @@ def problem_of(
                 path = path_of(head, material, rank, solver, start, keys, progress, outputs)
             along = leading_to(path)
     filled, room = filled_up(rows, term, rank, settings) if alike else (rows, term)
-    way: tuple[AnyObjective, ...] = (objective,)
+    way: tuple[AnyObjective, ...] = (minimized,)
     if faithfulness is not None:
         weight = float(faithfulness) if along is None else along[-1] if along else 0.0
-        objective = SquaredError() + weight * term
+        minimized = SquaredError() + weight * term
         way = way_along(along, room) if along is not None else (SquaredError() + weight * room,)
     affine = getattr(head, "affine", False)
-    known = functools.partial(Fitted, rows, objective, solver, start, path=path, plain=plain, of_places=others)
+    known = functools.partial(Fitted, rows, minimized, solver, start, path=path, plain=plain, of_places=others)
     # Where rows are places of pictures they are in the crops' place.
     return Problem(
         known, filled, way, rank, solver, start, keys["start"], crops,

@@ -1,5 +1,6 @@
 """Rows in blocks are factorized and encoded as in memory, to rounding, and nothing of their number is held."""
 
+import threading
 from functools import partial
 
 import jax
@@ -193,6 +194,65 @@ def test_half_precision_is_traced_in_single():
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     # Rounded once, by up to 2⁻⁸ of each.
     np.testing.assert_allclose(np.asarray(slope, np.float32), exact, rtol=2**-8)
+
+
+def test_the_next_block_is_sent_before_this_ones_result_is_asked_for(monkeypatch):
+    """By the thread that reads, and no more than the next one: two blocks are on an accelerator at a time."""
+    from face_jax.nmf.solvers import stream
+
+    told, sent, rows = threading.Condition(), [], stream.Stream.of(fj.RowBlocks(A, rows=200))
+    count = len(rows.pieces.ends)
+
+    def recorded(device, part):
+        with told:
+            sent.append(threading.current_thread().name)
+            told.notify_all()
+        return part
+
+    monkeypatch.setattr(stream, "_sent", recorded)
+    for number, _ in enumerate(rows.there(), 1):
+        # Nothing asks for this block's result before the loop's next turn.
+        with told:
+            assert told.wait_for(partial(lambda least: len(sent) >= least, min(number + 1, count)), timeout=120)
+            assert len(sent) <= number + 1
+    assert len(sent) == count > 3
+    assert all(name.startswith("rows") for name in sent)
+
+
+def test_blocks_that_were_sent_are_computed_with_as_those_that_are_not(monkeypatch):
+    from face_jax.nmf.solvers import stream
+
+    settings = {"start": GIVEN, "solver": fj.ADMM(max_steps=3)}
+    wanted = fj.factorize(blocks(), RANK, **settings)
+    codes = fj.encode(blocks(), wanted.dictionary)
+    sent = []
+
+    def there(device, part):
+        sent.append(len(part[0]))
+        return tuple(jnp.asarray(each) for each in part)
+
+    monkeypatch.setattr(stream, "_sent", there)
+    found = fj.factorize(blocks(), RANK, **settings)
+    # Of the first codes' pass, three steps and the last one's, all rows.
+    assert sum(sent) == 5 * SHAPE[0]
+    np.testing.assert_array_equal(found.dictionary, wanted.dictionary)
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+    np.testing.assert_array_equal(fj.encode(blocks(), wanted.dictionary), codes)
+    assert sum(sent) == 6 * SHAPE[0]
+
+
+def test_what_has_64_bits_is_sent_by_the_thread_that_knows_whether_it_keeps_them(monkeypatch):
+    from face_jax.nmf.solvers import stream
+
+    part = (A[:3].astype(np.float32), A[:3])
+    assert stream._sent(None, part) is part
+    assert stream._sent(jax.devices("cpu")[0], part) is part
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(jax, "default_backend", lambda: "gpu")
+        single, double = stream._sent(None, part)
+    assert isinstance(single, jax.Array)
+    np.testing.assert_array_equal(single, part[0])
+    assert double is part[1]
 
 
 def bad(change):
