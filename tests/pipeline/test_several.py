@@ -384,6 +384,16 @@ def test_classes_that_are_fitted_together_are_as_each_by_itself(each, monkeypatc
     assert [total for stage, total, done in told if stage == "Factorizing" and done == total] == [3]
 
 
+@pytest.mark.parametrize("changes", [{"faithfulness": 30.0}, {"solver": fj.SemiNMF(max_steps=30)}])
+def test_with_a_faithfulness_or_signs_classes_are_fitted_together(changes, monkeypatch):
+    some = {name: IMAGES[name] for name in ("reddish", "greenish")}
+    wanted = fj.explain_classes(colour_model(), some, **SETTINGS | changes)
+    calls = []
+    together(monkeypatch, calls)
+    assert_alike(fj.explain_classes(colour_model(), some, **SETTINGS | changes), wanted)
+    assert calls == [2]
+
+
 def test_on_the_way_to_a_chosen_faithfulness_classes_are_fitted_together(monkeypatch):
     from face_jax.pipeline import several
 
