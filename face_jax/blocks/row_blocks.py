@@ -141,8 +141,9 @@ class RowBlocks:
 def in_blocks(name: str, value: Any) -> RowBlocks | None:
     """The rows that a value stands for if it's to be read in blocks; None if it's for memory.
 
-    In blocks are `RowBlocks`, paths, lists of paths or of memory maps, objects that yield blocks; and memory maps and
-    stored arrays (Zarr, HDF5) of more than 64 MiB, or of maps, whose places are rows.
+    In blocks are `RowBlocks`, paths, lists of paths or of memory maps, objects that yield blocks; memory maps and
+    stored arrays (Zarr, HDF5) of more than 64 MiB, or of maps, whose places are rows; and matrices of 16 bits a number
+    in memory that are so large, which stay as they are then.
     """
     if isinstance(value, RowBlocks):
         return value
@@ -158,7 +159,21 @@ def in_blocks(name: str, value: Any) -> RowBlocks | None:
         return _refused_by_name(name, value) if size > _SMALL or len(value.shape) != 2 else None
     if callable(getattr(value, "blocks", None)) and hasattr(value, "shape") and not hasattr(value, "__array__"):
         return _refused_by_name(name, value)
-    return None
+    return _refused_by_name(name, value) if is_halved(value) else None
+
+
+def is_halved(value: Any) -> bool:
+    """Whether it's a large matrix of 16 bits a number in this process's own memory.
+
+    What lies on an accelerator would be copied back and forth in each pass, and what lies on several devices stays so.
+    """
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
+        if value.is_deleted() or len(value.devices()) > 1 or next(iter(value.devices())).platform != "cpu":
+            return False
+    elif type(value) is not np.ndarray:
+        return False
+    halved = jnp.issubdtype(value.dtype, jnp.floating) and jnp.finfo(value.dtype).bits == 16
+    return halved and value.ndim == 2 and value.nbytes > _SMALL
 
 
 def _stored(value: Any) -> bool:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from ..activations import Collected
 from ..blocks.row_blocks import RowBlocks
 from ..nmf import Solution, SquaredError, factorize
-from ..nmf.options import AnySolver, AnyStart
+from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..outputs import Outputs
 from ..support.arguments import Seed
 from .lambda_path import Part, Path, going_on, path_over
@@ -113,10 +113,22 @@ def fit_along(
     - `rows`, `rank`, `term`: the problem.
     - `solver`, `start`, `key`: for `factorize`.
     """
+    return solution_along(way_along(weights, term), rows, rank, solver=solver, start=start, key=key)
+
+
+def way_along(weights: Sequence[float], term: Faithfulness) -> tuple[AnyObjective, ...]:
+    """What is minimized on the way along some λ, one after another."""
+    return SquaredError(), *(SquaredError() + weight * term for weight in weights)
+
+
+def solution_along(
+    way: Sequence[AnyObjective], rows: Rows, rank: int, *, solver: AnySolver, start: AnyStart, key: Seed
+) -> Solution:
+    """The solution of the last of some objectives, each from where the one before it ended."""
     activations = in_jax(rows)
-    solution = factorize(activations, rank, solver=solver, start=start, key=key)
-    for weight in weights:
-        objective, last = SquaredError() + weight * term, going_on(solution)
+    solution = factorize(activations, rank, objective=way[0], solver=solver, start=start, key=key)
+    for objective in way[1:]:
+        last = going_on(solution)
         solution = factorize(activations, rank, objective=objective, solver=solver, start=last, key=key)
     return solution
 

@@ -58,7 +58,7 @@ def _encoded(rows: RowBlocks, dictionary: Dictionary, objective: Objective, stor
     if objective.terms:
         _encode_with_terms(stream, dictionary, objective, out, advance)
         return out.finish()
-    for piece in stream:
+    for piece in stream.there():
         validate.finite("activations", jnp.asarray(piece.values).astype(stream.dtype))
         codes, lost = finished_if_needed(_codes_of, piece.anywhere, stream.scale, quadratic, dictionary)
         if np.any(lost):

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from ..blocks.row_blocks import in_blocks
+from ..blocks.row_blocks import in_blocks, is_halved
 from ..linalg.row_blocks import RowBlocks as Division
 from ..linalg.row_shards import explicit, in_auto_axes
 from ..linalg.sparse_rows import SparseRows
@@ -103,7 +103,8 @@ def encode(
     - `start`: `row × concept`, at least 0, such as a factorization's codes: with `BetaDivergence` of β below 1 or above
         2 no row's objective ends above the one that it has there. All other codes don't depend on a start.
 
-    **Returns:** the codes, in the activations' dtype. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
+    **Returns:** the codes, in the activations' dtype, or `float32` for those of 16 bits, which are taken as by
+    `factorize`. Raises `ValueError` for NaN, infinity, shapes that don't fit, a
     matrix below the dtype's normal numbers, and codes beyond the dtype's range (under `jit` they are infinite or 0, and
     `certify_codes` says so).
 
@@ -121,7 +122,7 @@ def encode(
     blocks = in_blocks("activations", activations)
     if blocks is None:
         check_room(activations, (*getattr(dictionary, "shape", ()), 1)[0], "encoding", wholes=0.0, codes=1)
-        activations = validate.matrix("activations", activations, "row × channel", in_blocks=True)
+        activations = validate.matrix("activations", activations, "row × channel")
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are in memory; leave it out")
     elif codes is False:
@@ -133,6 +134,7 @@ def encode(
         activations, objective = observed_alone(activations, objective, observed, channels=False)
     if start is not None and blocks is not None:
         raise ValueError("start= is there for activations in memory; leave it out, or give an array")
+    halved = is_halved(activations)
     dtype = activations.dtype if blocks is None else blocks.computed
     dictionary = validate.matrix("dictionary", dictionary, "concept × channel").astype(dtype)
     if blocks is not None:
@@ -160,7 +162,8 @@ def encode(
         if terms := lambda_weights.active(objective):
             lambda_weights.check_weights(objective)
         whole = objective.quadratic.with_terms(terms)
-        return encode_blocks(blocks, dictionary, whole, check_codes(codes), progress_of(progress))
+        found = encode_blocks(blocks, dictionary, whole, check_codes(codes), progress_of(progress))
+        return jnp.asarray(found) if codes is None and halved else found
     begun = _begun(start, activations.shape[0], dictionary)
     fit = validate.weights_of(objective, activations)
     if fit.squared_error and (terms := lambda_weights.active(objective)):

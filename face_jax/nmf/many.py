@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, Key
 
-from ..blocks.row_blocks import in_blocks
+from ..blocks.row_blocks import in_blocks, is_halved
 from ..support.arguments import flag, key_of
 from ..support.precision import full_precision
 from ..support.progress import silent
@@ -94,11 +94,11 @@ def factorize_many(
     [2, 3]
     """
     flag("throw", throw)
-    given = {"activations": activations, "rank": rank, "objective": objective, "start": start, "key": key,
+    every = {"activations": activations, "rank": rank, "objective": objective, "start": start, "key": key,
              "observed": observed}  # fmt: skip
-    lists = {name: _list_or_none(name, value) for name, value in given.items()}
+    lists = {name: _list_or_none(name, value) for name, value in every.items()}
     count = _common_length(lists)
-    each = {name: [given[name]] * count if found is None else found for name, found in lists.items()}
+    each = {name: [every[name]] * count if found is None else found for name, found in lists.items()}
     names = ["activations" if lists["activations"] is None else f"activations[{i}]" for i in range(count)]
 
     check_room_of_many(each["activations"])
@@ -112,15 +112,16 @@ def factorize_many(
         blocks = in_blocks(name, values)
         if seen is not None or blocks is not None:
             validate.squared_error(objective)
+            given = values if blocks is None or is_halved(values) else blocks
             alone[number] = partial(
-                factorize, values if blocks is None else blocks, rank, objective=objective, solver=solver, start=start,
-                adjoint=adjoint, key=key, throw=False, observed=seen, progress=False,
+                factorize, given, rank, objective=objective, solver=solver, start=start, adjoint=adjoint, key=key,
+                throw=False, observed=seen, progress=False,
             )  # fmt: skip
             problems.append(None)
             continue
         with _on_processor():
             if id(values) not in matrices:
-                matrices[id(values)] = validate.matrix(name, values, "row × channel", in_blocks=True)
+                matrices[id(values)] = validate.matrix(name, values, "row × channel")
             if id(key) not in keys:
                 keys[id(key)] = key_of(key)
             check_settings(solver, start, adjoint)

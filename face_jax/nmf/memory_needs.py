@@ -28,7 +28,8 @@ def check_room(activations: Any, rank: Any, doing: str, *, wholes: float, codes:
     - `activations`: as the user gave them; what isn't known yet, or is no matrix, is passed over.
     - `rank`: how many concepts.
     - `doing`: what is done, such as "factorizing".
-    - `wholes`: how many times as large as the activations is what is made of them, beside a copy of what isn't JAX's.
+    - `wholes`: how many times as large as the activations is what is made of them, beside a copy of what isn't
+        JAX's, or has 16 bits.
     - `codes`: how many times codes of all rows are there.
     """
     number, each = index_or_none(rank), _itemsize(activations)
@@ -40,7 +41,8 @@ def check_room(activations: Any, rank: Any, doing: str, *, wholes: float, codes:
     whole = math.prod(shape) * each
     if whole * len(devices) < _LARGE:
         return
-    needed = int(whole * (wholes + (not isinstance(activations, jax.Array))) + codes * shape[0] * number * each)
+    copied = not isinstance(activations, jax.Array) or activations.dtype.itemsize < each
+    needed = int(whole * (wholes + copied) + codes * shape[0] * number * each)
     rows, channels = activations.shape
     what, remedy = f"{doing} {rows:,} × {channels:,} activations in memory", _REMEDY
     if len(devices) > 1:

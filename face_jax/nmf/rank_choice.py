@@ -125,7 +125,7 @@ def rank_scan(
     if blocks is None:
         # Masks, what they leave out and what they show; codes as in a factorization.
         check_room(activations, order[-1], "comparing ranks of", wholes=3.0, codes=10)
-        activations = untyped(validate.matrix("activations", activations, "row × channel", in_blocks=True))
+        activations = untyped(validate.matrix("activations", activations, "row × channel"))
     seen = None
     if observed is not None:
         activations, objective = observed_alone(activations, SquaredError(), observed, channels=True)

@@ -17,8 +17,8 @@ from .beta_divergence import BetaDivergence
 from .objective import PENALTIES, WEIGHTS, Objective, Term
 
 
-def matrix(name: str, value: Any, words: str, *, in_blocks: bool = False) -> Array:
-    """A floating-point matrix with both sides at least 1; `words` name its axes, `in_blocks` whether it can go so."""
+def matrix(name: str, value: Any, words: str) -> Array:
+    """A floating-point matrix with both sides at least 1, of at least 32 bits; `words` name its axes."""
     value = _real_numbers(name, value)
     if value.ndim != 2:
         remedy = "reshape maps with activations.reshape(-1, channels)" if value.ndim > 2 else "give one row per item"
@@ -26,12 +26,13 @@ def matrix(name: str, value: Any, words: str, *, in_blocks: bool = False) -> Arr
     if 0 in value.shape:
         raise ValueError(f"{name} is empty, its shape is {tuple(value.shape)}; give at least one entry on each axis")
     if jnp.issubdtype(value.dtype, jnp.floating):
-        if jnp.finfo(value.dtype).bits < 32:
-            remedy = "convert it with .astype('float32')"
-            if in_blocks and not isinstance(value, Tracer):
-                remedy = f"give fj.RowBlocks({name}), which computes in float32 block by block, or {remedy}"
-            raise ValueError(f"{name} has dtype {value.dtype}, too coarse for a factorization; {remedy}")
-        return jnp.asarray(value)
+        bits = jnp.finfo(value.dtype).bits
+        if bits < 16:
+            raise ValueError(
+                f"{name} has dtype {value.dtype}, too coarse for a factorization; convert it with .astype('float32')"
+            )
+        # Sums of 16 bits would lose all that the numbers still have.
+        return jnp.asarray(value) if bits > 16 else jnp.asarray(value).astype(jnp.float32)
     return jnp.asarray(value).astype(jnp.result_type(float))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,15 +14,17 @@ from jaxtyping import Array, Float, Key
 
 from ..blocks.row_blocks import RowBlocks
 from ..faithfulness import Path
-from ..faithfulness.chosen_lambda import FOLDS, fit_along, leading_to, path_judged_on
+from ..faithfulness.chosen_lambda import FOLDS, leading_to, path_judged_on, solution_along, way_along
 from ..faithfulness.lambda_path import SETTINGS as FAITHFUL
+from ..faithfulness.lambda_path import going_on
 from ..faithfulness.rows import Rows, in_jax, rows_where_they_lie, streamed
-from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize, rank_scan
+from ..nmf import NNDSVD, RankScan, Solution, SquaredError, encode, factorize_many, rank_scan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..nmf.rank_choice import SETTINGS as OF_RANKS
 from ..nmf.settings import usual_objective, usual_solver
 from ..nmf.solvers.padded import layout_of
 from ..outputs import MultiClass, Outputs
+from ..support.memory import exhaustion_in_words
 from ..support.progress import Progress, Stopwatch
 from . import checks
 from .material import Keys, Material
@@ -61,7 +64,45 @@ class Fitted:
     of_places: bool = False
 
 
-def fit(
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A factorization of which everything is known but the solution.
+
+    **Arguments:**
+
+    - `fitted`: what will be known of it, less solution and codes.
+    - `filled`: the rows, with rows of zeros behind them where problems are to be alike.
+    - `way`: what is minimized, one after another, each from where the last one ended; the last is the problem.
+    - `rank`, `key`: for `factorize`.
+    - `crops`: whose codes are asked for.
+    - `apart`: whether these are no part of the rows' codes.
+    - `alone`: whether it's solved by itself: rows in blocks, or a head that sees whole maps, take far more room and
+        time than others do.
+    """
+
+    fitted: Callable[..., Fitted]
+    filled: Rows
+    way: tuple[AnyObjective, ...]
+    rank: int
+    solver: AnySolver
+    start: AnyStart
+    key: Key[Array, ""]
+    crops: Float[np.ndarray, "crop channel"]
+    apart: bool
+    alone: bool
+    path: Path | None
+
+    def ended(self, solution: Solution) -> Fitted:
+        """The factorization with its solution."""
+        crops = self.crops
+        if self.apart:
+            codes = np.asarray(encode(in_jax(streamed(crops)), solution.dictionary))
+        else:
+            codes = np.asarray(solution.codes)[: len(crops)]
+        return self.fitted(solution=solution, crop_codes=codes)
+
+
+def problem_of(
     head: Any,
     material: Material,
     rank: int,
@@ -78,8 +119,8 @@ def fit(
     rows: Rows | None = None,
     along: Sequence[float] | None = None,
     alike: bool = False,
-) -> Fitted:
-    """Concepts of crops that also keep what the head says of the pictures, if that was asked for.
+) -> Problem:
+    """Concepts of crops that also keep what the head says of the pictures, if that was asked for: what is solved.
 
     Concepts of either sign are found in all places of the photographs, with a price on codes (`usual_objective`),
     where nothing else is asked for: in averages any mixture of them fits as well.
@@ -100,7 +141,7 @@ def fit(
     - `alike`: fill rows in memory up with zeros, so that problems of about as many rows are one compiled program; not
         for an objective of one's own, which may count them.
 
-    **Returns:** the factorization.
+    **Returns:** the problem, for which λ has been chosen.
     """
     plain, alike = "", alike and objective is None
     if along is not None:
@@ -114,37 +155,80 @@ def fit(
     settings: dict[str, Any] = {"solver": solver, "start": start, "key": keys["start"]}
     crops = material.pictures.crop_activations
     path: Path | None = None
-    solution: Solution | None = None
+    term: Any = None
     sparse = signed and objective is None and rows is None and faithfulness is None
     if sparse:
         rows = material.places
     others = rows is not None
     rows = streamed(crops) if rows is None else rows
-    if objective is None:
-        objective = usual_objective(rows, rank, signed=sparse and others)
+    minimized = usual_objective(rows, rank, signed=sparse and others) if objective is None else objective
+    if faithfulness is not None:
+        rows, term = rows_where_they_lie(material.fitted.head(head), crops, material.fitted.maps, outputs)
+        if faithfulness == "auto" and along is None:
+            with stopwatch("choice of the faithfulness"):
+                path = path_of(head, material, rank, solver, start, keys, progress, outputs)
+            along = leading_to(path)
+    filled, room = filled_up(rows, term, rank, settings) if alike else (rows, term)
+    way: tuple[AnyObjective, ...] = (minimized,)
+    if faithfulness is not None:
+        weight = float(faithfulness) if along is None else along[-1] if along else 0.0
+        minimized = SquaredError() + weight * term
+        way = way_along(along, room) if along is not None else (SquaredError() + weight * room,)
+    affine = getattr(head, "affine", False)
+    known = functools.partial(Fitted, rows, minimized, solver, start, path=path, plain=plain, of_places=others)
+    # Where rows are places of pictures they are in the crops' place.
+    return Problem(
+        known, filled, way, rank, solver, start, keys["start"], crops,
+        apart=others or not (affine or faithfulness is None),
+        alone=isinstance(filled, RowBlocks) or not (affine or faithfulness is None), path=path,
+    )  # fmt: skip
+
+
+def solved(problem: Problem, *, progress: Progress, stopwatch: Stopwatch) -> Fitted:
+    """The factorization, by itself."""
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
-        if faithfulness is not None:
-            rows, term = rows_where_they_lie(material.fitted.head(head), crops, material.fitted.maps, outputs)
-            if faithfulness == "auto" and along is None:
-                with stopwatch("choice of the faithfulness"):
-                    path = path_of(head, material, rank, solver, start, keys, progress, outputs)
-                along = leading_to(path)
-            weight = float(faithfulness) if along is None else along[-1] if along else 0.0
-            objective = SquaredError() + weight * term
-            filled, room = filled_up(rows, term, rank, settings) if alike else (rows, term)
-            if along is not None:
-                solution = fit_along(along, filled, rank, room, **settings)
-            elif alike:
-                solution = factorize(in_jax(filled), rank, objective=SquaredError() + weight * room, **settings)
-        if solution is None:
-            filled = filled_up(rows, None, rank, settings)[0] if alike else rows
-            solution = factorize(in_jax(filled), rank, objective=objective, **settings)
-        crop_codes = np.asarray(solution.codes)[: len(crops)]
-        if others or not (getattr(head, "affine", False) or faithfulness is None):
-            # The rows were places of pictures, in the crops' place.
-            crop_codes = np.asarray(encode(in_jax(streamed(crops)), solution.dictionary))
+        settings: dict[str, Any] = {"solver": problem.solver, "start": problem.start, "key": problem.key}
+        fitting = problem.ended(solution_along(problem.way, problem.filled, problem.rank, **settings))
         advance(1)
-    return Fitted(rows, objective, solver, start, solution, crop_codes, path, plain, of_places=others)
+    return fitting
+
+
+def solved_together(problems: Sequence[Problem], progress: Progress) -> list[Fitted | None]:
+    """Factorizations by one call of `factorize_many` for each step of their ways, which have the same solver.
+
+    **Returns:** what each is by itself, to rounding; None for one that can't be had so: by itself it says why.
+    """
+    solutions: list[Solution | None] = [None] * len(problems)
+    starts: list[AnyStart] = [problem.start for problem in problems]
+    going = list(range(len(problems)))
+    with progress("Factorizing", len(problems)) as advance:
+        for step in range(max(len(problem.way) for problem in problems)):
+            going = [number for number in going if step < len(problems[number].way)]
+            if not going:
+                break
+            some = [problems[number] for number in going]
+            try:
+                with exhaustion_in_words(f"{len(some)} classes together", "factorize each by itself"):
+                    found = factorize_many(
+                        [problem.filled for problem in some], [problem.rank for problem in some],
+                        objective=[problem.way[step] for problem in some], solver=some[0].solver,
+                        start=[starts[number] for number in going], key=[problem.key for problem in some], throw=False,
+                        progress=False,
+                    )  # fmt: skip
+            except (ValueError, ArithmeticError):
+                # One of them is refused, or memory has no room for all.
+                return [None] * len(problems)
+            usable = [bool(each.result.usable) for each in found]
+            for number, solution, good in zip(going, found, usable, strict=True):
+                solutions[number] = solution if good else None
+                starts[number] = going_on(solution)
+            going = [number for number, good in zip(going, usable, strict=True) if good]
+        fittings = [
+            None if solution is None else problem.ended(solution)
+            for problem, solution in zip(problems, solutions, strict=True)
+        ]
+        advance(len(problems))
+    return fittings
 
 
 def filled_up(

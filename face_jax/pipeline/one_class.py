@@ -31,7 +31,7 @@ from ..support.progress_line import progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings, room_of, streams
 from .controls import Banks
 from .finishing import finished
-from .fitting import Fitted, choose_rank, fit
+from .fitting import Fitted, Problem, choose_rank, problem_of, solved
 from .material import Keys, Material, Places, keys_of, material_of, places_in
 from .presets import Preset, fit_by_method, note_on, preset_of
 from .provenance import fit_of, notes_on, settings_of
@@ -195,7 +195,7 @@ def ready_of(
     return Ready(target, word, photographs, seen, places, material, activator.model, keys, stopwatch)
 
 
-def fitted(
+def begun(
     asked: Asked,
     material: Material,
     model: SplitModel,
@@ -204,16 +204,18 @@ def fitted(
     *,
     along: list[float] | None = None,
     alike: bool = False,
-) -> tuple[Fitted, RankScan | None]:
-    """Concepts, and the scan of ranks if there was one.
+) -> tuple[Problem | Fitted, RankScan | None]:
+    """What is to be solved for concepts, or these where a method of its own finds them; and the scan of ranks.
 
     **Arguments:**
 
     - `asked`: what is asked for.
     - `material`, `model`: what concepts are found in.
-    - `keys`, `stopwatch`: as for `fit`.
+    - `keys`, `stopwatch`: as for `problem_of`.
     - `along`: λ on the way to one that was chosen elsewhere.
-    - `alike`: as for `fit`.
+    - `alike`: as for `problem_of`.
+
+    **Returns:** the problem, with λ if that was to be chosen, or the fit; and the scan if there was one.
     """
     preset, crops = asked.preset, material.pictures.crop_activations
     whole = material.every_place if asked.of_places else None
@@ -228,12 +230,29 @@ def fitted(
             advance(1)
         return fitting, scan
     objective = asked.objective if preset is None else preset.objective(model.head, model.outputs)
-    fitting = fit(
+    problem = problem_of(
         model.head, material, rank, faithfulness=asked.faithfulness, objective=objective, signed=signed,
         solver=asked.solver, start=asked.start, keys=keys, progress=asked.progress, stopwatch=stopwatch,
         outputs=model.outputs, rows=whole, along=along, alike=alike,
     )  # fmt: skip
-    return fitting, scan
+    return problem, scan
+
+
+def fitted(
+    asked: Asked,
+    material: Material,
+    model: SplitModel,
+    keys: Keys,
+    stopwatch: Stopwatch,
+    *,
+    along: list[float] | None = None,
+    alike: bool = False,
+) -> tuple[Fitted, RankScan | None]:
+    """Concepts, and the scan of ranks if there was one; arguments as for `begun`."""
+    found, scan = begun(asked, material, model, keys, stopwatch, along=along, alike=alike)
+    if isinstance(found, Problem):
+        found = solved(found, progress=asked.progress, stopwatch=stopwatch)
+    return found, scan
 
 
 def explained(

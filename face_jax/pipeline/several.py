@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..blocks.room import squares
+import jax
+import numpy as np
+
+from ..blocks.room import filed, squares
 from ..explanation.record import Explanation
 from ..explanation.several import ClassExplanations
 from ..faithfulness.chosen_lambda import leading_to
 from ..model import SplitModel
+from ..nmf import RankScan
 from ..nmf.options import AnyObjective, AnySolver, AnyStart
 from ..signs import Signs
 from ..support.arguments import Real, Seed, Whole, flag
@@ -23,10 +29,12 @@ from .checks import Folder, check_no_weights
 from .class_folders import Kept, kept_in
 from .class_groups import Group, groups_of
 from .controls import control_banks
-from .fitting import why_plain
-from .one_class import Asked, PresetName, asked_for, explained, fitted
+from .fitting import Fitted, Problem, solved, solved_together, why_plain
+from .one_class import Asked, PresetName, Ready, asked_for, begun, explained
 from .one_of_several import Surveys, failing, on_weight, ready_in
 from .shared_bank import Outcome, bank_of, with_one_bank
+
+_MOST_BYTES = 2**29  # of what classes hold that wait for others
 
 
 @interruptible()
@@ -60,6 +68,9 @@ def explain_classes(
 
     Each photograph goes through the network once. Time grows with the photographs of the classes, and so does memory
     until `memory`. A class that can't be explained doesn't keep the others from it: the result says why.
+
+    On accelerators up to 16 classes with a bank each are factorized by one call of `factorize_many`, where they take
+    512 MiB at most: each as it is by itself, to rounding.
 
     **Arguments:**
 
@@ -124,29 +135,93 @@ def explain_classes(
 
 
 def _with_a_bank_each(asked: Asked, groups: list[Group], surveys: Surveys, kept: Kept | None) -> Outcome:
-    """Class by class, those with the most photographs first: on the first, λ is chosen for all."""
+    """Those with the most photographs first: on the first, λ is chosen for all, and then some are fitted together."""
     found: dict[str, Explanation] = {}
     failed: dict[str, Exception] = {}
+    waiting: list[_Begun] = []
     chooser: Explanation | None = None
+
+    def end() -> None:
+        for one, fitting in zip(waiting, _fitted(asked, waiting), strict=True):
+            with failing(failed, one.group.name):
+                found[one.group.name] = _ended(asked, one, fitting, kept)
+        waiting.clear()
+
     for group in sorted(groups, key=surveys.size, reverse=True):
         along = None if chooser is None else leading_to(chooser.fit.path)  # pyright: ignore[reportArgumentType]
+        one: _Begun | None = None
         with failing(failed, group.name):
             explanation = None if kept is None else kept.load(group, asked.model, along)
             if explanation is None:
-                explanation = _alone(asked, group, surveys, chooser, along)
-                if kept is not None:
-                    kept.save(group, explanation, along)
-            found[group.name] = explanation
-            if chooser is None and explanation.fit.path is not None:
-                chooser = explanation
+                one = _begun(asked, group, surveys, chooser, along)
+                explanation = _ended(asked, one, None, kept) if one.alone else None
+            if explanation is not None:
+                found[group.name] = explanation
+                if chooser is None and explanation.fit.path is not None:
+                    chooser = explanation
+        if one is not None and not one.alone:
+            if waiting and not _go_together(waiting, one):
+                end()
+            waiting.append(one)
+    end()
     return found, failed, ()
 
 
-def _alone(
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """A class whose concepts are to be found.
+
+    **Arguments:**
+
+    - `group`, `ready`: it, and its photographs and crops through the network.
+    - `problem`, `scan`: what is to be solved, or was by a method of its own; and the scan of ranks.
+    - `along`: λ on the way to the one that was chosen elsewhere, as it was there.
+    - `more`: notes.
+    """
+
+    group: Group
+    ready: Ready
+    problem: Problem | Fitted
+    scan: RankScan | None
+    along: list[float] | None
+    more: tuple[str, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether it's fitted by itself, as all are on a processor, or because λ is chosen on it for others."""
+        problem = self.problem
+        return _at_a_time() < 2 or isinstance(problem, Fitted) or problem.alone or problem.path is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held until it's fitted, beside what an explanation has."""
+        material, rows = self.ready.material, getattr(self.problem, "filled", None)
+        held = (rows, material.fitted.maps, material.scored.maps)
+        return sum(each.nbytes for each in held if isinstance(each, np.ndarray) and not filed(each))
+
+
+def _at_a_time() -> int:
+    """How many classes are fitted together.
+
+    A processor solves them one after another anyway, and a stack of them is one more program to compile.
+    """
+    return 1 if jax.default_backend() == "cpu" else 16
+
+
+def _go_together(waiting: list[_Begun], one: _Begun) -> bool:
+    """Whether a class is fitted with those that wait already."""
+    return (
+        len(waiting) < _at_a_time()
+        and sum(each.size for each in (*waiting, one)) <= _MOST_BYTES
+        and repr(waiting[0].problem.solver) == repr(one.problem.solver)
+    )
+
+
+def _begun(
     asked: Asked, group: Group, surveys: Surveys, chooser: Explanation | None, along: list[float] | None
-) -> Explanation:
+) -> _Begun:
     ready = ready_in(asked, group, surveys, alone=True)
-    material, more = ready.material, ()
+    material, more, known = ready.material, (), along
     plain = asked.faithfulness == "usual" and why_plain(ready.model.head, material, 1, asked.solver, chosen=True)
     if chooser is not None and along is not None and not plain:
         pictures = chooser.pictures
@@ -158,7 +233,32 @@ def _alone(
     else:
         along = None
     with ready.stopwatch("everything else"), asked.refusing_signs():
-        fitting, scan = fitted(asked, material, ready.model, ready.keys, ready.stopwatch, along=along, alike=True)
+        problem, scan = begun(asked, material, ready.model, ready.keys, ready.stopwatch, along=along, alike=True)
+    return _Begun(group, ready, problem, scan, known, more)
+
+
+def _fitted(asked: Asked, waiting: list[_Begun]) -> list[Fitted | None]:
+    """Classes' factorizations in one call; None for those that are by themselves, or can't be had so."""
+    if len(waiting) < 2:
+        return [None] * len(waiting)
+    begun_at = time.perf_counter()
+    problems = [one.problem for one in waiting if isinstance(one.problem, Problem)]
+    found = solved_together(problems, asked.progress)
+    for one in waiting:
+        one.ready.stopwatch.seconds["factorization"] += (time.perf_counter() - begun_at) / len(waiting)
+    return found
+
+
+def _ended(asked: Asked, one: _Begun, fitting: Fitted | None, kept: Kept | None) -> Explanation:
+    """A class's explanation, once its concepts are there, or by itself."""
+    ready, problem = one.ready, one.problem
+    with ready.stopwatch("everything else"), asked.refusing_signs():
+        if fitting is None:
+            given = {"progress": asked.progress, "stopwatch": ready.stopwatch}
+            fitting = problem if isinstance(problem, Fitted) else solved(problem, **given)
         with ready.stopwatch("scores and controls"):
             banks = control_banks(fitting, len(fitting.solution.dictionary), ready.keys, alike=True)
-    return explained(asked, ready, fitting, scan, banks=banks, more=more)
+    explanation = explained(asked, ready, fitting, one.scan, banks=banks, more=one.more)
+    if kept is not None:
+        kept.save(one.group, explanation, one.along)
+    return explanation

@@ -30,7 +30,7 @@ SIGNED = A - 0.25
         ((A[0], 4), ["activations", r"\(12,\)", "matrix"]),
         ((A[None], 4), ["activations", "reshape"]),
         ((A.astype(object), 4), ["activations", "object", "np.float32"]),
-        ((A.astype(np.float16), 4), ["activations", "float16", r"fj\.RowBlocks\(activations\)", "float32"]),
+        ((A.astype(jnp.float8_e4m3fn), 4), ["activations", "float8_e4m3fn", "too coarse", "float32"]),
         ((A.astype(complex), 4), ["activations", "complex"]),
         ((A, 0), ["rank=0"]),
         ((A, -3), ["rank=-3"]),

@@ -1,5 +1,7 @@
 """Rows in blocks are factorized and encoded as in memory, to rounding, and nothing of their number is held."""
 
+import threading
+from functools import partial
 from typing import Any
 
 import jax
@@ -145,6 +147,113 @@ def test_half_precision_is_summed_in_single():
         assert off(found.dictionary, exact.dictionary) <= entry
         off_objective = abs(float(found.stats.final_objective) / float(exact.stats.final_objective) - 1)
         assert off_objective <= entry
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_in_memory_is_computed_in_single(kind, monkeypatch):
+    from face_jax.blocks import row_blocks
+    from face_jax.nmf import factorization
+
+    stored = A.astype(kind)
+    single = stored.astype(np.float32)
+    wanted = fj.factorize(single, RANK)
+    read = []
+    blockwise = factorization.factorize_blocks
+    monkeypatch.setattr(
+        factorization, "factorize_blocks", lambda rows, *a, **k: read.append(rows) or blockwise(rows, *a, **k)
+    )
+    codes = fj.encode(single, wanted.dictionary)
+    for small in (row_blocks._SMALL, 0):
+        monkeypatch.setattr(row_blocks, "_SMALL", small)
+        for given in (stored, jnp.asarray(stored)):
+            (found,) = fj.factorize_many([given], RANK) if given is stored else (fj.factorize(given, RANK),)
+            assert isinstance(found.codes, jax.Array)
+            assert found.codes.dtype == found.dictionary.dtype == jnp.float32
+            assert off(found.dictionary, wanted.dictionary) <= 1e-5
+            encoded = fj.encode(given, wanted.dictionary)
+            assert isinstance(encoded, jax.Array)
+            assert off(encoded, codes) <= 1e-5
+    # Small ones are converted as a whole, large ones stay in their 16 bits.
+    assert [rows.dtype for rows in read] == [np.dtype(kind)] * 2
+
+
+def test_half_precision_is_traced_in_single():
+    """In float32 as outside of `jit`; the derivative is in the 16 bits that it's for."""
+    dictionary = jnp.asarray(GIVEN.dictionary, jnp.float32)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def total(rows):
+        codes = fj.encode(rows, dictionary)
+        return jnp.sum(codes**2), codes
+
+    stored = jnp.asarray(A[:60], jnp.bfloat16)
+    (_, found), slope = total(stored)
+    (_, wanted), exact = total(stored.astype(jnp.float32))
+    assert found.dtype == jnp.float32
+    assert slope.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    # Rounded once, by up to 2⁻⁸ of each.
+    np.testing.assert_allclose(np.asarray(slope, np.float32), exact, rtol=2**-8)
+
+
+def test_the_next_block_is_sent_before_this_ones_result_is_asked_for(monkeypatch):
+    """By the thread that reads, and no more than the next one: two blocks are on an accelerator at a time."""
+    from face_jax.nmf.solvers import stream
+
+    told, sent, rows = threading.Condition(), [], stream.Stream.of(fj.RowBlocks(A, rows=200))
+    count = len(rows.pieces.ends)
+
+    def recorded(device, part):
+        with told:
+            sent.append(threading.current_thread().name)
+            told.notify_all()
+        return part
+
+    monkeypatch.setattr(stream, "_sent", recorded)
+    for number, _ in enumerate(rows.there(), 1):
+        # Nothing asks for this block's result before the loop's next turn.
+        with told:
+            assert told.wait_for(partial(lambda least: len(sent) >= least, min(number + 1, count)), timeout=120)
+            assert len(sent) <= number + 1
+    assert len(sent) == count > 3
+    assert all(name.startswith("rows") for name in sent)
+
+
+def test_blocks_that_were_sent_are_computed_with_as_those_that_are_not(monkeypatch):
+    from face_jax.nmf.solvers import stream
+
+    settings = {"start": GIVEN, "solver": fj.ADMM(max_steps=3)}
+    wanted = fj.factorize(blocks(), RANK, **settings)
+    codes = fj.encode(blocks(), wanted.dictionary)
+    sent = []
+
+    def there(device, part):
+        sent.append(len(part[0]))
+        return tuple(jnp.asarray(each) for each in part)
+
+    monkeypatch.setattr(stream, "_sent", there)
+    found = fj.factorize(blocks(), RANK, **settings)
+    # Of the first codes' pass, three steps and the last one's, all rows.
+    assert sum(sent) == 5 * SHAPE[0]
+    np.testing.assert_array_equal(found.dictionary, wanted.dictionary)
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+    np.testing.assert_array_equal(fj.encode(blocks(), wanted.dictionary), codes)
+    assert sum(sent) == 6 * SHAPE[0]
+
+
+def test_what_has_64_bits_is_sent_by_the_thread_that_knows_whether_it_keeps_them(monkeypatch):
+    from face_jax.nmf.solvers import stream
+
+    part = (A[:3].astype(np.float32), A[:3])
+    assert stream._sent(None, part) is part
+    assert stream._sent(jax.devices("cpu")[0], part) is part
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(jax, "default_backend", lambda: "gpu")
+        single, double = stream._sent(None, part)
+    assert isinstance(single, jax.Array)
+    np.testing.assert_array_equal(single, part[0])
+    assert double is part[1]
 
 
 def bad(change):

@@ -336,7 +336,7 @@ def test_questions_that_arent_valid_are_refused(each):
 
 def test_classes_of_about_as_many_rows_are_one_compiled_program(monkeypatch):
     """Rows of zeros fill both up; the solver is given one shape."""
-    from face_jax.pipeline import fitting
+    from face_jax.faithfulness import chosen_lambda
 
     shapes = []
 
@@ -344,11 +344,101 @@ def test_classes_of_about_as_many_rows_are_one_compiled_program(monkeypatch):
         shapes.append(rows.shape)
         return fj.factorize(rows, *arguments, **options)
 
-    monkeypatch.setattr(fitting, "factorize", recorded)
+    monkeypatch.setattr(chosen_lambda, "factorize", recorded)
     images = {"reddish": pictures(41, 0), "bluish": pictures(42, 2)}
     found = fj.explain_classes(colour_model(), images, **SETTINGS)
     assert len({len(found[name].crops) for name in images}) == 2
     assert len(set(shapes)) == 1
+
+
+def together(monkeypatch, calls):
+    """As on an accelerator: classes are fitted together, and how many at a time is noted."""
+    from face_jax.pipeline import fitting, several
+
+    def recorded(rows, *arguments, **options):
+        calls.append(len(rows))
+        return fj.factorize_many(rows, *arguments, **options)
+
+    monkeypatch.setattr(several, "_at_a_time", lambda: 16)
+    monkeypatch.setattr(fitting, "factorize_many", recorded)
+
+
+def assert_alike(found, wanted):
+    assert list(found.explanations) == list(wanted.explanations)
+    for name, one in found.explanations.items():
+        alone = wanted[name]
+        np.testing.assert_allclose(one.dictionary, alone.dictionary, atol=1e-4)
+        np.testing.assert_allclose(one.codes, alone.codes, atol=1e-3)
+        assert one.fit.steps == alone.fit.steps
+        assert one.fit.objective == pytest.approx(alone.fit.objective, rel=1e-4)
+        assert one.provenance.settings == alone.provenance.settings
+        assert one.notes == alone.notes
+        assert one.provenance.seconds["factorization"] > 0
+
+
+def test_classes_that_are_fitted_together_are_as_each_by_itself(each, monkeypatch):
+    calls = []
+    together(monkeypatch, calls)
+    told, progress = recorded_progress()
+    assert_alike(fj.explain_classes(colour_model(), IMAGES, **SETTINGS | {"progress": progress}), each)
+    assert calls == [3]
+    assert [total for stage, total, done in told if stage == "Factorizing" and done == total] == [3]
+
+
+@pytest.mark.parametrize("changes", [{"faithfulness": 30.0}, {"solver": fj.SemiNMF(max_steps=30)}])
+def test_with_a_faithfulness_or_signs_classes_are_fitted_together(changes, monkeypatch):
+    some = {name: IMAGES[name] for name in ("reddish", "greenish")}
+    wanted = fj.explain_classes(colour_model(), some, **SETTINGS | changes)
+    calls = []
+    together(monkeypatch, calls)
+    assert_alike(fj.explain_classes(colour_model(), some, **SETTINGS | changes), wanted)
+    assert calls == [2]
+
+
+def test_on_the_way_to_a_chosen_faithfulness_classes_are_fitted_together(monkeypatch):
+    from face_jax.pipeline import several
+
+    # Of this model's concepts none are wrong without the term, and λ = 0 is chosen.
+    monkeypatch.setattr(several, "leading_to", lambda path: [3.0, 30.0])
+    settings = SETTINGS | {"faithfulness": "auto"}
+    wanted = fj.explain_classes(colour_model(), IMAGES, **settings)
+    assert 0 < wanted["reddish"].provenance.settings.faithfulness != wanted["greenish"].provenance.settings.faithfulness
+    calls = []
+    together(monkeypatch, calls)
+    found = fj.explain_classes(colour_model(), IMAGES, **settings)
+    assert_alike(found, wanted)
+    # The largest chooses by itself; the others go the way together, from no faithfulness on.
+    assert calls == [2, 2, 2]
+
+
+def test_classes_that_cant_be_fitted_together_are_fitted_by_themselves(each, monkeypatch):
+    from face_jax.nmf import RESULTS
+    from face_jax.pipeline import fitting, several
+
+    calls = []
+    together(monkeypatch, calls)
+    recorded = fitting.factorize_many
+
+    def refused(*arguments, **options):
+        raise fj.NotEnoughMemoryError("no room")
+
+    monkeypatch.setattr(fitting, "factorize_many", refused)
+    assert_alike(fj.explain_classes(colour_model(), IMAGES, **SETTINGS), each)
+
+    def lost(*arguments, **options):
+        first, *others = recorded(*arguments, **options)
+        bad = dataclasses.replace(first.result, code=jnp.asarray(RESULTS.nonfinite.value))
+        return [dataclasses.replace(first, result=bad), *others]
+
+    # What one of them can't be is no matter of the others.
+    monkeypatch.setattr(fitting, "factorize_many", lost)
+    assert_alike(fj.explain_classes(colour_model(), IMAGES, **SETTINGS), each)
+    # Where no two fit into memory, each is by itself.
+    monkeypatch.setattr(fitting, "factorize_many", refused)
+    monkeypatch.setattr(several, "_MOST_BYTES", 0)
+    calls.clear()
+    assert_alike(fj.explain_classes(colour_model(), IMAGES, **SETTINGS), each)
+    assert not calls
 
 
 def test_tables_are_plain(shared):

@@ -90,6 +90,19 @@ class Piece:
         return dataclasses.replace(self, start=0, stop=self.stop - self.start)
 
 
+def _sent(device: Any, part: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arrays on their way to an accelerator, which nobody waits for here; a processor has them already.
+
+    Called on the thread that reads, where settings of the calling thread aren't known: whether numbers of 64 bits stay
+    so is left to it.
+    """
+    kind = jax.default_backend() if device is None else getattr(device, "platform", device)
+    if kind == "cpu":
+        return part
+    with jax.default_device(device):
+        return tuple(jax.device_put(each) if each.dtype.itemsize <= 4 else each for each in part)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pieces:
     """Where pieces end: behind whole blocks of a pass in memory, of which the last overlaps the one before.
@@ -162,13 +175,21 @@ class Stream:
         return self.scale.dtype
 
     def __iter__(self) -> Iterator[Piece]:
+        """Piece by piece, as they are read."""
+        return self._through(lambda part: part)
+
+    def there(self) -> Iterator[Piece]:
+        """Piece by piece where they are worked on: an accelerator gets the next while it's at work on this one."""
+        return self._through(partial(_sent, jax.config.jax_default_device))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _through(self, made: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Iterator[Piece]:
         ends = self.pieces.ends
         parts: Any = (self.source.parts(ends),)
         if self.weights is not None:
             parts = (*parts, self.weights.parts(ends))
         start = 0
         # All sources may end early, never one before the other.
-        for part in ahead(zip(*parts, strict=False)):
+        for part in ahead(map(made, zip(*parts, strict=False))):
             values, stop = part[0], start + len(part[0])
             row_weights = None if self.row_weights is None else self.row_weights[start:stop]
             division = self.pieces.division(start, stop)

@@ -101,11 +101,11 @@ def _begin(
     mean = None
     if type(solver).begin is not UpdateRule.begin and slots is not None:
         total = jnp.zeros((), stream.dtype)
-        for piece in stream:
+        for piece in stream.there():
             total = total + jnp.sum(make(piece, stream.scale))
         mean = total / (stream.shape[0] * dictionary.shape[0])
     total = _nothing(dictionary), jnp.zeros((), stream.dtype)
-    for piece in stream:
+    for piece in stream.there():
         here = piece.anywhere
         codes = _remade(here, stream.scale, objective, dictionary) if slots is None else make(piece, stream.scale)
         if mean is not None:
@@ -127,7 +127,7 @@ def _step(
     ahead, first = _move_ahead(objective, solver, size, state)
     beta, cautious = state.history.extrapolation, state.history.rejected > 1
     sums = _nothing(ahead)
-    for piece in stream:
+    for piece in stream.there():
         here = piece.anywhere
         if slots is None:
             codes = _remade(here, stream.scale, objective, ahead)
@@ -159,7 +159,7 @@ def _finish(
     length = normalized(jnp.zeros((dictionary.shape[0], 0), stream.dtype), dictionary)[2]
     error, alive = jnp.zeros((), stream.dtype), jnp.zeros(dictionary.shape[0], bool)
     total = _nothing(dictionary), error, alive
-    for piece in stream:
+    for piece in stream.there():
         here = piece.anywhere
         if slots is None:
             codes = _remade(here, stream.scale, objective, dictionary)

@@ -200,18 +200,18 @@ def _nndsvd(start: NNDSVD, stream: Stream, given: Begin) -> tuple[Dictionary, Ma
         basis = jax.random.normal(sketch, (channels, count), dtype)
         for _ in range(start.passes):
             power = jnp.zeros((count, channels), dtype)
-            for piece in stream:
+            for piece in stream.there():
                 power = jax.block_until_ready(_power(piece.anywhere, stream.scale, basis, power))
             basis = jnp.linalg.qr(power.T, mode="reduced")[0]
         square = jnp.zeros((count, count), dtype)
-        for piece in stream:
+        for piece in stream.there():
             square = jax.block_until_ready(_square(piece.anywhere, stream.scale, basis, square))
         values, vectors = jnp.linalg.eigh(square)
         values, vectors = jnp.sqrt(jnp.maximum(values[::-1], 0))[:found], vectors[:, ::-1][:, :found]
         right = vectors.T @ basis.T
         project = basis @ vectors / positive(values)[None]
         squares = jnp.zeros((2, found), dtype)
-        for piece in stream:
+        for piece in stream.there():
             squares = jax.block_until_ready(_halves(piece.anywhere, stream.scale, project, squares))
         choice = signs_kept(values, right, jnp.sqrt(squares), signed=given.signed)
         dictionary = choice.dictionary
