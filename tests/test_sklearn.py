@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from face_jax.nmf import HALS, Random, SemiNMF
-from face_jax.sklearn import NMF, MiniBatchNMF, non_negative_factorization
+from face_jax.sklearn import NMF, MiniBatchNMF, base, fitting, non_negative_factorization, one_penalty_of_entries
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -434,28 +434,105 @@ def test_an_array_goes_out_as_it_came():
 
 
 def test_an_array_of_cupy_goes_out_as_it_came(monkeypatch):
-    # A stand-in with what is asked of CuPy: `get`, which brings an array to the host, and `asarray`.
+    # A stand-in with what is asked of CuPy: DLPack, in rows that lie one after another, and back.
     class ndarray:  # noqa: N801 (CuPy's name)
         def __init__(self, values):
             self.values, self.dtype, self.shape = values, values.dtype, values.shape
 
         def get(self):
-            return self.values
+            return pytest.fail("brought to the host")
 
-        def __array__(self, *args, **kwargs):
-            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+        __array__ = get
+
+        def __dlpack__(self, **kwargs):
+            return self.values.__dlpack__(**kwargs)
+
+        def __dlpack_device__(self):
+            return self.values.__dlpack_device__()
 
     ndarray.__module__ = "cupy"
-    cupy = types.ModuleType("cupy")
-    cupy.asarray, cupy.ndarray = ndarray, ndarray  # pyright: ignore[reportAttributeAccessIssue]
+    cupy: Any = types.ModuleType("cupy")
+    cupy.ndarray, cupy.asarray = ndarray, lambda x: pytest.fail("brought from the host")
+    cupy.ascontiguousarray, cupy.from_dlpack = lambda x: x, lambda x: ndarray(np.from_dlpack(x))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     X = np.random.default_rng(0).random((20, 6)).astype(np.float32)
     found = NMF(2, random_state=0)
     codes = found.fit_transform(ndarray(X))
     assert isinstance(codes, ndarray)
-    np.testing.assert_array_equal(codes.get(), NMF(2, random_state=0).fit_transform(X))
-    assert isinstance(found.transform(ndarray(X)), ndarray)
+    np.testing.assert_array_equal(codes.values, NMF(2, random_state=0).fit_transform(X))
+    codes = found.transform(ndarray(X))
+    assert isinstance(codes, ndarray)
+    codes.values = codes.values.copy()  # NumPy's DLPack gives nothing that can't be written to
     assert isinstance(found.inverse_transform(codes), ndarray)
+    # Where JAX doesn't have the device, numbers go by the host.
+    monkeypatch.setattr(ndarray, "__dlpack_device__", lambda self: (2, 0))
+    monkeypatch.setattr(ndarray, "get", lambda self: self.values)
+    cupy.asarray = ndarray
+    np.testing.assert_array_equal(found.transform(ndarray(X)).values, codes.values)
+
+
+@pytest.mark.parametrize("settings", [{"missing": "ignore"}, {"alpha_W": 0.01, "alpha_H": 0.0},
+                                      {"alpha_W": 0.01, "alpha_H": 0.0, "beta_loss": 1}, {"n_init": 2}])  # fmt: skip
+def test_tensors_share_their_memory_with_what_is_fitted(settings, monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch isn't installed")
+    import jax
+
+    X = np.random.default_rng(0).random((20, 6))
+    if "missing" in settings:
+        X[3, 2] = np.nan
+    expected = NMF(2, random_state=0, **settings)
+    codes, tensor, given = expected.fit_transform(X), torch.tensor(X), []
+
+    def recorded(function):
+        def call(rows, *args, **named):
+            given.append(rows)
+            return function(rows, *args, **named)
+
+        return call
+
+    for module, name in ((base, "encode"), (fitting, "factorize"), (fitting, "factorize_many"), (fitting, "products"),
+                         (one_penalty_of_entries, "solve")):  # fmt: skip
+        monkeypatch.setattr(module, name, recorded(getattr(module, name)))
+    for way in ("numpy", "cpu", "tolist", "__array__"):
+        monkeypatch.setattr(torch.Tensor, way, lambda self, *a, **k: pytest.fail("brought to the host"))
+    found = NMF(2, random_state=0, **settings)
+    told = found.fit_transform(tensor)
+    assert len(given) >= 2
+    assert all(isinstance(rows, jax.Array) for rows in given)
+    assert {rows.unsafe_buffer_pointer() for rows in given} == {tensor.data_ptr()}
+    monkeypatch.undo()
+    assert told.dtype == torch.float64
+    np.testing.assert_allclose(told.numpy(), codes, atol=1e-12)
+    np.testing.assert_allclose(found.reconstruction_err_, expected.reconstruction_err_, rtol=1e-9)
+    told += 1  # it's the caller's own
+    np.testing.assert_allclose(found.transform(tensor).numpy(), expected.transform(X), atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("bfloat16", "float32"), ("int64", "float64")])
+def test_tensors_of_other_types_are_computed_in_what_holds_them(kind, expected):
+    torch = pytest.importorskip("torch", reason="torch isn't installed")
+    X = torch.arange(120).reshape(6, 20).to(getattr(torch, kind)).T  # which isn't row by row
+    assert NMF(2, random_state=0).fit_transform(X).dtype == getattr(torch, expected)
+
+
+def test_arrays_on_a_device_are_checked_there_as_those_of_numpy_are():
+    import jax.numpy as jnp
+
+    good = np.random.default_rng(0).random((20, 6))
+    known = NMF(2, random_state=0).fit(good)
+    for change in (-1.0, np.nan, np.inf, "shape", "columns"):
+        wrong = good.copy()
+        if change == "shape":
+            wrong = wrong[0]
+        elif change == "columns":
+            wrong = wrong[:, :5]
+        else:
+            wrong[3, 2] = change
+        with pytest.raises(ValueError, match=r"\w") as theirs:
+            known.transform(wrong)
+        with pytest.raises(ValueError, match=r"\w") as ours:
+            known.transform(jnp.asarray(wrong))
+        assert str(ours.value) == str(theirs.value)
 
 
 @pytest.mark.parametrize("change", ["whole numbers", "Fortran order", "read-only map", "zero row", "zero column"])

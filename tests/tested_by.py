@@ -35,6 +35,7 @@ TESTED_BY = {
     "report.photographs": "report/test_unfolding.py",
     "report.classes": "cli/test_classes_command.py",
     "blocks.": "blocks/test_row_blocks.py",
+    "linalg.stored_matrix": "nmf/test_stored_derivative.py",
     "blocks.scratch": "nmf/test_out_of_core.py",
     "bridges.flax_import.": "bridges/flax_import/test_import_operators.py",
     "bridges.flax_import.convert": "bridges/flax_import/test_imported_network.py",

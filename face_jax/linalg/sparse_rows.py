@@ -64,7 +64,7 @@ class SparseRows:
         if entries is None:
             return self.matrix @ np.asarray(factor)
         values, rows, columns = entries
-        return _product(values, rows, columns, jnp.asarray(factor), self.shape[0], True)
+        return product_of_entries(values, rows, columns, jnp.asarray(factor), self.shape[0], True)
 
     def transposed_times(self, factor: Float[Any, "row k"]) -> Any:
         """`Aᵀ Y`, `column × k`, likewise."""
@@ -72,7 +72,7 @@ class SparseRows:
         if entries is None:
             return self._transposed @ np.asarray(factor)
         values, rows, columns = entries
-        return _product(values, columns, rows, jnp.asarray(factor), self.shape[1], False)
+        return product_of_entries(values, columns, rows, jnp.asarray(factor), self.shape[1], False)
 
     def taken(self, rows: Int[np.ndarray, " some"]) -> SparseRows:
         """Some of the rows."""
@@ -155,7 +155,7 @@ class FilledRows(SparseRows):
 
 
 @partial(jax.jit, static_argnums=(4, 5))
-def _product(values: Array, into: Array, of: Array, factor: Array, size: int, in_order: bool) -> Array:
+def product_of_entries(values: Array, into: Array, of: Array, factor: Array, size: int, in_order: bool) -> Array:
     """Sums of `values · factor[of]` by `into`, so many columns at a time that their terms find room."""
     each = max(1, _TERMS // max(1, len(values)))
     parts = [

@@ -23,7 +23,7 @@ from ..support.precision import full_precision
 from ..support.progress import Progress, tell_more
 from ..support.progress_line import Watched, progress_of
 from ..support.watched_steps import told_of
-from . import divergence_codes, stored_misfit, validate
+from . import divergence_codes, stored_derivative, stored_misfit, validate
 from .beta_divergence import BetaDivergence
 from .code_stores import CODES, check_codes
 from .magnitude import is_one, unit_of
@@ -77,7 +77,8 @@ def encode(
     iterating: `dU_S = (W_SᵀW_S)⁻¹ W_Sᵀ dA` and its companion for the dictionary; a code of zero stays zero, also
     that of a duplicate. Unlike the codes, it's solved from products of concepts, to a relative error of about `ε κ²`:
     ε is the dtype's own, κ the condition number of the concepts that a row has. Two of them at an angle of θ cost
-    `ε / θ²`, which at 3e-3 is 1 % in float32 and 2e-11 in float64. Works under `jit` and `vmap`.
+    `ε / θ²`, which at 3e-3 is 1 % in float32 and 2e-11 in float64. Works under `jit` and `vmap`. Of sparse activations
+    what is differentiated is the squared error of all entries, and the values that a BCOO stores; outside of `jit`.
 
     **Arguments:**
 
@@ -114,11 +115,11 @@ def encode(
     >>> fj.encode(A[:5], dictionary).shape
     (5, 3)
     """
-    sparse = sparse_rows("activations", activations)
+    sparse = sparse_rows("activations", stored_derivative.constant(activations))
     if sparse is not None:
         if codes is not None:
             raise ValueError("codes= says where codes of rows in blocks go, and these are sparse; leave it out")
-        return _of_sparse(sparse, dictionary, objective, observed, progress, start)
+        return _of_sparse(activations, sparse, dictionary, objective, observed, progress, start)
     blocks = in_blocks("activations", activations)
     if blocks is None:
         check_room(activations, (*getattr(dictionary, "shape", ()), 1)[0], "encoding", wholes=0.0, codes=1)
@@ -200,11 +201,12 @@ def _begun(start: ArrayLike | None, rows: int, dictionary: Dictionary) -> Codes 
 
 
 def _of_sparse(
-    rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any, progress: Watched, start: ArrayLike | None
-) -> Codes:
-    concepts = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
-    if isinstance(concepts, Tracer):
-        raise ValueError("dictionary is traced, and activations are sparse, which can't be; give all of their entries")
+    activations: Any, rows: SparseRows, dictionary: ArrayLike, objective: Any, observed: Any, progress: Watched,
+    start: ArrayLike | None,
+) -> Codes:  # fmt: skip
+    given = validate.matrix("dictionary", dictionary, "concept × channel").astype(rows.dtype)
+    concepts = stored_derivative.constant(given)
+    stored_derivative.refuse("dictionary", concepts, "give all entries of activations")
     if rows.shape[1] != concepts.shape[1]:
         raise ValueError(
             f"dictionary has {concepts.shape[1]} channels and activations have {rows.shape[1]}; "
@@ -213,10 +215,11 @@ def _of_sparse(
     validate.factorizable("dictionary", concepts, signed=True)
     begun = _begun(start, rows.shape[0], concepts)
     if stored_misfit.wanted(objective, observed):
+        stored_derivative.refuse_derivatives(activations, given, objective)
         return stored_misfit.encode_stored(rows, concepts, objective, observed, begun)
     objective = validate.misfit(objective)
     validate.penalties(objective, both=False)
-    return encode_sparse("activations", rows, concepts, objective, partial(encode, progress=progress))
+    return encode_sparse("activations", activations, rows, given, objective, partial(encode, progress=progress))
 
 
 def _divergence_codes(

@@ -23,7 +23,7 @@ from ..support.precision import full_precision
 from ..support.progress import Progress, silent
 from ..support.progress_line import Watched, progress_of
 from ..support.watched_steps import watched_steps
-from . import magnitude, stored_misfit, validate
+from . import magnitude, stored_derivative, stored_misfit, validate
 from .beta_divergence import entry_by_entry
 from .checkpoint import Checkpoint, check_checkpoint
 from .code_stores import CodeStore, check_codes
@@ -85,9 +85,10 @@ def factorize(
     traced, on an accelerator or on several devices, are copied to `float32` as a whole.
 
     Sparse activations (SciPy's matrices, JAX's BCOO) are never made dense: room and time go with their entries. They
-    can't be traced or differentiated, and have neither weights of entries nor further terms. `BetaDivergence(1)` is
-    there for them, any β where `observed` leaves the entries that aren't stored out, and no other: each unstored zero
-    would be measured by itself.
+    have neither weights of entries nor further terms. `BetaDivergence(1)` is there for them, any β where `observed`
+    leaves the entries that aren't stored out, and no other: each unstored zero would be measured by itself. For the
+    squared error of all entries `grad` and `jvp` apply to the values that a BCOO stores, to weights of rows and to
+    penalties; `jit` and `vmap` don't, nor does any of them to the others.
 
     **Arguments:**
 
@@ -135,7 +136,7 @@ def factorize(
     >>> jax.grad(rebuilt)(A).shape
     (60, 12)
     """
-    sparse = sparse_rows("activations", activations)
+    sparse = sparse_rows("activations", stored_derivative.constant(activations))
     if sparse is not None:
         if codes is not None or checkpoint is not None:
             raise ValueError("codes= and checkpoint= aren't there for sparse activations; leave them out")
@@ -144,9 +145,10 @@ def factorize(
             raise ValueError("UnrolledAdjoint differentiates steps, and those for sparse rows can't be; leave it out")
         settings: dict[str, Any] = {"objective": objective, "solver": solver, "start": start, "key": key_of(key)}
         if stored_misfit.wanted(objective, observed):
+            stored_derivative.refuse_derivatives(activations, objective)
             solution = stored_misfit.factorize_stored(sparse, validate.rank_of(rank), observed=observed, **settings)
         else:
-            solution = factorize_sparse(sparse, validate.rank_of(rank), **settings)
+            solution = factorize_sparse(activations, sparse, validate.rank_of(rank), adjoint=adjoint, **settings)
         if flag("throw", throw):
             raise_if_unusable(solution.result)
         return solution

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Key
 
 from ..linalg.sparse_rows import SparseRows, squared_error
 from ..support.arguments import shown
-from . import magnitude, validate
-from .objective import Objective, SquaredError
+from . import magnitude, stored_derivative, validate
+from .objective import SquaredError
 from .shapes import Codes, CodesT, Dictionary, Number
 from .solution import Solution
 from .solvers.loop import State, first_state, judged, move_ahead, scaled
@@ -54,7 +54,7 @@ def matrix_of_jax(name: str, value: Any) -> Any:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
         raise ValueError(
             f"{name} is sparse and traced, and sparse rows are factorized by steps that can't be; call it outside of "
-            "jit, grad and vmap, or give all entries, value.todense()"
+            "jit and vmap (grad alone will do), or give all entries, value.todense()"
         )
     if len(value.shape) != 2 or getattr(value, "n_batch", 0) or getattr(value, "n_dense", 0):
         raise ValueError(f"{name} is {shown(value)} with axes of batches or dense ones; give a plain matrix")
@@ -92,22 +92,26 @@ def check(name: str, rows: SparseRows, objective: Any, *, signed: bool) -> Squar
 
 
 def factorize_sparse(
-    rows: SparseRows, rank: int, *, objective: Objective, solver: Any, start: Any, key: Key[Array, ""]
-) -> Solution:
-    """The factorization of sparse rows, rank and settings already checked; as `factorize`."""
+    activations: Any, rows: SparseRows, rank: int, *, objective: Any, solver: Any, start: Any, key: Key[Array, ""],
+    adjoint: Any,
+) -> Solution:  # fmt: skip
+    """The factorization of sparse activations, rank and settings already checked; as `factorize`.
+
+    `rows` are the activations' numbers.
+    """
     if not isinstance(solver, Solver):
         raise ValueError(
             f"solver={type(solver).__name__}() takes gradients of all entries, and activations are sparse; use "
             "solver=ADMM() or HALS()"
         )
-    signed = solver.signed_dictionary
-    quadratic = check("activations", rows, objective, signed=signed)
+    signed, moving = solver.signed_dictionary, stored_derivative.moves(activations, objective)
+    quadratic = check("activations", rows, stored_derivative.without_derivative(objective), signed=signed)
     validate.penalties(quadratic, both=True, signed=signed)
     if start.given is not None:
         validate.given(
             start.given, jnp.zeros((rows.shape[0], 0), rows.dtype), rank, signed=signed, channels=rows.shape[1]
         )
-    data = rows.matrix.data
+    data, given_rows = rows.matrix.data, rows
     unit = magnitude.unit_at(float(np.abs(data).max()) if data.size else 0.0, rows.dtype)
     start = start.rescaled(partial(unit.factors, penalized=quadratic.penalized))
     if not magnitude.is_one(unit):
@@ -116,6 +120,10 @@ def factorize_sparse(
         magnitude.check_penalties(given, quadratic)
     codes, dictionary = begin(start, rows, rank, signed=signed, key=key, solve=solve)
     solution = solve(rows, quadratic, solver, codes, dictionary)
+    if moving:
+        whole = validate.weights_of(validate.misfit(objective), jnp.zeros((rows.shape[0], 1), rows.dtype))
+        matrix = stored_derivative.matrix_of(activations, given_rows)
+        solution = stored_derivative.attached(solution, matrix, whole, unit, solver, adjoint)
     return solution if magnitude.is_one(unit) else unit.back(solution)
 
 
@@ -143,13 +151,21 @@ def solve(rows: SparseRows, objective: SquaredError, solver: Any, codes: CodesT,
     return _solution(problem, state, sums, jnp.asarray(error, rows.dtype))
 
 
-def encode_sparse(name: str, rows: SparseRows, dictionary: Dictionary, objective: Any, encode: Any) -> Codes:
+def encode_sparse(
+    name: str, activations: Any, rows: SparseRows, dictionary: Dictionary, objective: Any, encode: Any
+) -> Codes:
     """Codes of sparse rows: those of their shadows in the dictionary's span, which are dense and have few channels."""
-    objective = check(name, rows, objective, signed=True)
-    basis = np.linalg.qr(np.asarray(dictionary).T)[0]
+    fixed, numbers = check(name, rows, stored_derivative.without_derivative(objective), signed=True), dictionary
+    if moving := stored_derivative.moves(activations, dictionary, objective):
+        numbers = stored_derivative.constant(dictionary)
+    basis = np.linalg.qr(np.asarray(numbers).T)[0]
     # Of each concept by itself, so that equal ones stay equal.
-    within = jnp.asarray(np.stack([concept @ basis for concept in np.asarray(dictionary)]))
-    return encode(jnp.asarray(rows.times(basis)), within, objective=objective)
+    within = jnp.asarray(np.stack([concept @ basis for concept in np.asarray(numbers)]))
+    codes = encode(jnp.asarray(rows.times(basis)), within, objective=fixed)
+    if not moving:
+        return codes
+    matrix = stored_derivative.matrix_of(activations, rows)
+    return stored_derivative.attached_codes(codes, matrix, dictionary, validate.misfit(objective))
 
 
 def _sums(rows: SparseRows, objective: SquaredError, codes: Iterate, dictionary: Dictionary) -> Sums:

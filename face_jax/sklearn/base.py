@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -13,13 +14,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
 
 from ..nmf import encode
+from ..nmf.validate import value_range
 from ..support.arguments import check_count
 from ..support.precision import full_precision
-from .arrays import Taken, taken
+from .arrays import Taken, namespace, on_host, taken
 from .fitting import observed, on_device, precision
 from .settings import CROSS_VALIDATED, IGNORE, UNSTORED, Penalties, loss_of, missing_of
 
-Matrix = Any  # NumPy's, or a sparse one of SciPy
+Matrix = Any  # NumPy's, JAX's on the device that X is on, or a sparse one of SciPy
 
 
 class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -57,6 +59,10 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         found = taken("X", X)
+        if isinstance(found.values, jax.Array):
+            codes = found.values
+            with precision(codes):
+                return found.back(codes @ jnp.asarray(self.components_, jnp.promote_types(codes.dtype, jnp.float32)))
         values = found.values if scipy.sparse.issparse(found.values) else np.asarray(found.values)
         return found.back(np.asarray(values @ self.components_))
 
@@ -81,26 +87,39 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _read(self, X: Any, *, reset: bool, whole: bool = True) -> tuple[Matrix, Any]:
-        """X as NumPy's or SciPy's, checked; and what makes results arrays of its kind. `whole`: not just a batch."""
+    def _read(self, X: Any, *, reset: bool, whole: bool = True, stays: bool = True) -> tuple[Matrix, Any]:
+        """X, checked, and what makes results arrays of its kind.
+
+        **Arguments:**
+
+        - `reset`: whether it's what is fitted.
+        - `whole`: whether it's more than a batch.
+        - `stays`: whether it may be an array of JAX on X's own device.
+        """
         if np.ma.is_masked(X):
             raise ValueError(
                 "X has masked entries, whose values mean nothing; fill them, as X.filled(0) does, or give "
                 "face_jax.factorize weights of 0 there"
             )
         found: Taken = taken("X", X)
+        there, given = isinstance(found.values, jax.Array), found.values
+        if there and not stays:
+            there, given = False, np.asarray(given)
         rows: Any = validate_data(
-            self, found.values, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset,
-            ensure_all_finite="allow-nan",
+            self, _outline(given) if there else given, accept_sparse=("csr", "csc"),
+            dtype=[np.float64, np.float32], reset=reset, ensure_all_finite="allow-nan",
         )  # fmt: skip
-        self._refuse_nan(rows)
+        if there:
+            rows = _in_dtype(given, rows.dtype)
+        values = rows.data if scipy.sparse.issparse(rows) else rows
+        self._refuse_nan(values)
         if self._missing:
             self._check_missing(rows, reset=reset and whole)
         if not self._signed:
-            values = rows.data if scipy.sparse.issparse(rows) else rows
-            filled = np.nan_to_num(values) if self._missing else values
+            filled = namespace(values).nan_to_num(values) if self._missing else values
             if filled.size:
-                check_non_negative(filled, f"{type(self).__name__} (input X)")
+                least = np.full((1, 1), value_range(filled)[0]) if there else filled
+                check_non_negative(least, f"{type(self).__name__} (input X)")
         return rows.tocsr() if self._missing == UNSTORED else dense_if_full(rows), found.back
 
     @property
@@ -108,11 +127,13 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """What stands for what wasn't observed: NaN ("ignore"), or unstored entries; None if all was."""
         return missing_of(getattr(self, "missing", None))
 
-    def _refuse_nan(self, rows: Matrix) -> None:
+    def _refuse_nan(self, values: Any) -> None:
         """Raises `ValueError` for NaN that doesn't stand for what wasn't observed, in the words of these estimators."""
         if self._missing == IGNORE:
             return
-        gone = np.isnan(rows.data if scipy.sparse.issparse(rows) else rows)
+        if isinstance(values, jax.Array) and not np.isnan(value_range(values)[0]):
+            return  # by the program that looks for what's below zero
+        gone = namespace(values).isnan(values)
         if not gone.any():
             return
         known = self._missing == UNSTORED
@@ -129,7 +150,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not reset:
             return
         if not sparse:
-            seen = ~np.isnan(rows).all(axis=0)
+            seen = np.asarray(~namespace(rows).isnan(rows).all(axis=0))
         elif self._missing == UNSTORED:
             seen = np.bincount(rows.tocoo().col, minlength=rows.shape[1]) > 0
         else:
@@ -142,9 +163,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"out, as X[:, {remedy}] does"
             )
 
-    def _codes(
-        self, rows: Matrix, begun: np.ndarray | None = None, components: np.ndarray | None = None
-    ) -> Float[np.ndarray, "sample component"]:
+    def _codes(self, rows: Matrix, begun: Any = None, components: np.ndarray | None = None) -> Any:
         """The one inference rule, for the samples fitted on, which begin at the fit's codes, as for new ones."""
         components = (self.components_ if components is None else components).astype(rows.dtype)
         with precision(rows):
@@ -152,7 +171,7 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             seen = observed(rows, self._missing)
             start = None if begun is None else begun.astype(rows.dtype)
             codes = encode(on_device(rows), jnp.asarray(components), objective=objective, observed=seen, start=start)
-            return np.array(codes)
+            return codes if isinstance(rows, jax.Array) else np.array(codes)
 
     def _rank(self, rows: Matrix, H: Any) -> int:
         """How many components: of H if they are "auto" and it's given, of all features without it."""
@@ -186,11 +205,30 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
 
 
+def _outline(values: jax.Array) -> np.ndarray:
+    """Nothing but the shape, for scikit-learn's checks of it, and the dtype that is computed in."""
+    if values.ndim != 2:
+        return np.asarray(values)  # which its error shows
+    dtype = values.dtype if values.dtype in (jnp.float32, jnp.float64) else np.float64
+    return np.broadcast_to(np.zeros((), dtype), values.shape)
+
+
+def _in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
+    """The values in this dtype, on their device; raises `ValueError` for infinite ones, in scikit-learn's words."""
+    with jax.enable_x64(dtype == np.float64 or jax.config.read("jax_enable_x64")):
+        found = values.astype(dtype)
+        # NaN is the lowest and the highest where there is one.
+        extremes = value_range(found)
+        if np.isinf(extremes).any() or (np.isnan(extremes[0]) and bool(jnp.isinf(found).any())):
+            raise ValueError(f"Input X contains infinity or a value too large for {dtype!r}.")
+    return found
+
+
 def factor(
     name: str, value: Any, rows: Matrix, shape: tuple[int, int], rank: int, *, signed: bool, nothing: bool = False
 ) -> np.ndarray:
     """A given factor, in the rows' dtype; raises `ValueError` or `TypeError` for one that doesn't fit."""
-    value = taken(name, value).values
+    value = on_host(name, value)
     whom = f"NMF (input {name})"
     as_it_is: Any = None
     found = check_array(value, dtype=as_it_is, input_name=name)

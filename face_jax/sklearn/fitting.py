@@ -20,7 +20,9 @@ from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.solution import normalized
 from ..nmf.stored_entries import NUMBERS, STORED
 from ..nmf.stored_misfit import value_of
+from ..support.scaling import positive
 from . import one_penalty, one_penalty_of_entries
+from .arrays import namespace, on_host
 from .settings import UNSTORED, Penalties
 
 _TOGETHER = 256  # rows whose misfit stays in the processor's cache
@@ -35,7 +37,7 @@ class Fitted:
 
     - `components`: at the length that they have in the objective.
     - `directions`: the same at unit length.
-    - `codes`: those that belong to the components; None where they are exact ones anyway.
+    - `codes`: those that belong to the components, on the rows' device; None where they are exact ones anyway.
     - `steps`: passes over the data.
     - `objectives`, `residuals`: at the start and after each step.
     - `objective`, `residual`: in the end.
@@ -44,7 +46,7 @@ class Fitted:
 
     components: Float[np.ndarray, "component feature"]
     directions: Float[np.ndarray, "component feature"]
-    codes: Float[np.ndarray, "sample component"] | None
+    codes: Any
     steps: int
     objectives: Float[np.ndarray, " step"]
     residuals: Float[np.ndarray, " step"]
@@ -80,14 +82,14 @@ def factorized(
         found = factorize_many(values, rank, **given, start=list(starts), key=list(keys), progress=False)
     else:
         found = [factorize(values, rank, **given, start=start, key=key, observed=seen) for start, key in each]
-    return [_of_solution(solution, rank, penalties) for solution in found]
+    return [_of_solution(solution, rank, penalties, there=isinstance(rows, jax.Array)) for solution in found]
 
 
-def _of_solution(solution: Solution, rank: int, penalties: Penalties) -> Fitted:
+def _of_solution(solution: Solution, rank: int, penalties: Penalties, *, there: bool) -> Fitted:
     directions, stats = np.array(solution.dictionary), solution.stats
     # With penalties the length of a component is part of the answer.
     lengths = np.asarray(solution.scale) if penalties.some else np.ones(rank, directions.dtype)
-    codes = np.asarray(solution.codes) / np.where(lengths > 0, lengths, 1)
+    codes = (solution.codes if there else np.asarray(solution.codes)) / np.where(lengths > 0, lengths, 1)[None]
     steps = int(stats.steps)
     return Fitted(
         directions * lengths[:, None], directions, codes, steps, np.asarray(stats.objective)[: steps + 1],
@@ -153,15 +155,15 @@ def _of_entries(
         given, problem = rows, (codes, dictionary, counts, penalties.codes)
     else:
         given = rows.T.tocsr() if sparse else rows.T
-        seen = seen.T if isinstance(seen, np.ndarray) else seen
+        seen = seen if isinstance(seen, str) or seen is None else seen.T
         problem = dictionary, codes, np.ones(rows.shape[1], rows.dtype), penalties.components
     values = SparseRows(given, rows.dtype) if sparse else given
     ended = one_penalty_of_entries.solve(values, seen, *problem, solver, beta)
     found = (ended.codes, ended.dictionary) if on_codes else (ended.dictionary, ended.codes)
-    return _fitted(ended, found[1], np.asarray(found[0]).T)
+    return _fitted(ended, found[1], found[0].T if isinstance(rows, jax.Array) else np.asarray(found[0]).T)
 
 
-def _fitted(ended: one_penalty.Ended, components: Any, codes: np.ndarray | None) -> Fitted:
+def _fitted(ended: one_penalty.Ended, components: Any, codes: Any) -> Fitted:
     directions = normalized(components, components)[1]
     code = RESULTS.successful if ended.converged else RESULTS.max_steps_reached
     return Fitted(
@@ -183,7 +185,10 @@ def products(
             size,
         )
     values, given = jnp.asarray(rows), jnp.asarray(counts)
-    size = float(counts.astype(np.float64) @ (np.asarray(rows, np.float64) ** 2).sum(axis=1))
+    with jax.enable_x64(True):
+        there = isinstance(rows, jax.Array)
+        squares = np.asarray(_squares(rows)) if there else (np.asarray(rows, np.float64) ** 2).sum(axis=1)
+    size = float(counts.astype(np.float64) @ squares)
     return lambda dictionary: dictionary @ values.T, lambda codes: (codes * given[None]) @ values, size
 
 
@@ -196,7 +201,8 @@ def sample_weights(rows: Any, value: Any) -> Float[np.ndarray, " sample"] | None
     """Weights of samples, checked; None without."""
     if value is None:
         return None
-    found = np.asarray(_check_sample_weight(value, rows, dtype=rows.dtype, ensure_non_negative=True))
+    given = on_host("sample_weight", value)
+    found = np.asarray(_check_sample_weight(given, rows, dtype=rows.dtype, ensure_non_negative=True))
     if not found.any():
         raise ValueError("sample_weight is 0 everywhere, which leaves no sample; give some that are above 0")
     return found
@@ -208,30 +214,32 @@ def observed(rows: Any, missing: str | None) -> Any:
         return None
     if scipy.sparse.issparse(rows):
         return STORED if missing == UNSTORED else NUMBERS if np.isnan(rows.data).any() else None
-    gone = np.isnan(rows)
+    gone = namespace(rows).isnan(rows)
     return ~gone if gone.any() else None
 
 
 def objective_of(
-    rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, penalties: Penalties,
+    rows: Any, codes: Float[Any, "sample component"], components: np.ndarray, penalties: Penalties,
     weights: Float[np.ndarray, " sample"] | None, beta: float, missing: str | None,
 ) -> float:  # fmt: skip
     """What a fit minimizes, at any factors."""
     (l1, l2), (l1_components, l2_components) = penalties.codes, penalties.components
     counts = np.ones(len(codes)) if weights is None else weights
-    price = float(counts @ np.sum(codes * (l1 + l2 / 2 * codes), axis=1, dtype=np.float64))
+    with jax.enable_x64(True):
+        prices = namespace(codes).sum(codes * (l1 + l2 / 2 * codes), axis=1, dtype=np.float64)
+    price = float(counts.astype(np.float64) @ np.asarray(prices))
     price += float(np.sum(components * (l1_components + l2_components / 2 * components), dtype=np.float64))
     return price + _misfit(rows, codes, components, weights, beta, observed(rows, missing))
 
 
-def _misfit(rows: Any, codes: np.ndarray, components: np.ndarray, weights: Any, beta: float, seen: Any) -> float:
+def _misfit(rows: Any, codes: Any, components: np.ndarray, weights: Any, beta: float, seen: Any) -> float:
     if scipy.sparse.issparse(rows):
         known = SparseRows(rows, components.dtype)
         if beta == 2 and seen is None:
             return squared_error(known, codes, components, weights)
         return value_of(known, codes, np.ascontiguousarray(components.T), beta, seen, weights)
     entries = None if seen is None else jnp.asarray(seen.astype(rows.dtype))
-    filled = rows if seen is None else np.where(seen, rows, 1)
+    filled = rows if seen is None else namespace(rows).where(seen, rows, 1)
     with precision(rows):
         counts = None if weights is None else jnp.asarray(weights.astype(rows.dtype))
         loss = BetaDivergence(beta, entries, counts)
@@ -239,10 +247,14 @@ def _misfit(rows: Any, codes: np.ndarray, components: np.ndarray, weights: Any, 
 
 
 def length(
-    rows: Any, codes: Float[np.ndarray, "sample component"], components: np.ndarray, beta: float, missing: str | None
+    rows: Any, codes: Float[Any, "sample component"], components: np.ndarray, beta: float, missing: str | None
 ) -> float:
     """`√(2 D(X | W H))`, for the squared error `‖X − W H‖`: of the values observed."""
     seen = observed(rows, missing)
+    if beta == 2 and isinstance(rows, jax.Array):
+        with precision(rows):
+            largest, rest = _rest(rows, codes, jnp.asarray(components), seen)
+        return float(largest) * float(rest)
     if beta == 2 and not scipy.sparse.issparse(rows):
         parts = []
         for first in range(0, len(rows), _TOGETHER):
@@ -251,6 +263,23 @@ def length(
             parts.append(_length(rest if seen is None else np.where(seen[some], rest, 0)))
         return _length(np.asarray(parts))
     return float(np.sqrt(max(0.0, 2 * _misfit(rows, codes, components, None, beta, seen))))
+
+
+@jax.jit
+def _squares(rows: Float[Array, "sample feature"]) -> Float[Array, " sample"]:
+    return jnp.sum(rows.astype(jnp.float64) ** 2, axis=1)
+
+
+@jax.jit
+def _rest(
+    rows: Float[Array, "sample feature"], codes: Float[Array, "sample component"],
+    components: Float[Array, "component feature"], seen: Any,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:  # fmt: skip
+    """The largest difference, and the length of all as a multiple of it."""
+    rest = rows - codes @ components
+    rest = rest if seen is None else jnp.where(seen, rest, 0)
+    largest = jnp.max(jnp.abs(rest))
+    return largest, jnp.sqrt(jnp.sum(jnp.sum((rest / positive(largest)) ** 2, axis=1)))
 
 
 def precision(rows: Any) -> contextlib.AbstractContextManager[Any]:

@@ -36,6 +36,7 @@ class MiniBatchNMF(Base):
     Each batch improves its codes, then the components, from sums over all batches so far (Mairal, Bach, Ponce & Sapiro
     2010), earlier ones counting less: by exact coordinate descent for the squared error, by multiplicative updates for
     other losses. What `transform` and `fit_transform` return are minimizers for the components found, as of `NMF`.
+    Batches go by the host, whatever arrays they are; `transform` leaves X on its device, as `NMF` does.
 
     **Arguments:**
 
@@ -117,7 +118,7 @@ class MiniBatchNMF(Base):
         **Returns:** the codes. Raises `ValueError` for settings that aren't valid.
         """
         del y
-        rows, back = self._read(X, reset=True)
+        rows, back = self._read(X, reset=True, stays=False)
         settings, weights = self._settings(rows), sample_weights(rows, sample_weight)
         # What a fit before this one has added up isn't its own.
         self._sums, self._rho = None, settings.rho
@@ -140,7 +141,7 @@ class MiniBatchNMF(Base):
         """
         del y
         first = not hasattr(self, "components_")
-        rows, _ = self._read(X, reset=first, whole=False)
+        rows, _ = self._read(X, reset=first, whole=False, stays=False)
         settings, weights = self._settings(rows), sample_weights(rows, sample_weight)
         with precision(rows):
             if first:

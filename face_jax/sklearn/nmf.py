@@ -40,7 +40,8 @@ class NMF(Base):
     another one. The arithmetic is face_jax's: float32 in, float32 out; float64 is computed in float64 as well. X may
     be an array of NumPy, JAX, torch or CuPy, a sparse matrix (SciPy's, or JAX's BCOO), which is never made dense, or
     whatever else scikit-learn reads; codes and reconstructions go out as X came in, codes of sparse matrices as
-    NumPy's.
+    NumPy's. Dense arrays of JAX, torch and CuPy stay on their device, checks and results too (DLPack); `components_`,
+    W, H and weights of samples are NumPy's. Where JAX doesn't have that device, they go by the host.
 
     **Arguments:**
 
@@ -159,7 +160,7 @@ class NMF(Base):
         self.components_ = factor("H", H, rows, shape, rank, signed=self._signed, nothing=True)
         return back(self._codes(rows)), self.components_
 
-    def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> np.ndarray:
+    def _find(self, rows: Matrix, W: Any, H: Any, sample_weight: Any) -> Any:
         """Everything that a fit leaves behind but the codes' error; the codes."""
         beta, weights = self._checked(rows), sample_weights(rows, sample_weight)
         seed = random_of(self).randint(2**31 - 1)
@@ -167,7 +168,7 @@ class NMF(Base):
         penalties = Penalties.of(self, *rows.shape)
         # Between β = 0 and 1 a product that is 0 beside a sample's 0 stays so.
         values = rows.data if scipy.sparse.issparse(rows) else rows
-        start = start_of(self, rank, rows.shape, sticky=0 < beta < 1 and not np.all(values))
+        start = start_of(self, rank, rows.shape, sticky=0 < beta < 1 and not values.all())
         solver = solver_of(self, seed)
         alone = penalties.one_sided or observed(rows, self._missing) is not None
         if isinstance(solver, ShuffledHALS) and alone:

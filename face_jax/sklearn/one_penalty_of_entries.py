@@ -71,7 +71,7 @@ def solve(
 
 
 def _dense_step(rows: Any, seen: Any, counts: Any, penalties: Any, solver: Any, beta: float) -> Step:
-    values = jnp.asarray(rows if seen is None else np.where(seen, rows, 1))
+    values = jnp.asarray(rows if seen is None else jnp.where(seen, rows, 1))
     weights = None if seen is None else jnp.asarray(seen, values.dtype)
     given = jnp.asarray(counts, values.dtype)
     size = positive(BetaDivergence(beta, weights, given).size(values))

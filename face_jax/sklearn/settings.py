@@ -13,6 +13,7 @@ from ..nmf import ADMM, HALS, NNDSVD, MultiplicativeUpdate, NNDSVDa, NNDSVDar, P
 from ..nmf.beta_divergence import BetaDivergence
 from ..nmf.objective import Objective
 from ..support.arguments import check_count, flag, float_or_none, instance, one_of, real, shown, whole
+from .arrays import namespace
 from .shuffled import ShuffledHALS
 
 SOLVERS: dict[str, Any] = {"cd": HALS(), "mu": MultiplicativeUpdate()}
@@ -103,7 +104,7 @@ def loss_for(value: Any, rows: Any, missing: str | None) -> float:
             "X.toarray()"
         )
     values = rows.data if sparse else rows
-    if beta <= 0 and values.size and not np.nanmin(values) > 0:
+    if beta <= 0 and values.size and not namespace(values).nanmin(values) > 0:
         raise ValueError(
             "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
             "use a positive beta_loss."

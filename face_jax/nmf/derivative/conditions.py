@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...linalg.stored_matrix import Difference, StoredMatrix
 from ...support.scaling import positive
 from ..objective import Objective
-from ..shapes import Activations, Codes, Dictionary, Factors, Masks, Scalar
+from ..shapes import Activations, Codes, Dictionary, Factors, Masks, Number, Scalar
 from ..steps import coordinate_step
 
 
@@ -31,12 +32,12 @@ class Conditions:
 
     **Arguments:**
 
-    - `activations`, `objective`: what was factorized, and what was minimized.
+    - `activations`, `objective`: what was factorized, and what was minimized; of sparse ones a plain objective.
     - `rtol`: how exactly linear systems with the conditions' derivative are solved.
     - `signed_dictionary`: whether the dictionary may be negative.
     """
 
-    activations: Activations
+    activations: Activations | StoredMatrix
     objective: Objective
     rtol: Scalar = 1e-6
     signed_dictionary: bool = False
@@ -61,12 +62,34 @@ class Conditions:
 
     def gradient(self, factors: Factors) -> Factors:
         """Of the squared error and all terms, with respect to codes and dictionary."""
+        if isinstance(self.activations, StoredMatrix):
+            return self._gradient_of_stored(*factors)
         slopes = self.objective.fit.gradient(self.activations, *factors)
         for part in self.objective.terms:
             known = part.term.recalled(part.term.prepare(self.activations), self.activations)
             more = part.term.gradient(known, *factors)
             slopes = (slopes[0] + part.weight * more[0], slopes[1] + part.weight * more[1])
         return slopes
+
+    def _gradient_of_stored(self, codes: Codes, dictionary: Dictionary) -> Factors:
+        objective, misfit = self.objective, self.misfit((codes, dictionary))
+        of_codes = (dictionary @ misfit.T).T + objective.l1_codes + objective.l2_codes * codes
+        if objective.row_weights is not None:
+            codes, of_codes = (x * objective.row_weights[:, None] for x in (codes, of_codes))
+        return of_codes, codes.T @ misfit + objective.l1_dictionary + objective.l2_dictionary * dictionary
+
+    def misfit(self, factors: Factors) -> Activations | Difference:
+        """`U Wᵀ − A`; of sparse activations what has its products."""
+        if isinstance(self.activations, StoredMatrix):
+            return Difference(*factors, self.activations)
+        return factors[0] @ factors[1] - self.activations
+
+    @property
+    def size(self) -> Number:
+        """What the objective's `fit` says is the activations'."""
+        if isinstance(self.activations, StoredMatrix):
+            return self.activations.squares(self.objective.row_weights)
+        return self.objective.fit.size(self.activations)
 
     def equations(self, factors: Factors) -> Factors:
         """The gradient; if the objective is plain, a row's equation isn't multiplied with the row's weight.

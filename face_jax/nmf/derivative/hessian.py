@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.conjugate_gradients import CGStats, conjugate_gradients
+from ...linalg.stored_matrix import Difference
 from ...support.scaling import positive
 from ..objective import PENALTIES, Objective, SquaredError
 from ..shapes import Activations, Codes, CodesT, Dictionary, Factors, Masks, Number
@@ -87,7 +88,7 @@ def hessian_at(conditions: Conditions, factors: Factors, masks: Masks | None = N
     masks = masks[0] & kept[0], masks[1] & kept[1]
     null = _scale_directions(objective, on(masks, factors))
     if conditions.plain:
-        misfit = codes @ dictionary - conditions.activations
+        misfit = conditions.misfit((codes, dictionary))
         return Reduced(masks, inverses, null, objective.quadratic, misfit, codes.T, dictionary)
 
     def slopes(factors: Factors) -> Factors:
@@ -109,7 +110,7 @@ class Reduced(Hessian):
     """
 
     quadratic: SquaredError
-    misfit: Activations
+    misfit: Activations | Difference
     codes: CodesT
     dictionary: Dictionary
 

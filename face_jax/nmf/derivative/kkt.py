@@ -134,9 +134,9 @@ def scaled_residual(conditions: Conditions, factors: Factors) -> Number:
 @jax.jit
 def _kkt_residual(conditions: Conditions, factors: Factors, signed_dictionary: Array) -> KKTResidual:
     conditions = conditions.in_dtype
-    activations, objective = conditions.activations, conditions.objective
+    objective = conditions.objective
     slopes, curved = conditions.gradient(factors), conditions.curvatures(factors, rows_weighted=True)
-    size = positive(objective.fit.size(activations))
+    size = positive(conditions.size)
     moves, products, lows = [], [], []
     for x, slope, curvature, signed in zip(
         factors, slopes, curved, (jnp.zeros_like(signed_dictionary), signed_dictionary), strict=True

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.conjugate_gradients import descend
 from ...linalg.line_search import armijo, backtrack, select
+from ...linalg.stored_matrix import StoredMatrix
 from ..shapes import Factors, Number
 from ..steps import ridged, sweep
 from .conditions import Conditions, on
@@ -182,6 +183,8 @@ def _changes(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Fa
         return total
 
     before = terms(old)
+    if isinstance(activations, StoredMatrix):
+        return _changes_of_stored(conditions, old)
     product = old[0] @ old[1]
     misfit = product - activations
 
@@ -207,3 +210,28 @@ def _changes(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Fa
         return jnp.sum(objective.fit.row_values(activations, product)) + before, change_to
     error = misfit**2 if objective.weights is None else objective.weights * misfit**2
     return jnp.sum(error) / 2 + before, change_to
+
+
+def _changes_of_stored(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Factors], Number]]:
+    """The same of sparse activations, from products with the differences."""
+    objective, misfit = conditions.objective, conditions.misfit(old)
+    counts = objective.row_weights
+
+    def weighed(x: Array) -> Array:
+        return x if counts is None else x * counts[:, None]
+
+    pulled = weighed(old[0]).T @ misfit
+
+    def change_to(new: Factors) -> Number:
+        v, x = new[0] - old[0], new[1] - old[1]
+        # The product changes by v Wᵀ_new + U_old xᵀ.
+        left, right = jnp.concatenate([v, old[0]], axis=1), jnp.concatenate([new[1], x])
+        squares = jnp.sum((weighed(left).T @ left) * (right @ right.T)) / 2
+        slope = jnp.sum(weighed(v) * (new[1] @ misfit.T).T) + jnp.sum(x * pulled)
+        penalty = v * (objective.l1_codes + objective.l2_codes / 2 * (old[0] + new[0]))
+        other = x * (objective.l1_dictionary + objective.l2_dictionary / 2 * (old[1] + new[1]))
+        return slope + squares + jnp.sum(weighed(penalty)) + jnp.sum(other)
+
+    # `‖U Wᵀ − A‖²` is `⟨U, R W⟩ − ⟨A, U Wᵀ⟩ + ‖A‖²`.
+    rest, pulling = (old[1] @ misfit.T).T, weighed(old[0]).T @ conditions.activations
+    return (jnp.sum(weighed(old[0]) * rest) - jnp.sum(old[1] * pulling) + conditions.size) / 2, change_to

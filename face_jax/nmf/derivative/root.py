@@ -14,7 +14,7 @@ from jaxtyping import Array
 from ...linalg.conjugate_gradients import CGStats
 from ...linalg.control_flow import after
 from ..objective import Objective
-from ..shapes import Activations, Factors, Masks
+from ..shapes import Factors, Masks
 from .conditions import Conditions, on
 from .hessian import Hessian, hessian_at
 from .mixing import Mixtures, mixtures
@@ -47,7 +47,7 @@ class RootFunction:
             leaves = jax.tree.leaves((conditions.activations, conditions.objective))
         return tuple(leaf for leaf, real in zip(leaves, self._real, strict=True) if real)
 
-    def whole(self, parts: tuple, rest: Callable[[Any], Any] = lambda leaf: leaf) -> tuple[Activations, Objective]:
+    def whole(self, parts: tuple, rest: Callable[[Any], Any] = lambda leaf: leaf) -> tuple[Any, Objective]:
         """Activations and objective with these leaves in them."""
         given = iter(parts)
         leaves = [next(given) if real else rest(leaf) for leaf, real in zip(self._leaves, self._real, strict=True)]
