@@ -1,6 +1,6 @@
 """A recommender's table with holes: how many tastes there are, and what people would have said.
 
-    python examples/missing.py [--people 400]
+    python examples/missing.py [--people 400] [--ranks 2 3 4 6]
 
 Of a table of ratings, drawn from a few tastes and rounded to half points, 70 % is missing. How many tastes there are
 is found by bi-cross-validation on the ratings that are known; the rest is filled in, and compared with what it was,
@@ -38,18 +38,20 @@ def main() -> None:
     """Choose the rank, fill in the table, and say how far off it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=400)
-    table, known = ratings(parser.parse_args().people)
+    parser.add_argument("--ranks", type=int, nargs="+", default=(2, 3, 4, 6))
+    given = parser.parse_args()
+    table, known = ratings(given.people)
     print(f"{table.shape[0]} people × {table.shape[1]} films, {known.mean():.0%} of the ratings known")
 
-    scan = fj.rank_scan(np.where(known, table, 0), (2, 3, 4, 6), observed=known, key=0, starts=2)
+    scan = fj.rank_scan(np.where(known, table, 0), given.ranks, observed=known, key=0, starts=2)
     print("\n  tastes   error on ratings left out")
     for rank, error in zip(scan.ranks, scan.held_out, strict=True):
         print(f"  {rank:6d}   {error:.3f}{'   <- chosen' if rank == scan.suggested else ''}")
 
     # Unstored entries of a sparse matrix are what nobody said; a dense one has NaN there, and missing="ignore".
-    given = scipy.sparse.csr_array(np.where(known, table, 0))
-    model = NMF(scan.suggested, missing="unstored", alpha_W=1e-4, random_state=0).fit(given)
-    filled = model.inverse_transform(model.transform(given))
+    sparse = scipy.sparse.csr_array(np.where(known, table, 0))
+    model = NMF(scan.suggested, missing="unstored", alpha_W=1e-4, random_state=0).fit(sparse)
+    filled = model.inverse_transform(model.transform(sparse))
     mean = np.where(known, table, 0).sum(axis=0) / known.sum(axis=0)
     print("\nHow far off ratings that nobody gave are, on average (points of 0.5 to 5):")
     print(f"  each film's mean   {np.abs(mean[None] - table)[~known].mean():.2f}")

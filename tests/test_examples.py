@@ -26,7 +26,7 @@ def test_topics_are_read_and_documents_filed_under_them():
 
 
 def test_missing_ratings_are_better_than_the_mean():
-    told = printed("missing.py", "--people", "150").splitlines()
+    told = printed("missing.py", "--people", "150", "--ranks", "2", "4").splitlines()
     mean, filled = (float(line.split()[-1]) for line in told[-2:])
     assert filled < 0.8 * mean
     assert any("<- chosen" in line for line in told)

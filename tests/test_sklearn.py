@@ -4,6 +4,7 @@ import pickle
 import sys
 import types
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest

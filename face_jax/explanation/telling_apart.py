@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int, Key
 
 from ..activations import Collected
@@ -191,6 +190,8 @@ def _sampled(
 
 def _areas(values: Float[np.ndarray, "image concept"], first: int) -> Float[np.ndarray, " concept"]:
     """The area under the curve of each concept, of the first photographs above the others."""
-    ranks = scipy.stats.rankdata(values, axis=0)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, axis=0)
     others = len(values) - first
     return (ranks[:first].sum(0) - first * (first + 1) / 2) / (first * others)

@@ -6,7 +6,6 @@ import dataclasses
 
 import jax
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float
 
 from ..model import Head
@@ -108,9 +107,11 @@ def tcav(
 def _p_value(
     score: Float[np.ndarray, " concept"], random_scores: Float[np.ndarray, " direction"]
 ) -> Float[np.ndarray, " concept"]:
+    from scipy.stats import t
+
     count = len(random_scores)
     spread = random_scores.std(ddof=1) * np.sqrt(1 + 1 / count)
     if spread == 0:
         return np.full_like(score, np.nan)
     statistic = (score - random_scores.mean()) / spread
-    return (2 * scipy.stats.t.sf(np.abs(statistic), count - 1)).astype(score.dtype)
+    return (2 * t.sf(np.abs(statistic), count - 1)).astype(score.dtype)

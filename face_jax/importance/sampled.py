@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int, Key
 
 from ..support import arguments as checks
@@ -103,19 +102,23 @@ def _ratio(
     differences: Float[np.ndarray, "scramble image concept"], variances: Float[np.ndarray, "scramble image"]
 ) -> Sobol:
     """The index over all scrambles and its interval, by the ratio's linearization."""
+    from scipy.stats import t
+
     count = len(variances)
     mean = variances.mean(0)
     safe = np.where(mean > 0, mean, 1)[:, None]
     total = np.where(mean[:, None] > 0, differences.mean(0) / safe, 0)
     residual = (differences - total[None] * variances[..., None]) / safe[None]
     error = np.sqrt((residual**2).sum(0) / (count * (count - 1)))
-    half = (scipy.stats.t.ppf(0.975, count - 1) * error).astype(total.dtype)
+    half = (t.ppf(0.975, count - 1) * error).astype(total.dtype)
     return Sobol(total, total - half, total + half, exact=False)
 
 
 def sobol_points(dimensions: int, count: int, random: np.random.Generator) -> Float[np.ndarray, "point dimension"]:
     """Scrambled Sobol' points in the unit cube; `count` is a power of two."""
-    return scipy.stats.qmc.Sobol(dimensions, scramble=True, rng=random).random(count)
+    from scipy.stats import qmc
+
+    return qmc.Sobol(dimensions, scramble=True, rng=random).random(count)
 
 
 def jansen_points(inputs: int, designs: int, random: np.random.Generator) -> Float[np.ndarray, "mask input"]:

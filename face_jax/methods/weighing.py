@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int, Key
 
 from ..importance import gradient_times_code, tcav, total_sobol
@@ -83,9 +82,11 @@ class ByHaltonSobol:
     def __call__(  # noqa: D102
         self, head: Any, maps: Maps, codes: Codes, dictionary: Dictionary, target: int, key: Key[Array, ""]
     ) -> Float[np.ndarray, " concept"]:
+        from scipy.stats import qmc
+
         del maps, key
         target, rank = check_asked(head, codes, dictionary, target), len(dictionary)
-        points = scipy.stats.qmc.Halton(2 * rank, scramble=False).random(self.designs)
+        points = qmc.Halton(2 * rank, scramble=False).random(self.designs)
         first, second = points[:, :rank], points[:, rank:]
         mixed = np.repeat(first[None], rank, axis=0)
         mixed[np.arange(rank), :, np.arange(rank)] = second.T

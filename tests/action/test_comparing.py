@@ -14,12 +14,14 @@ from face_jax.action.comparing import _averaging, _correlated, _on, _predicted
 from face_jax.heads import Affine
 
 IMAGES = np.concatenate([pictures(12, 0), pictures(4, 0, seed=9)])
+# Which λ would be chosen makes no difference here.
+SETTINGS = {"rank": 3, "batch": 8, "faithfulness": None, "key": 0}
 _RANDOM = np.random.Generator(np.random.PCG64(5))
 
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), IMAGES, "reddish", rank=3, batch=8, key=0)
+    return fj.explain(colour_model(), IMAGES, "reddish", **SETTINGS)
 
 
 def with_channels(explanation, order):
@@ -70,13 +72,11 @@ def test_a_network_that_learned_nothing_shares_nothing_and_other_crops_share_all
         return jax.nn.relu(patches @ jnp.asarray(weights))
 
     head = Affine(jnp.zeros((14, 3), jnp.float32).at[:, 0].set(1), jnp.zeros(3, jnp.float32))
-    random = fj.explain(
-        colour_model(features=features, head=head, fingerprint="random"), IMAGES, 0, rank=3, batch=8, key=0
-    )
+    random = fj.explain(colour_model(features=features, head=head, fingerprint="random"), IMAGES, 0, **SETTINGS)
     found = fj.compare(explanation, random, key=0)
     # Its codes know the picture, and may go together with learned ones; so do random directions of its activations.
     assert found.shared == ()
-    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", rank=3, batch=8, key=5)
+    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", **SETTINGS | {"key": 5})
     assert len(fj.compare(explanation, again, key=0).shared) == 3
 
 

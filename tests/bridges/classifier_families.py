@@ -19,9 +19,32 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 from torchvision.models.vgg import VGG, make_layers
 
 
+def _thin(model: nn.Module, by: int) -> nn.Module:
+    """The model with so many times fewer channels: convolutions in float64 take long on CPUs."""
+    for name, module in list(model.named_modules()):
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, nn.Conv2d):
+            inside = 3 if module.in_channels == 3 else module.in_channels // by
+            outside = module.out_channels // by
+            options = {key: getattr(module, key) for key in ("stride", "padding", "dilation", "groups")}
+            made = nn.Conv2d(inside, outside, module.kernel_size, bias=module.bias is not None, **options)  # pyright: ignore
+        elif isinstance(module, nn.BatchNorm2d):
+            made = nn.BatchNorm2d(module.num_features // by, module.eps)
+        elif name == "fc" and isinstance(module, nn.Linear):
+            made = nn.Linear(module.in_features // by, module.out_features)
+        else:
+            continue
+        setattr(parent, name.rpartition(".")[2], made)
+    return model
+
+
+def _resnet(by: int, *given: object, **options: object) -> nn.Module:
+    return _thin(tv.ResNet(*given, num_classes=10, **options), by)  # pyright: ignore
+
+
 def _alexnet() -> nn.Module:
-    model = tv.AlexNet()
-    model.classifier = nn.Sequential(nn.Dropout(), nn.Linear(256 * 36, 24), nn.ReLU(True), nn.Linear(24, 10))
+    model = _thin(tv.AlexNet(), 8)
+    model.classifier = nn.Sequential(nn.Dropout(), nn.Linear(32 * 36, 24), nn.ReLU(True), nn.Linear(24, 10))
     return model
 
 
@@ -34,12 +57,14 @@ def _without(model: nn.Module, *repeated: str) -> nn.Module:
 
 def _inception() -> nn.Module:
     model = tv.inception_v3(init_weights=False, num_classes=10)
-    return _without(model, "Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c")
+    model.AuxLogits = None  # of training alone
+    return _without(_thin(model, 8), "Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c")
 
 
 def _googlenet() -> nn.Module:
     model = tv.googlenet(init_weights=False, num_classes=10)
-    return _without(model, "inception4b", "inception4c", "inception5a")
+    model.aux1 = model.aux2 = None  # of training alone
+    return _without(_thin(model, 8), "inception4b", "inception4c", "inception5a")
 
 
 def _mnasnet() -> nn.Module:
@@ -96,9 +121,9 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "alexnet": (_alexnet, 64),
     "vgg": (partial(_vgg, norm=False), 32),
     "vgg_bn": (partial(_vgg, norm=True), 32),
-    "resnet": (partial(tv.ResNet, BasicBlock, [2, 1, 1, 1], num_classes=10), 32),
-    "resnext": (partial(tv.ResNet, Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=4, num_classes=10), 32),
-    "wide_resnet": (partial(tv.ResNet, Bottleneck, [1, 1, 1, 1], width_per_group=128, num_classes=10), 32),
+    "resnet": (partial(_resnet, 4, BasicBlock, [2, 1, 1, 1]), 32),
+    "resnext": (partial(_resnet, 2, Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=4), 32),
+    "wide_resnet": (partial(_resnet, 8, Bottleneck, [1, 1, 1, 1], width_per_group=128), 32),
     "squeezenet": (partial(tv.squeezenet1_1, num_classes=10), 32),
     "densenet": (partial(DenseNet, 8, (2, 1, 1, 2), 16, num_classes=10), 32),
     "inception_v3": (_inception, 75),

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "captum", "tensorflow", "matplotlib", "sklearn")
+HEAVY = ("torch", "torchvision", "captum", "tensorflow", "matplotlib", "sklearn", "scipy.stats")
 
 REPORT = """
 import sys

@@ -13,16 +13,16 @@ from face_jax import bridges
 # Of the small members: the layer taken by default, its grid and channels, how many tokens lie beside it, whether its
 # head is affine, and whether it has no activations below zero; and the last other layer on a grid that has such.
 EXPECTED = {
-    "alexnet": (("avgpool", (6, 6, 256), 0, False, True), "features.10"),
+    "alexnet": (("avgpool", (6, 6, 32), 0, False, True), "features.10"),
     "vgg": (("avgpool", (7, 7, 512), 0, False, True), "features.14"),
     "vgg_bn": (("avgpool", (7, 7, 512), 0, False, True), "features.20"),
-    "resnet": (("layer4", (2, 2, 512), 0, True, True), "layer4.0.add"),
-    "resnext": (("layer4", (2, 2, 2048), 0, True, True), "layer4.0.add"),
-    "wide_resnet": (("layer4", (2, 2, 2048), 0, True, True), "layer4.0.add"),
+    "resnet": (("layer4", (2, 2, 128), 0, True, True), "layer4.0.add"),
+    "resnext": (("layer4", (2, 2, 1024), 0, True, True), "layer4.0.add"),
+    "wide_resnet": (("layer4", (2, 2, 256), 0, True, True), "layer4.0.add"),
     "squeezenet": (("features.7", (3, 3, 256), 0, False, True), "features.7.squeeze"),
     "densenet": (("relu", (2, 2, 26), 0, True, True), "features"),
-    "inception_v3": (("Mixed_5c", (7, 7, 288), 0, False, True), "Conv2d_4a_3x3.bn"),
-    "googlenet": (("inception5b", (2, 2, 1024), 0, True, True), "conv3.bn"),
+    "inception_v3": (("Mixed_5c", (7, 7, 36), 0, False, True), "Conv2d_4a_3x3.bn"),
+    "googlenet": (("inception5b", (2, 2, 128), 0, True, True), "conv3.bn"),
     "shufflenet_v2": (("conv5", (2, 2, 64), 0, True, True), "conv5.1"),
     "mobilenet_v2": (("features", (4, 4, 1280), 0, True, True), "features.5.1"),
     "mobilenet_v3": (("features", (2, 2, 144), 0, False, False), "features.5.1"),

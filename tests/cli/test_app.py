@@ -1,6 +1,7 @@
 """The command as users run it: a subprocess, on the embedded default; and what it says when something's wrong."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -107,23 +108,6 @@ def test_the_same_command_uses_the_kept_activations_and_gives_the_same_bytes(dem
     assert seconds.get("the network's forward passes", 0) == 0
 
 
-def test_concepts_are_taken_apart_at_an_earlier_layer_from_the_kept_activations(demo, cache, tmp_path):
-    # Without the choice of λ, which the same command makes again above.
-    words = ("--out", "cat", "--depth", "1", "--faithfulness", "none")
-    done = face_jax("demo", *words, folder=tmp_path, cache=cache)
-    assert done.returncode == 0, done.stderr
-    seconds = json.loads((tmp_path / "cat" / "seconds.json").read_text())["seconds"]
-    assert seconds.get("the network's forward passes", 0) == 0
-    recursion = json.loads((tmp_path / "cat" / "explanation.json").read_text())["recursion"]
-    assert recursion["layer"].startswith("_blocks.")
-    assert len(recursion["spread"]) == 6
-    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
-        assert division["concept"] == str(number)
-        assert division["layer"].startswith("_blocks.")
-        assert len(division["parts"]) > 1
-    assert "What they are made of" in (tmp_path / "cat" / "report.html").read_text()
-
-
 @pytest.fixture
 def tiny(monkeypatch, tmp_path, own_settings):
     """Runs the command in this process, on a small network; gives the folder of its report."""
@@ -144,9 +128,10 @@ def tiny(monkeypatch, tmp_path, own_settings):
     for number, pixels in enumerate(pictures(12, 0)):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
 
-    def run(*words, ends=0):
+    def run(*words, ends=0, cache=None):
         options = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--rank", "3", "--crops", "6"]
-        done = invoked("explain", *options, "--no-cache", *words)
+        kept = {} if cache is None else {"FACE_JAX_CACHE": str(cache)}
+        done = invoked("explain", *options, *(["--no-cache"] if cache is None else []), *words, **kept)
         assert done.exit_code == ends, done.output
         return tmp_path / "out", done
 
@@ -176,6 +161,25 @@ def test_visualization_and_sanity_check_are_drawn_and_kept_beside_the_report(tin
     assert {file.name for file in out.iterdir()} == {
         "report.html", "explanation.json", "bank.safetensors", "activations.safetensors", "seconds.json",
     }  # fmt: skip
+
+
+def test_concepts_are_taken_apart_at_an_earlier_layer_from_the_kept_activations(tiny, tmp_path, monkeypatch):
+    # The small network mixes too little to be taken apart otherwise.
+    module = sys.modules["face_jax.recursion.recurse"]
+    monkeypatch.setattr(module, "recurse", functools.partial(module.recurse, threshold=0.1))
+    tiny(cache=tmp_path / "cache")
+    out, _ = tiny("--depth", "1", cache=tmp_path / "cache")
+    seconds = json.loads((out / "seconds.json").read_text())["seconds"]
+    assert seconds.get("the network's forward passes", 0) == 0
+    recursion = json.loads((out / "explanation.json").read_text())["recursion"]
+    assert recursion["layer"] == "1"
+    assert len(recursion["spread"]) == 3
+    assert recursion["suggested"]
+    for number, division in zip(recursion["suggested"], recursion["divisions"], strict=True):
+        assert division["concept"] == str(number)
+        assert division["layer"] == "1"
+        assert len(division["parts"]) > 1
+    assert "What they are made of" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("signs", ["mixed", "apart"])
