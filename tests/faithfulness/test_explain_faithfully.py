@@ -1,6 +1,7 @@
 """Explanations that keep the model's predictions: by a number, by a path, for any head."""
 
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Squared:
         return jnp.mean(maps**2, axis=(1, 2)) @ self.kernel + self.bias[None]
 
 
+@functools.cache
 def _hard_model(head: Callable[..., Any] = Affine) -> Any:
     """The toy classifier with a head that looks at every channel, so that two concepts can't keep its predictions."""
     kernel = np.array(colour_model().head.kernel)
@@ -57,8 +59,16 @@ def _hard_model(head: Callable[..., Any] = Affine) -> Any:
 PICTURES = _colourful(40)
 
 
-def test_a_weight_buys_faithfulness_for_reconstruction():
-    found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=30.0)
+@pytest.fixture(scope="module", name="explained")
+def _explained():
+    """The explanation with a setting of `faithfulness`, made once for all tests that look at it."""
+    return functools.cache(
+        lambda faithfulness: fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=faithfulness)
+    )
+
+
+def test_a_weight_buys_faithfulness_for_reconstruction(explained):
+    found = explained(30.0)
     own, without = found.scores.rows[:2]
     assert "λ = 0" in without.name
     assert without.kl > 5e-3, "there's nothing to be bought"
@@ -69,8 +79,8 @@ def test_a_weight_buys_faithfulness_for_reconstruction():
     assert len(found.crop_codes) == len(found.pictures.crop_activations) == len(found.crops)
 
 
-def test_auto_chooses_along_a_path_that_comes_with_it():
-    found = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
+def test_auto_chooses_along_a_path_that_comes_with_it(explained):
+    found = explained("auto")
     first, chosen = found.fit.path.points[0], found.fit.path.points[found.fit.path.chosen]
     assert first.weight == 0
     assert chosen.held_out_loss <= first.held_out_loss
@@ -109,13 +119,12 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
     assert len(set(judges)) == len(judges)
 
 
-def test_it_is_faithful_by_default_where_there_are_photographs_enough():
-    found = fj.explain(_hard_model(), PICTURES, **SETTINGS)
-    asked = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness="auto")
+def test_it_is_faithful_by_default_where_there_are_photographs_enough(explained):
+    found, asked = fj.explain(_hard_model(), PICTURES, **SETTINGS), explained("auto")
     assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0  # pyright: ignore[reportOperatorIssue]
     np.testing.assert_array_equal(found.dictionary, asked.dictionary)
     assert not any("without the faithfulness term" in note for note in found.notes)
-    plain = fj.explain(_hard_model(), PICTURES, **SETTINGS, faithfulness=None)
+    plain = explained(None)
     assert plain.provenance.settings.faithfulness is False
     assert not any("without the faithfulness term" in note for note in plain.notes)
 
@@ -164,16 +173,16 @@ def test_the_way_to_a_weight_leads_over_those_before_it():
     assert fit_along([], rows, 2, term, **given).stats.final_objective >= 0
 
 
-def test_the_sanity_check_finds_a_faithful_explanation_again_in_any_unit():
+def test_the_sanity_check_finds_a_faithful_explanation_again_in_any_unit(explained):
     model = _hard_model()
     small = dataclasses.replace(
         model,
         features=lambda images: model.features(images) / 300,
         head=dataclasses.replace(model.head, kernel=300 * model.head.kernel),
     )
-    plain = fj.explain(model, PICTURES, **SETTINGS, faithfulness=None).dictionary
+    plain = explained(None).dictionary
     for faithfulness in (30.0, "auto"):
-        found = fj.explain(model, PICTURES, **SETTINGS, faithfulness=faithfulness)
+        found = explained(faithfulness)
         assert matched(found.dictionary, plain)[1] < 0.995, "there's nothing that could be missed"
         check = fj.sanity_check(found, [("as trained", model), ("in another unit", small)], pictures=1, batch=8, key=0)
         assert [stage.dictionary for stage in check.stages] == pytest.approx([1, 1], abs=2e-3)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
+from both_modes import both_modes
 from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
@@ -94,9 +95,17 @@ def test_what_is_no_beta_is_refused(beta):
         fj.BetaDivergence(beta)
 
 
-@pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize("solver", [fj.ADMM(), fj.HALS(), fj.MultiplicativeUpdate()], ids=lambda s: type(s).__name__)
-def test_the_objective_never_rises_and_is_the_value_of_the_factors(beta, solver):
+# HALS takes ADMM's step with fewer sweeps; multiplicative updates know β by their exponent and by what all steps share.
+@pytest.mark.parametrize(
+    ("solver", "beta"),
+    [
+        *((fj.ADMM(), beta) for beta in BETAS),
+        (fj.HALS(), 1.0),
+        *((fj.MultiplicativeUpdate(), beta) for beta in (0.5, 1.0, 1.5, 3.0)),
+    ],
+    ids=lambda given: given if isinstance(given, float) else type(given).__name__,
+)
+def test_the_objective_never_rises_and_is_the_value_of_the_factors(solver, beta):
     objective = fj.BetaDivergence(beta)
     found = fj.factorize(A, RANK, objective=objective, solver=solver, start=fj.Random())
     history = np.asarray(found.stats.objective)
@@ -216,7 +225,8 @@ def test_codes_do_not_depend_on_the_rows_beside_them(monkeypatch):
     np.testing.assert_allclose(parts, whole, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5, 3.0])
+# Below 1 and above 2 codes come from a neighbouring problem; between them 1 has formulas of its own, 1.5 those of 0.5.
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
 def test_codes_have_their_exact_derivative_in_both_modes(beta):
     def score(activations, dictionary, weights, penalty):
         objective = fj.BetaDivergence(beta, weights=weights, l1_codes=penalty, l2_codes=penalty)
@@ -224,11 +234,7 @@ def test_codes_have_their_exact_derivative_in_both_modes(beta):
 
     weights = np.random.default_rng(4).uniform(0.5, 1.5, A.shape)
     at = tuple(map(jnp.asarray, (A, DICTIONARY, weights, 0.2)))
-    both = jax.jit(jax.value_and_grad(score, argnums=(0, 1, 2, 3)))
-    check_derivative(both, at)
-    way = ways(at)
-    forward = jax.jit(lambda at, way: jax.jvp(score, at, way)[1])(at, way)
-    assert forward == pytest.approx(inner(both(*at)[1], way), rel=1e-10)
+    check_derivative(both_modes(score), at, modes=1e-10)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
@@ -243,11 +249,7 @@ def test_factors_have_their_exact_derivative_in_both_modes(beta):
         return jnp.sum(jnp.sin(found.codes)) + jnp.sum(jnp.cos(3 * found.dictionary))
 
     at = tuple(map(jnp.asarray, (A, drawn.uniform(0.5, 1.5, ROWS), 0.3)))
-    both = jax.jit(jax.value_and_grad(score, argnums=(0, 1, 2)))
-    check_derivative(both, at)
-    way = ways(at)
-    forward = jax.jit(lambda at, way: jax.jvp(score, at, way)[1])(at, way)
-    assert forward == pytest.approx(inner(both(*at)[1], way), rel=1e-7)
+    check_derivative(both_modes(score), at, modes=1e-7)
 
 
 def ways(at: tuple) -> tuple:
@@ -259,13 +261,15 @@ def inner(x: tuple, y: tuple) -> float:
     return float(sum(np.sum(np.asarray(a) * np.asarray(b)) for a, b in zip(x, y, strict=True)))
 
 
-def check_derivative(both, at: tuple, step: float = 3e-6) -> None:
-    """Backward against central differences along one direction, of the values that belong to derivatives."""
+def check_derivative(both, at: tuple, modes: float, step: float = 3e-6) -> None:
+    """Backward against central differences along one direction, of the values that belong to derivatives; forward."""
     way = ways(at)
-    ends = [both(*(x + sign * step * d for x, d in zip(at, way, strict=True)))[0] for sign in (1, -1)]
+    ends = [both(tuple(x + sign * step * d for x, d in zip(at, way, strict=True)), way)[0] for sign in (1, -1)]
     expected = float(ends[0] - ends[1]) / (2 * step)
     assert abs(expected) > 0.1
-    assert inner(both(*at)[1], way) == pytest.approx(expected, rel=1e-7)
+    _, forward, gradients = both(at, way)
+    assert inner(gradients, way) == pytest.approx(expected, rel=1e-7)
+    assert forward == pytest.approx(inner(gradients, way), rel=modes)
 
 
 def test_input_that_only_jit_has_seen_is_told_by_the_result():
@@ -324,7 +328,8 @@ def test_activations_without_a_divergence_are_refused():
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
 def test_units_make_no_difference(unit):
     solver = fj.HALS(rtol=1e-9)
-    for beta in (0, 1, 1.5):
+    # Powers of the unit are the same formula for every β.
+    for beta in (0, 1.5):
         plain, other = (
             fj.factorize(A * by, RANK, objective=fj.BetaDivergence(beta, **penalties(beta, by)), solver=solver)
             for by in (1.0, unit)

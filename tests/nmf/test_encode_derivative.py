@@ -1,6 +1,5 @@
 """Encoding's derivative: closed forms, central differences, modes, and what's left where there is none."""
 
-import os
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import QUICKLY
 
 from face_jax.nmf import SquaredError, encode
 
@@ -144,35 +142,6 @@ def test_duplicated_dead_and_degenerate():
     # Codes of zero whose multipliers are zero stay zero: only the fourth concept moves.
     moved = jax.jvp(lambda a: encode(a, bad), (exact,), (DA,))[1]
     assert not jnp.any(moved[:, 1:3])
-
-
-SHARDED = """
-import jax, jax.numpy as jnp, numpy as np
-jax.config.update("jax_enable_x64", True)
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from face_jax.nmf import HALS, ImplicitAdjoint, encode, factorize
-assert len(jax.devices()) == 4
-rng = np.random.default_rng(103)
-sparse = [rng.random(shape) * (rng.random(shape) < 0.5) for shape in ((16, 3), (3, 12))]
-A = jnp.asarray(sparse[0] @ sparse[1] + 0.1 * rng.random((16, 12)))
-C, D = jnp.asarray(rng.standard_normal((16, 3))), jnp.asarray(rng.standard_normal((3, 12)))
-def loss(a):
-    found = factorize(a, 3, solver=HALS(rtol=1e-14, max_steps=2000), adjoint=ImplicitAdjoint(rtol=1e-12))
-    return jnp.sum(C * found.codes) + jnp.sum(D * found.dictionary) + jnp.sum(C * encode(a, found.dictionary))
-gradient = jax.jit(jax.grad(loss))
-whole = gradient(A)
-rows = NamedSharding(Mesh(np.array(jax.devices()), ("row",)), P("row"))
-split = gradient(jax.device_put(A, rows))
-assert jnp.any(whole != 0)
-np.testing.assert_allclose(split, whole, rtol=1e-8, atol=1e-9)
-print("same")
-"""
-
-
-def test_sharded_rows(tmp_path):
-    flags = os.environ | {"XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=tmp_path, env=flags)
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
 def test_importing_says_nothing_of_the_root_finder(tmp_path):

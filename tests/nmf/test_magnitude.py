@@ -41,9 +41,13 @@ def _same(found, expected, unit):
     assert float(found.stats.final_residual) == pytest.approx(float(expected.stats.final_residual), rel=1e-3, abs=eps)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-@pytest.mark.parametrize(("dtype", "unit"), UNITS)
-def test_factorizations_do_not_depend_on_the_unit(solver, dtype, unit):
+# What a solver sees has no unit any more, whichever it is; double precision is only another range for that.
+@pytest.mark.parametrize(
+    ("dtype", "unit", "solver"),
+    [(dtype, unit, solver) for dtype, unit in UNITS for solver in SOLVERS[: 1 if dtype is np.float64 else None]],
+    ids=lambda given: type(given).__name__ if given in SOLVERS else None,
+)
+def test_factorizations_do_not_depend_on_the_unit(dtype, unit, solver):
     unit = dtype(unit)
     found, expected = (ff.factorize(x, RANK, solver=solver) for x in (A.astype(dtype) * unit, A.astype(dtype)))
     _same(found, expected, unit)
@@ -132,8 +136,7 @@ def test_residuals_and_ranks_have_no_unit():
             np.testing.assert_allclose(getattr(other, name), getattr(scan, name), rtol=1e-4)
 
 
-@pytest.mark.parametrize("unit", [2.0**-400, 2.0**400])
-def test_derivatives_are_those_of_ordinary_units(unit):
+def test_derivatives_are_those_of_ordinary_units():
     """The codes' derivative by activations has no unit, the dictionary's its inverse; with `jit` and `vmap`, too."""
     solver = ff.ADMM(rtol=1e-11, max_steps=3000)
     generator = np.random.default_rng(0)
@@ -149,16 +152,19 @@ def test_derivatives_are_those_of_ordinary_units(unit):
         found = ff.factorize(activations, RANK, solver=solver, objective=objective(unit))
         return jnp.sum(found.codes * of_codes) / unit + jnp.sum(found.dictionary * of_dictionary)
 
-    expected = jax.grad(read)(jnp.asarray(A), 1.0)
-    found = jax.jit(jax.grad(read))(jnp.asarray(A * unit), unit)
-    np.testing.assert_allclose(found * unit, expected, atol=1e-6 * np.abs(expected).max())
-    both = jax.vmap(lambda x: ff.factorize(x, RANK).codes)(jnp.stack([jnp.asarray(A), jnp.asarray(A * unit)]))
-    np.testing.assert_allclose(both[1] / unit, both[0], atol=1e-9)
-    solution = ff.factorize(A * unit, RANK, solver=solver, objective=objective(unit))
-    cotangents = of_codes / unit, jnp.asarray(of_dictionary)
-    (pulled, _), stats = ff.implicit_vjp(jnp.asarray(A * unit), solution, cotangents, objective=objective(unit))
-    assert stats.result == ff.RESULTS.successful
-    np.testing.assert_allclose(pulled * unit, expected, atol=1e-4 * np.abs(expected).max())
+    units = 2.0**-400, 2.0**400
+    expected, gradient = jax.grad(read)(jnp.asarray(A), 1.0), jax.jit(jax.grad(read))
+    batch = jnp.stack([jnp.asarray(A * unit) for unit in (1.0, *units)])
+    ordinary, *others = jax.vmap(lambda x: ff.factorize(x, RANK).codes)(batch)
+    for unit, codes_there in zip(units, others, strict=True):
+        found = gradient(jnp.asarray(A * unit), unit)
+        np.testing.assert_allclose(found * unit, expected, atol=1e-6 * np.abs(expected).max())
+        np.testing.assert_allclose(codes_there / unit, ordinary, atol=1e-9)
+        solution = ff.factorize(A * unit, RANK, solver=solver, objective=objective(unit))
+        cotangents = of_codes / unit, jnp.asarray(of_dictionary)
+        (pulled, _), stats = ff.implicit_vjp(jnp.asarray(A * unit), solution, cotangents, objective=objective(unit))
+        assert stats.result == ff.RESULTS.successful
+        np.testing.assert_allclose(pulled * unit, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_what_cannot_be_scaled_is_refused():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from both_modes import both_modes
 
 from face_jax.faithfulness import Faithfulness
 from face_jax.heads import Affine
@@ -77,16 +78,16 @@ def test_both_modes_agree_with_differences_of_exact_roots(term):
         one = factorize(at[0], RANK, objective=objective, solver=solver, start=raw, adjoint=EXACT)
         return jnp.sum(OF_CODES * one.codes) + jnp.sum(OF_DICTIONARY * one.dictionary)
 
-    gradients = jax.jit(jax.grad(loss, tuple(range(5))))(*AT)
-    forward = jax.jit(lambda *ways: jax.jvp(loss, AT, ways)[1])
+    both = both_modes(loss)
     for number, name in enumerate(NAMES[: 5 if term else 4]):
         above, below = (
             measure(root(*(x + s * way if n == number else x for n, (x, way) in enumerate(zip(AT, WAYS, strict=True)))))
             for s in (STEP, -STEP)
         )
         expected = float(above - below) / (2 * STEP)
-        alone = (way if n == number else jnp.zeros_like(way) for n, way in enumerate(WAYS))
-        for mode, one in (("reverse", jnp.sum(gradients[number] * WAYS[number])), ("forward", forward(*alone))):
+        alone = tuple(way if n == number else jnp.zeros_like(way) for n, way in enumerate(WAYS))
+        _, forward, gradients = both(AT, alone)
+        for mode, one in (("reverse", jnp.sum(gradients[number] * WAYS[number])), ("forward", forward)):
             assert abs(float(one) - expected) <= 1e-7 * max(abs(expected), 0.1), (name, mode)
 
 
@@ -98,14 +99,13 @@ def test_encoding_with_a_signed_dictionary_is_differentiated_by_both_arguments()
 
     codes = encode(A, dictionary)
     assert 0 < int((codes == 0).sum()) < codes.size
-    loss = jax.jit(loss)
-    gradients = jax.jit(jax.grad(loss, (0, 1)))(A, dictionary)
-    forward = jax.jit(lambda at, ways: jax.jvp(loss, at, ways)[1])
+    both = both_modes(loss)
     for number, way in enumerate((WAYS[0], jnp.asarray(RNG.standard_normal(dictionary.shape)))):
         moved = [
             tuple(x + (s * way if n == number else 0) for n, x in enumerate((A, dictionary))) for s in (1e-6, -1e-6)
         ]
-        expected = float(loss(*moved[0]) - loss(*moved[1])) / 2e-6
         alone = tuple(way if n == number else jnp.zeros_like(x) for n, x in enumerate((A, dictionary)))
-        for found in (jnp.sum(gradients[number] * way), forward((A, dictionary), alone)):
+        expected = float(both(moved[0], alone)[0] - both(moved[1], alone)[0]) / 2e-6
+        _, forward, gradients = both((A, dictionary), alone)
+        for found in (jnp.sum(gradients[number] * way), forward):
             assert abs(float(found) - expected) <= 1e-7 * max(abs(expected), 0.1)

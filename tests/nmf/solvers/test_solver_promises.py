@@ -12,14 +12,15 @@ from sklearn.decomposition import NMF
 from face_jax import nmf as ff
 
 RANK, SHAPE = 4, (60, 12)
+# All of them with as many steps, which is part of a program, as reaching the tolerance takes.
 SOLVERS = {
-    "admm": ff.ADMM(),
-    "admm-cg": ff.ADMM(linear=ff.ConjugateGradient()),
-    "admm-textbook": ff.ADMM(inner=5, sweeps=0, extrapolate=False),
-    "hals": ff.HALS(),
-    "hals-plain": ff.HALS(sweeps=1, extrapolate=False),
-    "multiplicative": ff.MultiplicativeUpdate(),
-    "semi": ff.SemiNMF(),
+    "admm": ff.ADMM(max_steps=3000),
+    "admm-cg": ff.ADMM(linear=ff.ConjugateGradient(), max_steps=3000),
+    "admm-textbook": ff.ADMM(inner=5, sweeps=0, extrapolate=False, max_steps=3000),
+    "hals": ff.HALS(max_steps=3000),
+    "hals-plain": ff.HALS(sweeps=1, extrapolate=False, max_steps=3000),
+    "multiplicative": ff.MultiplicativeUpdate(max_steps=3000),
+    "semi": ff.SemiNMF(max_steps=3000),
 }
 each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 
@@ -78,7 +79,6 @@ def test_vmap_equals_a_loop(solver):
 def test_solution_meets_the_tolerance_that_it_reports(solver):
     if isinstance(solver, ff.MultiplicativeUpdate):
         solver = dataclasses.replace(solver, rtol=1e-2)
-    solver = dataclasses.replace(solver, max_steps=3000)
     A = jnp.asarray(noisy())
     solution = ff.factorize(A, RANK, solver=solver)
     assert solution.result == ff.RESULTS.successful
@@ -151,7 +151,7 @@ def test_planted_separable_factorization_is_recovered(solver):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("shape", [(60, 12), (200, 30), (40, 80), (150, 6), (300, 20)])
+@pytest.mark.parametrize("shape", [(60, 12), (40, 80), (150, 6)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_not_above_scikit_learn_from_the_same_start(shape, seed):
     A = noisy(seed, shape)
