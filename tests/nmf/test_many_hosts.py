@@ -66,10 +66,10 @@ def test_processes_with_their_own_files_find_what_one_finds(tmp_path):
 
 
 def test_files_may_have_different_numbers_of_rows(tmp_path):
-    matrices = rows_of((50, 61, 77))
+    matrices = rows_of((50, 61, 77, 40))
     for number, rows in enumerate(matrices):
         np.save(tmp_path / f"part-{number}.npy", rows)
-    objective, dictionary, codes = run(tmp_path, 3)
+    objective, dictionary, codes = run(tmp_path, 4)
     assert [len(mine) for mine in codes] == [len(rows) for rows in matrices]
     # The objective is that of all rows, and of none twice.
     error = sum(((rows - mine @ dictionary) ** 2).sum() for rows, mine in zip(matrices, codes, strict=True))
