@@ -134,7 +134,7 @@ def stored_entries(name: str, rows: SparseRows, objective: Any, observed: Any) -
     matrix, data = rows.matrix, rows.matrix.data
     zeros, weights, places = observed is None or (isinstance(observed, str) and observed == NUMBERS), None, None
     if zeros and beta not in (1, 2):
-        why = "which is infinite at 0" if beta <= 0 else "whose sum over them takes each entry's product"
+        why = "which is infinite at 0" if beta <= 0 else "whose sum Σ y^β over them takes each entry's product"
         raise ValueError(
             f"objective=BetaDivergence({beta:g}) measures each unstored zero of {name} by itself, {why}; give β = 1 or "
             f"2, or observed='stored' if unstored entries weren't observed, or all entries, {name}.toarray()"

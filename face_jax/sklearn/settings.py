@@ -98,8 +98,9 @@ def loss_for(value: Any, rows: Any, missing: str | None) -> float:
     beta = loss_of(value)
     sparse = scipy.sparse.issparse(rows)
     if sparse and missing != UNSTORED and beta not in (1, 2):
+        why = "and is infinite at 0" if beta <= 0 else "as Σ y^β over them takes the product at every entry"
         raise ValueError(
-            f"beta_loss={value!r} takes each unstored zero of a sparse X by itself; give 'frobenius' or "
+            f"beta_loss={value!r} takes each unstored zero of a sparse X by itself, {why}; give 'frobenius' or "
             "'kullback-leibler', which need only sums over them, or missing='unstored' if they weren't observed, or "
             "X.toarray()"
         )
