@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from both_modes import both_modes
 
 import face_jax as fj
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SigmoidKL, SquaredLogits
@@ -343,6 +344,14 @@ def test_codes_of_a_picture_do_not_depend_on_its_company():
     np.testing.assert_allclose(encode(activations[:4], dictionary, objective=objective), together[:4], atol=1e-10)
 
 
+def _coded(at, bias):
+    objective = fj.SquaredError() + at["weight"] * Faithfulness(Affine(at["kernel"], bias))
+    return encode(at["activations"], at["dictionary"], objective=objective)
+
+
+_coded_both_ways = both_modes(_coded)
+
+
 @pytest.mark.parametrize(
     ("argument", "weight"),
     [("activations", 3.0), ("dictionary", 3.0), ("kernel", 3.0), ("weight", 3.0), ("kernel", 1000.0)],
@@ -350,25 +359,19 @@ def test_codes_of_a_picture_do_not_depend_on_its_company():
 def test_the_derivative_of_encoding_with_the_term(argument, weight):
     """Against central differences; then backward against forward."""
     activations, kernel, bias, _, dictionary = _arrays()
-    given = {"activations": activations, "dictionary": dictionary, "kernel": kernel, "weight": jnp.asarray(weight)}
-
-    def codes(x):
-        parts = {**given, argument: x}
-        objective = fj.SquaredError() + parts["weight"] * Faithfulness(Affine(parts["kernel"], bias))
-        return encode(parts["activations"], parts["dictionary"], objective=objective)
-
-    at = given[argument]
-    direction = jnp.asarray(np.random.default_rng(6).normal(size=at.shape))
+    at = {"activations": activations, "dictionary": dictionary, "kernel": kernel, "weight": jnp.asarray(weight)}
+    direction = np.random.default_rng(6).normal(size=at[argument].shape)
     # A single number's direction may be as good as none.
-    direction = direction / jnp.max(jnp.abs(direction))
-    here = codes(at)
+    direction = jnp.asarray(direction / np.max(np.abs(direction)))
+    ways = {name: direction if name == argument else jnp.zeros_like(x) for name, x in at.items()}
+    cotangent = jnp.asarray(np.random.default_rng(7).normal(size=(ROWS, RANK)))
     step = 1e-5
-    ahead, behind = codes(at + step * direction), codes(at - step * direction)
+    (ahead, *_), (behind, *_), (_, tangent, back) = (
+        _coded_both_ways(({name: x + size * ways[name] for name, x in at.items()}, bias), (ways, 0 * bias), cotangent)
+        for size in (step, -step, 0.0)
+    )
     assert ((ahead > 0) == (behind > 0)).all(), "a code changes between zero and positive"
     difference = (ahead - behind) / (2 * step)
     assert float(jnp.abs(difference).max()) > 1e-3
-    tangent = jax.jvp(codes, (at,), (direction,))[1]
     np.testing.assert_allclose(tangent, difference, atol=2e-6 * float(jnp.abs(difference).max()))
-    cotangent = jnp.asarray(np.random.default_rng(7).normal(size=here.shape))
-    (back,) = jax.vjp(codes, at)[1](cotangent)
-    assert float(jnp.sum(back * direction)) == pytest.approx(float(jnp.sum(cotangent * tangent)), rel=1e-8)
+    assert float(jnp.sum(back[0][argument] * direction)) == pytest.approx(float(jnp.sum(cotangent * tangent)), rel=1e-8)
