@@ -41,7 +41,7 @@ class StoredMatrix:
     @property
     def T(self) -> StoredMatrix:  # noqa: N802 (as arrays have it)
         """The transposed matrix."""
-        return StoredMatrix(self.values, self.columns, self.rows, self.shape[::-1])
+        return StoredMatrix(self.values, self.columns, self.rows, (self.shape[1], self.shape[0]))
 
     def __rmatmul__(self, left: Float[Array, "k row"]) -> Float[Array, "k column"]:
         """`L A`."""

@@ -185,7 +185,7 @@ def _pulled_back(adjoint: ImplicitAdjoint, conditions: Conditions, solution: Sol
     if conditions.objective.terms:
         return _refined_vjp(adjoint, conditions, solution, cotangents)
     # Where squares stay in range, and back by the chain rule.
-    activations, objective = conditions.activations, conditions.objective
+    activations, objective = conditions.dense, conditions.objective
     unit = unit_of(activations, objective)
     (scaled, inside), back = jax.vjp(unit.into, activations, objective.in_dtype(activations.dtype))
     there = dataclasses.replace(solution, codes=solution.codes / unit.whole, scale=solution.scale / unit.root)

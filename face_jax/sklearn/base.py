@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -102,11 +102,12 @@ class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "face_jax.factorize weights of 0 there"
             )
         found: Taken = taken("X", X)
-        there, given = isinstance(found.values, jax.Array), found.values
+        given: Any = found.values
+        there = isinstance(given, jax.Array)
         if there and not stays:
             there, given = False, np.asarray(given)
         rows: Any = validate_data(
-            self, _outline(given) if there else given, accept_sparse=("csr", "csc"),
+            self, cast(Any, _outline(given) if there else given), accept_sparse=("csr", "csc"),
             dtype=[np.float64, np.float32], reset=reset, ensure_all_finite="allow-nan",
         )  # fmt: skip
         if there:

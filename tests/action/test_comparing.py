@@ -1,6 +1,7 @@
 """Two explanations over the same photographs: copies are equal, other channels don't matter, noise shares nothing."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,8 @@ def test_a_network_that_learned_nothing_shares_nothing_and_other_crops_share_all
     found = fj.compare(explanation, random, key=0)
     # Its codes know the picture, and may go together with learned ones; so do random directions of its activations.
     assert found.shared == ()
-    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", **SETTINGS | {"key": 5})
+    settings: dict[str, Any] = {**SETTINGS, "key": 5}
+    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", **settings)
     assert len(fj.compare(explanation, again, key=0).shared) == 3
 
 

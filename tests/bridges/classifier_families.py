@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torchvision.models as tv
@@ -38,8 +39,8 @@ def _thin(model: nn.Module, by: int) -> nn.Module:
     return model
 
 
-def _resnet(by: int, *given: object, **options: object) -> nn.Module:
-    return _thin(tv.ResNet(*given, num_classes=10, **options), by)  # pyright: ignore
+def _resnet(by: int, *given: Any, **options: Any) -> nn.Module:
+    return _thin(tv.ResNet(*given, num_classes=10, **options), by)
 
 
 def _alexnet() -> nn.Module:

@@ -121,7 +121,7 @@ def test_lambda_is_judged_on_pictures_of_which_not_even_crops_are_learned(monkey
 
 def test_it_is_faithful_by_default_where_there_are_photographs_enough(explained):
     found, asked = fj.explain(_hard_model(), PICTURES, **SETTINGS), explained("auto")
-    assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0  # pyright: ignore[reportOperatorIssue]
+    assert found.provenance.settings.faithfulness == asked.provenance.settings.faithfulness > 0
     np.testing.assert_array_equal(found.dictionary, asked.dictionary)
     assert not any("without the faithfulness term" in note for note in found.notes)
     plain = explained(None)

@@ -380,7 +380,8 @@ def test_classes_that_are_fitted_together_are_as_each_by_itself(each, monkeypatc
     calls = []
     together(monkeypatch, calls)
     told, progress = recorded_progress()
-    assert_alike(fj.explain_classes(colour_model(), IMAGES, **SETTINGS | {"progress": progress}), each)
+    settings: dict[str, Any] = {**SETTINGS, "progress": progress}
+    assert_alike(fj.explain_classes(colour_model(), IMAGES, **settings), each)
     assert calls == [3]
     assert [total for stage, total, done in told if stage == "Factorizing" and done == total] == [3]
 
@@ -400,9 +401,10 @@ def test_on_the_way_to_a_chosen_faithfulness_classes_are_fitted_together(monkeyp
 
     # Of this model's concepts none are wrong without the term, and λ = 0 is chosen.
     monkeypatch.setattr(several, "leading_to", lambda path: [3.0, 30.0])
-    settings = SETTINGS | {"faithfulness": "auto"}
+    settings: dict[str, Any] = {**SETTINGS, "faithfulness": "auto"}
     wanted = fj.explain_classes(colour_model(), IMAGES, **settings)
-    assert 0 < wanted["reddish"].provenance.settings.faithfulness != wanted["greenish"].provenance.settings.faithfulness
+    chosen: list[Any] = [wanted[name].provenance.settings.faithfulness for name in ("reddish", "greenish")]
+    assert 0 < chosen[0] != chosen[1]
     calls = []
     together(monkeypatch, calls)
     found = fj.explain_classes(colour_model(), IMAGES, **settings)

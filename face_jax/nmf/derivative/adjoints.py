@@ -6,6 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool
 
 from ...support.precision import full_precision
 from ..objective import Objective
-from ..shapes import Activations, Factors, Number, Scalar
+from ..shapes import Factors, Number, Scalar
 from ..solution import Solution
 from .conditions import Conditions, at_scale
 from .device_errors import checked
@@ -21,7 +22,8 @@ from .jaxopt_rootfinding import root_jvp
 from .refinement import refine
 from .root import RootFunction, masks_at, solution_of
 
-Solve = Callable[[Activations, Objective], Solution]
+# Of dense or of sparse activations.
+Solve = Callable[[Any, Objective], Solution]
 
 _SETTLED = 1e-6  # the scaled KKT residual that factors are refined to, relative to the linear system's tolerance
 

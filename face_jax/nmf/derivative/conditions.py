@@ -48,6 +48,12 @@ class Conditions:
         return dataclasses.replace(self, objective=self.objective.in_dtype(self.activations.dtype))
 
     @property
+    def dense(self) -> Activations:
+        """The activations, for what sparse ones never come to: terms, and other units."""
+        assert not isinstance(self.activations, StoredMatrix)
+        return self.activations
+
+    @property
     def plain(self) -> bool:
         """Whether all rows see one and the same Gram matrix: no terms, no weights of single entries, no divergence."""
         objective = self.objective

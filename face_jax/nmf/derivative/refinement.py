@@ -174,7 +174,9 @@ def _changes(conditions: Conditions, old: Factors) -> tuple[Number, Callable[[Fa
     The squared error's share is taken from differences: that of two values would be rounding.
     """
     activations, objective = conditions.activations, conditions.objective
-    known: list[Any] = [part.term.recalled(part.term.prepare(activations), activations) for part in objective.terms]
+    known: list[Any] = [
+        part.term.recalled(part.term.prepare(conditions.dense), conditions.dense) for part in objective.terms
+    ]
 
     def terms(factors: Factors) -> Number:
         total = jnp.zeros((), activations.dtype)

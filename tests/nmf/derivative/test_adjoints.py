@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def loss_of(activations, objective, solver, start, adjoint):
     return jnp.sum(CODES * found.codes) + jnp.sum(DICTIONARY * found.dictionary)
 
 
-def loss_from(solution, solver=SOLVER, adjoint: ImplicitAdjoint | UnrolledAdjoint | StopGradient = EXACT):
+def loss_from(solution, solver: Any = SOLVER, adjoint: ImplicitAdjoint | UnrolledAdjoint | StopGradient = EXACT):
     start = raw(solution)
     return lambda activations, objective: loss_of(activations, objective, solver, start, adjoint)
 
