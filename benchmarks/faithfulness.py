@@ -15,6 +15,7 @@ lie in a folder of class folders' pictures named by a manifest (`--data`); activ
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import csv
 import pathlib
 import statistics
@@ -248,7 +249,8 @@ def tradeoff(arguments) -> None:
     """A share of a class's photographs is held out; a quarter of the others chooses λ, then all of them are fitted."""
     from face_jax.faithfulness import Faithfulness, certify, faithfulness_path
     from face_jax.heads import Affine
-    from face_jax.nmf import ADMM, NNDSVD, Given, SquaredError, factorize
+    from face_jax.metrics import certificates
+    from face_jax.nmf import ADMM, NNDSVD, Given, SquaredError, encode, factorize
 
     head = np.load(KEPT / "head.npz")
     term = Faithfulness(Affine(jnp.asarray(head["kernel"]), jnp.asarray(head["bias"]), places=49))
@@ -271,7 +273,13 @@ def tradeoff(arguments) -> None:
         pairs = np.stack([maps, maps_of(label, "mirrored")], 1) if arguments.mirrored else maps[:, None]
         more = pairs[order[:half]].reshape(-1, *maps.shape[1:])
         chosen_from = pairs[order[quarter:half]].reshape(-1, *maps.shape[1:])
-        path = faithfulness_path(rows_of(chosen_from), RANK, term, rows_of(fitted[:quarter]), solver=solver)
+        weighed = choosing = term
+        if arguments.weighed:
+            alone = factorize(rows_of(fitted), RANK, solver=solver, start=NNDSVD())
+            said = [term.head(rows_of(fitted)), term.head(alone.codes @ alone.dictionary)]
+            weights = certificates(*map(np.asarray, said)).kl ** arguments.weighed
+            weighed, choosing = (dataclasses.replace(term, weights=w / w.mean()) for w in (weights, weights[quarter:]))
+        path = faithfulness_path(rows_of(chosen_from), RANK, choosing, rows_of(fitted[:quarter]), solver=solver)
         heeding = SquaredError() + FAITHFUL_CODES * path.weight * term
         both = []
         if arguments.mirrored:  # plain NMF has the photographs alone
@@ -280,10 +288,17 @@ def tradeoff(arguments) -> None:
                 certify(term, rows_of(fitted), plain, held_out=rows_of(held_out), objective=objective)
                 for objective in (SquaredError(), heeding)
             ]
-        start = None
+        start, warm = None, None
+        if arguments.warm:
+            some = rows_of(fitted[::2])
+            for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
+                begin = NNDSVD() if warm is None else Given(warm.codes, warm.dictionary)
+                warm = factorize(some, RANK, objective=SquaredError() + weight * term, solver=solver, start=begin)
         for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
+            if warm is not None and weight == path.weight > 0:
+                start = dataclasses.replace(warm, codes=encode(rows_of(more), warm.dictionary))
             found = factorize(
-                rows_of(more), RANK, objective=SquaredError() + weight * term, solver=solver,
+                rows_of(more), RANK, objective=SquaredError() + weight * weighed, solver=solver,
                 start=NNDSVD() if start is None else Given(start.codes, start.dictionary),
             )  # fmt: skip
             start = found
@@ -363,7 +378,14 @@ def main() -> None:
     parser.add_argument(
         "--mirrored", action="store_true", help="of tradeoff: mirror images beside the photographs fitted"
     )
+    parser.add_argument(
+        "--weighed", type=float, default=0.0, metavar="POWER",
+        help="of tradeoff: each photograph fitted counts as this power of its KL without the term",
+    )  # fmt: skip
+    parser.add_argument("--warm", action="store_true", help="of tradeoff: begin with the concepts of every other one")
     arguments = parser.parse_args()
+    if arguments.mirrored and (arguments.weighed or arguments.warm):
+        parser.error("--mirrored is tried alone")
     collect(arguments.data, mirrored=arguments.mirrored)
     globals()[arguments.question](arguments)
 
