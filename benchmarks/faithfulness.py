@@ -15,8 +15,8 @@ lie in a folder of class folders' pictures named by a manifest (`--data`); activ
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import csv
+import dataclasses
 import pathlib
 import statistics
 import time
