@@ -1,7 +1,6 @@
 """Two explanations over the same photographs: copies are equal, other channels don't matter, noise shares nothing."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,12 @@ from face_jax.action.comparing import _averaging, _correlated, _on, _predicted
 from face_jax.heads import Affine
 
 IMAGES = np.concatenate([pictures(12, 0), pictures(4, 0, seed=9)])
-# Which λ would be chosen makes no difference here.
-SETTINGS = {"rank": 3, "batch": 8, "faithfulness": None, "key": 0}
 _RANDOM = np.random.Generator(np.random.PCG64(5))
 
 
 @pytest.fixture(scope="module")
 def explanation():
-    return fj.explain(colour_model(), IMAGES, "reddish", **SETTINGS)
+    return fj.explain(colour_model(), IMAGES, "reddish", rank=3, batch=8, key=0)
 
 
 def with_channels(explanation, order):
@@ -73,12 +70,13 @@ def test_a_network_that_learned_nothing_shares_nothing_and_other_crops_share_all
         return jax.nn.relu(patches @ jnp.asarray(weights))
 
     head = Affine(jnp.zeros((14, 3), jnp.float32).at[:, 0].set(1), jnp.zeros(3, jnp.float32))
-    random = fj.explain(colour_model(features=features, head=head, fingerprint="random"), IMAGES, 0, **SETTINGS)
+    random = fj.explain(
+        colour_model(features=features, head=head, fingerprint="random"), IMAGES, 0, rank=3, batch=8, key=0
+    )
     found = fj.compare(explanation, random, key=0)
     # Its codes know the picture, and may go together with learned ones; so do random directions of its activations.
     assert found.shared == ()
-    settings: dict[str, Any] = {**SETTINGS, "key": 5}
-    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", **settings)
+    again = fj.explain(colour_model(), IMAGES[::-1], "reddish", rank=3, batch=8, key=5)
     assert len(fj.compare(explanation, again, key=0).shared) == 3
 
 
@@ -153,7 +151,7 @@ def test_grids_are_averaged_by_area():
 
 def test_correlations_are_numpys_and_constants_have_none():
     one, other = _RANDOM.random((5, 4, 2)), _RANDOM.random((5, 4, 3))
-    expected = np.corrcoef(np.concatenate([one, other], -1).reshape(-1, 5).T)[:2, 2:]  # pyright: ignore[reportIndexIssue]
+    expected = np.corrcoef(np.concatenate([one, other], -1).reshape(-1, 5).T)[:2, 2:]
     np.testing.assert_allclose(_correlated(one, other), expected, atol=1e-12)
     other[..., 1] = 7.3
     assert (_correlated(one, other)[:, 1] == 0).all()
