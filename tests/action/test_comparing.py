@@ -151,7 +151,7 @@ def test_grids_are_averaged_by_area():
 
 def test_correlations_are_numpys_and_constants_have_none():
     one, other = _RANDOM.random((5, 4, 2)), _RANDOM.random((5, 4, 3))
-    expected = np.corrcoef(np.concatenate([one, other], -1).reshape(-1, 5).T)[:2, 2:]
+    expected = np.corrcoef(np.concatenate([one, other], -1).reshape(-1, 5).T)[:2, 2:]  # pyright: ignore[reportIndexIssue]
     np.testing.assert_allclose(_correlated(one, other), expected, atol=1e-12)
     other[..., 1] = 7.3
     assert (_correlated(one, other)[:, 1] == 0).all()
