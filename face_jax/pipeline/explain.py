@@ -19,7 +19,8 @@ from ..support.precision import full_precision
 from ..support.progress import Stopwatch, open_stage
 from ..support.progress_line import Watched
 from .checks import Folder
-from .one_class import PresetName, asked_for, explained, fitted, ready_of
+from .fitting import solved
+from .one_class import PresetName, asked_for, begun, explained, ready_of
 
 _LESS = "give fewer photographs, fewer crops (crops=RandomCrops(per_image=…)), a smaller rank or a later layer"
 
@@ -118,5 +119,6 @@ def explain(
         wanted = None if target is None else class_index(model.classes, target)
         activator = asked.activator(stopwatch)
         ready = ready_of(asked, activator, every, activator.survey(every, wanted), wanted, word=target)
-        fitting, scan = fitted(asked, ready.material, ready.model, ready.keys, stopwatch)
+        problem, scan = begun(asked, ready.material, ready.model, ready.keys, stopwatch)
+        fitting = solved(problem, progress=asked.progress, stopwatch=stopwatch)
         return explained(asked, ready, fitting, scan)

@@ -184,8 +184,10 @@ def problem_of(
     )  # fmt: skip
 
 
-def solved(problem: Problem, *, progress: Progress, stopwatch: Stopwatch) -> Fitted:
-    """The factorization, by itself."""
+def solved(problem: Problem | Fitted, *, progress: Progress, stopwatch: Stopwatch) -> Fitted:
+    """The factorization, by itself; as it is where a method of its own has found it already."""
+    if isinstance(problem, Fitted):
+        return problem
     with stopwatch("factorization"), progress("Factorizing", 1) as advance:
         settings: dict[str, Any] = {"solver": problem.solver, "start": problem.start, "key": problem.key}
         fitting = problem.ended(solution_along(problem.way, problem.filled, problem.rank, **settings))

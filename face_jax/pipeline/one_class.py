@@ -31,7 +31,7 @@ from ..support.progress_line import progress_of
 from .checks import check_faithfulness, check_objects, check_rank, check_settings, room_of, streams
 from .controls import Banks
 from .finishing import finished
-from .fitting import Fitted, Problem, choose_rank, problem_of, solved
+from .fitting import Fitted, Problem, choose_rank, problem_of
 from .material import Keys, Material, Places, keys_of, material_of, places_in
 from .presets import Preset, fit_by_method, note_on, preset_of
 from .provenance import fit_of, notes_on, settings_of
@@ -236,23 +236,6 @@ def begun(
         outputs=model.outputs, rows=whole, along=along, alike=alike,
     )  # fmt: skip
     return problem, scan
-
-
-def fitted(
-    asked: Asked,
-    material: Material,
-    model: SplitModel,
-    keys: Keys,
-    stopwatch: Stopwatch,
-    *,
-    along: list[float] | None = None,
-    alike: bool = False,
-) -> tuple[Fitted, RankScan | None]:
-    """Concepts, and the scan of ranks if there was one; arguments as for `begun`."""
-    found, scan = begun(asked, material, model, keys, stopwatch, along=along, alike=alike)
-    if isinstance(found, Problem):
-        found = solved(found, progress=asked.progress, stopwatch=stopwatch)
-    return found, scan
 
 
 def explained(

@@ -251,11 +251,10 @@ def _fitted(asked: Asked, waiting: list[_Begun]) -> list[Fitted | None]:
 
 def _ended(asked: Asked, one: _Begun, fitting: Fitted | None, kept: Kept | None) -> Explanation:
     """A class's explanation, once its concepts are there, or by itself."""
-    ready, problem = one.ready, one.problem
+    ready = one.ready
     with ready.stopwatch("everything else"), asked.refusing_signs():
         if fitting is None:
-            given = {"progress": asked.progress, "stopwatch": ready.stopwatch}
-            fitting = problem if isinstance(problem, Fitted) else solved(problem, **given)
+            fitting = solved(one.problem, progress=asked.progress, stopwatch=ready.stopwatch)
         with ready.stopwatch("scores and controls"):
             banks = control_banks(fitting, len(fitting.solution.dictionary), ready.keys, alike=True)
     explanation = explained(asked, ready, fitting, one.scan, banks=banks, more=one.more)

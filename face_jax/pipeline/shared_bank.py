@@ -25,9 +25,9 @@ from .checks import check_rank
 from .class_folders import Kept
 from .class_groups import Group
 from .controls import control_banks
-from .fitting import path_of, why_plain
+from .fitting import path_of, solved, why_plain
 from .material import Keys, Material, some_places
-from .one_class import Asked, Ready, explained, fitted
+from .one_class import Asked, Ready, begun, explained
 from .one_of_several import LESS, Surveys, failing, on_weight, ready_in
 
 # λ of a bank for many classes is chosen on so many photographs at most: a path takes many fits.
@@ -60,7 +60,8 @@ def with_one_bank(asked: Asked, groups: list[Group], surveys: Surveys, kept: Kep
         rows, channels = material.pictures.crop_activations.shape
         check_rank(asked.rank, material.count_of_places if asked.of_places else rows, channels)
         along, more = _chosen(asked, material, model, keys, stopwatch)
-        whole, scan = fitted(asked, material, model, keys, stopwatch, along=along, alike=True)
+        problem, scan = begun(asked, material, model, keys, stopwatch, along=along, alike=True)
+        whole = solved(problem, progress=asked.progress, stopwatch=stopwatch)
         banks = control_banks(whole, len(whole.solution.dictionary), keys, alike=True)
     names = ", ".join(group.name for group, _ in every)
     more = (
