@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 _PACKAGES = ("face-jax", "jax", "torch", "torchvision", "scikit-learn", "scikit-image", "numpy")
-# Of small pictures with up to this many lines each is told apart.
-_DASHES = ("-", "--", ":", "-.")
+# Methods have colours, none of them grey, and each colour the next dashes when it comes again; controls are grey.
+_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
+# Numbers above 0 that are so many times each other have a logarithmic axis: the worst hide what the others differ by.
+_WIDE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +153,15 @@ def draw(path: pathlib.Path, title: str, made: Made) -> None:
     if made.panels:
         across = min(3, len(made.panels))
         down = -(-len(made.panels) // across)
-        figure = Figure(figsize=(4.6 * across, 3.4 * down + 0.5), layout="constrained")
+        named = len({curve.name for panel in made.panels for curve in panel.curves})
+        figure = Figure(
+            figsize=(4.6 * across, 3.4 * down + 0.5 + 0.16 * -(-named // (2 * across))), layout="constrained"
+        )
         for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat, made.panels, strict=False):
             _curves(axes, panel)
-        figure.axes[0].legend(fontsize=6)
+        drawn = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+        lines = {curve.name: drawn[curve.name] for curve in made.panels[0].curves}
+        figure.legend(lines.values(), lines, loc="outside lower center", ncols=2 * across, fontsize=7, frameon=False)
     else:
         shown = [c for c in made.columns if any(isinstance(row.get(c.number), float) for row in made.rows)]
         figure = Figure(figsize=(2.2 * len(shown) + 2, 0.28 * len(made.rows) + 1.2), layout="constrained")
@@ -167,13 +175,25 @@ def draw(path: pathlib.Path, title: str, made: Made) -> None:
 
 
 def _curves(axes: Any, panel: Panel) -> None:
-    for number, curve in enumerate(panel.curves):
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    known = {control: [each.name for each in panel.curves if each.control is control] for control in (True, False)}
+    values = [value for curve in panel.curves for value in curve.mean]
+    if min(values) > 0 and max(values) > _WIDE * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    for curve in sorted(panel.curves, key=lambda each: not each.control):
         x, mean, std = (np.asarray(each, float) for each in (curve.x, curve.mean, curve.std))
-        style = {"color": "0.55"} if curve.control else {"color": f"C{number % 10}"}
+        number = known[curve.control].index(curve.name)
+        times = 1 if curve.control else len(_COLOURS)
+        style = {"color": "0.5" if curve.control else _COLOURS[number % times]}
         axes.plot(
-            x, mean, _DASHES[number % 4], label=curve.name, linewidth=1.4, marker="." if len(x) < 15 else "", **style
-        )
-        axes.fill_between(x, mean - std, mean + std, alpha=0.15, linewidth=0, **style)
+            x, mean, linestyle=_DASHES[number // times % len(_DASHES)], label=curve.name,
+            linewidth=1.1 if curve.control else 1.5, marker="." if len(x) < 15 and not curve.control else "", **style,
+        )  # fmt: skip
+        axes.fill_between(x, mean - std, mean + std, alpha=0.07 if curve.control else 0.15, linewidth=0, **style)
     if panel.logarithmic:
         axes.set_xscale("symlog", linthresh=min(x for curve in panel.curves for x in curve.x if x > 0))
     axes.set_xlabel(panel.x, fontsize=8)

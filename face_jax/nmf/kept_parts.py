@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..blocks.room import filed
 from ..blocks.row_blocks import RowBlocks
 from ..support.arguments import path_of
 from ..support.cache import ArrayCache, no_cache
+from ..support.contents import package_digest
 from .checkpoint import digest_of_tree
 from .results import Result
 from .solution import Solution, Stats
@@ -60,8 +60,7 @@ class Keep:
         if not self.keeps:
             return self
         numbers = [_digest_of(each) for each in (rows if isinstance(rows, list) else [rows])]
-        version = importlib.metadata.version("face-jax")
-        said = [version, jax.__version__, jax.default_backend(), *numbers, *map(digest_of_tree, settings)]
+        said = [package_digest().hex(), jax.default_backend(), *numbers, *map(digest_of_tree, settings)]
         return dataclasses.replace(self, depends_on=(*self.depends_on, *said))
 
     def part(self, name: str) -> Keep:

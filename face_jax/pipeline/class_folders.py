@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import pathlib
 import re
@@ -18,6 +17,7 @@ from ..explanation.saving import save
 from ..model import SplitModel
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..support.atomic_folder import folder_of
+from ..support.contents import package_digest
 from ..support.regular_files import MOST_TEXT, bytes_of
 from .class_groups import Group
 
@@ -87,13 +87,12 @@ def kept_in(
     - `together`: all classes, if they share a bank: each then depends on the photographs of all.
     - `room`: how much memory activations may take.
     """
-    version = importlib.metadata.version("face-jax")
     cache: dict[int, str] = {}
     pictures = {group.name: _digest(group.photographs, cache) for group in groups}
     digests = {}
     for group in groups:
         of = pictures[group.name] if together is None else " ".join(map(pictures.__getitem__, pictures))
-        said = "\0".join([version, *words, str(together), str(group.number), of])
+        said = "\0".join([package_digest().hex(), *words, str(together), str(group.number), of])
         digests[group.name] = hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()
     return Kept(folder_of(folder), folder_names([group.name for group in groups]), digests, room)
 

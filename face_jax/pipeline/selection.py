@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib.metadata
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from ..outputs import Binary
 from ..pictures.photographs import Photograph, UnreadablePhotographError
 from ..signs import are_apart, signs_apart
 from ..support.cache import Arrays
+from ..support.contents import package_digest
 from ..support.progress import Progress, Stopwatch
 
 
@@ -131,10 +131,10 @@ class Activator:
 
     def _identity(self, photographs: Sequence[Photograph]) -> list[bytes | str]:
         """What activations depend on."""
-        version = importlib.metadata.version("face-jax")
         # One network's logit may be explained as one or as two.
         logits = str(len(self.model.classes))
-        model = [version, self.model.fingerprint, self.model.layer, repr(self.model.preprocess), logits]
+        # Files too, which change without a version for those who edit them, or take them from the repository.
+        model = [package_digest(), self.model.fingerprint, self.model.layer, repr(self.model.preprocess), logits]
         return [*model, *map(_content, photographs)]
 
 

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 _PACKAGE = __name__.partition(".")[0]
-_COMPUTING = ("jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "scikit-image")
+_COMPUTING = (
+    "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "scikit-learn", "scikit-image", "pillow", "torch", "torchvision"
+)  # fmt: skip
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # How objects are shown, compared and made; what they hold is looked at by itself.

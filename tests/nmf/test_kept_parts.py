@@ -78,7 +78,7 @@ def test_a_scan_that_was_stopped_goes_on_and_ends_with_the_same_numbers(in_block
         assert made() == 6
 
 
-def test_a_path_that_was_stopped_goes_on_and_ends_with_the_same_numbers(stopped_after, tmp_path):
+def test_a_path_that_was_stopped_goes_on_and_ends_with_the_same_numbers(stopped_after, tmp_path, monkeypatch):
     head = Affine(jnp.asarray(RNG.normal(size=(12, 4))), jnp.zeros(4))
     term = fj.Faithfulness(head)
     settings = {"weights": [1.0, 10.0], "solver": SOLVER}
@@ -96,6 +96,11 @@ def test_a_path_that_was_stopped_goes_on_and_ends_with_the_same_numbers(stopped_
     # Another term is another path.
     made = stopped_after(10**6)
     other = fj.Faithfulness(Affine(2 * head.kernel, head.bias))
+    fj.faithfulness_path(A[:40], 3, other, A[40:], checkpoint=tmp_path, **settings)
+    assert made() == 3
+    # So is one by other code.
+    monkeypatch.setattr(kept_parts, "package_digest", lambda: b"edited")
+    made = stopped_after(10**6)
     fj.faithfulness_path(A[:40], 3, other, A[40:], checkpoint=tmp_path, **settings)
     assert made() == 3
 

@@ -18,7 +18,7 @@ from face_jax.faithfulness.lambda_path import Point
 from face_jax.heads import Affine
 from face_jax.pictures.crop_rules import Crops, NativeCrops
 from face_jax.pictures.photographs import UnreadablePhotographError, network_input
-from face_jax.pipeline import checks, fitting, provenance, ranking
+from face_jax.pipeline import checks, fitting, provenance, ranking, selection
 from face_jax.pipeline.checks import check_settings
 from face_jax.pipeline.selection import NoneOfTheClassError, split
 from face_jax.report.verdicts import verdicts
@@ -325,7 +325,7 @@ def test_saved_files_say_what_the_object_says(explanation, tmp_path):
     np.testing.assert_array_equal(load_file(tmp_path / "bank.safetensors")["bank.dictionary"], explanation.dictionary)
 
 
-def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
+def test_activations_are_kept_between_runs_until_something_changes(tmp_path, monkeypatch):
     calls = []
 
     def counting(images):
@@ -347,6 +347,11 @@ def test_activations_are_kept_between_runs_until_something_changes(tmp_path):
     few = fj.RandomCrops(per_image=3)
     fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, crops=few, **SETTINGS)
     assert len(calls) > 3 * before
+    # An edited file of face_jax counts, whatever its version says.
+    monkeypatch.setattr(selection, "package_digest", lambda: b"edited")
+    before = len(calls)
+    fj.explain(colour_model(features=counting), RED, "reddish", cache=cache, crops=few, **SETTINGS)
+    assert len(calls) > before
 
 
 def test_native_crops_are_parts_of_the_networks_own_input():
