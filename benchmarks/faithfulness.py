@@ -407,8 +407,8 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--warm", action="store_true", help="of tradeoff: begin with the concepts of every other one")
     arguments = parser.parse_args()
-    if arguments.mirrored and (arguments.weighed or arguments.warm):
-        parser.error("--mirrored is tried alone")
+    if (arguments.mirrored or arguments.resampled) and (arguments.weighed or arguments.warm):
+        parser.error("--mirrored and --resampled add photographs, which --weighed and --warm don't know; give one")
     collect(arguments.data, mirrored=arguments.mirrored)
     globals()[arguments.question](arguments)
 
