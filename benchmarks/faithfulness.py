@@ -67,6 +67,14 @@ def maps_of(label: str, kind: str = "maps") -> np.ndarray:
     return np.load(KEPT / f"{label}-{kind}.npy")
 
 
+def resampled(maps: np.ndarray, times: int) -> np.ndarray:
+    """Photographs whose places are drawn from a photograph's own, `photograph × time × height × width × channel`."""
+    places = maps.reshape(len(maps), -1, maps.shape[-1])
+    drawn = np.random.default_rng(0).integers(places.shape[1], size=(len(maps), times, places.shape[1]))
+    found = np.take_along_axis(places[:, None], drawn[..., None], axis=2)
+    return found.reshape(len(maps), times, *maps.shape[1:])
+
+
 def windows(count: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, kernel and bias."""
     generator = np.random.default_rng(0)
@@ -255,6 +263,10 @@ def tradeoff(arguments) -> None:
     head = np.load(KEPT / "head.npz")
     term = Faithfulness(Affine(jnp.asarray(head["kernel"]), jnp.asarray(head["bias"]), places=49))
     solver = ADMM(max_steps=arguments.steps, rtol=1e-4)
+    # Predictions at a higher temperature say more of all classes; what's judged and scored stays as it is.
+    softened = dataclasses.replace(
+        term, head=Affine(term.head.kernel / arguments.temperature, term.head.bias / arguments.temperature, places=49)
+    )
     rows_of = lambda maps: jnp.asarray(maps.reshape(-1, maps.shape[-1]))  # noqa: E731
     print(
         "| class | fitted + held out | λ | KL: λ=0 | KL: auto | ratio | error: λ=0 | error: auto | ratio | "
@@ -271,18 +283,22 @@ def tradeoff(arguments) -> None:
         begun = time.perf_counter()
         # Each beside its mirror image, but for those that are chosen by, and scored.
         pairs = np.stack([maps, maps_of(label, "mirrored")], 1) if arguments.mirrored else maps[:, None]
+        if arguments.resampled:
+            pairs = np.concatenate([pairs, resampled(maps, arguments.resampled)], 1)
         more = pairs[order[:half]].reshape(-1, *maps.shape[1:])
         chosen_from = pairs[order[quarter:half]].reshape(-1, *maps.shape[1:])
-        weighed = choosing = term
+        weighed = choosing = softened
         if arguments.weighed:
             alone = factorize(rows_of(fitted), RANK, solver=solver, start=NNDSVD())
             said = [term.head(rows_of(fitted)), term.head(alone.codes @ alone.dictionary)]
             weights = certificates(*map(np.asarray, said)).kl ** arguments.weighed
-            weighed, choosing = (dataclasses.replace(term, weights=w / w.mean()) for w in (weights, weights[quarter:]))
-        path = faithfulness_path(rows_of(chosen_from), RANK, choosing, rows_of(fitted[:quarter]), solver=solver)
+            weighed, choosing = (dataclasses.replace(softened, weights=w / w.mean()) for w in (weights, weights[quarter:]))
+        path = faithfulness_path(
+            rows_of(chosen_from), RANK, choosing, rows_of(fitted[:quarter]), held_out_term=term, solver=solver
+        )
         heeding = SquaredError() + FAITHFUL_CODES * path.weight * term
         both = []
-        if arguments.mirrored:  # plain NMF has the photographs alone
+        if arguments.mirrored or arguments.resampled:  # plain NMF has the photographs alone
             plain = factorize(rows_of(fitted), RANK, solver=solver, start=NNDSVD())
             both = [
                 certify(term, rows_of(fitted), plain, held_out=rows_of(held_out), objective=objective)
@@ -293,7 +309,7 @@ def tradeoff(arguments) -> None:
             some = rows_of(fitted[::2])
             for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
                 begin = NNDSVD() if warm is None else Given(warm.codes, warm.dictionary)
-                warm = factorize(some, RANK, objective=SquaredError() + weight * term, solver=solver, start=begin)
+                warm = factorize(some, RANK, objective=SquaredError() + weight * softened, solver=solver, start=begin)
         for weight in sorted({0.0, *(point.weight for point in path.points[: path.chosen + 1])}):
             if warm is not None and weight == path.weight > 0:
                 start = dataclasses.replace(warm, codes=encode(rows_of(more), warm.dictionary))
@@ -382,10 +398,17 @@ def main() -> None:
         "--weighed", type=float, default=0.0, metavar="POWER",
         help="of tradeoff: each photograph fitted counts as this power of its KL without the term",
     )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of tradeoff: of the predictions that are fitted"
+    )
+    parser.add_argument(
+        "--resampled", type=int, default=0, metavar="TIMES",
+        help="of tradeoff: beside each photograph fitted so many whose places are drawn from its own",
+    )  # fmt: skip
     parser.add_argument("--warm", action="store_true", help="of tradeoff: begin with the concepts of every other one")
     arguments = parser.parse_args()
-    if arguments.mirrored and (arguments.weighed or arguments.warm):
-        parser.error("--mirrored is tried alone")
+    if (arguments.mirrored or arguments.resampled) and (arguments.weighed or arguments.warm):
+        parser.error("--mirrored and --resampled add photographs, which --weighed and --warm don't know; give one")
     collect(arguments.data, mirrored=arguments.mirrored)
     globals()[arguments.question](arguments)
 
