@@ -19,7 +19,7 @@ from ..support.arguments import instance
 from ..support.sentences import listed
 from . import figures
 from .definitions import Definition, definitions
-from .standings import MORE, SCORES, SECONDS, STABILITY, Column, Standings
+from .standings import MORE, SCORES, SECONDS, STABILITY, Column, Standings, as_by_chance
 from .written import write_page
 
 
@@ -93,8 +93,8 @@ class _Tables:
         """The scores that everybody asks for, and stability with its floors."""
         columns = (*SCORES, *STABILITY)
         rows = [
-            [*(self._cell(result, column) for column in SCORES), _likeness(result.over_folds),
-             _likeness(result.over_starts)]
+            [*(self._cell(result, column) for column in SCORES), _likeness(result, result.over_folds),
+             _likeness(result, result.over_starts)]
             for result in self.results
         ]  # fmt: skip
         return {"columns": columns, "rows": self._rows(rows), "best": [self.ceiling(column) for column in columns]}
@@ -149,8 +149,11 @@ class _Tables:
         return " to ".join(dict.fromkeys(f"{each:.3f}" for each in (min(known), max(known))))
 
 
-def _likeness(found: Stability | None) -> _Cell:
-    return _Cell("–") if found is None else _Cell(f"{found.mean:.3f}", f"({found.floor:.3f})")
+def _likeness(result: MethodResult, found: Stability | None) -> _Cell:
+    if found is None:
+        return _Cell("–")
+    unbeaten = "pictures drawn at random" if not result.control and as_by_chance(found) else ""
+    return _Cell(f"{found.mean:.3f}", f"({found.floor:.3f})", unbeaten=unbeaten)
 
 
 def _said(standings: Standings, verdicts: Sequence[tuple[str, str]]) -> dict[str, Any]:

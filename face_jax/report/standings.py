@@ -183,7 +183,7 @@ class Standings:
 
     def _as_by_chance(self) -> Iterator[str]:
         for words, of in (("folds", lambda each: each.over_folds), ("starts", lambda each: each.over_starts)):
-            names = [each.name for each in self.methods if _is_floor(of(each))]
+            names = [each.name for each in self.methods if as_by_chance(of(each))]
             if names:
                 yield (
                     f"By stability over {words}, concepts of {listed(names)} are no more alike than pictures drawn at "
@@ -234,5 +234,6 @@ def _dont(names: Collection[str]) -> str:
     return "don't" if len(names) > 1 else "doesn't"
 
 
-def _is_floor(found: Stability | None) -> bool:
+def as_by_chance(found: Stability | None) -> bool:
+    """Whether concepts are no more alike than its floor; where there is no stability it isn't known."""
     return found is not None and not found.mean > found.floor
