@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 # Of float32 through a network's head.
-_ROUNDING = {"rtol": 1e-4, "atol": 1e-7}
+_ROUNDING = 1e-4
 
 
 def half_width(differences: Float[np.ndarray, "*method run"]) -> Float[np.ndarray, "..."]:
@@ -22,7 +22,7 @@ def half_width(differences: Float[np.ndarray, "*method run"]) -> Float[np.ndarra
 
 def same_to_rounding(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
     """Whether numbers are equal to rounding in every run, the last axis: of PCA and ICA, say, which have one span."""
-    return np.asarray(np.isclose(first, second, **_ROUNDING).all(axis=-1))
+    return np.asarray(np.isclose(first, second, rtol=_ROUNDING, atol=1e-7).all(axis=-1))
 
 
 def told_apart(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:

@@ -5,6 +5,7 @@ import html
 import json
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def result(name, control=False, learned=True, *, sign=1, floor=0.3, **numbers):
 
 def compared(*results, **changes):
     parts = tuple(np.arange(20)[fold::FOLDS] for fold in range(FOLDS))
-    given = {"model": "net", "layer": "last", "target": "church"} | changes
+    given: dict[str, Any] = {"model": "net", "layer": "last", "target": "church"} | changes
     return Comparison(tuple(results), 4, 20, parts, **given)
 
 
@@ -111,14 +112,15 @@ def test_a_method_is_warned_of_where_it_does_not_beat_a_control_and_nowhere_else
     assert not warnings_of(clean)
     for apart in (0, -0.1 * better):
         # As good as the control to what folds leave open, or worse.
-        behind = result("second", **{number: BAD[number] + apart})
+        changed: dict[str, Any] = {number: BAD[number] + apart}
+        behind = result("second", **changed)
         found = compared(result("first"), behind, CHANCE)
         assert warnings_of(found) == [f"By {words}, second doesn't beat every control."]
         (said,) = Standings(found).not_beaten()
         verb = "doesn't beat" if apart == 0 else "is worse than"
         assert said == (words, f"second {verb} “random”")
-    both = compared(result("first", **{number: BAD[number]}), result("second", **{number: BAD[number]}), CHANCE)
-    (warning,) = warnings_of(both)
+    level: dict[str, Any] = {number: BAD[number]}
+    (warning,) = warnings_of(compared(result("first", **level), result("second", **level), CHANCE))
     assert warning.endswith(" is no evidence here: a control that learned nothing is beaten by no method.")
     # A control that was fitted, as λ = 0 is, must be beaten in predictions alone.
     fitted = compared(result("first"), behind, dataclasses.replace(CHANCE, learned=True))
