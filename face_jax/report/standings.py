@@ -35,7 +35,7 @@ class Column:
     @property
     def heading(self) -> str:
         """The title, with an arrow to what is better."""
-        return f"{self.title}{ {1: ' ↑', -1: ' ↓', 0: ''}[self.better] }"
+        return self.title + {1: "\u00a0↑", -1: "\u00a0↓", 0: ""}[self.better]
 
 
 _KL = Column("kl", "KL", -1, "KL divergence", "0")
@@ -147,11 +147,14 @@ class Standings:
                 f"{words[0].upper()}{words[1:]} {'are' if len(empty) > 1 else 'is'} no evidence here: a control that "
                 "learned nothing is beaten by no method."
             )
+        by_names: dict[tuple[str, ...], list[str]] = {}
         for column, found in behind.items():
             if found and column not in empty:
-                every = len(found) == len(self.methods) > 1
-                names = "no method beats" if every else f"{listed(list(found))} {_dont(found)} beat"
-                yield f"By {column.words}, {names} every control."
+                by_names.setdefault(tuple(found), []).append(column.words)
+        for names, words in by_names.items():
+            every = len(names) == len(self.methods) > 1
+            said = "No method beats" if every else f"{listed(names)} {_dont(names)} beat"
+            yield f"{said} every control in {listed(words)}."
 
     def not_beaten(self) -> Iterator[tuple[str, str]]:
         """For each number the methods that don't beat some control, and which controls these are."""
