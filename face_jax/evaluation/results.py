@@ -83,8 +83,19 @@ class MethodResult:
             return float(self.runs(name).std(ddof=1))
 
     def difference(self, other: MethodResult, name: str) -> Difference:
-        """A number of this method less that of another one of the same comparison, fold by fold."""
+        """A number of this method less that of another one, fold by fold.
+
+        **Arguments:**
+
+        - `other`: a method of the same comparison; raises `ValueError` for other folds, and for one fold alone.
+        - `name`: the number's, as in `Comparison.table()`.
+        """
         first, second = self.runs(name), other.runs(name)
+        if len(first) != len(second) or len(first) < 2:
+            raise ValueError(
+                f"other has {len(second)} folds and {self.name} has {len(first)}; give a method of the same "
+                "comparison, of at least 2 folds"
+            )
         if not np.isfinite([first, second]).all():
             return Difference(math.nan, math.nan, 0)
         apart = first - second

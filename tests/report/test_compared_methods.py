@@ -171,7 +171,7 @@ def test_everything_is_on_the_page_and_names_are_text(comparison, page):
     # Of each number its name with an arrow, and its meaning.
     headings = re.findall(r'<th scope="col">(.*?)</th>', scores.replace("\u00a0", " "))
     assert headings == ["method", "KL ↓", "accuracy ↑", "squared error ↓", "C-Ins ↑", "C-Del ↑", "C-Gini ↑",
-                        "stability, folds ↑", "stability, starts ↑"]  # fmt: skip
+                        "stability,<br>folds ↑", "stability,<br>starts ↑"]  # fmt: skip
     for meaning in ("KL divergence", "Relative squared error", "Stability over folds", "Accuracy at U = 0"):
         assert f"<dt>{meaning}" in text
     half = scipy.stats.t.ppf(0.975, FOLDS - 1) * np.std(OWN / 5, ddof=1) / np.sqrt(FOLDS)
@@ -236,6 +236,8 @@ def test_curves_have_bands_and_no_two_lines_look_alike():
 def test_comparisons_that_have_no_intervals_are_refused(tmp_path, given, message):
     with pytest.raises(ValueError, match=message):
         fj.write_methods(given, tmp_path / "page")
+    with pytest.raises(ValueError, match="other has 1 folds and random has 5; give a method of the same comparison"):
+        CHANCE.difference(dataclasses.replace(CHANCE, folds=CHANCE.folds[:1]), "kl")
     assert not (tmp_path / "page").exists()
 
 
