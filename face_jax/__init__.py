@@ -142,6 +142,7 @@ from .report import sanity_figure as sanity_figure
 from .report import write_classes as write_classes
 from .report import write_comparison as write_comparison
 from .report import write_edit as write_edit
+from .report import write_methods as write_methods
 from .report import write_report as write_report
 from .report import write_sanity_check as write_sanity_check
 from .report import write_why as write_why

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.stats
 
 from face_jax import methods
 from face_jax.faithfulness import Faithfulness, ForwardKL, InMeans, ReverseKL, SquaredLogits
 from face_jax.faithfulness.losses import loss_for
+from face_jax.metrics.paired import half_width
 from face_jax.nmf import NNDSVD, Random, SquaredError
 
 from .materials import Material
@@ -213,12 +213,6 @@ def interval(apart: np.ndarray) -> str:
     if not np.any(apart):
         return "0"
     return f"{apart.mean():+.3f} ± {half_width(apart):.3f}"
-
-
-def half_width(apart: np.ndarray) -> np.ndarray:
-    """Half the width of the 95 % interval of a mean along the last axis, by Student's t."""
-    count = apart.shape[-1]
-    return scipy.stats.t.ppf(0.975, count - 1) * apart.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
 def _coherences(runs: Runs, known: dict[str, tuple[Material, np.ndarray]]) -> dict[str, np.ndarray]:

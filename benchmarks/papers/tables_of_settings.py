@@ -17,18 +17,16 @@ from peak_memory import forget_peak, peak_mib
 import face_jax as fj
 from face_jax import bridges, methods
 from face_jax.evaluation.kept_results import Kept
+from face_jax.metrics.paired import same_to_rounding, told_apart
 
 from .materials import Material
 from .own_methods import AtShare
 from .photographs import HEADS_OF_OURS
 from .runs import Asked, compared, family, rows
-from .tables_of_lambda import half_width
 from .tables_of_scores import AGREEMENT, DELETION, ERROR, GINI, INSERTION, KL, NOTHING, ONE_RULE, OVER_FOLDS, SCORES
 from .written import Column, Curve, Made, Panel
 
 RANKS, SIDES = (5, 10, 15, 25, 40), (40, 64, 96, 120)
-# Of float32 through a network's head.
-_ROUNDING = 1e-4
 _DRAWN = (INSERTION, DELETION, GINI, KL, AGREEMENT, ERROR)
 
 
@@ -191,7 +189,7 @@ def ranked(found: list[dict[str, Any]], seeds: Sequence[int], folds: int) -> Mad
         runs = np.stack([np.asarray(group[0][f"{column.number}_runs"]) for group in groups]) * sign
         first, second = runs[:, :folds], runs[:, folds : 2 * folds]
         values = np.stack([first, second if second.size else first])
-        told = np.stack([_told_apart(each) for each in values])
+        told = np.stack([told_apart(each[:, None], each[None]) for each in values])
         pairs = np.triu_indices(len(groups), 1)
         both, same = (told != 0).all(axis=0)[pairs], (told[0] == told[1])[pairs]
         learned = [number for number, group in enumerate(groups) if not all(row["control"] for row in group)]
@@ -224,16 +222,9 @@ def distinct(found: list[dict[str, Any]], number: str) -> list[list[dict[str, An
     groups: list[list[dict[str, Any]]] = []
     for row in found:
         runs = row[f"{number}_runs"]
-        same = [each for each in groups if np.allclose(runs, each[0][f"{number}_runs"], rtol=_ROUNDING, atol=1e-7)]
+        same = [each for each in groups if same_to_rounding(np.asarray(runs), np.asarray(each[0][f"{number}_runs"]))]
         if same:
             same[0].append(row)
         else:
             groups.append([row])
     return groups
-
-
-def _told_apart(values: np.ndarray) -> np.ndarray:
-    """For each pair of rows which is larger, 1 or −1, where the 95 % interval of their difference says so; else 0."""
-    apart = values[:, None] - values[None]
-    half = half_width(apart)
-    return np.where(np.abs(apart.mean(axis=-1)) > half, np.sign(apart.mean(axis=-1)), 0)

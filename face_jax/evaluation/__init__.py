@@ -4,4 +4,5 @@ from .bank_scores import BankScore as BankScore
 from .bank_scores import score_bank as score_bank
 from .comparison import compare_methods as compare_methods
 from .results import Comparison as Comparison
+from .results import Difference as Difference
 from .results import MethodResult as MethodResult

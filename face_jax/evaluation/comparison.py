@@ -159,8 +159,11 @@ def compare_methods(
                 depends = [*common, digests[number], method.name, str(fold), str(repeat)]
                 found.append(kept(f"{method.name} fold {fold} start {repeat}", depends, computed))
                 advance(1)
-            results.append(_result(method.name, number >= len(compared), found, folds, rows, key))
-    return Comparison(tuple(results), rank, len(seen), tuple(np.sort(part) for part in parts))
+            results.append(_result(method, number >= len(compared), found, folds, rows, key))
+    return Comparison(
+        tuple(results), rank, len(seen), tuple(np.sort(part) for part in parts), model.name, model.layer,
+        model.classes[target], model.outputs.exclusive, bool(own),
+    )  # fmt: skip
 
 
 def _fit(
@@ -195,7 +198,7 @@ def _fit(
 
 
 def _result(
-    name: str, control: bool, found: list[dict[str, Any]], folds: int, rows: Any, key: Key[Array, ""]
+    method: Any, control: bool, found: list[dict[str, Any]], folds: int, rows: Any, key: Key[Array, ""]
 ) -> MethodResult:
     of_folds, of_starts = found[:folds], found[folds:]
 
@@ -207,7 +210,7 @@ def _result(
         return metrics.stability(dictionaries, rows=about, either_sign=bool(some[0]["signed"]), key=key)
 
     return MethodResult(
-        name=name,
+        name=method.name,
         control=control,
         folds=tuple(each["numbers"] for each in of_folds),
         insertion=np.stack([each["insertion"] for each in of_folds]),
@@ -216,6 +219,7 @@ def _result(
         over_starts=likeness(of_starts) if len(of_starts) > 1 else None,
         seconds=tuple(float(each["seconds"]) for each in of_folds),
         dictionaries=tuple(each["dictionary"] for each in of_folds),
+        learned=bool(getattr(method, "learned", not control)),
     )
 
 

@@ -11,10 +11,29 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..metrics import Stability
+from ..metrics.paired import half_width, told_apart
 from ..support.arguments import several, text
 from ..support.reprs import short_repr
 
 _USUAL = ("relative_error", "kl", "accuracy", "c_insertion", "c_deletion", "c_gini")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much a method has more of a number than another one, over the folds that both were scored on.
+
+    **Arguments:**
+
+    - `mean`: the mean of the folds' differences; NaN where one of the two has no finite number in a fold.
+    - `half_width`: half the width of its 95 % interval (Student's t). Folds share most of what they were fitted on,
+        so that intervals are a little too narrow.
+    - `told`: 1 where the method has more, −1 where it has less, 0 where the interval leaves that open and where the
+        two are equal to rounding.
+    """
+
+    mean: float
+    half_width: float
+    told: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +51,8 @@ class MethodResult:
     - `over_starts`: how alike the concepts of fits of the same pictures with different keys are; None for one start.
     - `seconds`: of a fit, one a fold.
     - `dictionaries`: the concepts, one array a fold.
+    - `learned`: whether its concepts were fitted, as those of λ = 0 are among the controls. What learned nothing must
+        be beaten in every number, what was fitted in predictions.
     """
 
     name: str
@@ -43,16 +64,42 @@ class MethodResult:
     over_starts: Stability | None
     seconds: tuple[float, ...]
     dictionaries: tuple[Float[np.ndarray, "concept channel"], ...] = ()
+    learned: bool = True
 
     __repr__ = short_repr
 
+    def runs(self, name: str) -> Float[np.ndarray, " fold"]:
+        """A number in each of the folds."""
+        return np.asarray([fold[name] for fold in self.folds], np.float64)
+
     def mean(self, name: str) -> float:
         """A number's mean over the folds."""
-        return float(np.mean([fold[name] for fold in self.folds]))
+        return float(self.runs(name).mean())
 
     def std(self, name: str) -> float:
         """A number's standard deviation over the folds, the sample's; folds share pictures they were fitted on."""
-        return float(np.std([fold[name] for fold in self.folds], ddof=1))
+        # Where KL is infinite, its deviation is NaN.
+        with np.errstate(invalid="ignore"):
+            return float(self.runs(name).std(ddof=1))
+
+    def difference(self, other: MethodResult, name: str) -> Difference:
+        """A number of this method less that of another one, fold by fold.
+
+        **Arguments:**
+
+        - `other`: a method of the same comparison; raises `ValueError` for other folds, and for one fold alone.
+        - `name`: the number's, as in `Comparison.table()`.
+        """
+        first, second = self.runs(name), other.runs(name)
+        if len(first) != len(second) or len(first) < 2:
+            raise ValueError(
+                f"other has {len(second)} folds and {self.name} has {len(first)}; give a method of the same "
+                "comparison, of at least 2 folds"
+            )
+        if not np.isfinite([first, second]).all():
+            return Difference(math.nan, math.nan, 0)
+        apart = first - second
+        return Difference(float(apart.mean()), float(half_width(apart)), int(told_apart(first, second)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +112,20 @@ class Comparison:
     - `rank`: how many concepts each has.
     - `pictures`: how many pictures there were.
     - `parts`: the numbers of the pictures that each fold was scored on.
+    - `model`, `layer`, `target`: the classifier's name, where it was split, and the class's name.
+    - `exclusive`: whether classes exclude each other; labels don't.
+    - `own`: whether each method had its own inference and importance.
     """
 
     results: tuple[MethodResult, ...]
     rank: int
     pictures: int
     parts: tuple[Int[np.ndarray, " picture"], ...] = ()
+    model: str = ""
+    layer: str = ""
+    target: str = ""
+    exclusive: bool = True
+    own: bool = False
 
     __repr__ = short_repr
 

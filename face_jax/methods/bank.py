@@ -127,6 +127,8 @@ class Method(Protocol):
     A method whose attribute `crops` is False is fitted on whole pictures, where others are fitted on crops of them.
     One that finds only so many concepts may refuse a rank by `check_rank(rank, shape)` with a `ValueError`, `shape`
     being that of the activations to be fitted: a comparison asks all methods before it fits any.
+    A control whose attribute `learned` is True, as that of `FACE` and `NMF` is, must be beaten in predictions alone
+    (KL, accuracy, agreement), any other in every number.
     """
 
     @property

@@ -61,6 +61,11 @@ class NMF:
         flag("places", self.places)
         text("name", self.name, "a name")
 
+    @property
+    def learned(self) -> bool:
+        """True: as a control, such as λ = 0, it must be beaten in predictions alone."""
+        return True
+
     def started_at_random(self) -> NMF:
         """The same from a random start: the usual one is always the same, and would find the same again."""
         return dataclasses.replace(self, start=Random())
@@ -173,6 +178,11 @@ class FACE:
             "name": f"FACE as published, λ = {faithfulness:g}",
         }  # fmt: skip
         return cls(faithfulness, **(given | settings))
+
+    @property
+    def learned(self) -> bool:
+        """True: as a control, such as λ = 0, it must be beaten in predictions alone."""
+        return True
 
     def started_at_random(self) -> FACE:
         """The same from a random start."""

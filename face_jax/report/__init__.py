@@ -3,6 +3,7 @@
 from .actions import write_comparison as write_comparison
 from .actions import write_edit as write_edit
 from .classes import write_classes as write_classes
+from .compared_methods import write_methods as write_methods
 from .links import ReportLinks as ReportLinks
 from .one_picture import picture as picture
 from .page import write_report as write_report

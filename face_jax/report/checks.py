@@ -11,6 +11,7 @@ import numpy as np
 from ..attribution.visualization import Visualization
 from ..pictures.showing import in_colours
 from ..sanity import SanityCheck, SanityStage
+from ..support.sentences import listed
 from . import pictures
 
 # Maps of so many concepts are drawn at each stage.
@@ -51,8 +52,8 @@ def forgetting(check: SanityCheck) -> dict[str, Any]:
         ],
         "floors": [_known(floor) for floor in floors],
         "maps": list(_maps(check)),
-        "gone": _listed(_names(check, gone=True)),
-        "left": _listed(_names(check, gone=False)),
+        "gone": listed(_names(check, gone=True)),
+        "left": listed(_names(check, gone=False)),
         "first": check.stages[0].name,
         "last": check.stages[-1].name,
     }
@@ -75,11 +76,6 @@ def _names(check: SanityCheck, *, gone: bool) -> list[str]:
     # Random orders correlate by nothing on average; the floor is how far chance can take them.
     chance = {"dictionary": check.dictionary_floor, "importance": 0.0, "maps": check.maps_floor}
     return [label for label, name in _MEASURES if gone == _came_down(first, last, name, chance[name])]
-
-
-def _listed(names: list[str]) -> str:
-    """As one says it: `concepts, importance and maps`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _came_down(first: SanityStage, last: SanityStage, name: str, chance: float) -> bool:

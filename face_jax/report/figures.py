@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..evaluation import MethodResult
 from ..faithfulness import Path
-from ..metrics import Score
+from ..metrics import Score, band_over_runs
 from ..nmf import RankScan
 from ..support.sentences import in_digits
+from .pictures import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +42,6 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
 
     **Returns:** an SVG element, whose colours are the page's CSS variables.
     """
-    from matplotlib import ticker
-
     with _drawing(which) as (axes, finished):
         for number, row in enumerate(scores):
             accuracy = getattr(row.fidelity, which).accuracy
@@ -54,12 +55,86 @@ def curve_figure(scores: tuple[Score, ...], which: Literal["insertion", "deletio
                 zorder=3 if main else 2,
                 clip_on=False,
             )
-        axes.set(ylim=(0, 1), xlim=(0, len(scores[0].fidelity.insertion.accuracy) - 1))
-        axes.set_xlabel(f"concepts {'put in' if which == 'insertion' else 'taken out'}, most important first")
-        axes.set_ylabel("pictures still in the class")
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=" %"))
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
+        _shares_by_concepts(axes, which, len(scores[0].fidelity.insertion.accuracy) - 1)
     return finished()
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """How a method's curve is drawn: its colour, lengths of ink and gap, and its width in pixels."""
+
+    name: str
+    control: bool
+    colour: str
+    dashes: tuple[int, ...]
+    width: float
+
+    @property
+    def css_colour(self) -> str:
+        """The colour as the page has it."""
+        return _IN_PAGE.get(self.colour, self.colour)
+
+    @property
+    def svg_dashes(self) -> str:
+        """The dashes as SVG wants them."""
+        return _in_svg(self.dashes)
+
+
+def method_lines(results: Sequence[MethodResult]) -> list[Line]:
+    """A line for each method: colours and dashes both differ, so that either tells two apart; controls are grey."""
+    lines, counts = [], {True: 0, False: 0}
+    for result in results:
+        number = counts[result.control]
+        counts[result.control] += 1
+        if result.control:
+            # None is solid, as the first method is.
+            lines.append(Line(result.name, True, _MUTED, _DASHES[1 + number % (len(_DASHES) - 1)], 1.6))
+        else:
+            colour, dashes = PALETTE[number % len(PALETTE)], _DASHES[number % len(_DASHES)]
+            lines.append(Line(result.name, False, colour, dashes, 2.4))
+    return lines
+
+
+def band_figure(results: Sequence[MethodResult], which: Literal["insertion", "deletion"]) -> str:
+    """The curves of several methods, as `curve_figure` has those of one explanation, each with its band over folds.
+
+    **Arguments:**
+
+    - `results`: methods and controls, of at least two folds each.
+    - `which`: the curve.
+
+    **Returns:** an SVG element. Lines are those of `method_lines`; bands are one standard deviation on each side.
+    """
+    with _drawing(which) as (axes, finished):
+        for result, line in zip(results, method_lines(results), strict=True):
+            band = band_over_runs(getattr(result, which))
+            steps, order = np.arange(len(band.mean)), 2 if line.control else 3
+            axes.fill_between(
+                steps,
+                band.low,
+                band.high,
+                color=line.colour,
+                alpha=0.08 if line.control else 0.14,
+                linewidth=0,
+                zorder=order - 1,
+            )
+            axes.plot(
+                steps, band.mean, color=line.colour, linewidth=line.width, linestyle=_style(line.dashes),
+                zorder=order, clip_on=False,
+            )  # fmt: skip
+        _shares_by_concepts(axes, which, getattr(results[0], which).shape[1] - 1)
+    return finished()
+
+
+def _shares_by_concepts(axes: Any, which: Literal["insertion", "deletion"], concepts: int) -> None:
+    """The axes of insertion and deletion curves."""
+    from matplotlib import ticker
+
+    axes.set(ylim=(0, 1), xlim=(0, concepts))
+    axes.set_xlabel(f"concepts {'put in' if which == 'insertion' else 'taken out'}, most important first")
+    axes.set_ylabel("pictures still in the class")
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=" %"))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=8))
 
 
 def path_figure(path: Path) -> str:
@@ -224,13 +299,20 @@ def _plain(axes: Any) -> None:
 def legend(scores: tuple[Score, ...]) -> list[tuple[str, str, float, bool]]:
     """For each line its name, its dashes and its width as SVG wants them, and whether it's the explanation's."""
     return [
-        (row.name, " ".join(map(str, _DASHES[number % len(_DASHES)])) or "none", _WIDTHS[number == 0], number == 0)
+        (row.name, _in_svg(_DASHES[number % len(_DASHES)]), _WIDTHS[number == 0], number == 0)
         for number, row in enumerate(scores)
     ]
 
 
+def _in_svg(dashes: tuple[int, ...]) -> str:
+    return " ".join(map(str, dashes)) or "none"
+
+
 def _linestyle(number: int) -> Any:
-    dashes = _DASHES[number % len(_DASHES)]
+    return _style(_DASHES[number % len(_DASHES)])
+
+
+def _style(dashes: tuple[int, ...]) -> Any:
     return (0, dashes) if dashes else "-"
 
 

@@ -11,6 +11,7 @@ from ..explanation.record import Explanation
 from ..metrics import Score, deletion_ceiling, gini_ceiling, insertion_ceiling
 from ..pipeline.controls import WITHOUT_TERM
 from ..pipeline.provenance import FEW_HELD_OUT
+from .definitions import definitions
 
 # A score within this of another can't be told from it on a few dozen pictures.
 _SAME_SCORE = 0.02
@@ -160,68 +161,30 @@ def _on_scores(explanation: Explanation) -> Iterator[str]:
         )
 
 
-# Long because it's a table: one entry for each number of the report.
 def meanings(explanation: Explanation) -> list[Meaning]:
     """Every score with its best possible value, a sentence on what it means, and what would be suspicious."""
     own, rank = explanation.scores.own, len(explanation.concepts)
     half, most, worst = (f"{quantile:.3f}" for quantile in own.kl_quantiles)
-    exclusive = explanation.model.outputs.exclusive
+    ceiling = insertion_ceiling(rank, explanation.scores.accuracy_of_nothing)
+    values = {
+        "relative_error": ("–" if math.isnan(own.relative_error) else f"{own.relative_error:.3f}", "0"),
+        "kl": (f"{own.kl:.3f} nats", "0"),
+        "l1": (f"{own.l1:.3f}", "0"),
+        "agreement": (percent(own.agreement), "100 %"),
+        "c_insertion": (f"{own.fidelity.c_insertion:.3f}", f"{ceiling:.3f}"),
+        "c_deletion": (f"{own.fidelity.c_deletion:.3f}", f"{deletion_ceiling(rank):.3f}"),
+        "c_gini": (f"{own.gini:.3f}", f"{gini_ceiling(rank):.3f}"),
+    }
+    defined = definitions(exclusive=explanation.model.outputs.exclusive)
+    defined["kl"] = dataclasses.replace(
+        defined["kl"],
+        meaning=f"{defined['kl'].meaning} Half of the pictures are below {half}, nine in ten below {most}, the worst "
+        f"is at {worst}.",
+        suspicious="A worst case far above the rest: there are pictures that these concepts don't explain.",
+    )
     return [
-        Meaning(
-            name="Relative squared error",
-            value="–" if math.isnan(own.relative_error) else f"{own.relative_error:.3f}",
-            best="0",
-            meaning="How much of the activations (their sum of squares) the concepts leave out, on held-out pictures.",
-            suspicious="Near 1: the concepts describe hardly anything.",
-        ),
-        Meaning(
-            name="KL divergence",
-            value=f"{own.kl:.3f} nats",
-            best="0",
-            meaning="How far the predictions move when activations are rebuilt from concepts"
-            f"{'' if exclusive else ', summed over the labels'}. Half of the pictures are "
-            f"below {half}, nine in ten below {most}, the worst is at {worst}.",
-            suspicious="A worst case far above the rest: there are pictures that these concepts don't explain.",
-        ),
-        Meaning(
-            name="L1 distance",
-            value=f"{own.l1:.3f}",
-            best="0",
-            meaning="The same as a distance between probabilities: twice the most by which the probability of any "
-            f"{'set of classes' if exclusive else 'one of the labels'} changes, on average.",
-            suspicious="Close to 2: the rebuilt predictions have nothing in common with the original ones.",
-        ),
-        Meaning(
-            name="Agreement",
-            value=percent(own.agreement),
-            best="100 %",
-            meaning="Held-out pictures whose predicted class survives the rebuilding."
-            if exclusive
-            else "Share of the labels that stay predicted, or not, in held-out pictures.",
-            suspicious="Below 90 %: on the rest, the explanation is of a different classifier.",
-        ),
-        Meaning(
-            name="C-Ins (insertion)",
-            value=f"{own.fidelity.c_insertion:.3f}",
-            best=f"{insertion_ceiling(rank, explanation.scores.accuracy_of_nothing):.3f}",
-            meaning="Area under the insertion curve: concepts are put in one by one, the most important first.",
-            suspicious="A control in the table with the same score: the curve doesn't show that anything was learned.",
-        ),
-        Meaning(
-            name="C-Del (deletion)",
-            value=f"{own.fidelity.c_deletion:.3f}",
-            best=f"{deletion_ceiling(rank):.3f}",
-            meaning="Mean loss of accuracy while concepts are taken out one by one, the most important first.",
-            suspicious="A control with the same score, or a class that is predicted from no activations at all.",
-        ),
-        Meaning(
-            name="C-Gini (sparsity)",
-            value=f"{own.gini:.3f}",
-            best=f"{gini_ceiling(rank):.3f}",
-            meaning="How unequally importance is shared; high means that few concepts decide. That indices are squares "
-            "makes it high by itself.",
-            suspicious="A value at its ceiling: one concept stands for the whole class, the others for nothing.",
-        ),
+        Meaning(defined[number].name, value, best, defined[number].meaning, defined[number].suspicious)
+        for number, (value, best) in values.items()
     ]
 
 

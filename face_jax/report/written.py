@@ -20,11 +20,17 @@ def about(explanation: Explanation) -> dict[str, Any]:
 
 
 def write_page(
-    name: str, content: dict[str, Any], data: dict[str, Any], folder: str | pathlib.Path, *, file: str | None = None
+    name: str,
+    content: dict[str, Any],
+    data: dict[str, Any],
+    folder: str | pathlib.Path,
+    *,
+    file: str | None = None,
+    needed: str = "PIL",
 ) -> pathlib.Path:
     """A page from the template of that name, under a policy, and what it says as JSON beside it; gives the page."""
     file = f"{name}.html" if file is None else file
-    environment = templates("face_jax.report", "drawing a page", "PIL")
+    environment = templates("face_jax.report", "drawing a page", needed)
     folder = folder_of(folder)
     page = with_policy(environment.get_template(f"{name}.html").render(**content))
     with put_together(folder) as new:

@@ -14,6 +14,11 @@ def first_of(names: Sequence[str]) -> str:
     return "; ".join(names[:_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
 
 
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """As one says it: `concepts, importance and maps`."""
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def counted(count: int, noun: str) -> str:
     """As one says it: `1 photograph`, `2 photographs`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -159,6 +159,12 @@ def test_a_method_of_ones_own_is_in_the_table_with_all_scores_and_controls(compa
     assert list(rows) == ["k-means", "brightest places", *(control.name for control in methods.CONTROLS)]
     assert [row["control"] for row in rows.values()] == [False, False, True, True, True]
     assert all(row.keys() == rows["k-means"].keys() for row in rows.values())
+    # What a page says of it: what was explained, and which controls learned nothing.
+    assert (found.model, found.layer, found.target, found.exclusive) == ("colours", "patches", "reddish", True)
+    assert [each.learned for each in found.results] == [True, True, False, False, False]
+    assert methods.FACE(0.0).learned
+    apart = found["k-means"].difference(found["random directions"], "kl")
+    assert apart.mean == pytest.approx(found["k-means"].mean("kl") - found["random directions"].mean("kl"))
     own = found["brightest places"]
     assert own.insertion.shape == (3, RANK + 1)
     values = [fold["kl"] for fold in own.folds]

@@ -8,6 +8,7 @@ import scipy.stats
 from face_jax import heads, metrics
 from face_jax.activations import Collected
 from face_jax.heads import Affine
+from face_jax.metrics.paired import half_width, told_apart
 from face_jax.outputs import MultiLabel
 
 CURVE = np.asarray([1.0, 0.5, 0.0])
@@ -234,3 +235,18 @@ def test_shifted_heads_refuse_offsets_of_other_layers(toy_squared):
             heads.shifted(each, np.ones(3))(jnp.ones((1, 1, 1, 5)))
     with pytest.raises(ValueError, match="NaN"):
         heads.shifted(head, np.full(5, np.nan))
+
+
+def test_methods_are_told_apart_as_by_a_paired_test():
+    random = np.random.default_rng(3)
+    shared = random.normal(size=8)
+    first, second = (shared + 0.4 * random.normal(size=(40, 8)) + shift for shift in (0.0, 0.3))
+    found = told_apart(first, second)
+    tested = scipy.stats.ttest_rel(first, second, axis=-1)
+    np.testing.assert_array_equal(found, np.where(tested.pvalue < 0.05, np.sign(tested.statistic), 0))
+    assert set(found.tolist()) == {-1, 0}
+    interval = tested.confidence_interval(0.95)
+    np.testing.assert_allclose(half_width(first - second), (interval.high - interval.low) / 2)
+    # What differs by rounding alone isn't told apart, however regularly it does.
+    assert told_apart(first[0] * (1 + 1e-5), first[0]) == 0
+    assert told_apart(first[0] + 0.01, first[0]) == 1
