@@ -18,7 +18,8 @@ _PACKAGES = ("face-jax", "jax", "torch", "torchvision", "scikit-learn", "scikit-
 # Methods have colours, none of them grey, and each colour the next dashes when it comes again; controls are grey.
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
-# Numbers above 0 that are so many times each other have a logarithmic axis: the worst hide what the others differ by.
+# What should be small and is so many times as large elsewhere has a logarithmic axis: the worst hide what the others
+# differ by.
 _WIDE = 8
 
 
@@ -179,7 +180,7 @@ def _curves(axes: Any, panel: Panel) -> None:
 
     known = {control: [each.name for each in panel.curves if each.control is control] for control in (True, False)}
     values = [value for curve in panel.curves for value in curve.mean]
-    if min(values) > 0 and max(values) > _WIDE * min(values):
+    if "↓" in panel.y and min(values) > 0 and max(values) > _WIDE * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
