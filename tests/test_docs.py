@@ -243,6 +243,19 @@ def test_every_picture_of_the_gallery_is_shown():
     assert listed == {f"gallery/{file.name}" for file in (DOCS / "gallery").iterdir()}
 
 
+def test_links_between_files_of_the_repository_lead_somewhere():
+    files = [*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    links = [
+        (file.name, link)
+        for file in files
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^()#\s]+)", file.read_text(encoding="utf-8"))
+    ]
+    assert ("papers.md", "papers-rank.png") in links
+    assert [
+        each for each in links if not (ROOT / each[1]).exists() and not (ROOT / "benchmarks" / each[1]).exists()
+    ] == []
+
+
 def test_the_citation_is_of_this_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (version,) = re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
