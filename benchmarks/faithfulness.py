@@ -292,7 +292,9 @@ def tradeoff(arguments) -> None:
             alone = factorize(rows_of(fitted), RANK, solver=solver, start=NNDSVD())
             said = [term.head(rows_of(fitted)), term.head(alone.codes @ alone.dictionary)]
             weights = certificates(*map(np.asarray, said)).kl ** arguments.weighed
-            weighed, choosing = (dataclasses.replace(softened, weights=w / w.mean()) for w in (weights, weights[quarter:]))
+            weighed, choosing = (
+                dataclasses.replace(softened, weights=w / w.mean()) for w in (weights, weights[quarter:])
+            )
         path = faithfulness_path(
             rows_of(chosen_from), RANK, choosing, rows_of(fitted[:quarter]), held_out_term=term, solver=solver
         )
