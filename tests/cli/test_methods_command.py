@@ -1,19 +1,23 @@
 """The command compare-methods, on a small model."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import create_autospec
 
 import PIL.Image
 import pytest
 from toy_model import Squared, colour_model, pictures
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from face_jax import methods as ways
 from face_jax.cli import methods
 from face_jax.cli.app import app
 from face_jax.evaluation import comparison
+from face_jax.methods.by_name import KNOWN
 
 MINE = """
 import dataclasses
@@ -102,7 +106,14 @@ def test_what_isnt_valid_is_told_in_a_line(command, words, said):
     assert said in " ".join(done.output.split())
 
 
-def chosen(words=None, signed=False, model=None, strength="usual", photographs=60):
+def test_the_help_names_every_method():
+    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    (option,) = [each for each in commands["compare-methods"].params if each.name == "method"]
+    named = re.findall(r"[a-z-]+", option.help.partition("FILE.py")[0])
+    assert set(KNOWN) <= set(named)
+
+
+def chosen(words=None, signed=False, model=None, strength: Any = "usual", photographs=60):
     seen = SimpleNamespace(signed=signed, photographs=range(photographs), crops=range(10 * photographs))
     return methods._chosen(methods._known(words), seen, colour_model() if model is None else model, strength, 25, 5)
 
