@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import importlib.util
 import os
 import pathlib
 import sys
@@ -37,6 +36,7 @@ from papers.written import Made, write
 
 import face_jax as fj
 from face_jax import bridges
+from face_jax.methods.by_name import method_in
 from face_jax.recursion.earlier_layers import earlier_layers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -197,20 +197,11 @@ def seen_by(arguments: argparse.Namespace, name: str) -> Callable[[Material], np
 
 
 def own_methods(given: Sequence[str]) -> tuple[Any, ...]:
-    """Objects of classes in files, `FILE.py:NAME`."""
-    found = []
-    for each in given:
-        file, _, name = each.rpartition(":")
-        spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
-        if spec is None or spec.loader is None or not pathlib.Path(file).is_file():
-            raise SystemExit(f"--method {each}: there is no such file; give FILE.py:NAME")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        if not hasattr(module, name):
-            raise SystemExit(f"--method {each}: {file} has no {name}")
-        found.append(getattr(module, name)())
-    return tuple(found)
+    """Methods in files, `FILE.py:NAME`."""
+    try:
+        return tuple(method_in(pathlib.Path(each.rpartition(":")[0]), each.rpartition(":")[2]) for each in given)
+    except ValueError as error:
+        raise SystemExit(f"--method: {error}") from error
 
 
 def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:

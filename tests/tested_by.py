@@ -22,6 +22,7 @@ TESTED_BY = {
     "report.actions": "report/test_action_pages.py",
     "cli.actions": "cli/test_action_commands.py",
     "cli.classes": "cli/test_classes_command.py",
+    "cli.methods": "cli/test_methods_command.py",
     "explanation.class_usage": "pipeline/test_several.py",
     "explanation.several": "pipeline/test_several.py",
     "explanation.telling_apart": "pipeline/test_several.py",

@@ -20,9 +20,9 @@ except ImportError as error:
 
 from ..support.atomic_folder import claimed
 from ..support.interrupts import interruptible
-from . import actions, classes
+from . import actions, classes, methods
 from .options import labels_of, names_in, names_of, rank_of
-from .output import errors_in_words
+from .output import errors_in_words, writable
 from .run import run
 
 app = typer.Typer(
@@ -292,28 +292,15 @@ def layers(
 
 actions.register(app)
 classes.register(app)
+methods.register(app)
 
 
 @contextlib.contextmanager
 def _claimed(out: pathlib.Path) -> Iterator[None]:
     """The folder for this run alone, from the beginning: another run into it needn't do all the work in vain."""
-    _writable(out)
+    writable(out)
     with claimed(out):
         yield
-
-
-def _writable(out: pathlib.Path) -> None:
-    """Tries whether files can be written there, and leaves nothing: the explanation may yet be refused."""
-    probe = out / ".writable"
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        for folder in missing:
-            folder.rmdir()
-    except OSError as error:
-        raise OSError(f"--out {str(out)!r} can't be written to ({error.strerror}); name another folder") from error
 
 
 def main() -> None:

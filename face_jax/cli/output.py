@@ -85,6 +85,20 @@ def errors_in_words() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+def writable(out: pathlib.Path) -> None:
+    """Tries whether files can be written there, and leaves nothing: the run may yet be refused."""
+    probe = out / ".writable"
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        for folder in missing:
+            folder.rmdir()
+    except OSError as error:
+        raise OSError(f"--out {str(out)!r} can't be written to ({error.strerror}); name another folder") from error
+
+
 def _ours(error: BaseException) -> bool:
     """Whether the error was raised by this package's own code, whose errors say what to do."""
     # In a checkout the bridges lie elsewhere than the rest.

@@ -53,13 +53,24 @@ def check_settings(
         if number is None or number < 1:
             raise ValueError(f"rank={shown(rank)} isn't a number of concepts; give 1 or more, or 'auto'")
         rank = number
+    check_rule(crops)
+    held_out = share("held_out", held_out, 0.2)
+    return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
+
+
+def check_rule(crops: Any) -> None:
+    """Refuses what is no rule for crops; None stands for the usual one."""
     rules = "give an object such as RandomCrops(), GridCrops() or NativeCrops(model.preprocess)"
     if crops is not None:
         if isinstance(crops, type) or not callable(crops):
             raise ValueError(f"crops={shown(crops)} isn't a rule for crops; {rules}")
         callable_with("crops", crops, rules, [], key=None)
-    held_out = share("held_out", held_out, 0.2)
-    return rank, held_out, check_count("strongest", strongest, "crops"), check_count("batch", batch, "pictures")
+
+
+def check_cache(cache: Any) -> None:
+    """Refuses what keeps no activations."""
+    function("cache", cache, _CACHES)
+    callable_with("cache", cache, f"give {_CACHES}", [], dict)
 
 
 def check_faithfulness(faithfulness: Any, objective: Any) -> float | Literal["auto", "usual"] | None:
@@ -94,8 +105,7 @@ def check_objects(
     if objective is not None:
         squared_error(objective)
         _check_losses(model, objective)
-    function("cache", cache, _CACHES)
-    callable_with("cache", cache, f"give {_CACHES}", [], dict)
+    check_cache(cache)
     return solver, start, signs
 
 

@@ -256,6 +256,29 @@ def why_plain(head: Any, material: Material, rank: int, solver: AnySolver | None
     """Why there's no faithfulness by default, in words; nothing if there is. λ may have been chosen elsewhere."""
     pictures, crops = len(material.fitted), len(material.pictures.crop_activations)
     what = "crops of the class" if len(material.pictures.photographs) == 1 else "photographs fitted"
+    return why_not_faithful(head, pictures, crops, rank, what=what, solver=solver, chosen=chosen)
+
+
+def why_not_faithful(
+    head: Any,
+    pictures: int,
+    crops: int,
+    rank: int,
+    *,
+    what: str = "photographs fitted",
+    solver: AnySolver | None = None,
+    chosen: bool = False,
+) -> str:
+    """Why there's no faithfulness by default to so many pictures and crops, in words; nothing if there is.
+
+    **Arguments:**
+
+    - `head`: from activations to logits.
+    - `pictures`, `crops`, `rank`: how many pictures' predictions would be kept, crops are fitted and concepts wanted.
+    - `what`: what the pictures are called.
+    - `solver`: of the factorization; None for one that can fit the term.
+    - `chosen`: whether λ is chosen already.
+    """
     if not getattr(head, "affine", False):
         return (
             "behind a head that doesn't average first it takes minutes to hours (faithfulness='auto', or "

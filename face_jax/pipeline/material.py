@@ -161,9 +161,27 @@ def places_in(
     fitted, held = split(len(kept), held_out, key=keys["split"])
     with stopwatch("reading and resizing pictures"):
         shapes = [photograph.pixels(preprocess.reads).shape[:2] for photograph in kept]
-    cropping = proportioned(cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(fitted)))), preprocess)
-    check_crops(cropping, [shapes[number] for number in fitted], seen.kept, room)
-    return Places(kept, shapes, fitted, held, cropping, _crops_of(cropping, shapes, fitted, keys["crops"]))
+    cropping = cropping_for(cropping, [shapes[number] for number in fitted], seen.kept, preprocess, room)
+    return Places(kept, shapes, fitted, held, cropping, crops_in(cropping, shapes, fitted, keys["crops"]))
+
+
+def cropping_for(
+    cropping: Any, shapes: list[tuple[int, int]], seen: Collected, preprocess: Preprocess, room: Room | None = None
+) -> Cropping:
+    """The rule for crops of photographs: the one given, or the usual one, with the proportions of the network's input.
+
+    **Arguments:**
+
+    - `cropping`: the rule; by default `RandomCrops`, at least ten a photograph and 300 in all.
+    - `shapes`: heights and widths of the photographs.
+    - `seen`: what the model makes of photographs.
+    - `preprocess`, `room`: as for `places_in`.
+
+    **Returns:** it. Raises `NotEnoughMemoryError` for more crops than could be held.
+    """
+    cropping = proportioned(cropping or RandomCrops(per_image=max(10, math.ceil(300 / len(shapes)))), preprocess)
+    check_crops(cropping, shapes, seen, room)
+    return cropping
 
 
 def material_of(
@@ -206,7 +224,7 @@ def _of_one(
 ) -> Material:
     """A single photograph: its crops are the pictures, and other crops of it are scored on."""
     crops = activator.crops(places.photographs, places.crops, maps=not averaged)
-    others = _crops_of(places.cropping, places.shapes, places.held_out, keys["more crops"])
+    others = crops_in(places.cropping, places.shapes, places.held_out, keys["more crops"])
     other_crops = activator.crops(places.photographs, others, maps=not averaged)
     index = of_class(activator.model, crops, target)
     return Material(
@@ -245,7 +263,7 @@ def _pictures(places: Places, seen: Collected, crops: Collected) -> Pictures:
     )
 
 
-def _crops_of(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarray, key: Key[Array, ""]) -> Crops:
+def crops_in(cropping: Cropping, shapes: list[tuple[int, int]], index: np.ndarray, key: Key[Array, ""]) -> Crops:
     """Crops of some of the photographs, which still count all of them."""
     found = cropping([shapes[number] for number in index], key=key)
     instance("crops", found, Crops, "RandomCrops(), whose results are Crops")

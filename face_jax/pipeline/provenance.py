@@ -65,7 +65,7 @@ def notes_on(
         *model.notes,
         *model.preprocess.notes,
         *([] if other is None else [other]),
-        *_on_photographs(model, target, every, seen),
+        *on_photographs(model, target, every, seen),
         *_on_pictures(model, target, material),
         *_on_signs(model, seen.kept.maps, fitting),
         *_on_fitting(fitting, scan, preset),
@@ -81,7 +81,8 @@ def _on_files(filed: int) -> Iterator[str]:
         )
 
 
-def _on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...], seen: Survey) -> Iterator[str]:
+def on_photographs(model: SplitModel, target: int, every: tuple[Photograph, ...], seen: Survey) -> Iterator[str]:
+    """What should be known of the photographs given: those that took no part, and why."""
     if seen.skipped:
         yield (
             f"{len(seen.skipped)} of {len(every)} files were skipped, because they can't be read: "

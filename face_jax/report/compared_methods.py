@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from ..evaluation import Comparison, MethodResult
 from ..metrics import Stability, band_over_runs
-from ..support.arguments import instance
+from ..support.arguments import instance, several, text
 from ..support.sentences import listed
 from . import figures
 from .definitions import Definition, definitions
@@ -23,7 +23,7 @@ from .standings import MORE, SCORES, SECONDS, STABILITY, Column, Standings, as_b
 from .written import write_page
 
 
-def write_methods(comparison: Comparison, folder: str | pathlib.Path) -> pathlib.Path:
+def write_methods(comparison: Comparison, folder: str | pathlib.Path, *, notes: Sequence[str] = ()) -> pathlib.Path:
     """Write `methods.html` and `methods.json`: methods beside controls and ceilings, and what can be believed of them.
 
     The page says by which numbers methods can be told apart (95 % intervals of their differences over the folds), and
@@ -33,6 +33,7 @@ def write_methods(comparison: Comparison, folder: str | pathlib.Path) -> pathlib
 
     - `comparison`: the result of `face_jax.compare_methods`.
     - `folder`: where they go; made if need be.
+    - `notes`: what the page says besides, such as what took no part (`PicturesAndCrops.notes`).
 
     **Returns:** the page. Raises `ValueError` for anything but a comparison of at least one method over two folds or
     more, and `ImportError` where what draws pages isn't installed.
@@ -45,9 +46,10 @@ def write_methods(comparison: Comparison, folder: str | pathlib.Path) -> pathlib
     'methods.html'
     """
     instance("comparison", comparison, Comparison, "the result of face_jax.compare_methods")
+    said = [text("notes", note, "a sentence") for note in several("notes", notes, "sentences")]
     _check(comparison)
     standings = Standings(comparison)
-    verdicts = list(standings.verdicts())
+    verdicts = [*standings.verdicts(), *(("note", note) for note in said)]
     tables = _Tables(standings)
     content = {
         "comparison": comparison,

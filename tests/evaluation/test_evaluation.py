@@ -56,6 +56,24 @@ def test_scores_are_those_of_an_explanation():
     assert found.accuracy_of_nothing == explanation.scores.accuracy_of_nothing
 
 
+def test_photographs_of_the_class_are_taken_with_their_crops():
+    given = {"crops": fj.RandomCrops(per_image=3), "key": 0}
+    images = [*IMAGES, IMAGES[4], *pictures(2, 1)]
+    found = fj.evaluation.pictures_and_crops(MODEL, images, "reddish", **given)
+    np.testing.assert_array_equal(found.pictures.maps, SEEN.maps)
+    np.testing.assert_array_equal(found.crop_of, np.repeat(np.arange(12), 3))
+    assert (found.target, len(found.photographs), found.crops.maps.shape) == (RED, 12, (36, 1, 1, 14))
+    assert not found.signed
+    copies, others = found.notes
+    assert copies.startswith("1 photograph took no part, because pixel for pixel")
+    assert others.startswith("2 of 14 photographs took no part, because the model predicts another class")
+    # Behind another head maps are whole, of the same crops.
+    whole = fj.evaluation.pictures_and_crops(colour_model(head=Squared(MODEL.head.kernel)), images, RED, **given)
+    np.testing.assert_allclose(whole.crops.maps.mean((1, 2), keepdims=True), found.crops.maps, rtol=1e-5)
+    with pytest.raises(ValueError, match="crops='grid' isn't a rule for crops"):
+        fj.evaluation.pictures_and_crops(MODEL, images, crops="grid")
+
+
 def test_numbers_are_those_of_the_metrics_by_themselves():
     found = fj.score_bank(MODEL, SEEN, BANK, target=RED, importance=ORDER)
     averages = SEEN.maps.mean((1, 2))

@@ -199,6 +199,16 @@ def test_the_json_says_the_same(comparison, page):
     assert third["to_best"]["kl"]["told"] == 1
 
 
+def test_notes_stand_behind_what_can_be_believed(comparison, tmp_path):
+    page = fj.write_methods(comparison, tmp_path, notes=["3 photographs, <b>.png & more, took no part."])
+    assert "3 photographs, &lt;b&gt;.png &amp; more, took no part." in page.read_text()
+    told = json.loads((tmp_path / "methods.json").read_text())["verdicts"]
+    assert told[-1] == {"level": "note", "text": "3 photographs, <b>.png & more, took no part."}
+    assert len(told) == 1 + len(list(Standings(comparison).verdicts()))
+    with pytest.raises(ValueError, match="notes='one' isn't a list of sentences"):
+        fj.write_methods(comparison, tmp_path, notes="one")
+
+
 def test_curves_have_bands_and_no_two_lines_look_alike():
     many = [result(f"m{number}") for number in range(12)] + [
         result(f"c{number}", True, learned=False) for number in range(4)
