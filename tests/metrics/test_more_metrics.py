@@ -179,6 +179,9 @@ def test_bounds_are_above_the_errors_and_reached_along_the_steepest_direction():
     steepest = np.linalg.svd(np.asarray(head.kernel))[0][:, 0]
     tight = metrics.completeness_bounds(head, codes @ dictionary + steepest, codes, dictionary, 2)
     assert tight.fidelity_error == pytest.approx(tight.bound)
+    # What is known of one kernel isn't taken for another's.
+    steeper = metrics.completeness_bounds(Affine(2 * head.kernel, head.bias), maps, codes, dictionary, 2)
+    assert steeper.lipschitz == pytest.approx(2 * found.lipschitz)
 
 
 def test_concepts_that_do_not_add_up_are_measured_and_no_slope_is_made_up(toy_squared):
