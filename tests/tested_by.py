@@ -21,6 +21,7 @@ TESTED_BY = {
     "report.captions": "report/test_action_pages.py",
     "report.actions": "report/test_action_pages.py",
     "cli.actions": "cli/test_action_commands.py",
+    "cli.as_for_explain": "cli/test_methods_command.py",
     "cli.classes": "cli/test_classes_command.py",
     "cli.methods": "cli/test_methods_command.py",
     "explanation.class_usage": "pipeline/test_several.py",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..support.interrupts import interruptible
+from .as_for_explain import ClassNames, MultiLabels, Threshold
 from .options import labels_of, names_in
 from .output import SAY, bars, errors_in_words
 
@@ -33,9 +34,6 @@ LabelsFile = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="As for explain; by default the model that was explained.")]
 Weights = Annotated[str, typer.Option(help="As for explain, whose weights these must be.")]
-ClassNames = Annotated[pathlib.Path | None, typer.Option(help="As for explain.")]
-MultiLabels = Annotated[bool | None, typer.Option("--multi-label/--multi-class", help="As for explain.")]
-Threshold = Annotated[float | None, typer.Option(help="As for explain.")]
 Seed = Annotated[int, typer.Option(help="For controls, intervals and sampled values.")]
 
 

@@ -12,6 +12,18 @@ import rich.markup
 import typer
 
 from ..support.interrupts import interruptible
+from .as_for_explain import (
+    Batch,
+    ClassNames,
+    Crops,
+    Layer,
+    Model,
+    MultiLabels,
+    NoCache,
+    Threshold,
+    TransformInput,
+    Weights,
+)
 from .options import (
     check_counts,
     check_depth,
@@ -58,16 +70,14 @@ def explain_classes(
     rank: Annotated[
         str | None, typer.Option(help="Number of concepts (25) of each class, or of the shared bank; or auto.")
     ] = None,
-    model: Annotated[str, typer.Option(help="As for explain.")] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="As for explain.")] = "DEFAULT",
-    transform_input: Annotated[
-        bool | None, typer.Option("--transform-input/--no-transform-input", help="As for explain.")
-    ] = None,
-    class_names: Annotated[pathlib.Path | None, typer.Option(help="As for explain.")] = None,
-    multi_label: Annotated[bool | None, typer.Option("--multi-label/--multi-class", help="As for explain.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="As for explain.")] = None,
-    layer: Annotated[str | None, typer.Option(help="As for explain.")] = None,
-    crops: Annotated[str | None, typer.Option(help="As for explain.")] = None,
+    model: Model = "efficientnet_lite0",
+    weights: Weights = "DEFAULT",
+    transform_input: TransformInput = None,
+    class_names: ClassNames = None,
+    multi_label: MultiLabels = None,
+    threshold: Threshold = None,
+    layer: Layer = None,
+    crops: Crops = None,
     signs: Annotated[str, typer.Option(help="As for explain.")] = "mixed",
     faithfulness: Annotated[
         str | None,
@@ -95,9 +105,9 @@ def explain_classes(
             "photographs and settings isn't made again."
         ),
     ] = _OUT,
-    batch: Annotated[int, typer.Option(help="As for explain.")] = 32,
+    batch: Batch = 32,
     seed: Annotated[int, typer.Option(help="As for explain.")] = 0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="As for explain.")] = False,
+    no_cache: NoCache = False,
     memory: Annotated[
         float | None, typer.Option(metavar="GIB", help="As for explain, of the activations of all classes together.")
     ] = None,

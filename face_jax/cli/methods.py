@@ -13,6 +13,18 @@ import typer
 
 from ..support.extras import installing
 from ..support.interrupts import interruptible
+from .as_for_explain import (
+    Batch,
+    ClassNames,
+    Crops,
+    Layer,
+    Model,
+    MultiLabels,
+    NoCache,
+    Threshold,
+    TransformInput,
+    Weights,
+)
 from .options import check_counts, check_signs, cropping_of, labels_of, names_in, split_of, strength_of
 from .output import SAY, bars, errors_in_words, writable
 
@@ -50,16 +62,14 @@ def compare_methods(
     starts: Annotated[
         int, typer.Option(help="Fits of the same photographs that are compared with each other; 1 for none.")
     ] = 2,
-    model: Annotated[str, typer.Option(help="As for explain.")] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="As for explain.")] = "DEFAULT",
-    transform_input: Annotated[
-        bool | None, typer.Option("--transform-input/--no-transform-input", help="As for explain.")
-    ] = None,
-    class_names: Annotated[pathlib.Path | None, typer.Option(help="As for explain.")] = None,
-    multi_label: Annotated[bool | None, typer.Option("--multi-label/--multi-class", help="As for explain.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="As for explain.")] = None,
-    layer: Annotated[str | None, typer.Option(help="As for explain.")] = None,
-    crops: Annotated[str | None, typer.Option(help="As for explain.")] = None,
+    model: Model = "efficientnet_lite0",
+    weights: Weights = "DEFAULT",
+    transform_input: TransformInput = None,
+    class_names: ClassNames = None,
+    multi_label: MultiLabels = None,
+    threshold: Threshold = None,
+    layer: Layer = None,
+    crops: Crops = None,
     signs: Annotated[
         str, typer.Option(help="As for explain; with apart, methods that take no activations below zero do, too.")
     ] = "mixed",
@@ -77,9 +87,9 @@ def compare_methods(
             "goes on where it was stopped."
         ),
     ] = _OUT,
-    batch: Annotated[int, typer.Option(help="As for explain.")] = 32,
+    batch: Batch = 32,
     seed: Annotated[int, typer.Option(help="For crops, folds, fits and controls.")] = 0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="As for explain.")] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Compare ways of finding concepts on photographs of a class, beside controls that learned nothing."""
     with errors_in_words(), interruptible():
